@@ -1,0 +1,21 @@
+"""What a Transformer costs to run: measure a few queries, fit a small model, price every query."""
+
+from importlib import import_module
+
+# Resolved on first use, so that a command which only needs a part does not wait for pandas or scipy.
+_HOMES = {
+    "Architecture": "architectures",
+    "get_architecture": "architectures",
+    "read_log": "records",
+    "read_trials": "records",
+    "RuntimeModel": "fits",
+    "read_parameters": "fits",
+    "write_parameters": "fits",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,99 @@
+"""Timing logs: what a measurement was taken on, and every trial of it.
+
+A log is JSON Lines: a ``header`` (what was timed, and on what), one ``setting`` a line with every
+trial unrounded, a ``footer`` with the count. Each line is flushed as it is written, so a run that is
+killed loses at most the setting it was in; a log without footer is incomplete. The text that
+Megatron drivers printed in 2023 (arXiv:2305.02440) reads into the same frame.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from idealized_runtime.architectures import Architecture
+from idealized_runtime.records import megatron_text
+from idealized_runtime.records.common import (
+    IDENTITY_COLUMNS,
+    PARALLELISM_COLUMNS,
+    SETTING_COLUMNS,
+    IncompleteLogWarning,
+    LogFormatError,
+    LogMismatchError,
+    RepeatedSettingWarning,
+)
+from idealized_runtime.records.json_lines import LogWriter, load_log, read_trials, runtime_sentence, setting_key
+
+__all__ = [
+    "IDENTITY_COLUMNS",
+    "PARALLELISM_COLUMNS",
+    "SETTING_COLUMNS",
+    "IncompleteLogWarning",
+    "LogFormatError",
+    "LogMismatchError",
+    "LogWriter",
+    "RepeatedSettingWarning",
+    "load_log",
+    "read_architecture",
+    "read_log",
+    "read_trials",
+    "runtime_sentence",
+    "setting_key",
+]
+
+
+def read_log(path) -> pd.DataFrame:
+    """Timings of one log, JSON Lines or the text of 2023, one row a setting.
+
+    Parameters
+    ----------
+    path : path-like
+        A ``.jsonl`` log of this project, or a published ``.log``. The name of a text log's folder
+        is its hardware; a registry row whose ``published_log`` is its stem names the model and
+        says how many of its layers were profiled.
+
+    Returns
+    -------
+    DataFrame
+        ``model, hardware, software, num_prompt_tokens, num_output_tokens, batch_size,
+        tensor_parallel_size, pipeline_parallel_size, runtime_s`` (mean over trials, of the whole
+        model), ``runtime_std_s`` (ddof = 1), ``runtime_min_s``, ``num_trials`` and
+        ``runtime_resolution_s`` (0 where nothing was rounded). Text logs print neither the minimum
+        nor the number of trials: missing there.
+
+    Raises
+    ------
+    LogFormatError
+        A line is cut or malformed, or the file holds no timing; the message has file and line.
+
+    Warns
+    -----
+    IncompleteLogWarning
+        No footer, or settings that failed.
+    RepeatedSettingWarning
+        A text log repeats a setting; as in the authors' notebook the last one counts.
+    """
+    path = Path(path)
+    if not _is_json_log(path):
+        return megatron_text.read_settings(path)
+    keys = [*IDENTITY_COLUMNS, *SETTING_COLUMNS, *PARALLELISM_COLUMNS]
+    runtimes_s = read_trials(path).groupby(keys, sort=False)["runtime_s"]
+    frame = runtimes_s.agg(runtime_s="mean", runtime_std_s="std", runtime_min_s="min", num_trials="size").reset_index()
+    return frame.assign(runtime_resolution_s=0.0)
+
+
+def read_architecture(path) -> Architecture:
+    """The architecture that a log timed: its header's, or the arguments a text log printed.
+
+    Raises
+    ------
+    LogFormatError
+        As :func:`read_log`.
+    """
+    path = Path(path)
+    if _is_json_log(path):
+        return Architecture.from_dict(load_log(path).header["architecture"])
+    return megatron_text.read_architecture(path)
+
+
+def _is_json_log(path: Path) -> bool:
+    return path.suffix in (".jsonl", ".json")

@@ -200,15 +200,17 @@ class LogWriter:
 
     Parameters
     ----------
-    path : path-like
-        A new file, or the log of an earlier run of the same measurement.
+    path : path-like or None
+        A new file, or the log of an earlier run of the same measurement; None keeps nothing.
     header : dict
         As described in this module; ``record``, ``schema_version`` and ``started_at`` are added.
 
     Attributes
     ----------
     completed : set of tuple
-        Keys (see :func:`setting_key`) of the settings that the file already holds.
+        Keys (see :func:`setting_key`) of the settings that the file already holds, failed ones included.
+    num_failed : int
+        How many of them failed.
 
     Raises
     ------
@@ -219,16 +221,17 @@ class LogWriter:
     """
 
     def __init__(self, path, header: dict):
-        self.path = Path(path)
+        self.path = None if path is None else Path(path)
         self._header = {"record": "header", "schema_version": SCHEMA_VERSION, **header, "started_at": _now()}
         # JSON turns tuples into lists: compare what a reader would see.
         self._header = json.loads(json.dumps(self._header))
         self.completed: set[tuple] = set()
+        self.num_failed = 0
         self._file = None
         # Bytes of the file to keep when this run writes its first line; a run with nothing to add writes none.
         self._kept_bytes = 0
         self._is_complete = False
-        if self.path.exists():
+        if self.path is not None and self.path.exists():
             self._read_earlier_run()
 
     def _read_earlier_run(self):
@@ -240,6 +243,7 @@ class LogWriter:
         log = _parse_json_lines(self.path, lines)
         self._refuse_other_measurement(log.header)
         self.completed = log.keys()
+        self.num_failed = sum("error" in setting for setting in log.settings)
         self._is_complete = log.is_complete
         kept = lines[:-1] if log.is_complete else lines
         self._kept_bytes = sum(len(line.encode()) + 1 for line in kept)
@@ -259,6 +263,7 @@ class LogWriter:
         """Append one setting: tokens, batch size, and its trials or its error."""
         self._write({"record": "setting", **setting})
         self.completed.add(setting_key(setting))
+        self.num_failed += "error" in setting
 
     def finish(self):
         """Append the footer: the sweep is complete."""
@@ -277,6 +282,8 @@ class LogWriter:
         self.close()
 
     def _write(self, record):
+        if self.path is None:
+            return
         if self._file is None:
             self._open()
         self._file.write(json.dumps(record, allow_nan=False) + "\n")

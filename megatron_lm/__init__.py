@@ -1,0 +1,1 @@
+"""Megatron: timed text generation. The only folder that imports torch or megatron-core."""

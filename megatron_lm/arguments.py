@@ -1,0 +1,233 @@
+"""The driver's command line: Megatron's flag names, in one place. Imports neither torch nor Megatron."""
+
+import argparse
+import json
+from pathlib import Path
+
+from idealized_runtime.architectures import Architecture, get_architecture
+from megatron_lm.prompts import TOKENIZER_TYPES, tokenizer_vocab_size
+
+ENGINE_NAMES = ("sdpa", "eager")
+# GPT-2's, for shapes given by flags with a tokenizer that has no vocabulary file.
+DEFAULT_VOCAB_SIZE = 50257
+_SHAPE_FLAGS = ("num_layers", "hidden_size", "num_attention_heads")
+_OTHER_SHAPE_FLAGS = (
+    "ffn_hidden_size", "num_query_groups", "max_position_embeddings", "seq_length", "vocab_size", "swiglu",
+    "normalization", "position_embedding_type", "rotary_base", "disable_bias_linear",
+    "untie_embeddings_and_output_weights", "make_vocab_size_divisible_by",
+)  # fmt: skip
+
+
+def parse_arguments(argv=None) -> argparse.Namespace:
+    """Arguments of generate_text.py, checked, with ``architecture`` resolved to an :class:`Architecture`."""
+    parser = _build_parser()
+    arguments = parser.parse_args(argv)
+    try:
+        _check(arguments)
+        arguments.architecture = _resolve_architecture(arguments)
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="generate_text.py",
+        description="Time text generation with Megatron: every (prompt size, output size) of a sweep, many trials "
+        "each, into a log that is resumed when the same command is given again.",
+        epilog="Example: python generate_text.py --architecture gpt2-small --all-num-input-tokens 1 128 512 "
+        "--all-num-output-tokens 1 2 8 16 --num-warmup 3 --num-trials 10 --log logs/local/gpt2-small.jsonl",
+        allow_abbrev=False,
+    )
+    for add in (_add_model, _add_parallelism, _add_tokenizer, _add_generation, _add_timing):
+        add(parser)
+    return parser
+
+
+def _add_model(parser):
+    group = parser.add_argument_group("model", "one of --architecture, --hf-config, or the sizes themselves")
+    group.add_argument("--architecture", metavar="NAME", help="a row of idealized_runtime/architectures.py")
+    group.add_argument("--hf-config", metavar="FILE", type=Path, help="a Hugging Face config.json")
+    for flag in _SHAPE_FLAGS:
+        group.add_argument(_flag(flag), type=_positive_int, metavar="N")
+    group.add_argument("--ffn-hidden-size", type=_positive_int, metavar="N", help="default: 4 x hidden size")
+    group.add_argument("--num-query-groups", type=_positive_int, metavar="N", help="default: one a head")
+    group.add_argument(
+        "--max-position-embeddings", type=_positive_int, metavar="N", help="context, in tokens (default: --seq-length)"
+    )
+    group.add_argument("--seq-length", type=_positive_int, metavar="N", help="as in Megatron (default: 2048)")
+    group.add_argument("--vocab-size", type=_positive_int, metavar="N", help="default: the tokenizer's, else 50257")
+    group.add_argument(
+        "--make-vocab-size-divisible-by", type=_positive_int, metavar="N",
+        help="pad the vocabulary to a multiple (default: 128, as in Megatron)",
+    )  # fmt: skip
+    group.add_argument("--swiglu", action="store_true", default=None, help="gated feed-forward network")
+    group.add_argument("--normalization", choices=("LayerNorm", "RMSNorm"))
+    group.add_argument("--position-embedding-type", choices=("learned_absolute", "rope"))
+    group.add_argument("--rotary-base", type=float, metavar="X", help="default: 10000")
+    group.add_argument("--disable-bias-linear", action="store_true", default=None, help="linear layers without bias")
+    group.add_argument("--untie-embeddings-and-output-weights", action="store_true", default=None)
+
+
+def _add_parallelism(parser):
+    group = parser.add_argument_group("device, precision and parallelism")
+    group.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: CUDA if there is one"
+    )
+    group.add_argument("--fp16", action="store_true", help="float16 (CUDA only); without it or --bf16, float32")
+    group.add_argument("--bf16", action="store_true", help="bfloat16")
+    group.add_argument("--tensor-model-parallel-size", type=_positive_int, default=1, metavar="N")
+    group.add_argument("--pipeline-model-parallel-size", type=_positive_int, default=1, metavar="N")
+    group.add_argument(
+        "--micro-batch-size", type=_positive_int, default=1, metavar="N", help="sequences generated together"
+    )
+    group.add_argument(
+        "--inference-engine", choices=ENGINE_NAMES, default=ENGINE_NAMES[0],
+        help="software stack to time. sdpa: Megatron's parameters, plain torch calls, fused attention; "
+        "eager: Megatron's layers as they come (default: %(default)s)",
+    )  # fmt: skip
+
+
+def _add_tokenizer(parser):
+    group = parser.add_argument_group("tokenizer")
+    group.add_argument(
+        "--tokenizer-type", choices=TOKENIZER_TYPES, default=TOKENIZER_TYPES[0],
+        help="ByteTokenizer: a token a byte; NullTokenizer: the file holds token ids; GPT2BPETokenizer: needs the "
+        "two files below (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument("--vocab-file", type=Path, metavar="FILE", help="GPT-2's vocab.json")
+    group.add_argument("--merge-file", type=Path, metavar="FILE", help="GPT-2's merges.txt")
+
+
+def _add_generation(parser):
+    group = parser.add_argument_group("text generation")
+    group.add_argument(
+        "--prompts-file", type=Path, metavar="FILE",
+        help="text that is cut to each prompt size (default: data/prompts.txt; data/token_ids.txt for NullTokenizer)",
+    )  # fmt: skip
+    group.add_argument(
+        "--all-num-input-tokens", type=_positive_int, nargs="+", required=True, metavar="P",
+        help="prompt sizes, in tokens (each > 0)",
+    )  # fmt: skip
+    group.add_argument(
+        "--all-num-output-tokens", type=_positive_int, nargs="+", metavar="O",
+        help="numbers of tokens to generate (default: --out-seq-length)",
+    )  # fmt: skip
+    group.add_argument("--temperature", type=float, default=1.0, help="sampling temperature (default: %(default)s)")
+    group.add_argument("--top-p", type=float, default=0.0, help="top-p sampling; 0 keeps all (default: %(default)s)")
+    group.add_argument("--top-k", type=int, default=0, help="top-k sampling; 0 keeps all, 1 is greedy (default: 0)")
+    group.add_argument(
+        "--out-seq-length", type=_positive_int, metavar="O",
+        help="tokens to generate where --all-num-output-tokens is not given",
+    )  # fmt: skip
+
+
+def _add_timing(parser):
+    group = parser.add_argument_group("timing and log")
+    group.add_argument(
+        "--num-warmup", type=_non_negative_int, default=10, metavar="N", help="runs before the trials (default: 10)"
+    )
+    group.add_argument("--num-trials", type=_positive_int, default=50, metavar="N", help="timed runs (default: 50)")
+    group.add_argument("--seed", type=int, default=1234, help="of the weights and of sampling (default: %(default)s)")
+    group.add_argument(
+        "--log", type=Path, metavar="FILE",
+        help="JSON Lines, every trial of every setting; a run that was cut off goes on with it. Without it only the "
+        "sentences on standard output remain",
+    )  # fmt: skip
+
+
+def _check(arguments):
+    if arguments.all_num_output_tokens is None:
+        if arguments.out_seq_length is None:
+            raise ValueError("give --all-num-output-tokens, or --out-seq-length for a single number of output tokens")
+        arguments.all_num_output_tokens = [arguments.out_seq_length]
+    for name in ("all_num_input_tokens", "all_num_output_tokens"):
+        # A size given twice is the same setting.
+        setattr(arguments, name, list(dict.fromkeys(getattr(arguments, name))))
+    if arguments.fp16 and arguments.bf16:
+        raise ValueError("--fp16 and --bf16 exclude each other; give one, or none for float32")
+
+
+def _resolve_architecture(arguments) -> Architecture:
+    sources = [name for name in ("architecture", "hf_config") if getattr(arguments, name)]
+    shape = [name for name in _SHAPE_FLAGS if getattr(arguments, name) is not None]
+    if len(sources) > 1 or (sources and shape):
+        given = ", ".join(_flag(name) for name in sources + shape)
+        raise ValueError(f"give one of --architecture, --hf-config, or the sizes; got {given}")
+    if sources:
+        if others := [name for name in _OTHER_SHAPE_FLAGS if getattr(arguments, name) is not None]:
+            raise ValueError(f"{', '.join(map(_flag, others))}: {_flag(sources[0])} already says; drop one of them")
+        return _named_architecture(arguments)
+    if len(shape) < len(_SHAPE_FLAGS):
+        missing = ", ".join(_flag(name) for name in _SHAPE_FLAGS if name not in shape)
+        raise ValueError(f"which model? Give --architecture NAME, --hf-config FILE, or the sizes (missing: {missing})")
+    return _architecture_of_sizes(arguments)
+
+
+def _named_architecture(arguments) -> Architecture:
+    if arguments.architecture:
+        return get_architecture(arguments.architecture)
+    path = arguments.hf_config
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"--hf-config {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"--hf-config {path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"--hf-config {path} is not a JSON object")
+    name = None if config.get("_name_or_path") else path.resolve().parent.name
+    return Architecture.from_hf_config(config, name=name)
+
+
+def _architecture_of_sizes(arguments) -> Architecture:
+    seq_length = arguments.seq_length or arguments.max_position_embeddings or 2048
+    max_position_embeddings = arguments.max_position_embeddings or seq_length
+    if seq_length > max_position_embeddings:
+        raise ValueError(
+            f"--seq-length {seq_length} must not exceed --max-position-embeddings {max_position_embeddings}"
+        )
+    vocab_size = (
+        arguments.vocab_size
+        or tokenizer_vocab_size(arguments.tokenizer_type, arguments.vocab_file)
+        or DEFAULT_VOCAB_SIZE
+    )
+    multiple = (arguments.make_vocab_size_divisible_by or 128) * arguments.tensor_model_parallel_size
+    optional = {
+        name: value
+        for name in ("swiglu", "normalization", "position_embedding_type", "rotary_base",
+                     "untie_embeddings_and_output_weights")
+        if (value := getattr(arguments, name)) is not None
+    }  # fmt: skip
+    return Architecture(
+        f"gpt-l{arguments.num_layers}-h{arguments.hidden_size}-a{arguments.num_attention_heads}",
+        num_layers=arguments.num_layers,
+        hidden_size=arguments.hidden_size,
+        num_attention_heads=arguments.num_attention_heads,
+        vocab_size=-(-vocab_size // multiple) * multiple,
+        max_position_embeddings=max_position_embeddings,
+        ffn_hidden_size=arguments.ffn_hidden_size,
+        num_query_groups=arguments.num_query_groups,
+        add_bias_linear=not arguments.disable_bias_linear,
+        add_qkv_bias=not arguments.disable_bias_linear,
+        source="command line",
+        **optional,
+    )
+
+
+def _flag(name) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _positive_int(text) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1; got {value}")
+    return value
+
+
+def _non_negative_int(text) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0; got {value}")
+    return value

@@ -1,0 +1,75 @@
+"""CPU or CUDA; and the stand-ins that let megatron-core run where there is no CUDA."""
+
+import resource
+
+import psutil
+import torch
+from megatron.core.tensor_parallel.random import initialize_rng_tracker
+
+
+def select_device(name: str) -> torch.device:
+    """Device to measure on, ready for megatron-core.
+
+    Parameters
+    ----------
+    name : {"auto", "cpu", "cuda"}
+        ``auto`` takes CUDA where there is one.
+
+    Raises
+    ------
+    ValueError
+        CUDA is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no CUDA device here; allowed: --device cpu, or auto")
+    device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        # megatron-core allocates on "the current CUDA device"; where that is the CPU it runs there unchanged.
+        torch.cuda.current_device = lambda: torch.device("cpu")
+        _limit_host_memory()
+    # Dropout is off: no random state need be forked around it, and on a CPU there is no CUDA state to fork.
+    initialize_rng_tracker(inference_rng_tracker=True, force_reset=True)
+    return device
+
+
+def _limit_host_memory():
+    """Let an allocation beyond the free memory fail with an error, before the system kills the process."""
+    in_use = psutil.Process().memory_info().data
+    available = psutil.virtual_memory().available
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = in_use + available
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def select_dtype(device: torch.device, *, fp16: bool, bf16: bool) -> torch.dtype:
+    """Data type of weights and activations.
+
+    Raises
+    ------
+    ValueError
+        Both are asked for, or float16 on a CPU.
+    """
+    if fp16 and bf16:
+        raise ValueError("--fp16 and --bf16 exclude each other; give one, or none for float32")
+    if fp16 and device.type == "cpu":
+        raise ValueError("--fp16 needs a CUDA device; on a CPU use --bf16, or neither for float32")
+    return torch.float16 if fp16 else torch.bfloat16 if bf16 else torch.float32
+
+
+def synchronize(device: torch.device):
+    """Wait until the device has done all work given to it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, on the device or on the host."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+
+
+def release_memory(device: torch.device):
+    """Give freed blocks back, so that the next setting can have them."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

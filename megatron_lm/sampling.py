@@ -1,0 +1,63 @@
+"""Drawing the next token from logits, on the device."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn.
+
+    Parameters
+    ----------
+    temperature : float
+        Divides the logits; above 0.
+    top_k : int
+        Keep the k most likely tokens; 0 keeps all, 1 is greedy.
+    top_p : float
+        Keep the smallest set of most likely tokens whose probabilities sum to at least p; 0 keeps all.
+
+    Raises
+    ------
+    ValueError
+        A value is out of its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 0.0
+
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise ValueError(f"--temperature must be above 0; got {self.temperature} (greedy decoding: --top-k 1)")
+        if self.top_k < 0:
+            raise ValueError(f"--top-k must be at least 0 (0 keeps all tokens); got {self.top_k}")
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"--top-p must lie in [0, 1] (0 keeps all tokens); got {self.top_p}")
+
+
+def sample(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> torch.Tensor:
+    """One token a sequence: logits of shape (batch, vocabulary) -> int64 of shape (batch, 1)."""
+    if sampling.top_k == 1:
+        return logits.argmax(dim=-1, keepdim=True)
+    if logits.dtype != torch.float32 or sampling.temperature != 1.0:
+        logits = logits.float() / sampling.temperature
+    if sampling.top_k:
+        logits = _keep_top_k(logits, sampling.top_k)
+    if 0 < sampling.top_p < 1:
+        logits = _keep_top_p(logits, sampling.top_p)
+    return torch.multinomial(torch.softmax(logits, dim=-1), num_samples=1, generator=generator)
+
+
+def _keep_top_k(logits, top_k):
+    threshold = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[:, -1:]
+    return logits.masked_fill(logits < threshold, -torch.inf)
+
+
+def _keep_top_p(logits, top_p):
+    sorted_logits, indices = logits.sort(dim=-1, descending=True)
+    probabilities = torch.softmax(sorted_logits, dim=-1)
+    # The token that crosses p stays: what counts is the mass before it.
+    dropped = probabilities.cumsum(dim=-1) - probabilities >= top_p
+    return logits.masked_fill(dropped.scatter(-1, indices, dropped), -torch.inf)

@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import math
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from idealized_runtime.architectures import Architecture, get_architecture
@@ -18,8 +21,42 @@ _OTHER_SHAPE_FLAGS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn.
+
+    Parameters
+    ----------
+    temperature : float
+        Divides the logits; above 0.
+    top_k : int
+        Keep the k most likely tokens; 0 keeps all, 1 is greedy.
+    top_p : float
+        Keep the smallest set of most likely tokens whose probabilities sum to at least p; 0 keeps all.
+
+    Raises
+    ------
+    ValueError
+        A value is out of its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 0.0
+
+    def __post_init__(self):
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(
+                f"--temperature must be above 0 and finite; got {self.temperature} (greedy decoding: --top-k 1)"
+            )
+        if self.top_k < 0:
+            raise ValueError(f"--top-k must be at least 0 (0 keeps all tokens); got {self.top_k}")
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"--top-p must lie in [0, 1] (0 keeps all tokens); got {self.top_p}")
+
+
 def parse_arguments(argv=None) -> argparse.Namespace:
-    """Arguments of generate_text.py, checked, with ``architecture`` resolved to an :class:`Architecture`."""
+    """Arguments of generate_text.py, checked, with ``architecture`` and ``sampling`` resolved to objects."""
     parser = _build_parser()
     arguments = parser.parse_args(argv)
     try:
@@ -146,6 +183,22 @@ def _check(arguments):
         setattr(arguments, name, list(dict.fromkeys(getattr(arguments, name))))
     if arguments.fp16 and arguments.bf16:
         raise ValueError("--fp16 and --bf16 exclude each other; give one, or none for float32")
+    if not 0 <= arguments.seed < 2**63:
+        raise ValueError(f"--seed must lie in [0, 2**63); got {arguments.seed}")
+    arguments.sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
+    if arguments.log is not None:
+        _check_log(arguments.log)
+
+
+def _check_log(path):
+    """Refuse a log that could not be written when the first setting has been timed."""
+    if path.is_dir():
+        raise ValueError(f"--log {path} is a folder; give a file")
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if existing != path and not existing.is_dir():
+        raise ValueError(f"--log {path}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"--log {path}: no permission to write {existing}")
 
 
 def _resolve_architecture(arguments) -> Architecture:
@@ -220,14 +273,18 @@ def _flag(name) -> str:
 
 
 def _positive_int(text) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1; got {value}")
-    return value
+    return _int_of_at_least(1, text)
 
 
 def _non_negative_int(text) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0; got {value}")
+    return _int_of_at_least(0, text)
+
+
+def _int_of_at_least(low, text) -> int:
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be an integer; got {text!r}") from error
+    if value < low:
+        raise argparse.ArgumentTypeError(f"must be at least {low}; got {value}")
     return value

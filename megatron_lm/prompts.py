@@ -71,9 +71,10 @@ def take_prompt(token_ids: list[int], num_prompt_tokens: int, *, path: Path, voc
             "give a longer file or fewer --all-num-input-tokens"
         )
     prompt = token_ids[:num_prompt_tokens]
-    if max(prompt) >= vocab_size or min(prompt) < 0:
+    outside = next((token_id for token_id in prompt if not 0 <= token_id < vocab_size), None)
+    if outside is not None:
         raise ValueError(
-            f"--prompts-file {path}: token {max(prompt)} lies outside the model's vocabulary of {vocab_size}; "
+            f"--prompts-file {path}: token {outside} lies outside the model's vocabulary of {vocab_size}; "
             "give a larger --vocab-size or another tokenizer"
         )
     return prompt
@@ -95,8 +96,11 @@ def _gpt2_tokenizer(vocab_file, merge_file):
     vocabulary = _read_vocabulary(vocab_file)
     if not merge_file or not Path(merge_file).is_file():
         raise ValueError(f"GPT2BPETokenizer needs --merge-file, GPT-2's merges.txt; got {merge_file!r}")
-    _, merges = models.BPE.read_file(str(vocab_file), str(merge_file))
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    try:
+        _, merges = models.BPE.read_file(str(vocab_file), str(merge_file))
+        tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    except Exception as error:  # the only class that tokenizers raises
+        raise ValueError(f"--merge-file {merge_file} does not fit --vocab-file {vocab_file}: {error}") from error
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
@@ -111,4 +115,8 @@ def _read_vocabulary(vocab_file) -> dict[str, int]:
         raise ValueError(f"--vocab-file {vocab_file} is not JSON; expected GPT-2's vocab.json") from error
     if not isinstance(vocabulary, dict) or not vocabulary:
         raise ValueError(f"--vocab-file {vocab_file} holds no tokens; expected an object from token to id")
+    if wrong := [token for token, token_id in vocabulary.items() if type(token_id) is not int or token_id < 0]:
+        raise ValueError(
+            f"--vocab-file {vocab_file}: the id of {wrong[0]!r} is {vocabulary[wrong[0]]!r}; expected >= 0"
+        )
     return vocabulary

@@ -9,11 +9,11 @@ from tqdm import tqdm
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.records import LogWriter, runtime_sentence
 from megatron_lm import device as devices
+from megatron_lm.arguments import Sampling
 from megatron_lm.engines import ENGINES
 from megatron_lm.environment import describe_environment, describe_hardware, describe_software
 from megatron_lm.generation import generate
 from megatron_lm.model import build_model
-from megatron_lm.sampling import Sampling
 from megatron_lm.timing import time_trials
 
 # One token is read weights, a prompt is arithmetic: about this many prompt tokens take as long as one output token.
@@ -46,7 +46,7 @@ class Measurement:
             device=device,
             dtype=dtype,
             engine=arguments.inference_engine,
-            sampling=Sampling(arguments.temperature, arguments.top_k, arguments.top_p),
+            sampling=arguments.sampling,
             seed=arguments.seed,
             batch_size=arguments.micro_batch_size,
             all_num_prompt_tokens=tuple(arguments.all_num_input_tokens),

@@ -1,0 +1,83 @@
+# `make` lists the targets. All need Python 3.11 or later, make and a C compiler; `published` also git.
+PYTHON ?= python3
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+# HELM's parameter file and its estimate function: what tests and benchmarks compare with. Not a dependency.
+HELM := .helm/.crfm-helm-0.5.16
+MEASURED := logs/local/.measured
+NOTEBOOKS := $(BIN)/python scripts/run_notebooks.py
+
+# What `make figures` times on this machine: three depths and widths, 12 settings each.
+ARCHITECTURES := distilgpt2 smollm2-135m gpt2-small
+PROMPT_SIZES := 1 32 128 384
+OUTPUT_SIZES := 1 8 24
+TRIALS := --num-warmup 3 --num-trials 10
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup figures notebooks test lint lab published benchmarks clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## .venv with everything installed, at the versions of requirements.txt
+
+figures: $(MEASURED)  ## time three models on this machine, fit them, execute every notebook (about 10 minutes)
+	@$(NOTEBOOKS)
+
+notebooks: $(INSTALLED)  ## execute the notebooks whose data, code or parameters changed; measure nothing
+	@$(NOTEBOOKS)
+
+test: lint $(HELM)  ## lint, unit and driver tests, committed notebooks compared cell by cell
+	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --nbval --nbval-current-env notebooks
+
+lint: $(INSTALLED)  ## ruff: rules and format
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+
+lab: $(INSTALLED)  ## JupyterLab in notebooks/
+	@$(BIN)/jupyter lab --notebook-dir notebooks
+
+published: published/helm-efficiency published/beyond-chinchilla  ## get the published measurements of others
+
+benchmarks: $(INSTALLED) $(HELM)  ## our ratios against named peers; wants a quiet machine
+	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done
+
+clean:  ## remove what setup and the runs made; measurements and published data stay
+	rm -rf .venv .helm .executed .pytest_cache .ruff_cache build *.egg-info
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $(PYTHON) must be Python 3.11 or later ($$($(PYTHON) --version 2>&1 || echo not found));" \
+	    "name another: make PYTHON=python3.13 setup" >&2; exit 1; }
+	@echo "Installing the packages of requirements.txt into .venv: 2 or 3 minutes ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(HELM): | $(INSTALLED)
+	@echo "Installing crfm-helm, without its dependencies, into .helm ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .helm crfm-helm==0.5.16
+	@touch $@
+
+# The logs say which settings they hold: an interrupted sweep goes on, a changed one measures what is missing.
+$(MEASURED): Makefile | $(INSTALLED)
+	@for name in $(ARCHITECTURES); do \
+	  $(BIN)/python generate_text.py --architecture $$name --all-num-input-tokens $(PROMPT_SIZES) \
+	    --all-num-output-tokens $(OUTPUT_SIZES) $(TRIALS) --log logs/local/$$name.jsonl || exit 1; \
+	done
+	@touch $@
+
+published/helm-efficiency: REPOSITORY := https://github.com/stanford-crfm/helm-efficiency
+published/beyond-chinchilla: REPOSITORY := https://github.com/nikhilsardana/beyond-chinchilla
+published/%:
+	@mkdir -p published
+	@rm -rf $@.part
+	@echo "Cloning $(REPOSITORY) into $@ ..."
+	@git clone --quiet --depth 1 $(REPOSITORY) $@.part || { \
+	  echo "make: could not clone $(REPOSITORY): check the network, or put a copy at $@" >&2; exit 1; }
+	@git -C $@.part log -1 --format='$@: commit %H of %cs'
+	@mv $@.part $@

@@ -1,0 +1,114 @@
+"""Measurements by the name of their hardware: this project's ``logs/<hardware>/`` and the published ones."""
+
+import contextlib
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from idealized_runtime.architectures import ARCHITECTURES, published_architecture
+from idealized_runtime.published import ROOT, PublishedDataMissingError, published_data
+from idealized_runtime.records import read_log
+
+PUBLISHED_LOGS = "helm-efficiency/logs"
+_LOG_SUFFIXES = (".jsonl", ".log")
+
+
+def find_logs(hardware: str, models: Iterable[str] | None = None) -> list[Path]:
+    """Timing logs of one piece of hardware, one a model, in the order of ``models`` or else of file names.
+
+    Parameters
+    ----------
+    hardware : str
+        A folder of logs: a path, or the name of a folder under ``logs/`` (looked for in the working
+        directory, its parent and the repository root) or among the published measurements (``"a100"``).
+    models : iterable of str, optional
+        Only these: names of the registry, or file stems. Every model where it is not given.
+
+    Raises
+    ------
+    PublishedDataMissingError
+        No folder has this name; the message lists the names there are.
+    ValueError
+        The folder holds no log of a model asked for; the message lists the models it holds.
+    """
+    paths = _logs_in(_find_folder(hardware))
+    if models is None:
+        return paths
+    models = [models] if isinstance(models, str) else list(models)
+    by_model = {model_of_log(path): path for path in paths}
+    by_name = {**{path.stem: path for path in paths}, **by_model}
+    if missing := [model for model in models if model not in by_name]:
+        near = difflib.get_close_matches(missing[0], by_name, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"no {hardware} log of {', '.join(missing)}{hint}; there are: {', '.join(by_model)}")
+    return list(dict.fromkeys(by_name[model] for model in models))
+
+
+def read_logs(hardware: str, models: Iterable[str] | None = None) -> dict[str, pd.DataFrame]:
+    """Timings of each model on one piece of hardware: :func:`find_logs`, each read by ``read_log``.
+
+    Returns
+    -------
+    dict of DataFrame
+        By model name, in the order of :func:`find_logs`; one row a setting.
+
+    Raises
+    ------
+    ValueError
+        As :func:`find_logs`; or two logs hold the same model.
+    """
+    frames = {}
+    for path in find_logs(hardware, models):
+        frame = read_log(path)
+        model = frame["model"].iloc[0]
+        if model in frames:
+            raise ValueError(f"{path}: a second log of {model} on {hardware}; keep one of them in the folder")
+        frames[model] = frame
+    return frames
+
+
+def model_of_log(path) -> str:
+    """Model name of a log by its file name: the registry row's for a published log, else the stem."""
+    row = published_architecture(Path(path).stem)
+    return Path(path).stem if row is None else row.name
+
+
+def parameter_names(model: str) -> tuple[str, ...]:
+    """Names under which a parameter file lists a model: HELM's where it has any, else its own."""
+    row = ARCHITECTURES.get(model)
+    return row.helm_names if row is not None and row.helm_names else (model,)
+
+
+def _find_folder(hardware) -> Path:
+    folders = _candidate_folders(hardware)
+    for folder in folders:
+        if folder.is_dir() and _logs_in(folder):
+            return folder
+    names = sorted({name for folder in folders for name in _folders_beside(folder)})
+    raise PublishedDataMissingError(
+        f"no timing logs of hardware {hardware!r} in {' or '.join(str(folder.parent) for folder in folders)}. "
+        f"There are: {', '.join(names) or 'none'}. `make figures` measures this machine as 'local', "
+        "`make published` gets 'a100' and 'v100', generate_text.py --log logs/NAME/MODEL.jsonl makes another"
+    )
+
+
+def _candidate_folders(hardware) -> list[Path]:
+    roots = dict.fromkeys(path.resolve() for path in (Path(), Path(".."), ROOT))
+    folders = [root / "logs" / hardware for root in roots]
+    if Path(hardware).name != str(hardware):
+        folders.insert(0, Path(hardware))
+    with contextlib.suppress(PublishedDataMissingError):
+        folders.append(published_data(PUBLISHED_LOGS) / hardware)
+    return folders
+
+
+def _folders_beside(folder) -> list[str]:
+    if not folder.parent.is_dir():
+        return []
+    return [path.name for path in folder.parent.iterdir() if path.is_dir() and _logs_in(path)]
+
+
+def _logs_in(folder) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in _LOG_SUFFIXES)

@@ -1,0 +1,228 @@
+"""Figures of the runtime model: data and axes in, axes out. Points are measured, lines are fitted."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+STYLE = {
+    "axes.grid": True,
+    "axes.labelsize": 9,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    # Type 42 keeps text of a PDF as text.
+    "pdf.fonttype": 42,
+    "savefig.dpi": 150,
+    "svg.hashsalt": "idealized-runtime",
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+# Told apart with every kind of colour vision: blue, orange and grey of seaborn's "colorblind".
+MEASURED_COLOR, FITTED_COLOR, KNEE_COLOR = (sns.color_palette("colorblind")[i] for i in (0, 3, 7))
+PANEL_WIDTH_IN, PANEL_HEIGHT_IN = 2.4, 2.0
+# What would differ between two runs that draw the same.
+_NO_METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
+
+
+def use_style():
+    """Draw everything after this in the project's style: readable in print, safe for colour blindness."""
+    mpl.rcParams.update(STYLE)
+
+
+def make_panels(names: Sequence[str], *, num_columns: int = 4) -> tuple[plt.Figure, dict[str, plt.Axes]]:
+    """A figure with one titled panel a name, row by row; unused places stay empty.
+
+    Returns
+    -------
+    figure : Figure
+    axes : dict of Axes, by name
+    """
+    names = list(names)
+    if not names:
+        raise ValueError("make_panels needs at least one name")
+    num_columns = min(num_columns, len(names))
+    num_rows = -(-len(names) // num_columns)
+    size = (max(PANEL_WIDTH_IN * num_columns, 4.0), PANEL_HEIGHT_IN * num_rows + 0.4)
+    figure, grid = plt.subplots(num_rows, num_columns, figsize=size, squeeze=False)
+    axes = dict(zip(names, grid.flat, strict=False))
+    for name, ax in axes.items():
+        ax.set_title(name)
+    for ax in list(grid.flat)[len(names) :]:
+        ax.remove()
+    return figure, axes
+
+
+def finish_panels(figure: plt.Figure, axes: dict[str, plt.Axes], *, legend_title: str | None = None):
+    """Leave axis labels to the outer panels, and give all panels one legend above them."""
+    panels = list(axes.values())
+    for number, ax in enumerate(panels):
+        spec = ax.get_subplotspec()
+        num_columns = spec.get_gridspec().ncols
+        if not spec.is_first_col():
+            ax.set_ylabel("")
+        if number + num_columns < len(panels):
+            ax.set_xlabel("")
+    handles = {}
+    for ax in panels:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+        if ax.get_legend() is not None:
+            ax.get_legend().remove()
+    if handles:
+        figure.legend(
+            handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 6), title=legend_title
+        )
+
+
+def plot_runtime_vs_output_tokens(
+    runtimes: pd.DataFrame, fit=None, *, prompt_sizes: Iterable[int] | None = None, ax: plt.Axes | None = None
+) -> plt.Axes:
+    """Draw measured runtimes as points and, if ``fit`` is given, its prediction as lines.
+
+    Figure 3 of arXiv:2305.02440.
+
+    Parameters
+    ----------
+    runtimes : DataFrame, one row a setting of one model
+        ``num_prompt_tokens``, ``num_output_tokens``, ``runtime_s``.
+    fit : RuntimeModel, optional
+        Its R² stands in the panel, cut, not rounded, to five decimals.
+    prompt_sizes : iterable of int, optional
+        Sizes to draw, those of them that were profiled; all where it is not given.
+
+    Raises
+    ------
+    ValueError
+        None of ``prompt_sizes`` was profiled; the message lists those that were.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    drawn = _select_prompt_sizes(runtimes, prompt_sizes)
+    colors = sns.color_palette("flare_r", len(drawn))
+    for color, num_prompt_tokens in zip(colors, drawn, strict=True):
+        group = runtimes[runtimes["num_prompt_tokens"] == num_prompt_tokens].sort_values("num_output_tokens")
+        ax.plot(group["num_output_tokens"], group["runtime_s"], "o", color=color, label=f"{num_prompt_tokens}")
+        if fit is not None:
+            ends = np.array([group["num_output_tokens"].min(), group["num_output_tokens"].max()])
+            ax.plot(ends, fit.predict(num_prompt_tokens, ends), "-", color=color)
+    if fit is not None:
+        _note(ax, f"$R^2$ = {np.floor(fit.r_squared * 1e5) / 1e5:.5f}")
+    ax.set(xlabel="Number of output tokens", ylabel="Runtime (s)")
+    ax.set_ylim(bottom=0)
+    ax.legend(title="Prompt size (tokens)")
+    return ax
+
+
+def plot_prompt_encoding_time(fit, knee=None, *, level: float = 0.95, ax: plt.Axes | None = None) -> plt.Axes:
+    """Draw prompt encoding time against prompt size (Figure 4 of arXiv:2305.02440).
+
+    Points are the fitted times at the profiled sizes with their intervals, the line is the rule that
+    predicts between them.
+
+    Parameters
+    ----------
+    fit : RuntimeModel
+        One without intervals (a bare parameter file) gives points without them.
+    knee : PromptEncodingKnee, optional
+        Its line dotted over the linear part, its place as a vertical line with its interval shaded.
+    level : float
+        Confidence level of the intervals.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    sizes = np.asarray(fit.num_prompt_tokens)
+    dense = np.unique(np.concatenate([np.arange(sizes.min(), sizes.max() + 1), sizes]))
+    ax.plot(dense, fit.prompt_encoding_time_s(dense), "-", color=FITTED_COLOR, label="Rule between sizes")
+    times_s = fit.prompt_encoding_time_s(sizes)
+    ax.errorbar(
+        sizes,
+        times_s,
+        yerr=_error_bars(fit, sizes, times_s, level),
+        fmt="o",
+        color=MEASURED_COLOR,
+        label=f"Profiled size, {level:.0%} interval",
+    )
+    if knee is not None:
+        _draw_knee(ax, knee, sizes.max())
+    ax.set(xlabel="Prompt size (tokens)", ylabel="Prompt encoding time (s)")
+    ax.set_ylim(bottom=0)
+    ax.legend()
+    return ax
+
+
+def plot_residuals(residuals: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
+    """Draw the relative error of each prediction against its measured runtime.
+
+    Parameters
+    ----------
+    residuals : DataFrame, one row a setting of one model
+        ``runtime_s``, ``relative_error`` (predicted / measured - 1).
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    ax.axhline(0, color="0.4", linewidth=0.8)
+    percent = 100 * residuals["relative_error"]
+    ax.plot(residuals["runtime_s"], percent, "o", color=MEASURED_COLOR, markersize=3, alpha=0.6)
+    _note(ax, f"median {percent.abs().median():.2f} %, 95th {percent.abs().quantile(0.95):.2f} %")
+    ax.set_xscale("log")
+    # Room for the note above the points; an error plot reads from zero, alike on both sides.
+    limit = max(1.35 * percent.abs().max(), 0.1)
+    ax.set_ylim(-limit, limit)
+    ax.set(xlabel="Measured runtime (s)", ylabel="Relative error (%)")
+    return ax
+
+
+def save_figure(figure: plt.Figure, path) -> list[Path]:
+    """Write a figure as ``path.pdf`` and ``path.png``; equal figures give equal bytes.
+
+    Parameters
+    ----------
+    path : path-like, without suffix
+        Its folder is made where it is missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix, metadata in _NO_METADATA.items():
+        # with_suffix would cut a name at its dot: gpt2-9.9b.
+        written.append(path.with_name(f"{path.name}.{suffix}"))
+        figure.savefig(written[-1], metadata=metadata)
+    return written
+
+
+def _select_prompt_sizes(runtimes, prompt_sizes) -> list[int]:
+    profiled = sorted(int(size) for size in runtimes["num_prompt_tokens"].unique())
+    if prompt_sizes is None:
+        return profiled
+    drawn = [size for size in profiled if size in set(prompt_sizes)]
+    if not drawn:
+        raise ValueError(f"none of the prompt sizes {list(prompt_sizes)} was profiled; there are {profiled}")
+    return drawn
+
+
+def _error_bars(fit, sizes, times_s, level):
+    if not fit.has_intervals:
+        return None
+    lower_s, upper_s = fit.prompt_encoding_interval_s(sizes, level)
+    return np.maximum([times_s - lower_s, upper_s - times_s], 0)
+
+
+def _draw_knee(ax, knee, largest):
+    line = np.array([knee.num_prompt_tokens, largest])
+    ax.plot(line, knee.line_s(line), ":", color="0.1", label="Best-fit line", zorder=3)
+    ax.axvspan(*knee.interval, color=KNEE_COLOR, alpha=0.25, linewidth=0)
+    ax.axvline(knee.num_prompt_tokens, color=KNEE_COLOR, linewidth=1, label=f"Knee, {knee.level:.0%} interval")
+
+
+def _note(ax, text):
+    ax.text(0.03, 0.97, text, transform=ax.transAxes, va="top", fontsize=7.5)

@@ -1,0 +1,553 @@
+import gc
+import resource
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    Qwen2Config,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from idealized_runtime.architectures import Architecture
+from megatron_lm import device as devices
+from megatron_lm import timing
+from megatron_lm.engines import ENGINES
+from megatron_lm.generation import generate
+from megatron_lm.model import build_model
+from megatron_lm.parallel import start_process_groups, stop_process_groups
+from megatron_lm.sampling import Sampling, sample
+from megatron_lm.timing import time_trials
+
+CPU = torch.device("cpu")
+GPT = Architecture("tiny", 2, 64, 4, vocab_size=96, max_position_embeddings=40)
+LLAMA = {
+    "swiglu": True,
+    "normalization": "RMSNorm",
+    "position_embedding_type": "rope",
+    "add_bias_linear": False,
+    "add_qkv_bias": False,
+    "untie_embeddings_and_output_weights": True,
+    "num_query_groups": 2,
+    "ffn_hidden_size": 100,
+}
+# Every option of an Architecture alone, then together.
+OPTIONS = {
+    "gpt2": {},
+    "rmsnorm": {"normalization": "RMSNorm"},
+    "epsilon": {"layernorm_epsilon": 0.5},
+    "rope": {"position_embedding_type": "rope"},
+    "rotary base": {"position_embedding_type": "rope", "rotary_base": 50.0},
+    "swiglu": {"swiglu": True},
+    "ffn size": {"ffn_hidden_size": 100},
+    "grouped query": {"num_query_groups": 2},
+    "multi-query": {"num_query_groups": 1},
+    "no bias": {"add_bias_linear": False, "add_qkv_bias": False},
+    "qkv bias only": {"add_bias_linear": False, "add_qkv_bias": True},
+    "untied": {"untie_embeddings_and_output_weights": True},
+    "llama": LLAMA,
+    "qwen2": {**LLAMA, "add_qkv_bias": True, "untie_embeddings_and_output_weights": False},
+    "gpt-j-like": {"position_embedding_type": "rope", "num_query_groups": 1, "swiglu": True},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def megatron():
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    start_process_groups(devices.select_device("cpu"))
+    yield
+    stop_process_groups()
+    resource.setrlimit(resource.RLIMIT_DATA, limits)
+
+
+def build(architecture, dtype=torch.float32):
+    """Model whose every parameter counts: Megatron's own biases are zero and its weights small."""
+    model = build_model(architecture, device=CPU, dtype=dtype, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        is_norm_weight = "norm" in name and name.endswith("weight")
+        parameter.copy_(1 + 0.3 * noise if is_norm_weight else 0.3 * noise)
+    return model
+
+
+def random_tokens(*shape, vocab_size=96):
+    return torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(3))
+
+
+@torch.inference_mode()
+def logits_without_cache(model, tokens):
+    """Megatron's GPTModel over all positions at once, shape (batch, tokens, vocabulary)."""
+    batch_size, num_tokens = tokens.shape
+    mask = torch.ones(1, 1, num_tokens, num_tokens, dtype=torch.bool).triu(diagonal=1)
+    return model(tokens, torch.arange(num_tokens).expand(batch_size, -1), mask)
+
+
+@torch.inference_mode()
+def logits_with_cache(engine, tokens, num_prompt_tokens):
+    """Logits from the last prompt position on, as generation sees them: one pass, then one a token."""
+    batch_size, num_tokens = tokens.shape
+    engine.reset(batch_size, num_tokens)
+    logits = [engine.encode(tokens[:, :num_prompt_tokens])]
+    logits += [engine.decode(tokens[:, i : i + 1]) for i in range(num_prompt_tokens, num_tokens)]
+    return torch.stack(logits, dim=1)
+
+
+@pytest.mark.parametrize("engine_name", ENGINES)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_cached_decoding_gives_the_logits_of_a_full_pass(options, engine_name):
+    architecture = replace(GPT, **options)
+    model = build(architecture)
+    engine = ENGINES[engine_name](model, architecture)
+    tokens = random_tokens(2, 17)
+    full = logits_without_cache(model, tokens)
+    # The second and third sizes reuse memory of the first: what it left there must not show.
+    for num_tokens, num_prompt_tokens in ((17, 9), (17, 1), (12, 12)):
+        cached = logits_with_cache(engine, tokens[:, :num_tokens], num_prompt_tokens)
+        assert cached.shape == (2, num_tokens - num_prompt_tokens + 1, 96)
+        torch.testing.assert_close(cached, full[:, num_prompt_tokens - 1 : num_tokens], atol=1e-4, rtol=0)
+    assert full.std() > 0.5, "logits this flat would hide a fault"
+
+
+@pytest.mark.parametrize("engine_name", ENGINES)
+@pytest.mark.parametrize("options", [{}, LLAMA], ids=["gpt2", "llama"])
+def test_cached_decoding_in_bfloat16_is_as_near_to_float32_as_a_full_pass(options, engine_name):
+    architecture = replace(GPT, **options)
+    exact = logits_without_cache(build(architecture), tokens := random_tokens(2, 14))
+    model = build(architecture, torch.bfloat16)
+    full = logits_without_cache(model, tokens).float()
+    cached = logits_with_cache(ENGINES[engine_name](model, architecture), tokens, 6)
+    assert cached.dtype == torch.bfloat16
+    full_error = (full - exact)[:, 5:].abs().mean()
+    assert (cached.float() - exact[:, 5:]).abs().mean() < 2 * full_error
+    assert full_error < 0.05 * exact.std()
+
+
+@pytest.mark.parametrize("engine_name", ENGINES)
+def test_engine_takes_another_batch_size_after_a_reset(engine_name):
+    model = build(GPT)
+    engine = ENGINES[engine_name](model, GPT)
+    for batch_size in (1, 3, 2):
+        tokens = random_tokens(batch_size, 10)
+        cached = logits_with_cache(engine, tokens, 4)
+        torch.testing.assert_close(cached, logits_without_cache(model, tokens)[:, 3:], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("engine_name", ENGINES)
+def test_engine_fills_the_whole_context(engine_name):
+    architecture = replace(GPT, max_position_embeddings=12)
+    model = build(architecture)
+    tokens = random_tokens(1, 12)
+    cached = logits_with_cache(ENGINES[engine_name](model, architecture), tokens, 11)
+    torch.testing.assert_close(cached, logits_without_cache(model, tokens)[:, 10:], atol=1e-4, rtol=0)
+
+
+def test_same_seed_builds_the_same_weights():
+    first, again, other = (
+        build_model(GPT, device=CPU, dtype=torch.float32, seed=seed).state_dict() for seed in (5, 5, 6)
+    )
+    weights = [name for name, value in first.items() if isinstance(value, torch.Tensor) and value.ndim == 2]
+    assert weights
+    for name in weights:
+        assert torch.equal(first[name], again[name])
+        assert not torch.equal(first[name], other[name])
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_parameters_are_those_the_architecture_counts(options):
+    architecture = replace(GPT, **options)
+    model = build_model(architecture, device=CPU, dtype=torch.float32, seed=1)
+    assert sum(parameter.numel() for parameter in model.parameters()) == architecture.num_params
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+# Hugging Face models of the same weights.
+
+HF_SIZES = {
+    "vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 100, "max_position_embeddings": 40, "rms_norm_eps": 1e-3,
+}  # fmt: skip
+HF_CONFIGS = {
+    "gpt2": GPT2Config(vocab_size=96, n_embd=64, n_layer=2, n_head=4, n_positions=40, layer_norm_epsilon=1e-3),
+    "llama": LlamaConfig(**HF_SIZES, tie_word_embeddings=False),
+    "qwen2": Qwen2Config(**HF_SIZES, tie_word_embeddings=True),
+}
+
+
+@pytest.fixture(scope="module", params=HF_CONFIGS)
+def twins(request):
+    """A Hugging Face model, and Megatron's model of its configuration with the same weights."""
+    theirs = AutoModelForCausalLM.from_config(HF_CONFIGS[request.param]).eval().requires_grad_(False)
+    theirs.generation_config.eos_token_id = None
+    generator = torch.Generator().manual_seed(4)
+    for parameter in theirs.parameters():
+        center = 1.0 if parameter.ndim == 1 and bool((parameter == 1).all()) else 0.0
+        parameter.copy_(center + 0.3 * torch.randn(parameter.shape, generator=generator))
+    architecture = Architecture.from_hf_config(theirs.config.to_dict(), name=request.param)
+    ours = build_model(architecture, device=CPU, dtype=torch.float32, seed=1)
+    copy_weights = copy_gpt2_weights if request.param == "gpt2" else copy_llama_weights
+    with torch.no_grad():
+        copy_weights(theirs, ours, architecture)
+    return theirs, ours, architecture
+
+
+def copy_gpt2_weights(theirs, ours, architecture):
+    source = theirs.transformer
+    ours.embedding.word_embeddings.weight.copy_(source.wte.weight)
+    ours.embedding.position_embeddings.weight.copy_(source.wpe.weight)
+    for block, layer in zip(source.h, ours.decoder.layers, strict=True):
+        attention, mlp = layer.self_attention, layer.mlp
+        copy_norm(block.ln_1, layer.input_layernorm)
+        # Conv1D keeps its weight as (inputs, outputs).
+        attention.linear_qkv.weight.copy_(interleave(block.attn.c_attn.weight.T.chunk(3), architecture))
+        attention.linear_qkv.bias.copy_(interleave(block.attn.c_attn.bias.chunk(3), architecture))
+        copy_norm(block.ln_2, layer.pre_mlp_layernorm)
+        for conv, linear in (
+            (block.attn.c_proj, attention.linear_proj),
+            (block.mlp.c_fc, mlp.linear_fc1),
+            (block.mlp.c_proj, mlp.linear_fc2),
+        ):
+            linear.weight.copy_(conv.weight.T)
+            linear.bias.copy_(conv.bias)
+    copy_norm(source.ln_f, ours.decoder.final_layernorm)
+
+
+def copy_llama_weights(theirs, ours, architecture):
+    ours.embedding.word_embeddings.weight.copy_(theirs.model.embed_tokens.weight)
+    for block, layer in zip(theirs.model.layers, ours.decoder.layers, strict=True):
+        projections = [getattr(block.self_attn, f"{name}_proj") for name in "qkv"]
+        qkv = layer.self_attention.linear_qkv
+        qkv.weight.copy_(interleave([projection.weight for projection in projections], architecture))
+        assert (qkv.bias is not None) == (projections[0].bias is not None)
+        if qkv.bias is not None:
+            qkv.bias.copy_(interleave([projection.bias for projection in projections], architecture))
+        layer.self_attention.linear_proj.weight.copy_(block.self_attn.o_proj.weight)
+        layer.mlp.linear_fc1.weight.copy_(torch.cat([block.mlp.gate_proj.weight, block.mlp.up_proj.weight]))
+        layer.mlp.linear_fc2.weight.copy_(block.mlp.down_proj.weight)
+        copy_norm(block.input_layernorm, layer.input_layernorm)
+        copy_norm(block.post_attention_layernorm, layer.pre_mlp_layernorm)
+    copy_norm(theirs.model.norm, ours.decoder.final_layernorm)
+    if architecture.untie_embeddings_and_output_weights:
+        ours.output_layer.weight.copy_(theirs.lm_head.weight)
+
+
+def copy_norm(source, target):
+    assert isinstance(source, torch.nn.LayerNorm) == (getattr(target, "bias", None) is not None)
+    target.weight.copy_(source.weight)
+    if getattr(target, "bias", None) is not None:
+        target.bias.copy_(source.bias)
+
+
+def interleave(query_key_value, architecture):
+    """Query, key and value rows as Megatron keeps them: those of one query group together."""
+    by_group = [rows.reshape(architecture.num_query_groups, -1, *rows.shape[1:]) for rows in query_key_value]
+    return torch.cat(by_group, dim=1).flatten(0, 1)
+
+
+@pytest.mark.parametrize("engine_name", ENGINES)
+def test_logits_are_those_of_hugging_face(twins, engine_name):
+    theirs, ours, architecture = twins
+    tokens = random_tokens(2, 20)
+    with torch.inference_mode():
+        expected = theirs(tokens).logits
+    cached = logits_with_cache(ENGINES[engine_name](ours, architecture), tokens, 8)
+    torch.testing.assert_close(cached, expected[:, 7:], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("engine_name", ENGINES)
+def test_greedy_tokens_are_those_of_hugging_face(twins, engine_name):
+    theirs, ours, architecture = twins
+    prompts = random_tokens(2, 7)
+    expected = theirs.generate(
+        prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=30, do_sample=False, pad_token_id=0
+    )[:, 7:]
+    tokens = greedy(ENGINES[engine_name](ours, architecture), prompts, 30)
+    assert tokens.tolist() == expected.tolist()
+    assert len(set(tokens.flatten().tolist())) > 4, "a constant answer would show little"
+
+
+# Generation.
+
+
+@torch.inference_mode()
+def greedy(engine, prompts, num_output_tokens):
+    engine.reset(prompts.shape[0], prompts.shape[1] + num_output_tokens - 1)
+    return generate(engine, prompts, num_output_tokens, Sampling(top_k=1), generator=torch.Generator())
+
+
+class FixedEngine:
+    """Always the same logits; keeps what it was given."""
+
+    def __init__(self, logits):
+        self._logits = logits
+        self.encoded, self.decoded = [], []
+
+    def encode(self, tokens):
+        self.encoded.append(tokens)
+        return self._logits
+
+    def decode(self, tokens):
+        self.decoded.append(tokens)
+        return self._logits
+
+
+@pytest.mark.parametrize("num_output_tokens", [1, 2, 9])
+def test_output_takes_one_prompt_pass_and_a_pass_for_each_further_token(num_output_tokens):
+    engine = FixedEngine(torch.randn(3, 11, generator=torch.Generator().manual_seed(0)))
+    prompts = random_tokens(3, 5, vocab_size=11)
+    outputs = generate(engine, prompts, num_output_tokens, Sampling(), generator=torch.Generator().manual_seed(0))
+    assert outputs.shape == (3, num_output_tokens)
+    assert outputs.dtype == torch.int64
+    assert len(engine.encoded) == 1
+    assert torch.equal(engine.encoded[0], prompts)
+    # Every token but the last is fed back, alone and in order.
+    assert len(engine.decoded) == num_output_tokens - 1
+    assert all(tokens.shape == (3, 1) for tokens in engine.decoded)
+    if engine.decoded:
+        assert torch.equal(torch.cat(engine.decoded, dim=1), outputs[:, :-1])
+
+
+@pytest.mark.parametrize("token_id", [0, 1, 2, 10])
+def test_no_token_ends_a_sequence_early(token_id):
+    logits = torch.full((1, 11), -100.0)
+    logits[:, token_id] = 100.0
+    outputs = generate(FixedEngine(logits), random_tokens(1, 2), 6, Sampling(), generator=torch.Generator())
+    assert outputs.tolist() == [[token_id] * 6]
+
+
+# Sampling.
+
+VOCAB_SIZE = 12
+NUM_DRAWS = 40_000
+
+
+def draw(logits, sampling, seed=0):
+    """Frequencies of ``NUM_DRAWS`` draws from the same logits."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = sample(logits.expand(NUM_DRAWS, -1), sampling, generator)
+    assert tokens.shape == (NUM_DRAWS, 1)
+    assert tokens.dtype == torch.int64
+    return torch.bincount(tokens.flatten(), minlength=logits.shape[-1]) / NUM_DRAWS
+
+
+def hugging_face_probabilities(logits, sampling):
+    scores = logits[None]
+    warpers = [TemperatureLogitsWarper(sampling.temperature)]
+    if sampling.top_k:
+        warpers.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p:
+        warpers.append(TopPLogitsWarper(sampling.top_p))
+    for warper in warpers:
+        scores = warper(None, scores)
+    return torch.softmax(scores, dim=-1)[0]
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(),
+        Sampling(temperature=0.5),
+        Sampling(temperature=3.0),
+        Sampling(top_k=2),
+        Sampling(top_k=VOCAB_SIZE),
+        Sampling(top_k=1000),
+        Sampling(top_p=0.3),
+        Sampling(top_p=0.9),
+        Sampling(top_p=1.0),
+        Sampling(top_p=1e-9),
+        Sampling(temperature=2.0, top_k=5),
+        Sampling(temperature=0.7, top_p=0.8),
+        Sampling(top_k=4, top_p=0.7),
+        Sampling(temperature=1.5, top_k=6, top_p=0.85),
+        Sampling(temperature=0.5, top_k=1, top_p=0.5),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tokens_are_drawn_as_hugging_face_would(sampling, dtype):
+    logits = torch.linspace(-1.6, 1.4, VOCAB_SIZE)[
+        torch.randperm(VOCAB_SIZE, generator=torch.Generator().manual_seed(7))
+    ]
+    logits = logits.to(dtype)
+    expected = hugging_face_probabilities(logits.float(), sampling)
+    frequencies = draw(logits, sampling)
+    assert not frequencies[expected == 0].any(), "a token was drawn that is not among those kept"
+    standard_error = (expected * (1 - expected) / NUM_DRAWS).sqrt()
+    torch.testing.assert_close(frequencies, expected, rtol=0, atol=4.5 * float(standard_error.max()) + 1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("sampling", [Sampling(top_k=7), Sampling(top_p=0.6), Sampling(temperature=0.8, top_p=0.4)])
+def test_kept_tokens_are_those_of_hugging_face(sampling, seed, monkeypatch):
+    logits = 2 * torch.randn(4, 300, generator=torch.Generator().manual_seed(seed))
+    seen = []
+    multinomial = torch.multinomial
+    monkeypatch.setattr(torch, "multinomial", lambda p, *a, **k: seen.append(p) or multinomial(p, *a, **k))
+    sample(logits, sampling, torch.Generator())
+    expected = torch.stack([hugging_face_probabilities(row, sampling) for row in logits])
+    torch.testing.assert_close(seen[0], expected)
+    assert torch.equal(seen[0] > 0, expected > 0)
+
+
+def test_each_sequence_has_draws_of_its_own():
+    tokens = sample(torch.zeros(1000, VOCAB_SIZE), Sampling(), torch.Generator().manual_seed(0))
+    assert len(set(tokens.flatten().tolist())) == VOCAB_SIZE
+
+
+def test_seed_repeats_the_draws():
+    logits = torch.zeros(50, 1000)
+    first, again, other = (
+        sample(logits, Sampling(top_p=0.9), torch.Generator().manual_seed(s)).tolist() for s in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_sampling_leaves_the_logits_as_they_are():
+    logits = torch.randn(2, 50, generator=torch.Generator().manual_seed(0))
+    before = logits.clone()
+    sample(logits, Sampling(temperature=0.5, top_k=5, top_p=0.5), torch.Generator())
+    assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1e-6}, {"top_p": 0.5}, {"temperature": 1e30}])
+def test_top_1_is_greedy(options):
+    logits = torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
+    tokens = sample(logits, Sampling(top_k=1, **options), torch.Generator())
+    assert torch.equal(tokens, logits.argmax(dim=-1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "--temperature must be above 0"),
+        ({"temperature": -1.0}, "--temperature must be above 0"),
+        ({"temperature": float("nan")}, "--temperature must be above 0"),
+        ({"top_k": -1}, "--top-k must be at least 0"),
+        ({"top_p": -0.1}, r"--top-p must lie in \[0, 1\]"),
+        ({"top_p": 1.5}, r"--top-p must lie in \[0, 1\]"),
+    ],
+)
+def test_sampling_out_of_range_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**options)
+
+
+# Timing.
+
+
+class Clock:
+    """A clock that only moves when told to; keeps the order of what is done to it."""
+
+    def __init__(self, monkeypatch):
+        self.now_s = 0.0
+        self.events = []
+        monkeypatch.setattr(timing, "perf_counter", self._read)
+        monkeypatch.setattr(timing, "synchronize", lambda device: self.events.append("synchronize"))
+
+    def _read(self):
+        self.events.append("clock")
+        return self.now_s
+
+    def advance(self, seconds, event):
+        self.now_s += seconds
+        self.events.append(event)
+
+
+def test_every_trial_is_kept_and_warm_ups_stand_apart(monkeypatch):
+    clock = Clock(monkeypatch)
+    durations_s = iter([5.0, 1.0, 0.1 + 0.2, 2.0**-30, 3.0])
+    warmups_s, runtimes_s, result = time_trials(
+        lambda: clock.advance(next(durations_s), "work") or len(clock.events),
+        device=CPU,
+        num_warmup=2,
+        num_trials=3,
+        on_trial=lambda: clock.advance(100.0, "on_trial"),
+    )
+    assert warmups_s == pytest.approx([5.0, 1.0])
+    assert runtimes_s == pytest.approx([0.3, 2.0**-30, 3.0])
+    assert result == len(clock.events) - 3, "the result is that of the last run"
+
+
+def test_device_is_idle_whenever_the_clock_is_read(monkeypatch):
+    clock = Clock(monkeypatch)
+    time_trials(lambda: clock.advance(1.0, "work"), device=CPU, num_warmup=1, num_trials=2)
+    assert clock.events == ["synchronize", "clock", "work", "synchronize", "clock"] * 3
+
+
+@pytest.mark.parametrize(("num_warmup", "num_trials"), [(0, 1), (0, 4), (3, 2)])
+def test_work_runs_as_often_as_asked(num_warmup, num_trials):
+    runs = []
+    warmups_s, runtimes_s, _ = time_trials(
+        lambda: runs.append(1), device=CPU, num_warmup=num_warmup, num_trials=num_trials
+    )
+    assert (len(warmups_s), len(runtimes_s), len(runs)) == (num_warmup, num_trials, num_warmup + num_trials)
+    assert all(seconds > 0 for seconds in warmups_s + runtimes_s)
+
+
+def test_garbage_collection_and_autograd_are_off_inside():
+    states = []
+    time_trials(
+        lambda: states.append((gc.isenabled(), torch.is_inference_mode_enabled())),
+        device=CPU, num_warmup=1, num_trials=1,
+    )  # fmt: skip
+    assert states == [(False, True)] * 2
+    assert gc.isenabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_garbage_collection_is_on_again_after_an_error(error):
+    def fail():
+        raise error
+
+    with pytest.raises(error):
+        time_trials(fail, device=CPU, num_warmup=0, num_trials=1)
+    assert gc.isenabled()
+    assert not torch.is_inference_mode_enabled()
+
+
+def test_garbage_collection_that_was_off_stays_off():
+    gc.disable()
+    try:
+        time_trials(lambda: None, device=CPU, num_warmup=0, num_trials=1)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+# Device.
+
+
+def test_float16_on_a_cpu_is_refused():
+    with pytest.raises(ValueError, match="--fp16 needs a CUDA device; on a CPU use --bf16"):
+        devices.select_dtype(CPU, fp16=True, bf16=False)
+
+
+def test_data_type_is_that_of_the_flag():
+    assert devices.select_dtype(CPU, fp16=False, bf16=False) == torch.float32
+    assert devices.select_dtype(CPU, fp16=False, bf16=True) == torch.bfloat16
+    assert devices.select_dtype(torch.device("cuda"), fp16=True, bf16=False) == torch.float16
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_where_there_is_none_is_refused():
+    with pytest.raises(ValueError, match="--device cuda: torch finds no CUDA device"):
+        devices.select_device("cuda")
+
+
+def test_allocation_that_fails_is_told_from_other_errors():
+    with pytest.raises(RuntimeError) as failed:
+        torch.empty(2**50)
+    assert devices.is_out_of_memory(failed.value)
+    assert devices.is_out_of_memory(MemoryError())
+    assert devices.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(RuntimeError) as failed:
+        torch.zeros(2) @ torch.zeros(3)
+    assert not devices.is_out_of_memory(failed.value)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 POSITION_EMBEDDINGS = ("learned_absolute", "rope")
 NORMALIZATIONS = ("LayerNorm", "RMSNorm")
+EXPERT_FIELDS = ("num_experts", "moe_router_topk", "moe_ffn_hidden_size")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Architecture:
         Bias of all linear layers; bias of the query-key-value projection.
     untie_embeddings_and_output_weights : bool
         The output projection has a matrix of its own.
+    num_experts, moe_router_topk : int, optional
+        Experts of every layer's feed-forward network, and how many of them a token visits; none: dense.
+    moe_ffn_hidden_size : int, optional
+        Width of one expert; ``ffn_hidden_size`` where it is not given.
     num_layers_profiled : int, optional
         Depth that published timings of this model cover; layers are identical, so time scales with depth.
     published_params : float, optional
@@ -69,6 +74,9 @@ class Architecture:
     add_bias_linear: bool = True
     add_qkv_bias: bool = True
     untie_embeddings_and_output_weights: bool = False
+    num_experts: int | None = None
+    moe_router_topk: int | None = None
+    moe_ffn_hidden_size: int | None = None
     num_layers_profiled: int | None = None
     published_params: float | None = None
     published_log: str | None = None
@@ -80,8 +88,11 @@ class Architecture:
             object.__setattr__(self, "ffn_hidden_size", 4 * self.hidden_size)
         if self.num_query_groups is None:
             object.__setattr__(self, "num_query_groups", self.num_attention_heads)
+        if self.num_experts is not None and self.moe_ffn_hidden_size is None:
+            object.__setattr__(self, "moe_ffn_hidden_size", self.ffn_hidden_size)
         object.__setattr__(self, "helm_names", tuple(self.helm_names))
         self._check_sizes()
+        self._check_experts()
         self._check_choices()
 
     def _check_sizes(self):
@@ -96,6 +107,19 @@ class Architecture:
                     f"{self.name}: {dividend} ({getattr(self, dividend)}) must be a multiple of "
                     f"{divisor} ({getattr(self, divisor)})"
                 )
+
+    def _check_experts(self):
+        values = {field: getattr(self, field) for field in EXPERT_FIELDS}
+        if all(value is None for value in values.values()):
+            return
+        for field, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{self.name}: with experts, {field} must be an integer of at least 1; got {value!r}")
+        if self.moe_router_topk > self.num_experts:
+            raise ValueError(
+                f"{self.name}: moe_router_topk ({self.moe_router_topk}) must not exceed "
+                f"num_experts ({self.num_experts})"
+            )
 
     def _check_choices(self):
         for field, allowed in (
@@ -112,24 +136,44 @@ class Architecture:
 
     @property
     def num_params(self) -> int:
-        """Exact number of parameters, embeddings and biases included."""
+        """Exact number of parameters, embeddings and biases included; of all experts where there are any."""
+        return self.count_params(self.num_experts)
+
+    @property
+    def num_active_params(self) -> int:
+        """Parameters one token visits: of ``moe_router_topk`` experts a layer; all where there are no experts."""
+        return self.count_params(self.moe_router_topk)
+
+    def count_params(self, num_experts: int | None) -> int:
+        """Parameters when ``num_experts`` experts of each layer count, beside all that is not an expert."""
         h = self.hidden_size
-        kv_size = self.num_query_groups * self.head_dim
         norm = 2 * h if self.normalization == "LayerNorm" else h
-        up_size = self.ffn_hidden_size * (2 if self.swiglu else 1)
-        layer = h * (h + 2 * kv_size) + h * h + h * up_size + self.ffn_hidden_size * h + 2 * norm
-        if self.add_bias_linear:
-            layer += h + up_size + h
-        if self.add_qkv_bias:
-            layer += h + 2 * kv_size
+        layer = self._attention_params() + self._ffn_params(num_experts) + 2 * norm
         embeddings = self.vocab_size * h * (2 if self.untie_embeddings_and_output_weights else 1)
         if self.position_embedding_type == "learned_absolute":
             embeddings += self.max_position_embeddings * h
         return self.num_layers * layer + embeddings + norm
 
+    def _attention_params(self):
+        h = self.hidden_size
+        qkv_size = h + 2 * self.num_query_groups * self.head_dim
+        return h * qkv_size + h * h + (h if self.add_bias_linear else 0) + (qkv_size if self.add_qkv_bias else 0)
+
+    def _ffn_params(self, num_experts):
+        h = self.hidden_size
+        ffn_size = self.ffn_hidden_size if num_experts is None else self.moe_ffn_hidden_size
+        up_size = ffn_size * (2 if self.swiglu else 1)
+        network = h * up_size + ffn_size * h + (up_size + h if self.add_bias_linear else 0)
+        # The router is one matrix without bias.
+        return network if num_experts is None else num_experts * network + h * self.num_experts
+
     def to_dict(self) -> dict:
-        """Every field, in JSON's types."""
-        return {**dataclasses.asdict(self), "helm_names": list(self.helm_names)}
+        """Every field, in JSON's types; those of experts only where there are any."""
+        fields = {**dataclasses.asdict(self), "helm_names": list(self.helm_names)}
+        if self.num_experts is None:
+            # So a log begun before there were experts can be continued: its header stays the same.
+            fields = {name: value for name, value in fields.items() if name not in EXPERT_FIELDS}
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict) -> "Architecture":

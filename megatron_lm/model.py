@@ -15,7 +15,17 @@ def build_model(architecture: Architecture, *, device: torch.device, dtype: torc
 
     Needs the process groups of :mod:`megatron_lm.parallel`. The same seed gives the same weights on
     the same kind of device.
+
+    Raises
+    ------
+    ValueError
+        The architecture has experts: they can be counted but not built here.
     """
+    if architecture.num_experts is not None:
+        raise ValueError(
+            f"{architecture.name} has {architecture.num_experts} experts a layer: mixtures of experts cannot be "
+            "built here yet, only counted (num_params, idealized_runtime.flops)"
+        )
     torch.manual_seed(seed)
     config = transformer_config(architecture, device=device, dtype=dtype)
     model = GPTModel(

@@ -1,0 +1,291 @@
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from idealized_runtime.architectures import ARCHITECTURES, Architecture, get_architecture
+from idealized_runtime.flops import (
+    kv_cache_bytes_per_token,
+    output_token_bytes,
+    output_token_flops,
+    paper_flops_without_attention,
+    paper_output_token_flops,
+    paper_prompt_encoding_flops,
+    prompt_encoding_flops,
+    query_flops,
+    weight_bytes,
+)
+
+GPT2 = Architecture("gpt2-like", 3, 48, 4, vocab_size=101, max_position_embeddings=64)
+LLAMA = Architecture(
+    "llama-like", 2, 48, 4, vocab_size=103, ffn_hidden_size=80, num_query_groups=2, swiglu=True,
+    normalization="RMSNorm", position_embedding_type="rope", add_bias_linear=False, add_qkv_bias=False,
+    untie_embeddings_and_output_weights=True,
+)  # fmt: skip
+MIXTRAL = dataclasses.replace(
+    LLAMA, name="mixtral-like", num_experts=5, moe_router_topk=2, moe_ffn_hidden_size=56, ffn_hidden_size=56
+)
+LLAMA_3_8B = Architecture(
+    "llama-3-8b", 32, 4096, 32, vocab_size=128256, max_position_embeddings=8192, ffn_hidden_size=14336,
+    num_query_groups=8, swiglu=True, normalization="RMSNorm", position_embedding_type="rope",
+    add_bias_linear=False, add_qkv_bias=False, untie_embeddings_and_output_weights=True,
+)  # fmt: skip
+EXAMPLES = (GPT2, LLAMA, MIXTRAL)
+MODEL_NAMES = {
+    "OpenAI/davinci": "davinci",
+    "AI21/J1-Large v1": "j1-large",
+    "AI21/J1-Grande v1": "j1-grande",
+    "AI21/J1-Jumbo v1": "j1-jumbo",
+    "Cohere/XL v20220609": "anthropic-v4-s3",
+    "Anthropic/v4-s3": "anthropic-v4-s3",
+    "Microsoft+NV/TNLG v2": "tnlg-v2",
+    "EleutherAI/GPT-J": "gpt-j",
+    "Yandex/YaLM": "yalm",
+    "BigScience/BLOOM": "bloom",
+}
+
+
+def hf_model(architecture, device):
+    """The Transformers model of this shape with random weights: a witness that knows nothing of our formulas."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    a = architecture
+    if a.position_embedding_type == "learned_absolute":
+        config = transformers.GPT2Config(
+            n_layer=a.num_layers, n_embd=a.hidden_size, n_head=a.num_attention_heads, vocab_size=a.vocab_size,
+            n_positions=a.max_position_embeddings, n_inner=a.ffn_hidden_size, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+        kind = transformers.GPT2LMHeadModel
+    else:
+        shape = {
+            "num_hidden_layers": a.num_layers, "hidden_size": a.hidden_size, "vocab_size": a.vocab_size,
+            "num_attention_heads": a.num_attention_heads, "num_key_value_heads": a.num_query_groups,
+            "intermediate_size": a.moe_ffn_hidden_size or a.ffn_hidden_size, "tie_word_embeddings": False,
+            "max_position_embeddings": a.max_position_embeddings, "head_dim": a.head_dim,
+        }  # fmt: skip
+        if a.num_experts is None:
+            config, kind = transformers.LlamaConfig(**shape), transformers.LlamaForCausalLM
+        else:
+            config = transformers.MixtralConfig(
+                **shape, num_local_experts=a.num_experts, num_experts_per_tok=a.moe_router_topk
+            )
+            kind = transformers.MixtralForCausalLM
+            # Grouped kernels are invisible to the counter.
+            config._experts_implementation = "eager"
+    # Fused attention on CPU is invisible to the counter.
+    config._attn_implementation = "eager"
+    with torch.device(device):
+        return kind(config).eval()
+
+
+def counted_flops(model, num_prompt_tokens, *, batch_size=1, cached=False, logits_to_keep=1):
+    """Operations that PyTorch counts for one prompt, or for one more token after it."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tokens = torch.zeros((batch_size, num_prompt_tokens), dtype=torch.long, device=model.device)
+    with torch.no_grad():
+        cache = model(tokens).past_key_values if cached else None
+        with FlopCounterMode(display=False) as counter:
+            model(tokens[:, :1] if cached else tokens, past_key_values=cache, logits_to_keep=logits_to_keep)
+    return counter.get_total_flops()
+
+
+@pytest.fixture(scope="module", params=EXAMPLES, ids=lambda architecture: architecture.name)
+def example(request):
+    architecture = request.param
+    # Routing depends on values, so experts need a real device.
+    return architecture, hf_model(architecture, "cpu" if architecture.num_experts else "meta")
+
+
+@pytest.mark.parametrize(("batch_size", "num_prompt_tokens"), [(1, 1), (1, 7), (3, 16)])
+def test_prompt_encoding_equals_pytorchs_count(example, batch_size, num_prompt_tokens):
+    architecture, model = example
+    expected = counted_flops(model, num_prompt_tokens, batch_size=batch_size)
+    assert prompt_encoding_flops(architecture, num_prompt_tokens, batch_size=batch_size) == expected
+
+
+def test_logits_of_all_positions_equal_pytorchs_count(example):
+    architecture, model = example
+    assert prompt_encoding_flops(architecture, 7, logits="all") == counted_flops(model, 7, logits_to_keep=0)
+
+
+@pytest.mark.parametrize(("batch_size", "num_prompt_tokens"), [(1, 1), (1, 7), (3, 16)])
+def test_cached_token_equals_pytorchs_count(example, batch_size, num_prompt_tokens):
+    architecture, model = example
+    expected = counted_flops(model, num_prompt_tokens, batch_size=batch_size, cached=True)
+    assert output_token_flops(architecture, num_prompt_tokens + 1, batch_size=batch_size) == expected
+
+
+def test_parameters_equal_those_of_the_built_model(example):
+    architecture, model = example
+    assert architecture.num_params == sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("architecture", [LLAMA_3_8B, get_architecture("gpt2-small")], ids=lambda a: a.name)
+def test_real_sizes_equal_pytorchs_count(architecture):
+    model = hf_model(architecture, "meta")
+    assert prompt_encoding_flops(architecture, 1000) == counted_flops(model, 1000)
+    assert output_token_flops(architecture, 1001) == counted_flops(model, 1000, cached=True)
+
+
+@pytest.mark.parametrize("architecture", EXAMPLES, ids=lambda a: a.name)
+def test_causal_prompt_is_the_sum_of_its_tokens_one_at_a_time(architecture):
+    one_by_one = sum(output_token_flops(architecture, i, logits="none") for i in range(1, 18))
+    assert prompt_encoding_flops(architecture, 17, attention="causal", logits="none") == one_by_one
+
+
+@pytest.mark.parametrize("attention", ["square", "causal", "none"])
+@pytest.mark.parametrize("logits", ["last", "all", "none"])
+@pytest.mark.parametrize("num_output_tokens", [1, 2, 7, 8])
+def test_query_is_the_sum_of_its_tokens(attention, logits, num_output_tokens):
+    options = {"attention": attention, "logits": logits}
+    expected = prompt_encoding_flops(LLAMA, 5, **options) + sum(
+        output_token_flops(LLAMA, 5 + i, **options) for i in range(1, num_output_tokens)
+    )
+    assert query_flops(LLAMA, 5, num_output_tokens, **options) == expected
+
+
+@pytest.mark.parametrize("name", ["davinci", "bloom", "gpt-j"])
+def test_papers_closed_forms_are_the_exact_count_of_a_plain_layer(name):
+    architecture = get_architecture(name)
+    assert paper_prompt_encoding_flops(architecture, 777, batch_size=2) == prompt_encoding_flops(
+        architecture, 777, batch_size=2, logits="none"
+    )
+    assert paper_output_token_flops(architecture, 777) == output_token_flops(architecture, 777, logits="none")
+    assert paper_flops_without_attention(architecture, 777) == prompt_encoding_flops(
+        architecture, 777, attention="none", logits="none"
+    )
+
+
+def test_papers_closed_forms_are_the_printed_expressions():
+    h, num_layers, p = 12288, 96, 512
+    assert paper_prompt_encoding_flops(get_architecture("davinci"), p, batch_size=3) == pytest.approx(
+        24 * 3 * p * h**2 * num_layers * (1 + p / (6 * h)), rel=1e-12
+    )
+    assert paper_output_token_flops(get_architecture("davinci"), p) == pytest.approx(
+        24 * h**2 * num_layers * (1 + p / (6 * h)), rel=1e-12
+    )
+
+
+def test_arrays_agree_with_scalars_and_stay_integers():
+    sizes = np.array([[1, 2], [300, 2048]])
+    flops = prompt_encoding_flops(LLAMA, sizes)
+    assert flops.dtype == np.int64
+    assert flops.tolist() == [[prompt_encoding_flops(LLAMA, int(p)) for p in row] for row in sizes]
+    assert query_flops(LLAMA, sizes, np.array([1, 9])).tolist() == [
+        [query_flops(LLAMA, int(row[0]), 1), query_flops(LLAMA, int(row[1]), 9)] for row in sizes
+    ]
+
+
+def test_counts_beyond_64_bits_are_exact_for_scalars_and_refused_for_arrays():
+    davinci = get_architecture("davinci")
+    exact = prompt_encoding_flops(davinci, 2048, batch_size=10**5)
+    assert exact == 10**5 * prompt_encoding_flops(davinci, 2048) > 2**63
+    with pytest.raises(OverflowError, match="num_prompt_tokens as real numbers"):
+        prompt_encoding_flops(davinci, np.array([1, 2048]), batch_size=10**5)
+    with pytest.raises(OverflowError, match="does not fit 64 bits"):
+        query_flops(davinci, np.array([2048]), 10**9)
+
+
+def test_mean_token_counts_are_allowed():
+    assert paper_flops_without_attention(GPT2, 10.5) == pytest.approx(10.5 * 24 * 48**2 * 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: prompt_encoding_flops(GPT2, 0), "num_prompt_tokens must be at least 1; got [0]"),
+        (lambda: output_token_flops(GPT2, np.array([3, np.nan])), "num_context_tokens must be at least 1; got [nan]"),
+        (lambda: prompt_encoding_flops(GPT2, 3, attention="half"), "attention must be one of"),
+        (lambda: output_token_flops(GPT2, 3, logits="some"), "logits must be one of"),
+        (lambda: prompt_encoding_flops(GPT2, 3, batch_size=0), "batch_size must be an integer of at least 1; got 0"),
+        (lambda: weight_bytes(GPT2, dtype="fp4"), "dtype must be one of"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        call()
+    assert message in str(error.value)
+
+
+def test_weight_bytes_equal_those_of_the_built_model(example):
+    architecture, model = example
+    built = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    assert weight_bytes(architecture, dtype="float32") == built
+
+
+@pytest.mark.parametrize("architecture", EXAMPLES, ids=lambda a: a.name)
+def test_kv_cache_bytes_equal_those_of_the_built_model(architecture):
+    torch = pytest.importorskip("torch")
+    model = hf_model(architecture, "cpu")
+    with torch.no_grad():
+        cache = model(torch.zeros((3, 11), dtype=torch.long)).past_key_values
+    built = sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values))  # noqa: PD011
+    assert 3 * 11 * kv_cache_bytes_per_token(architecture, dtype="float32") == built
+
+
+def test_output_token_reads_each_used_weight_once_and_the_cache():
+    # Tied embeddings are read whole as the output projection; one row of the position table.
+    weights = 4 * (GPT2.num_params - 63 * 48)
+    assert output_token_bytes(GPT2, 10, dtype="float32") == weights + 10 * 2 * 3 * 48 * 4
+    # An untied input embedding gives one row a sequence; 2 of 4 heads' keys and values.
+    weights = 2 * (LLAMA.num_params - 103 * 48 + 5 * 48)
+    assert output_token_bytes(LLAMA, 10, batch_size=5) == weights + 5 * 10 * 2 * 2 * 24 * 2
+
+
+def test_one_sequence_reads_the_experts_it_visits_and_many_read_all():
+    expert = 3 * 48 * 56
+    assert MIXTRAL.num_params - MIXTRAL.num_active_params == 2 * 3 * expert
+    one, two, many = (output_token_bytes(MIXTRAL, 1, batch_size=b, dtype="int8") for b in (1, 2, 50))
+    per_sequence = 48 + kv_cache_bytes_per_token(MIXTRAL, dtype="int8")
+    assert two - one == 2 * 2 * expert + per_sequence
+    assert many - one == 2 * 3 * expert + 49 * per_sequence
+
+
+def test_cache_may_have_a_type_of_its_own():
+    difference = output_token_bytes(LLAMA, 7) - output_token_bytes(LLAMA, 7, kv_cache_dtype="float8")
+    assert difference == 7 * kv_cache_bytes_per_token(LLAMA, dtype="float8")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_experts": 4}, "with experts, moe_router_topk must be an integer"),
+        ({"moe_router_topk": 2}, "with experts, num_experts must be an integer"),
+        ({"num_experts": 4, "moe_router_topk": 5}, r"moe_router_topk \(5\) must not exceed num_experts \(4\)"),
+    ],
+)
+def test_incomplete_experts_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Architecture("mixture", 2, 48, 4, **fields)
+
+
+def test_experts_survive_the_round_trip_through_json():
+    assert Architecture.from_dict(MIXTRAL.to_dict()) == MIXTRAL
+    assert "num_experts" not in LLAMA.to_dict()
+
+
+def test_experts_are_not_built():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("megatron.core")
+    from megatron_lm.model import build_model
+
+    with pytest.raises(ValueError, match="mixtral-like has 5 experts a layer"):
+        build_model(MIXTRAL, device=torch.device("cpu"), dtype=torch.float32, seed=0)
+
+
+def test_published_flops_are_the_closed_form_without_attention(published):
+    points = pd.read_csv(published / "paper_figures" / "figure9_points.csv").query("metric == 'flops'")
+    per_token = points["model"].map(lambda model: paper_flops_without_attention(ARCHITECTURES[MODEL_NAMES[model]], 1))
+    num_tokens = points["value"] / per_token
+    # The three AI21 models share a tokenizer and, on IMDB and MMLU, every query; so do four others on MMLU.
+    ai21 = points["model"].str.startswith("AI21/")
+    for task in ("imdb", "mmlu:subject=college_chemistry"):
+        tokens = num_tokens[ai21 & (points["task"] == task)]
+        assert len(tokens) == 6
+        assert np.ptp(tokens) < 1e-6 * tokens.mean()
+    gpt2_tokenizer = ["OpenAI/davinci", "Anthropic/v4-s3", "Microsoft+NV/TNLG v2", "EleutherAI/GPT-J"]
+    tokens = num_tokens[points["model"].isin(gpt2_tokenizer) & points["task"].str.startswith("mmlu")]
+    assert len(tokens) == 8
+    assert np.ptp(tokens) < 1e-6 * tokens.mean()

@@ -1,0 +1,76 @@
+"""Where HELM's run folders are, whatever suites and links stand around them."""
+
+import os
+import re
+from pathlib import Path
+
+RUN_SPEC = "run_spec.json"
+PER_INSTANCE_STATS = "per_instance_stats.json"
+
+
+class NoRunsError(FileNotFoundError):
+    """A folder holds no HELM run, or none that could be read."""
+
+
+def find_run_folders(folder) -> tuple[list[Path], dict[Path, str]]:
+    """Run folders at and below ``folder``, each real folder once.
+
+    HELM makes a run's folder before it writes into it, so an empty folder that is named like a run
+    (``scenario:...,model=...``) counts as a run, and so does a dangling link of such a name.
+
+    Returns
+    -------
+    list of Path
+        In natural order (``v0.9.0`` before ``v0.10.0``). Links are followed; a folder that is
+        reached by its own path and by a link stands under its own path.
+    dict
+        Folders that could not be listed, with the reason.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        ``folder`` is not there, or is not a folder.
+    """
+    runs, unreadable, seen = [], {}, set()
+    pending, links = [Path(folder)], []
+    os.stat(os.path.join(folder, ""))
+    while pending or links:
+        directory = pending.pop() if pending else links.pop(0)
+        real = os.path.realpath(directory)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            children = list(os.scandir(directory))
+        except OSError as error:
+            unreadable[directory] = error.strerror
+            continue
+        subfolders = [child for child in children if _is_folder(child)]
+        if _is_run(directory.name, children, subfolders):
+            runs.append(directory)
+            continue
+        pending += [directory / child.name for child in subfolders if not child.is_symlink()]
+        links += sorted(directory / child.name for child in subfolders if child.is_symlink())
+        runs += [directory / child.name for child in children if _is_dangling_run(child)]
+    return sorted(runs, key=natural_order), unreadable
+
+
+def natural_order(path: Path) -> list:
+    """Sorting key of a path in which numbers count as numbers."""
+    return [[(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+            for name in path.parts]  # fmt: skip
+
+
+def _is_run(name, children, subfolders) -> bool:
+    if any(child.name in (RUN_SPEC, PER_INSTANCE_STATS) for child in children):
+        return True
+    return "model=" in name and not subfolders
+
+
+def _is_folder(child) -> bool:
+    # os.path.isdir: a link that leads to itself is no folder, where DirEntry.is_dir raises.
+    return os.path.isdir(child.path) if child.is_symlink() else child.is_dir()
+
+
+def _is_dangling_run(child) -> bool:
+    return child.is_symlink() and "model=" in child.name and not os.path.exists(child.path)

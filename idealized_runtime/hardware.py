@@ -1,0 +1,168 @@
+"""Accelerators: memory, bandwidth, peak rates, power and price, each figure with its source.
+
+Figures that no source states are None, never a guess. Specifications were compared in November 2026 with
+public quotations of the documents named. A price belongs to its date and its kind of contract: compare
+prices of one date only, and give your own wherever a function takes ``price_usd_per_hour``.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+FIGURES = ("memory_bytes", "memory_bandwidth_bytes_per_s", "peak_flops_per_s", "power_watts", "price_usd_per_hour")
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One accelerator.
+
+    Parameters
+    ----------
+    name : str
+        Key of the registry.
+    memory_bytes : float, optional
+        As its maker states it, in powers of ten; the device itself reports a few per cent more.
+    memory_bandwidth_bytes_per_s : float, optional
+    peak_flops_per_s : mapping of str to float
+        Dense matrix products by type of the operands: tensor cores where there are any, without sparsity.
+    power_watts : float, optional
+        Maximum (thermal design) power: an upper bound of the draw.
+    price_usd_per_hour : float, optional
+        Of one accelerator, with its share of the machine around it.
+    price_date : str, optional
+        ISO date or month of that price.
+    sources : mapping of str to str
+        By figure: where it was read. Every figure that is not None has one.
+    log_names : tuple of str
+        Names under which timing logs know it: the ``hardware`` of a header, or a folder under ``logs/``.
+
+    Raises
+    ------
+    ValueError
+        A figure is not positive, or lacks its source or (a price) its date.
+    """
+
+    name: str
+    memory_bytes: float | None = None
+    memory_bandwidth_bytes_per_s: float | None = None
+    peak_flops_per_s: Mapping[str, float] = field(default_factory=dict, hash=False)
+    power_watts: float | None = None
+    price_usd_per_hour: float | None = None
+    price_date: str | None = None
+    sources: Mapping[str, str] = field(default_factory=dict, hash=False)
+    log_names: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name in ("peak_flops_per_s", "sources"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        for name in FIGURES:
+            self._check(name)
+        if (self.price_usd_per_hour is None) != (self.price_date is None):
+            raise ValueError(f"{self.name}: a price and its date go together; got {self.price_date!r}")
+
+    def _check(self, name):
+        given = getattr(self, name)
+        values = list(given.values()) if isinstance(given, Mapping) else [given] if given is not None else []
+        if not all(value > 0 for value in values):
+            raise ValueError(f"{self.name}: {name} must be positive; got {given!r}")
+        if values and not self.sources.get(name):
+            raise ValueError(f"{self.name}: {name} has no source")
+
+    def peak_flops(self, dtype: str) -> float:
+        """Peak dense FLOP/s of matrix products of this type.
+
+        Raises
+        ------
+        ValueError
+            Not known; the message lists the types that are.
+        """
+        if dtype not in self.peak_flops_per_s:
+            known = ", ".join(self.peak_flops_per_s) or "none"
+            raise ValueError(f"{self.name}: no peak rate is known for {dtype!r}; known: {known}")
+        return self.peak_flops_per_s[dtype]
+
+    def minimum_runtime_s(self, flops, num_bytes, *, dtype: str):
+        """Roofline: no program on this accelerator takes less than computing at peak, or reading at full bandwidth.
+
+        Parameters
+        ----------
+        flops, num_bytes : float or array
+            Operations and bytes of the program; they broadcast.
+        dtype : str
+            Type of the operands.
+
+        Returns
+        -------
+        float or ndarray
+            Seconds. Source: Williams et al. 2009, Roofline.
+
+        Raises
+        ------
+        ValueError
+            The peak rate or the bandwidth is not known.
+        """
+        if self.memory_bandwidth_bytes_per_s is None:
+            raise ValueError(f"{self.name}: its memory bandwidth is not known")
+        return np.maximum(flops / self.peak_flops(dtype), num_bytes / self.memory_bandwidth_bytes_per_s)
+
+
+_V100 = "NVIDIA V100 Tensor Core GPU datasheet, 1165301-r5, SXM2"
+_A100 = "NVIDIA A100 Tensor Core GPU datasheet, 1758950-r4, SXM; 40 GB: NVIDIA A100 architecture whitepaper (2020)"
+_H100 = "NVIDIA H100 Tensor Core GPU datasheet, SXM (sparse rates halved)"
+_H200 = "NVIDIA H200 Tensor Core GPU datasheet, 3002446, SC23 (sparse rates halved)"
+_A40 = "NVIDIA A40 datasheet (images.nvidia.com, a40/nvidia-a40-datasheet.pdf)"
+_PAPER_A100 = "arXiv:2305.02440, Figures 8 and 9: AWS on demand, p4d.24xlarge at $32.77 for 8 A100-40GB"
+_PAPER_V100 = "arXiv:2305.02440, Figures 8 and 9: AWS on demand, p3.16xlarge at $24.48 for 8 V100"
+_AWS_2026 = "AWS on-demand price list, Linux, us-east-1, 2026-09-25"
+_A100_PEAKS = {"float32": 19.5e12, "tfloat32": 156e12, "bfloat16": 312e12, "float16": 312e12}
+_HOPPER_PEAKS = {
+    "float32": 67e12,
+    "tfloat32": 494.5e12,
+    "bfloat16": 989.5e12,
+    "float16": 989.5e12,
+    "float8": 1979e12,
+}  # fmt: skip
+
+
+def _sources(specification, price=None):
+    return {**dict.fromkeys(FIGURES, specification), "price_usd_per_hour": price}
+
+
+_REGISTRY = (
+    Accelerator("V100-32GB", 32e9, 900e9, {"float32": 15.7e12, "float16": 125e12}, 300.0,
+                3.06, "2023-05", _sources(_V100, _PAPER_V100), ("v100", "Tesla V100-SXM2-32GB")),
+    Accelerator("A100-40GB", 40e9, 1555e9, _A100_PEAKS, 400.0,
+                4.096, "2023-05", _sources(_A100, _PAPER_A100), ("NVIDIA A100-SXM4-40GB",)),
+    # The paper prices its 80-GB devices as the 40-GB ones of that instance.
+    Accelerator("A100-80GB", 80e9, 2039e9, _A100_PEAKS, 400.0,
+                4.096, "2023-05", _sources(_A100, _PAPER_A100), ("a100", "NVIDIA A100-SXM4-80GB")),
+    Accelerator("H100-SXM", 80e9, 3350e9, _HOPPER_PEAKS, 700.0, 6.88, "2026-09-25",
+                _sources(_H100, _AWS_2026 + ": p5.48xlarge at $55.04 for 8"), ("h100", "NVIDIA H100 80GB HBM3")),
+    Accelerator("H200", 141e9, 4800e9, _HOPPER_PEAKS, 700.0, 7.912, "2026-09-25",
+                _sources(_H200, _AWS_2026 + ": p5en.48xlarge at $63.296 for 8"), ("h200", "NVIDIA H200")),
+    Accelerator("A40", 48e9, 696e9,
+                {"float32": 37.4e12, "tfloat32": 74.8e12, "bfloat16": 149.7e12, "float16": 149.7e12}, 300.0,
+                sources=_sources(_A40), log_names=("a40", "NVIDIA A40")),
+    # A virtual machine that hides its processor's model: nothing can be looked up.
+    Accelerator("cpu", log_names=("Intel(R) Xeon(R) Processor, 2 cores",)),
+)  # fmt: skip
+
+ACCELERATORS = {accelerator.name: accelerator for accelerator in _REGISTRY}
+
+
+def get_accelerator(name: str) -> Accelerator:
+    """Row of the registry, by its name or by the name that timing logs have for it.
+
+    Raises
+    ------
+    ValueError
+        No row has this name; the message lists the nearest names.
+    """
+    by_name = {known.casefold(): row for row in _REGISTRY for known in (row.name, *row.log_names)}
+    if name.casefold() in by_name:
+        return by_name[name.casefold()]
+    near = difflib.get_close_matches(name, ACCELERATORS, n=3, cutoff=0.4) or list(ACCELERATORS)
+    raise ValueError(f"no accelerator named {name!r}; did you mean {', '.join(near)}? Build an Accelerator for another")

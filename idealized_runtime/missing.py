@@ -26,7 +26,7 @@ def warn_missing(is_missing: np.ndarray, cause: str, *, labels=None, stacklevel:
     """
     num_missing = int(np.count_nonzero(is_missing))
     if num_missing:
-        named = "" if labels is None else ": " + _counts(np.asarray(labels, dtype=object)[is_missing])
+        named = "" if labels is None else ": " + _counts(pd.Series(labels).to_numpy(dtype=object)[is_missing])
         warnings.warn(
             f"{num_missing} of {len(is_missing)} rows {cause}{named}", MissingValueWarning, stacklevel=stacklevel + 1
         )
@@ -34,5 +34,8 @@ def warn_missing(is_missing: np.ndarray, cause: str, *, labels=None, stacklevel:
 
 def _counts(labels, most=8):
     counts = pd.Series(labels).value_counts(dropna=False, sort=False)
-    named = ", ".join(f"{label} ({count})" if count > 1 else str(label) for label, count in counts.head(most).items())
+    named = ", ".join(
+        ("(no name)" if pd.isna(label) else str(label)) + (f" ({count})" if count > 1 else "")
+        for label, count in counts.head(most).items()
+    )
     return named + (f" and {len(counts) - most} more" if len(counts) > most else "")

@@ -297,6 +297,16 @@ def test_complete_log_with_more_settings_gets_a_resume_record_and_a_new_footer(l
     assert len(read_log(log_path)) == 4
 
 
+@pytest.mark.parametrize("finish", [True, False])
+def test_long_cut_line_is_dropped_whole(log_path, finish):
+    write_log(log_path, finish=finish)
+    with log_path.open("a") as file:
+        file.write('{"record": "setting", "runtimes_s": [' + 2000 * "0.1, ")
+    write_log(log_path, [])
+    assert load_log(log_path).is_complete
+    assert measured(log_path) == SETTINGS
+
+
 def test_footer_is_all_that_a_run_killed_before_it_adds(log_path):
     write_log(log_path, finish=False)
     write_log(log_path, [])
@@ -386,6 +396,19 @@ def test_writer_refuses_what_a_reader_would_refuse(log_path):
         with pytest.raises(ValueError, match="is finished: open it again"):
             log.write_setting(SETTINGS[1])
     assert load_log(log_path).is_complete
+
+
+@pytest.mark.parametrize("num_earlier", [0, 1])
+def test_second_run_at_the_same_log_is_refused(log_path, num_earlier):
+    if num_earlier:
+        write_log(log_path, SETTINGS[:1], finish=False)
+    with LogWriter(log_path, HEADER) as first, LogWriter(log_path, HEADER) as second:
+        first.write_setting(SETTINGS[1])
+        with pytest.raises(LogMismatchError, match="another run writes to it"):
+            second.write_setting(SETTINGS[1])
+        first.write_setting(SETTINGS[2])
+        first.finish()
+    assert len(read_log(log_path)) == num_earlier + 2
 
 
 def test_writer_without_a_path_keeps_nothing():

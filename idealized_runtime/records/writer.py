@@ -65,13 +65,16 @@ class LogWriter:
         self._file = None
         # Bytes of the file to keep when this run writes its first line; a run with nothing to add writes none.
         self._kept_bytes = 0
+        self._seen_bytes = 0
         self._is_complete = False
         if self.path is not None and self.path.exists():
             self._read_earlier_run()
 
     def _read_earlier_run(self):
         # A cut last line is what a killed run leaves behind: that setting is measured again.
-        *lines, cut = self.path.read_bytes().split(b"\n")
+        contents = self.path.read_bytes()
+        self._seen_bytes = len(contents)
+        *lines, cut = contents.split(b"\n")
         if not lines:
             self._refuse_other_file(cut)
             return
@@ -105,6 +108,8 @@ class LogWriter:
         ------
         LogFormatError
             The setting is malformed or already in the log; nothing is written.
+        LogMismatchError
+            Another run has written to the file since this one began; nothing is written.
         """
         record = {"record": "setting", **setting}
         check_setting(f"{self.path}: new setting", record, self.completed)
@@ -141,6 +146,9 @@ class LogWriter:
 
     def _open(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        num_bytes = self.path.stat().st_size if self.path.exists() else 0
+        if num_bytes != self._seen_bytes:
+            raise LogMismatchError(f"{self.path} changed since this run began: another run writes to it; run it again")
         self._file = self.path.open("r+" if self.path.exists() else "w", encoding="utf-8", newline="\n")
         self._file.truncate(self._kept_bytes)
         self._file.seek(self._kept_bytes)

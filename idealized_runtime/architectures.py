@@ -2,11 +2,13 @@
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass
 
 POSITION_EMBEDDINGS = ("learned_absolute", "rope")
 NORMALIZATIONS = ("LayerNorm", "RMSNorm")
-EXPERT_FIELDS = ("num_experts", "moe_router_topk", "moe_ffn_hidden_size")
+_EXPERT_FIELDS = ("num_experts", "moe_router_topk", "moe_ffn_hidden_size")
+_SWITCHES = ("swiglu", "add_bias_linear", "add_qkv_bias", "untie_embeddings_and_output_weights")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Architecture:
         Base of the rotary angles; used with ``"rope"`` only.
     layernorm_epsilon : float
     add_bias_linear, add_qkv_bias : bool
-        Bias of all linear layers; bias of the query-key-value projection.
+        Bias of all linear layers; bias of the query-key-value projection (the first implies the second).
     untie_embeddings_and_output_weights : bool
         The output projection has a matrix of its own.
     num_experts, moe_router_topk : int, optional
@@ -55,7 +57,7 @@ class Architecture:
     Raises
     ------
     ValueError
-        A size is not positive, or heads do not divide the width; the message says which.
+        A size is not positive, heads do not divide the width, or a choice is unknown; the message says which.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Architecture:
         object.__setattr__(self, "helm_names", tuple(self.helm_names))
         self._check_sizes()
         self._check_experts()
+        self._check_heads()
         self._check_choices()
 
     def _check_sizes(self):
@@ -101,33 +104,47 @@ class Architecture:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{self.name}: {field} must be an integer of at least 1; got {value!r}")
+        if self.num_layers_profiled is not None and self.num_layers_profiled not in range(1, self.num_layers + 1):
+            raise ValueError(
+                f"{self.name}: num_layers_profiled must lie in [1, {self.num_layers}]; got {self.num_layers_profiled!r}"
+            )
+
+    def _check_heads(self):
         for divisor, dividend in (("num_attention_heads", "hidden_size"), ("num_query_groups", "num_attention_heads")):
             if getattr(self, dividend) % getattr(self, divisor):
                 raise ValueError(
                     f"{self.name}: {dividend} ({getattr(self, dividend)}) must be a multiple of "
                     f"{divisor} ({getattr(self, divisor)})"
                 )
+        if self.position_embedding_type == "rope" and self.head_dim % 2:
+            raise ValueError(
+                f"{self.name}: rotary positions turn pairs of dimensions; "
+                f"hidden_size / num_attention_heads must be even, got {self.head_dim}"
+            )
 
     def _check_experts(self):
-        values = {field: getattr(self, field) for field in EXPERT_FIELDS}
+        values = {field: getattr(self, field) for field in _EXPERT_FIELDS}
         if all(value is None for value in values.values()):
             return
         for field, value in values.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{self.name}: with experts, {field} must be an integer of at least 1; got {value!r}")
         if self.moe_router_topk > self.num_experts:
-            raise ValueError(
-                f"{self.name}: moe_router_topk ({self.moe_router_topk}) must not exceed "
-                f"num_experts ({self.num_experts})"
-            )
+            raise ValueError(f"{self.name}: moe_router_topk must not exceed num_experts; got {self.moe_router_topk}")
 
     def _check_choices(self):
         for field, allowed in (
             ("normalization", NORMALIZATIONS),
             ("position_embedding_type", POSITION_EMBEDDINGS),
+            *((field, (False, True)) for field in _SWITCHES),
         ):
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{self.name}: {field} must be one of {allowed}; got {getattr(self, field)!r}")
+            value = getattr(self, field)
+            if value not in allowed or type(value) is not type(allowed[0]):
+                raise ValueError(f"{self.name}: {field} must be one of {allowed}; got {value!r}")
+        for field in ("rotary_base", "layernorm_epsilon"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"{self.name}: {field} must be a positive number; got {value!r}")
 
     @property
     def head_dim(self) -> int:
@@ -157,7 +174,8 @@ class Architecture:
     def _attention_params(self):
         h = self.hidden_size
         qkv_size = h + 2 * self.num_query_groups * self.head_dim
-        return h * qkv_size + h * h + (h if self.add_bias_linear else 0) + (qkv_size if self.add_qkv_bias else 0)
+        has_qkv_bias = self.add_bias_linear or self.add_qkv_bias
+        return h * qkv_size + h * h + (h if self.add_bias_linear else 0) + (qkv_size if has_qkv_bias else 0)
 
     def _ffn_params(self, num_experts):
         h = self.hidden_size
@@ -172,7 +190,7 @@ class Architecture:
         fields = {**dataclasses.asdict(self), "helm_names": list(self.helm_names)}
         if self.num_experts is None:
             # So a log begun before there were experts can be continued: its header stays the same.
-            fields = {name: value for name, value in fields.items() if name not in EXPERT_FIELDS}
+            fields = {name: value for name, value in fields.items() if name not in _EXPERT_FIELDS}
         return fields
 
     @classmethod
@@ -182,11 +200,14 @@ class Architecture:
         Raises
         ------
         ValueError
-            A field is unknown; the message names it.
+            A field is unknown or missing; the message names it.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):
             raise ValueError(f"unknown architecture field(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        needed = {field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING}
+        if missing := sorted(needed - set(fields)):
+            raise ValueError(f"an architecture needs {', '.join(missing)}")
         return cls(**fields)
 
     @classmethod
@@ -217,7 +238,8 @@ class Architecture:
 
 def _from_gpt2(config, name):
     _require(config, "gpt2", activation_function=("gelu_new", "gelu_pytorch_tanh"), scale_attn_weights=(True,),
-             scale_attn_by_inverse_layer_idx=(False,), tie_word_embeddings=(True,))  # fmt: skip
+             scale_attn_by_inverse_layer_idx=(False,), reorder_and_upcast_attn=(False,), add_cross_attention=(False,),
+             tie_word_embeddings=(True,), quantization_config=(None,))  # fmt: skip
     return Architecture(
         name,
         num_layers=config["n_layer"],
@@ -231,32 +253,67 @@ def _from_gpt2(config, name):
     )
 
 
+# What transformers takes where a config.json is silent and families differ.
+_HF_DEFAULTS = {
+    "llama": {"max_position_embeddings": 2048, "num_key_value_heads": None, "attention_bias": False},
+    "mistral": {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": {"max_position_embeddings": 32768, "num_key_value_heads": 32},
+}
+
+
 def _from_llama(config, name):
     family = config["model_type"]
-    _require(config, family, hidden_act=("silu",), mlp_bias=(False,), sliding_window=(None,),
-             use_sliding_window=(False,), rope_scaling=(None,), partial_rotary_factor=(1.0,), layer_types=(None,),
-             head_dim=(None, config["hidden_size"] // config["num_attention_heads"]))  # fmt: skip
-    if family != "qwen2":
-        _require(config, family, attention_bias=(False,))
-    return Architecture(
+    config = {**_HF_DEFAULTS[family], **config}
+    _check_llama_options(config, family)
+    architecture = Architecture(
         name,
         num_layers=config["num_hidden_layers"],
         hidden_size=config["hidden_size"],
         num_attention_heads=config["num_attention_heads"],
         vocab_size=config["vocab_size"],
-        max_position_embeddings=config.get("max_position_embeddings", 2048),
+        max_position_embeddings=config["max_position_embeddings"],
         ffn_hidden_size=config["intermediate_size"],
-        num_query_groups=config.get("num_key_value_heads"),
+        num_query_groups=config["num_key_value_heads"],
         swiglu=True,
         normalization="RMSNorm",
         position_embedding_type="rope",
-        rotary_base=float(config.get("rope_theta", 10000.0)),
+        rotary_base=_rotary_base(config, family),
         layernorm_epsilon=config.get("rms_norm_eps", 1e-6),
         add_bias_linear=False,
         add_qkv_bias=family == "qwen2",
         untie_embeddings_and_output_weights=not config.get("tie_word_embeddings", False),
         source="Hugging Face config.json",
     )
+    _require(config, family, head_dim=(None, architecture.head_dim))
+    return architecture
+
+
+def _check_llama_options(config, family):
+    _require(config, family, hidden_act=("silu",), mlp_bias=(False,), quantization_config=(None,),
+             use_sliding_window=(False,))  # fmt: skip
+    if family == "llama":
+        _require(config, family, attention_bias=(False,))
+    if family == "mistral":
+        # A window no shorter than the context hides nothing.
+        window = config["sliding_window"]
+        if window is not None and window < config["max_position_embeddings"]:
+            _require(config, family, sliding_window=(None,))
+    if any(kind != "full_attention" for kind in config.get("layer_types") or ()):
+        _require(config, family, layer_types=(None,))
+
+
+def _rotary_base(config, family) -> float:
+    """Base of the unscaled rotary angles, from either spelling: transformers 5 moved it into ``rope_parameters``."""
+    base = config.get("rope_theta")
+    _require(config, family, partial_rotary_factor=(None, 1.0))
+    for spelling in ("rope_scaling", "rope_parameters"):
+        rope = config.get(spelling) or {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        is_by_layer_type = any(isinstance(value, dict) for value in rope.values())
+        if kind != "default" or is_by_layer_type or rope.get("partial_rotary_factor") not in (None, 1.0):
+            raise ValueError(f"{family} with {spelling} = {rope!r} cannot be built here; allowed: the default rope")
+        base = rope.get("rope_theta") or base
+    return 10000.0 if base is None else float(base)
 
 
 def _require(config, family, **allowed):

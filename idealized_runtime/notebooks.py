@@ -103,7 +103,7 @@ def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output
     try:
         papermill.execute_notebook(
             path, output, parameters=dict(parameters or {}), cwd=path.parent, kernel_name=kernel_name,
-            progress_bar=False,
+            language="python", progress_bar=False,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         raise NotebookError(
@@ -337,7 +337,7 @@ def main(argv=None) -> int:
     arguments = _build_parser().parse_args(argv)
     try:
         runs = _select_runs(read_runs(arguments.runs), arguments.only)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"run_notebooks.py: error: {error}", file=sys.stderr)
         return 2
     if arguments.list:

@@ -83,7 +83,7 @@ def finish_panels(figure: plt.Figure, axes: dict[str, plt.Axes], *, legend_title
             ax.get_legend().remove()
     if handles:
         figure.legend(
-            handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 6), title=legend_title
+            handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 8), title=legend_title
         )
 
 
@@ -150,8 +150,10 @@ def plot_prompt_encoding_time(fit, knee=None, *, level: float = 0.95, ax: plt.Ax
         times_s,
         yerr=_error_bars(fit, sizes, times_s, level),
         fmt="o",
+        markersize=2.5,
+        elinewidth=1,
         color=MEASURED_COLOR,
-        label=f"Profiled size, {level:.0%} interval",
+        label=f"Profiled size, {100 * level:g} % interval",
     )
     if knee is not None:
         _draw_knee(ax, knee, sizes.max())
@@ -221,7 +223,7 @@ def _draw_knee(ax, knee, largest):
     line = np.array([knee.num_prompt_tokens, largest])
     ax.plot(line, knee.line_s(line), ":", color="0.1", label="Best-fit line", zorder=3)
     ax.axvspan(*knee.interval, color=KNEE_COLOR, alpha=0.25, linewidth=0)
-    ax.axvline(knee.num_prompt_tokens, color=KNEE_COLOR, linewidth=1, label=f"Knee, {knee.level:.0%} interval")
+    ax.axvline(knee.num_prompt_tokens, color=KNEE_COLOR, linewidth=1, label=f"Knee, {100 * knee.level:g} % interval")
 
 
 def _note(ax, text):

@@ -13,7 +13,7 @@ class PublishedDataMissingError(FileNotFoundError):
 def published_data(part: str = "") -> Path:
     """Path of the published measurements, or of a part of them such as ``"helm-efficiency/logs/a100"``.
 
-    The setting ``PUBLISHED_DATA`` names the folder; without it, ``published/``. A relative name
+    The setting ``PUBLISHED_DATA`` names the folder; unset or empty, ``published/``. A relative name
     counts from the working directory or else from the repository root, since notebooks run elsewhere.
 
     Raises
@@ -21,11 +21,13 @@ def published_data(part: str = "") -> Path:
     PublishedDataMissingError
         The folder, or ``part`` in it, does not exist; the message says how to get it.
     """
-    folder = Path(os.environ.get("PUBLISHED_DATA", "published"))
-    path = (folder if folder.exists() else ROOT / folder) / part
-    if not path.exists():
-        raise PublishedDataMissingError(
-            f"published measurements not found at {path}: run `make published`, "
-            "or set PUBLISHED_DATA to the folder that holds helm-efficiency/, beyond-chinchilla/ and paper_figures/"
-        )
-    return path
+    folder = Path(os.environ.get("PUBLISHED_DATA") or "published").expanduser()
+    # An absolute folder stays what it is when joined to a root.
+    candidates = [root / folder / part for root in (Path(), ROOT)]
+    for path in candidates:
+        if path.exists():
+            return path
+    raise PublishedDataMissingError(
+        f"published measurements not found at {candidates[-1]}: run `make published`, "
+        "or set PUBLISHED_DATA to the folder that holds helm-efficiency/, beyond-chinchilla/ and paper_figures/"
+    )

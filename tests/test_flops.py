@@ -253,7 +253,7 @@ def test_cache_may_have_a_type_of_its_own():
     [
         ({"num_experts": 4}, "with experts, moe_router_topk must be an integer"),
         ({"moe_router_topk": 2}, "with experts, num_experts must be an integer"),
-        ({"num_experts": 4, "moe_router_topk": 5}, r"moe_router_topk \(5\) must not exceed num_experts \(4\)"),
+        ({"num_experts": 4, "moe_router_topk": 5}, "moe_router_topk must not exceed num_experts; got 5"),
     ],
 )
 def test_incomplete_experts_are_refused(fields, message):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.records import megatron_text
+from idealized_runtime.records import json_lines, megatron_text
 from idealized_runtime.records.common import (
     IDENTITY_COLUMNS,
     PARALLELISM_COLUMNS,
@@ -21,7 +21,8 @@ from idealized_runtime.records.common import (
     LogMismatchError,
     RepeatedSettingWarning,
 )
-from idealized_runtime.records.json_lines import LogWriter, load_log, read_trials, runtime_sentence, setting_key
+from idealized_runtime.records.json_lines import load_log, read_trials, runtime_sentence, setting_key
+from idealized_runtime.records.writer import LogWriter
 
 __all__ = [
     "IDENTITY_COLUMNS",
@@ -47,23 +48,26 @@ def read_log(path) -> pd.DataFrame:
     Parameters
     ----------
     path : path-like
-        A ``.jsonl`` log of this project, or a published ``.log``. The name of a text log's folder
-        is its hardware; a registry row whose ``published_log`` is its stem names the model and
-        says how many of its layers were profiled.
+        A log of this project, or a published text log. The name of a text log's folder is its
+        hardware; a registry row whose ``published_log`` is its stem names the model and says how
+        many of its layers were profiled.
 
     Returns
     -------
     DataFrame
         ``model, hardware, software, num_prompt_tokens, num_output_tokens, batch_size,
         tensor_parallel_size, pipeline_parallel_size, runtime_s`` (mean over trials, of the whole
-        model), ``runtime_std_s`` (ddof = 1), ``runtime_min_s``, ``num_trials`` and
-        ``runtime_resolution_s`` (0 where nothing was rounded). Text logs print neither the minimum
-        nor the number of trials: missing there.
+        model), ``runtime_std_s`` (ddof = 1; missing for a single trial), ``runtime_min_s``,
+        ``num_trials`` and ``runtime_resolution_s`` (0 where nothing was rounded). Text logs print
+        neither the minimum nor the number of trials: missing there, as are the batch size and
+        parallelism of a text log without Megatron's arguments.
 
     Raises
     ------
     LogFormatError
         A line is cut or malformed, or the file holds no timing; the message has file and line.
+    OSError
+        The file is missing or is a folder.
 
     Warns
     -----
@@ -73,12 +77,7 @@ def read_log(path) -> pd.DataFrame:
         A text log repeats a setting; as in the authors' notebook the last one counts.
     """
     path = Path(path)
-    if not _is_json_log(path):
-        return megatron_text.read_settings(path)
-    keys = [*IDENTITY_COLUMNS, *SETTING_COLUMNS, *PARALLELISM_COLUMNS]
-    runtimes_s = read_trials(path).groupby(keys, sort=False)["runtime_s"]
-    frame = runtimes_s.agg(runtime_s="mean", runtime_std_s="std", runtime_min_s="min", num_trials="size").reset_index()
-    return frame.assign(runtime_resolution_s=0.0)
+    return (json_lines if _is_json_log(path) else megatron_text).read_settings(path)
 
 
 def read_architecture(path) -> Architecture:
@@ -90,10 +89,9 @@ def read_architecture(path) -> Architecture:
         As :func:`read_log`.
     """
     path = Path(path)
-    if _is_json_log(path):
-        return Architecture.from_dict(load_log(path).header["architecture"])
-    return megatron_text.read_architecture(path)
+    return (json_lines if _is_json_log(path) else megatron_text).read_architecture(path)
 
 
 def _is_json_log(path: Path) -> bool:
-    return path.suffix in (".jsonl", ".json")
+    with path.open("rb") as file:
+        return file.read(1) == b"{" or path.suffix == ".jsonl"

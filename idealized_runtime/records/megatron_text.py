@@ -9,15 +9,21 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture, published_architecture
-from idealized_runtime.records.common import LogFormatError, RepeatedSettingWarning
+from idealized_runtime.records.common import LogFormatError, RepeatedSettingWarning, with_frame_dtypes
 
+# Three decimals and then the end of the line: a number that was cut does not match.
 _RUNTIME = re.compile(
-    r"Runtime for \{'num_input_tokens': (\d+), 'num_output_tokens': (\d+)\}: "
-    r"(\d+\.\d{3}) seconds \+- (\d+\.\d{3})$"
+    r"Runtime for \{'num_input_tokens': ([1-9]\d*), 'num_output_tokens': ([1-9]\d*)\}: "
+    r"(\d+\.\d{3}) seconds \+- (\d+\.\d{3})$",
+    re.ASCII,
 )
+_RUNTIME_BEGIN, _RUNTIME_MIDDLE = "Runtime for", " seconds +- "
 _ARGUMENT = re.compile(r"^ {1,4}(\w+) \.{3,} (.*)$")
 _VOCABULARY = re.compile(r"\(new size: (\d+)\)$")
-_SHAPE_ARGUMENTS = ("num_layers", "hidden_size", "num_attention_heads", "ffn_hidden_size")
+# A registry row is recognised by these; V100 runs pad ffn_hidden_size and the vocabulary to more ranks.
+_ROW_ARGUMENTS = ("num_layers", "hidden_size", "num_attention_heads")
+_SHAPE_ARGUMENTS = (*_ROW_ARGUMENTS, "ffn_hidden_size")
+_DESCRIPTION = ("name", "num_layers_profiled", "published_params", "published_log", "helm_names")
 _PARALLELISM_ARGUMENTS = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "micro_batch_size")
 
 
@@ -45,9 +51,10 @@ def read_settings(path: Path) -> pd.DataFrame:
     row = _registry_row(path, runs[-1])
     scale = row.num_layers / row.num_layers_profiled if row is not None and row.num_layers_profiled else 1.0
     tensor_parallel_size, pipeline_parallel_size, batch_size = (
-        int(value) if (value := runs[-1].arguments.get(name)) is not None else pd.NA for name in _PARALLELISM_ARGUMENTS
+        _integer_argument(path, runs[-1], name) if name in runs[-1].arguments else pd.NA
+        for name in _PARALLELISM_ARGUMENTS
     )
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "model": path.stem if row is None else row.name,
             "hardware": path.resolve().parent.name,
@@ -65,6 +72,7 @@ def read_settings(path: Path) -> pd.DataFrame:
             "runtime_resolution_s": 1e-3 * scale,
         }
     )
+    return with_frame_dtypes(frame)
 
 
 def _timed_text_runs(path: Path) -> list[_TextRun]:
@@ -79,17 +87,29 @@ def _timed_text_runs(path: Path) -> list[_TextRun]:
 
 def _parse_text_log(path: Path) -> list[_TextRun]:
     runs = [_TextRun()]
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
     for line_number, line in enumerate(lines, start=1):
-        if "- arguments -" in line:
-            runs.append(_TextRun())
-        elif argument := _ARGUMENT.match(line):
-            runs[-1].arguments[argument[1]] = argument[2].strip()
-        elif vocabulary := _VOCABULARY.search(line):
-            runs[-1].padded_vocab_size = int(vocabulary[1])
-        elif "Runtime for" in line or (line_number == len(lines) and line and "Runtime for".startswith(line)):
-            runs[-1].settings.append(_parse_runtime_line(f"{path}:{line_number}", line))
+        # A progress bar goes back to the start of its line; Windows ends every line that way.
+        for part in line.split("\r"):
+            _parse_line(f"{path}:{line_number}", part, runs, is_last=line_number == len(lines))
     return runs
+
+
+def _parse_line(where, line, runs, *, is_last):
+    if "- arguments -" in line:
+        runs.append(_TextRun())
+    elif argument := _ARGUMENT.match(line):
+        runs[-1].arguments[argument[1]] = argument[2].strip()
+    elif vocabulary := _VOCABULARY.search(line):
+        runs[-1].padded_vocab_size = int(vocabulary[1])
+    elif _is_runtime_line(line, is_last=is_last):
+        runs[-1].settings.append(_parse_runtime_line(where, line))
+
+
+def _is_runtime_line(line, *, is_last) -> bool:
+    # The last line may be cut anywhere, even before it says what it is.
+    is_cut = is_last and line and _RUNTIME_BEGIN.startswith(line)
+    return bool(is_cut or _RUNTIME_BEGIN in line or _RUNTIME_MIDDLE in line)
 
 
 def _parse_runtime_line(where, line) -> tuple[int, int, float, float]:
@@ -104,7 +124,7 @@ def _parse_runtime_line(where, line) -> tuple[int, int, float, float]:
 
 def _keep_last_of_repeated(path, rows) -> pd.DataFrame:
     keys = ["num_prompt_tokens", "num_output_tokens"]
-    repeated = rows.loc[rows.duplicated(keys, keep="last"), keys]
+    repeated = rows.loc[rows.duplicated(keys, keep="last"), keys].drop_duplicates()
     if len(repeated):
         named = ", ".join(f"p={p} o={o}" for p, o in repeated.itertuples(index=False))
         warnings.warn(
@@ -120,27 +140,35 @@ def _registry_row(path: Path, run: _TextRun) -> Architecture | None:
     row = published_architecture(path.stem)
     if row is None:
         return None
-    printed = (run.arguments.get("hidden_size"), run.arguments.get("num_layers"))
-    return row if printed == (str(row.hidden_size), str(row.num_layers_profiled or row.num_layers)) else None
+    if row.num_layers_profiled is not None and "num_layers" not in run.arguments:
+        raise LogFormatError(
+            f"{path}: the log does not print num_layers, and so not whether it timed {row.num_layers_profiled} or all "
+            f"{row.num_layers} layers of {row.name}"
+        )
+    printed = tuple(run.arguments.get(name) for name in _ROW_ARGUMENTS)
+    expected = (row.num_layers_profiled or row.num_layers, row.hidden_size, row.num_attention_heads)
+    return row if printed == tuple(map(str, expected)) else None
+
+
+def _integer_argument(path, run, name) -> int:
+    try:
+        return int(run.arguments[name])
+    except KeyError as error:
+        raise LogFormatError(f"{path}: the printed arguments lack {error}") from error
+    except ValueError as error:
+        raise LogFormatError(f"{path}: the printed argument {name} must be an integer; got {error}") from error
 
 
 def read_architecture(path: Path) -> Architecture:
     """Architecture a text log printed; the registry row's depth where only some layers were profiled."""
     run = _timed_text_runs(path)[-1]
     row = _registry_row(path, run)
-    try:
-        sizes = {name: int(run.arguments[name]) for name in (*_SHAPE_ARGUMENTS, "max_position_embeddings")}
-    except KeyError as error:
-        raise LogFormatError(f"{path}: the printed arguments lack {error}") from error
-    if row is not None:
+    sizes = {name: _integer_argument(path, run, name) for name in (*_SHAPE_ARGUMENTS, "max_position_embeddings")}
+    if run.padded_vocab_size is None:
+        raise LogFormatError(f"{path}: the log lacks the line 'padded vocab (size: ...) ... (new size: ...)'")
+    if row is None:
+        described = {"name": path.stem}
+    else:
+        described = {name: getattr(row, name) for name in _DESCRIPTION}
         sizes["num_layers"] = row.num_layers
-    return Architecture(
-        path.stem if row is None else row.name,
-        **sizes,
-        vocab_size=run.padded_vocab_size,
-        num_layers_profiled=None if row is None else row.num_layers_profiled,
-        published_params=None if row is None else row.published_params,
-        published_log=None if row is None else row.published_log,
-        helm_names=() if row is None else row.helm_names,
-        source="arguments printed by the log",
-    )
+    return Architecture(**described, **sizes, vocab_size=run.padded_vocab_size, source="arguments printed by the log")

@@ -1,0 +1,189 @@
+"""Writes the JSON Lines timing log, and goes on with one that was cut off."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from idealized_runtime.records.common import LogFormatError, LogMismatchError
+from idealized_runtime.records.json_lines import (
+    SCHEMA_VERSION,
+    check_header,
+    check_setting,
+    excerpt,
+    parse_lines,
+    setting_key,
+)
+
+# Fields of a header that may differ when a run goes on: when it was, how busy the machine, what is asked for.
+_VOLATILE_FIELDS = ("sweep", "environment", "started_at")
+# What of the environment changes timings all the same.
+_MACHINE_FIELDS = ("cpu_model", "omp_wait_policy")
+# What an architecture carries for its readers; two that differ in nothing else are timed alike.
+_DESCRIPTIVE_FIELDS = ("published_params", "published_log", "helm_names", "source")
+_HEADER_BEGIN = b'{"record": "header"'
+
+
+class LogWriter:
+    """Writes a timing log line by line, and goes on with one that was cut off.
+
+    Parameters
+    ----------
+    path : path-like or None
+        A new file, or the log of an earlier run of the same measurement; None keeps nothing.
+    header : dict
+        What was timed, and on what: ``model, hardware, software, engine, architecture,
+        num_layers_profiled, tensor_parallel_size, pipeline_parallel_size`` and what else tells one
+        measurement from another. ``sweep`` and ``environment`` may differ when a run goes on.
+        ``record``, ``schema_version`` and ``started_at`` are added.
+
+    Attributes
+    ----------
+    completed : set of tuple
+        Keys (see :func:`setting_key`) of the settings that the file already holds, failed ones included:
+        what did not fit the memory would not fit it again.
+    num_failed : int
+        How many of them failed.
+
+    Raises
+    ------
+    LogMismatchError
+        The file holds a measurement of something else; nothing is written.
+    LogFormatError
+        The file is no log, or holds a malformed line other than a cut last one; nothing is written.
+    ValueError
+        ``header`` lacks what a reader needs.
+    """
+
+    def __init__(self, path, header: dict):
+        self.path = None if path is None else Path(path)
+        header = {"record": "header", "schema_version": SCHEMA_VERSION, **header, "started_at": _now()}
+        # JSON turns tuples into lists: compare what a reader would see.
+        self._header = check_header(json.loads(json.dumps(header, allow_nan=False)))
+        self.completed: set[tuple] = set()
+        self.num_failed = 0
+        self._file = None
+        # Bytes of the file to keep when this run writes its first line; a run with nothing to add writes none.
+        self._kept_bytes = 0
+        self._seen_bytes = 0
+        self._is_complete = False
+        if self.path is not None and self.path.exists():
+            self._read_earlier_run()
+
+    def _read_earlier_run(self):
+        # A cut last line is what a killed run leaves behind: that setting is measured again.
+        contents = self.path.read_bytes()
+        self._seen_bytes = len(contents)
+        *lines, cut = contents.split(b"\n")
+        if not lines:
+            self._refuse_other_file(cut)
+            return
+        log = parse_lines(self.path, lines)
+        self._refuse_other_measurement(log.header)
+        self.completed = log.keys()
+        self.num_failed = sum("error" in setting for setting in log.settings)
+        # A footer stays only until there is something to add.
+        kept = lines[:-1] if log.is_complete else lines
+        self._kept_bytes = sum(len(line) + 1 for line in kept)
+        self._is_complete = log.is_complete and not cut
+
+    def _refuse_other_file(self, cut: bytes):
+        if not (cut.startswith(_HEADER_BEGIN) or _HEADER_BEGIN.startswith(cut)):
+            raise LogFormatError(f"{self.path}:1: not a timing log, left as it is: {excerpt(cut)}; give another --log")
+
+    def _refuse_other_measurement(self, other):
+        differing = [
+            f"{name}: {theirs!r} in the log, {ours!r} now"
+            for name, theirs, ours in _differences(_identity(other), _identity(self._header))
+        ]
+        if differing:
+            raise LogMismatchError(
+                f"{self.path} holds another measurement; give another --log, or remove it. " + "; ".join(differing)
+            )
+
+    def write_setting(self, setting: dict):
+        """Append one setting: tokens, batch size, and its trials or its error.
+
+        Raises
+        ------
+        LogFormatError
+            The setting is malformed or already in the log; nothing is written.
+        LogMismatchError
+            Another run has written to the file since this one began; nothing is written.
+        """
+        record = {"record": "setting", **setting}
+        check_setting(f"{self.path}: new setting", record, self.completed)
+        self._write(record)
+        self.completed.add(setting_key(setting))
+        self.num_failed += "error" in setting
+
+    def finish(self):
+        """Append the footer: the sweep is complete. A complete log with nothing to add stays as it is."""
+        if not self._is_complete:
+            self._write({"record": "footer", "num_settings": len(self.completed), "finished_at": _now()})
+            self._is_complete = True
+
+    def close(self):
+        """Close the file; without :meth:`finish` before it the log stays marked as incomplete."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def _write(self, record):
+        line = json.dumps(record, allow_nan=False) + "\n"
+        if self.path is None:
+            return
+        if self._file is None:
+            self._open()
+        elif self._is_complete:
+            raise ValueError(f"{self.path} is finished: open it again to add settings")
+        self._append(line)
+
+    def _open(self):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        num_bytes = self.path.stat().st_size if self.path.exists() else 0
+        if num_bytes != self._seen_bytes:
+            raise LogMismatchError(f"{self.path} changed since this run began: another run writes to it; run it again")
+        self._file = self.path.open("r+" if self.path.exists() else "w", encoding="utf-8", newline="\n")
+        self._file.truncate(self._kept_bytes)
+        self._file.seek(self._kept_bytes)
+        self._is_complete = False
+        first = self._header
+        if self._kept_bytes:
+            again = {key: self._header[key] for key in _VOLATILE_FIELDS if key in self._header}
+            first = {"record": "resume", **again}
+        self._append(json.dumps(first) + "\n")
+
+    def _append(self, line):
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _identity(header: dict) -> dict:
+    """What must be the same for two runs to be one measurement."""
+    environment = header.get("environment") or {}
+    return {
+        **{name: value for name, value in header.items() if name not in _VOLATILE_FIELDS},
+        "architecture": {k: v for k, v in header["architecture"].items() if k not in _DESCRIPTIVE_FIELDS},
+        "environment": {name: environment.get(name) for name in _MACHINE_FIELDS},
+    }
+
+
+def _differences(theirs: dict, ours: dict, prefix=""):
+    """Dotted name and both values of every field that differs."""
+    for name in sorted(set(theirs) | set(ours)):
+        their_value, our_value = theirs.get(name), ours.get(name)
+        if isinstance(their_value, dict) and isinstance(our_value, dict):
+            yield from _differences(their_value, our_value, f"{prefix}{name}.")
+        elif their_value != our_value:
+            yield f"{prefix}{name}", their_value, our_value
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,418 @@
+import json
+import os
+import re
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from idealized_runtime.architectures import get_architecture
+from idealized_runtime.records import (
+    IncompleteLogWarning,
+    LogFormatError,
+    LogMismatchError,
+    LogWriter,
+    load_log,
+    read_architecture,
+    read_log,
+    read_trials,
+    runtime_sentence,
+)
+
+ARCHITECTURE = get_architecture("gpt2-small")
+HEADER = {
+    "model": "gpt2-small",
+    "hardware": "Some CPU, 2 cores",
+    "software": {"megatron-core": "0.16.1", "torch": "2.13.0"},
+    "engine": "sdpa",
+    "architecture": ARCHITECTURE.to_dict(),
+    "num_layers_profiled": 12,
+    "tensor_parallel_size": 1,
+    "pipeline_parallel_size": 1,
+    "dtype": "float32",
+    "sweep": {"all_num_prompt_tokens": [1, 16], "all_num_output_tokens": [1, 2]},
+    "environment": {"cpu_model": "Some CPU", "load_average": [0.5]},
+}
+
+
+def make_setting(num_prompt_tokens, num_output_tokens, runtimes_s=(0.1, 0.2, 0.4), **change):
+    sizes = {"num_prompt_tokens": num_prompt_tokens, "num_output_tokens": num_output_tokens, "batch_size": 1}
+    return {**sizes, "warmups_s": [9.0], "runtimes_s": list(runtimes_s), **change}
+
+
+def make_failed(num_prompt_tokens, num_output_tokens):
+    setting = make_setting(num_prompt_tokens, num_output_tokens, error={"type": "OutOfMemoryError", "message": "full"})
+    del setting["runtimes_s"]
+    return setting
+
+
+SETTINGS = [make_setting(1, 1), make_setting(1, 2, [0.25]), make_setting(16, 1, [0.5, 0.75])]
+
+
+def write_log(path, settings=SETTINGS, header=HEADER, *, finish=True):
+    with LogWriter(path, header) as log:
+        for setting in settings:
+            log.write_setting(setting)
+        if finish:
+            log.finish()
+    return path
+
+
+@pytest.fixture
+def log_path(tmp_path):
+    return tmp_path / "gpt2-small.jsonl"
+
+
+@pytest.fixture
+def no_fsync(monkeypatch):
+    """Files cut at thousands of places: the disk need not see each."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+def outcome(path, read=read_log):
+    """The frame that a log yields, or the error that refuses it; warnings left aside."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return read(path)
+        except LogFormatError as error:
+            return error
+
+
+# JSON Lines: the frame
+
+
+def test_json_log_yields_a_row_a_setting(log_path):
+    frame = read_log(write_log(log_path))
+    assert frame[["num_prompt_tokens", "num_output_tokens"]].to_numpy().tolist() == [[1, 1], [1, 2], [16, 1]]
+    assert frame["runtime_s"].tolist() == pytest.approx([0.7 / 3, 0.25, 0.625])
+    stds_s = [np.std([0.1, 0.2, 0.4], ddof=1), np.nan, np.std([0.5, 0.75], ddof=1)]
+    assert frame["runtime_std_s"].tolist() == pytest.approx(stds_s, nan_ok=True)
+    assert frame["runtime_min_s"].tolist() == [0.1, 0.25, 0.5]
+    assert frame["num_trials"].tolist() == [3, 1, 2]
+    assert frame["software"].unique().tolist() == ["megatron-core 0.16.1 sdpa"]
+    assert (frame["runtime_resolution_s"] == 0).all()
+
+
+def test_trials_are_kept_apart_and_warm_ups_left_out(log_path):
+    frame = read_trials(write_log(log_path))
+    assert frame["runtime_s"].tolist() == [0.1, 0.2, 0.4, 0.25, 0.5, 0.75]
+    assert frame["trial"].tolist() == [0, 1, 2, 0, 0, 1]
+
+
+def test_part_of_the_layers_is_scaled_to_the_whole_model(log_path):
+    frame = read_log(write_log(log_path, header={**HEADER, "num_layers_profiled": 4}))
+    assert frame["runtime_s"].tolist() == pytest.approx([0.7, 0.75, 1.875])
+    assert frame["runtime_min_s"].tolist() == pytest.approx([0.3, 0.75, 1.5])
+
+
+def test_json_log_carries_its_architecture(log_path):
+    assert read_architecture(write_log(log_path)) == ARCHITECTURE
+
+
+def test_json_log_is_recognised_by_its_content(tmp_path):
+    assert len(read_log(write_log(tmp_path / "gpt2-small.log"))) == 3
+
+
+def test_sentence_of_2023_has_three_decimals():
+    assert runtime_sentence(make_setting(512, 2, [0.26, 0.262])) == (
+        "Runtime for {'num_input_tokens': 512, 'num_output_tokens': 2}: 0.261 seconds +- 0.001"
+    )
+    assert runtime_sentence(make_setting(1, 1, [0.5])).endswith(": 0.500 seconds +- 0.000")
+
+
+def test_frames_of_both_kinds_have_the_same_types(log_path, tmp_path):
+    text = tmp_path / "toy.log"
+    text.write_text("Runtime for {'num_input_tokens': 1, 'num_output_tokens': 1}: 0.090 seconds +- 0.009\n")
+    ours, theirs = read_log(write_log(log_path)), read_log(text)
+    pd.testing.assert_series_equal(ours.dtypes, theirs.dtypes)
+    assert not any(pd.api.types.is_object_dtype(dtype) for dtype in ours.dtypes)
+    assert ours["batch_size"].dtype == ours["num_trials"].dtype == "Int64"
+    assert ours["num_prompt_tokens"].dtype == "int64"
+    assert theirs["num_trials"].isna().all()
+
+
+# JSON Lines: damage
+
+
+def test_json_log_cut_at_any_byte_yields_the_lines_before_or_an_error(log_path):
+    contents = write_log(log_path).read_bytes()
+    whole = read_log(log_path)
+    header_end = contents.index(b"\n") + 1
+    num_frames = 0
+    for cut in range(len(contents)):
+        log_path.write_bytes(contents[:cut])
+        result = outcome(log_path)
+        if isinstance(result, LogFormatError):
+            assert re.search(rf"{re.escape(str(log_path))}(:\d+|: holds no timing)", str(result))
+        else:
+            num_frames += 1
+            assert cut > header_end
+            pd.testing.assert_frame_equal(result, whole.iloc[: contents[:cut].count(b"\n") - 1])
+    # Only at the ends of the three settings: everything else is refused.
+    assert num_frames == 3
+
+
+def test_log_without_footer_is_read_with_a_warning_at_the_caller(log_path):
+    write_log(log_path, finish=False)
+    with pytest.warns(IncompleteLogWarning, match="incomplete: no footer after 3 settings") as caught:
+        assert len(read_log(log_path)) == 3
+    with pytest.warns(IncompleteLogWarning) as caught_of_trials:
+        read_trials(log_path)
+    assert caught[0].filename == caught_of_trials[0].filename == __file__
+
+
+def test_failed_settings_are_left_out_with_a_warning(log_path):
+    write_log(log_path, [*SETTINGS, make_failed(2048, 1)])
+    with pytest.warns(IncompleteLogWarning, match=r"1 settings failed and are left out: p=2048 o=1 \(OutOfMemoryError"):
+        frame = read_log(log_path)
+    assert frame["num_prompt_tokens"].tolist() == [1, 1, 16]
+
+
+def test_log_whose_settings_all_failed_holds_no_timing(log_path):
+    write_log(log_path, [make_failed(1, 1)])
+    with (
+        pytest.warns(IncompleteLogWarning),
+        pytest.raises(LogFormatError, match="holds no timing: 1 settings, all of which failed"),
+    ):
+        read_log(log_path)
+
+
+@pytest.mark.parametrize(
+    ("line_number", "line", "message"),
+    [
+        (1, "", ":1: not JSON"),
+        (1, {"record": "footer", "num_settings": 0}, ":1: a log begins with its header; got a 'footer'"),
+        (1, {"record": "header", **HEADER}, ":1: schema version None; this release reads version 1"),
+        (2, {"record": "header", **HEADER}, ":2: a second header"),
+        (2, "[1]", ":2: not a header, setting, resume or footer record"),
+        (2, '{"record": []}', ":2: not a header, setting, resume or footer record"),
+        (2, '{"record": "setting", "num_prompt_tokens": ' + 5000 * "1" + "}", ":2: not JSON"),
+        (3, {"record": "setting", **make_setting(1, 1)}, ":3: setting p=1, o=1, batch size 1 stands here a second"),
+        (3, {"record": "setting", **make_setting(0, 1)}, ":3: num_prompt_tokens must be an integer.*got 0"),
+        (3, {"record": "setting", **make_setting(1, 1.5)}, ":3: num_output_tokens must be an integer.*got 1.5"),
+        (3, {"record": "setting", **make_setting(1, 2, batch_size=True)}, ":3: batch_size must be an integer"),
+        (3, {"record": "setting", **make_setting(1, 2, [])}, r":3: runtimes_s must be a list.*got \[\]"),
+        (3, {"record": "setting", **make_setting(1, 2, [0.0])}, ":3: runtimes_s must be a list of positive"),
+        (3, {"record": "setting", **make_setting(1, 2, ["1"])}, ":3: runtimes_s must be a list of positive"),
+        (3, {"record": "setting", **make_setting(1, 2, [float("nan")])}, ":3: runtimes_s must be a list of positive"),
+        (3, {"record": "setting", **make_setting(1, 2, [float("inf")])}, ":3: runtimes_s must be a list of positive"),
+        (3, {"record": "setting", **make_setting(1, 2, [10**400])}, ":3: runtimes_s must be a list of positive"),
+        (3, {"record": "setting", **make_setting(1, 2, error="full")}, ":3: error must be an object"),
+        (4, {"record": "footer", "num_settings": 3}, ":4: the footer counts 3 settings; the log holds 2"),
+        (4, {"record": "footer", "num_settings": 2}, ":5: a 'footer' record after the footer"),
+    ],
+)
+def test_line_that_is_not_what_it_claims_is_an_error_with_file_and_line(log_path, line_number, line, message):
+    lines = write_log(log_path).read_text().splitlines()
+    lines[line_number - 1] = line if isinstance(line, str) else json.dumps(line)
+    log_path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(LogFormatError, match=re.escape(str(log_path)) + message):
+        load_log(log_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 2}, "schema version 2"),
+        ({"hardware": None}, "hardware must be a name; got None"),
+        ({"num_layers_profiled": 0}, "num_layers_profiled must be an integer of at least 1"),
+        ({"num_layers_profiled": 13}, "13 layers profiled; the architecture has 12"),
+        ({"tensor_parallel_size": "1"}, "tensor_parallel_size must be an integer"),
+        ({"software": {}}, r"software must be an object \['megatron-core'\]"),
+        ({"architecture": {"name": "toy"}}, "an architecture needs hidden_size"),
+        ({"architecture": None}, "architecture must be an object"),
+    ],
+)
+def test_damaged_header_is_an_error_with_file_and_line(log_path, change, message):
+    first, rest = write_log(log_path).read_text().split("\n", 1)
+    log_path.write_text(json.dumps({**json.loads(first), **change}) + "\n" + rest)
+    with pytest.raises(LogFormatError, match=f"{re.escape(str(log_path))}:1: .*{message}"):
+        read_log(log_path)
+
+
+def test_bytes_that_are_not_utf8_are_an_error_with_file_and_line(log_path):
+    log_path.write_bytes(write_log(log_path).read_bytes().replace(b"warmups_s", b"warmups\xff", 1))
+    with pytest.raises(LogFormatError, match=r"gpt2-small.jsonl:2: not JSON in UTF-8"):
+        read_log(log_path)
+
+
+@pytest.mark.parametrize(("name", "message"), [("x.jsonl", "x.jsonl:1: empty"), ("x.log", "x.log: holds no timing")])
+def test_empty_file_is_an_error(tmp_path, name, message):
+    (tmp_path / name).touch()
+    with pytest.raises(LogFormatError, match=message):
+        read_log(tmp_path / name)
+
+
+def test_missing_file_and_folder_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.jsonl"):
+        read_log(tmp_path / "nowhere.jsonl")
+    with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
+        read_log(tmp_path)
+
+
+# JSON Lines: the writer
+
+
+def measured(path):
+    """Settings of a log as written, in order."""
+    names = make_setting(1, 1)
+    return [{name: setting[name] for name in names} for setting in load_log(path).settings]
+
+
+@pytest.mark.usefixtures("no_fsync")
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_run_killed_at_any_byte_resumes_to_the_same_settings(log_path, line_end):
+    contents = write_log(log_path).read_bytes().replace(b"\n", line_end)
+    header_end = contents.index(b"\n")
+    # A cut header is dropped wherever the cut is: some of its bytes stand for all.
+    for cut in (*range(0, header_end, 16), *range(header_end, len(contents) + 1)):
+        log_path.write_bytes(contents[:cut])
+        with LogWriter(log_path, HEADER) as log:
+            for setting in SETTINGS:
+                if (setting["num_prompt_tokens"], setting["num_output_tokens"], 1) not in log.completed:
+                    log.write_setting(setting)
+            log.finish()
+        assert load_log(log_path).is_complete
+        assert measured(log_path) == SETTINGS
+
+
+def test_complete_log_with_nothing_to_add_keeps_its_bytes(log_path):
+    before = write_log(log_path).read_bytes()
+    with LogWriter(log_path, HEADER) as log:
+        assert log.completed == {(1, 1, 1), (1, 2, 1), (16, 1, 1)}
+        log.finish()
+    assert log_path.read_bytes() == before
+
+
+def test_complete_log_with_more_settings_gets_a_resume_record_and_a_new_footer(log_path):
+    write_log(log_path)
+    sweep = {"all_num_prompt_tokens": [32]}
+    write_log(log_path, [make_setting(32, 1)], {**HEADER, "sweep": sweep})
+    records = [json.loads(line) for line in log_path.read_text().splitlines()]
+    assert [record["record"] for record in records] == ["header", *3 * ["setting"], "resume", "setting", "footer"]
+    assert records[4]["sweep"] == sweep
+    assert records[-1]["num_settings"] == 4
+    assert len(read_log(log_path)) == 4
+
+
+@pytest.mark.parametrize("finish", [True, False])
+def test_long_cut_line_is_dropped_whole(log_path, finish):
+    write_log(log_path, finish=finish)
+    with log_path.open("a") as file:
+        file.write('{"record": "setting", "runtimes_s": [' + 2000 * "0.1, ")
+    write_log(log_path, [])
+    assert load_log(log_path).is_complete
+    assert measured(log_path) == SETTINGS
+
+
+def test_footer_is_all_that_a_run_killed_before_it_adds(log_path):
+    write_log(log_path, finish=False)
+    write_log(log_path, [])
+    assert [json.loads(line)["record"] for line in log_path.read_text().splitlines()[-2:]] == ["resume", "footer"]
+
+
+def test_interrupt_leaves_a_valid_incomplete_log(log_path):
+    with pytest.raises(KeyboardInterrupt), LogWriter(log_path, HEADER) as log:  # noqa: PT012
+        log.write_setting(SETTINGS[0])
+        raise KeyboardInterrupt
+    loaded = load_log(log_path)
+    assert not loaded.is_complete
+    assert loaded.keys() == {(1, 1, 1)}
+
+
+def test_each_setting_is_on_disk_as_soon_as_it_is_written(log_path):
+    with LogWriter(log_path, HEADER) as log:
+        for number, setting in enumerate(SETTINGS, start=1):
+            log.write_setting(setting)
+            assert len(load_log(log_path).settings) == number
+
+
+def test_failed_setting_counts_as_completed(log_path):
+    write_log(log_path, [SETTINGS[0], make_failed(2048, 1)], finish=False)
+    with LogWriter(log_path, HEADER) as log:
+        assert (2048, 1, 1) in log.completed
+        assert log.num_failed == 1
+
+
+def with_architecture(**change):
+    return {**HEADER, "architecture": {**HEADER["architecture"], **change}}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (with_architecture(hidden_size=1536), "architecture.hidden_size: 768 in the log, 1536 now$"),
+        ({**HEADER, "engine": "eager"}, "engine: 'sdpa' in the log, 'eager' now$"),
+        ({**HEADER, "hardware": "Other CPU"}, "hardware: 'Some CPU, 2 cores' in the log, 'Other CPU' now$"),
+        ({**HEADER, "dtype": "bfloat16"}, "dtype: 'float32' in the log, 'bfloat16' now$"),
+        ({**HEADER, "seed": 1}, "seed: None in the log, 1 now$"),
+        ({**HEADER, "software": {"megatron-core": "0.17", "torch": "2.13.0"}}, "software.megatron-core: '0.16.1' in"),
+        ({**HEADER, "environment": {"cpu_model": "Other CPU"}}, "environment.cpu_model: 'Some CPU' in the log"),
+        ({**HEADER, "engine": "eager", "dtype": "bfloat16"}, "dtype: .*; engine: .*"),
+    ],
+)
+def test_log_of_another_measurement_is_refused_and_left_as_it_is(log_path, header, message):
+    before = write_log(log_path).read_bytes()
+    with pytest.raises(LogMismatchError, match=message):
+        LogWriter(log_path, header)
+    assert log_path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        with_architecture(source="elsewhere", published_params=1e9),
+        {**HEADER, "environment": {"cpu_model": "Some CPU", "load_average": [4.0]}},
+        {**HEADER, "sweep": {}},
+    ],
+)
+def test_what_does_not_change_timings_may_differ_on_resuming(log_path, header):
+    write_log(log_path, SETTINGS[:1], finish=False)
+    write_log(log_path, SETTINGS[1:], header)
+    assert measured(log_path) == SETTINGS
+
+
+@pytest.mark.parametrize("contents", [b"my only copy", b"my only copy\n", b'{"key": 1}', b"\xff\xfe\n"])
+def test_file_that_is_no_log_is_refused_and_left_as_it_is(log_path, contents):
+    log_path.write_bytes(contents)
+    with pytest.raises(LogFormatError, match=r"gpt2-small.jsonl:1: "):
+        LogWriter(log_path, HEADER)
+    assert log_path.read_bytes() == contents
+
+
+def test_writer_refuses_what_a_reader_would_refuse(log_path):
+    with pytest.raises(ValueError, match="engine must be a name"):
+        LogWriter(log_path, {**HEADER, "engine": None})
+    with LogWriter(log_path, HEADER) as log:
+        log.write_setting(SETTINGS[0])
+        with pytest.raises(LogFormatError, match="p=1, o=1, batch size 1 stands here a second time"):
+            log.write_setting(SETTINGS[0])
+        with pytest.raises(LogFormatError, match="runtimes_s must be a list of positive seconds"):
+            log.write_setting(make_setting(1, 2, [float("nan")]))
+        log.finish()
+        log.finish()
+        with pytest.raises(ValueError, match="is finished: open it again"):
+            log.write_setting(SETTINGS[1])
+    assert load_log(log_path).is_complete
+
+
+@pytest.mark.parametrize("num_earlier", [0, 1])
+def test_second_run_at_the_same_log_is_refused(log_path, num_earlier):
+    if num_earlier:
+        write_log(log_path, SETTINGS[:1], finish=False)
+    with LogWriter(log_path, HEADER) as first, LogWriter(log_path, HEADER) as second:
+        first.write_setting(SETTINGS[1])
+        with pytest.raises(LogMismatchError, match="another run writes to it"):
+            second.write_setting(SETTINGS[1])
+        first.write_setting(SETTINGS[2])
+        first.finish()
+    assert len(read_log(log_path)) == num_earlier + 2
+
+
+def test_writer_without_a_path_keeps_nothing():
+    with LogWriter(None, HEADER) as log:
+        log.write_setting(SETTINGS[0])
+        log.finish()
+        assert log.completed == {(1, 1, 1)}

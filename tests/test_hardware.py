@@ -38,6 +38,15 @@ def test_ridge_points_grow_with_the_generation():
     assert all(100 < ridge < 350 for ridge in ridges.values())
 
 
+@pytest.mark.parametrize("accelerator", ACCELERATORS.values(), ids=lambda accelerator: accelerator.name)
+def test_tensor_cores_halve_their_rate_with_each_doubling_of_the_operands(accelerator):
+    """As dense rates do; a rate with sparsity among them is twice as high."""
+    peaks = accelerator.peak_flops_per_s
+    for narrow, wide, ratio in (("float8", "float16", 2), ("bfloat16", "float16", 1), ("float16", "tfloat32", 2)):
+        if narrow in peaks and wide in peaks:
+            assert peaks[narrow] / peaks[wide] == pytest.approx(ratio, rel=0.002)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("a100", "A100-80GB"), ("V100-32gb", "V100-32GB"), ("NVIDIA H200", "H200"), ("cpu", "cpu")],

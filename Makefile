@@ -52,9 +52,10 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "make: $(PYTHON) must be Python 3.11 or later ($$($(PYTHON) --version 2>&1 || echo not found));" \
 	    "name another: make PYTHON=python3.13 setup" >&2; exit 1; }
-	@echo "Installing the packages of requirements.txt into .venv: 2 or 3 minutes ..."
+	@echo "Installing the packages of requirements.txt into .venv (1 to 3 minutes) ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@# Compiling all of torch takes longer than compiling, at first use, what is imported.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 

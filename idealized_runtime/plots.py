@@ -213,7 +213,7 @@ def _select_prompt_sizes(runtimes, prompt_sizes) -> list[int]:
 
 
 def _error_bars(fit, sizes, times_s, level):
-    if not fit.has_intervals:
+    if fit.intervals is None:
         return None
     lower_s, upper_s = fit.prompt_encoding_interval_s(sizes, level)
     return np.maximum([times_s - lower_s, upper_s - times_s], 0)

@@ -20,12 +20,12 @@ def time_per_output_token_table(fits: Mapping, *, level: float = 0.95) -> pd.Dat
     Returns
     -------
     DataFrame, by model
-        ``at_prompt_size`` (tokens), ``time_per_output_token_ms``, ``lower_ms``, ``upper_ms``, ``r_squared``
-        (of the model that predicts).
+        ``at_prompt_size`` (tokens), ``time_per_output_token_ms``, ``lower_ms``, ``upper_ms`` (missing where
+        the fit knows no intervals), ``r_squared`` (of the model that predicts).
     """
     rows = {}
     for name, fit in fits.items():
-        lower_s, upper_s = fit.time_per_output_token_interval_s(level)
+        lower_s, upper_s = (np.nan, np.nan) if fit.intervals is None else fit.time_per_output_token_interval_s(level)
         rows[name] = {
             "at_prompt_size": fit.reference_num_prompt_tokens,
             "time_per_output_token_ms": 1e3 * fit.time_per_output_token_s,
@@ -55,11 +55,7 @@ def prompt_encoding_table(
     columns = {}
     for name, fit in fits.items():
         sizes = [int(size) for size in fit.num_prompt_tokens if wanted is None or size in wanted]
-        lower_s, upper_s = fit.prompt_encoding_interval_s(np.array(sizes), level)
-        times_s = fit.prompt_encoding_time_s(np.array(sizes))
-        columns[name] = {
-            size: _interval_text(*row) for size, *row in zip(sizes, times_s, lower_s, upper_s, strict=True)
-        }
+        columns[name] = {size: _prompt_time_text(fit, size, level) for size in sizes}
     return pd.DataFrame(columns).sort_index().rename_axis("prompt_size").fillna("")
 
 
@@ -150,9 +146,12 @@ def _by_model(rows) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
 
 
-def _interval_text(time_s, lower_s, upper_s) -> str:
+def _prompt_time_text(fit, size, level) -> str:
+    time_ms = 1e3 * fit.prompt_encoding_time_s(size)
+    if fit.intervals is None:
+        return f"{time_ms:.3f}"
+    lower_ms, upper_ms = (1e3 * bound_s for bound_s in fit.prompt_encoding_interval_s(size, level))
     # Two digits of the interval's half width, but never more than the microsecond.
-    half_width_ms = 1e3 * max(upper_s - lower_s, 0) / 2
-    decimals = 3 if half_width_ms <= 0 else int(np.clip(1 - np.floor(np.log10(half_width_ms)), 0, 3))
-    time_ms, lower_ms, upper_ms = (f"{1e3 * value:.{decimals}f}" for value in (time_s, lower_s, upper_s))
-    return f"{time_ms} [{lower_ms}, {upper_ms}]"
+    half_width_ms = max((upper_ms - lower_ms) / 2, 1e-3)
+    decimals = int(np.clip(1 - np.floor(np.log10(half_width_ms)), 0, 3))
+    return f"{time_ms:.{decimals}f} [{lower_ms:.{decimals}f}, {upper_ms:.{decimals}f}]"

@@ -1,0 +1,12 @@
+"""Runtime models: t(p, o) = prompt_encoding_time(p) + (o - 1) g, fitted to a few timed settings.
+
+``settings`` checks the frame and makes one row a setting; ``linear`` is the weighted least-squares fit,
+``uncertainty`` its covariance and tests; ``interpolation`` gives prompt times between profiled sizes;
+``published`` is the procedure of arXiv:2305.02440; ``weighted`` puts the better one together;
+``model`` predicts; ``parameters`` reads and writes the files.
+"""
+
+from idealized_runtime.fits.model import ExtrapolationWarning, RuntimeModel
+from idealized_runtime.fits.parameters import read_parameters, write_parameters
+
+__all__ = ["ExtrapolationWarning", "RuntimeModel", "read_parameters", "write_parameters"]

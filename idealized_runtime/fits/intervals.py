@@ -1,0 +1,114 @@
+"""Confidence intervals of runtimes, prompt times and g, from a fit's covariance and the rule between sizes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from idealized_runtime.fits.interpolation import Anchors
+from idealized_runtime.fits.uncertainty import Covariance
+
+
+@dataclass(frozen=True)
+class RuleError:
+    """What the rule between profiled sizes errs by, found by leaving out sizes.
+
+    Its standard deviation is ``scale * sqrt(prompt time)``: between a constant number of seconds and a constant
+    share, as the left-out sizes of the published logs show it. NaN with fewer than three sizes.
+    """
+
+    scale: float
+    dof: float
+
+    @classmethod
+    def from_left_out(cls, errors_s, times_s) -> "RuleError":
+        """From the errors of the inner sizes and their prompt times, both in seconds."""
+        if not len(errors_s):
+            return cls(scale=np.nan, dof=np.nan)
+        return cls(scale=float(np.sqrt(np.mean(errors_s**2 / times_s))), dof=float(len(errors_s)))
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Everything an interval is computed from."""
+
+    covariance: Covariance
+    reference: int
+    rule_error: RuleError
+
+    def runtime(self, anchors: Anchors, p, decoded, prompt_time_s, level, *, is_extrapolated):
+        """Lower and upper bound of the true mean runtime at each query.
+
+        Between two sizes the interval is not wider than monotony allows: from the lower bound of the one
+        to the upper bound of the other.
+        """
+        # On a profiled size the rule adds nothing.
+        is_between = (anchors.position != 0) & (anchors.position != 1) | is_extrapolated
+        rule_variance = np.where(is_between, self._rule_variance(anchors, prompt_time_s), 0.0)
+        lower, upper = self._bounds(anchors, p, decoded, level, rule_variance)
+        is_within = is_between & ~is_extrapolated
+        if np.any(is_within):
+            ends = [Anchors(side, side, np.zeros_like(anchors.position)) for side in (anchors.left, anchors.right)]
+            bounds = [self._bounds(end, p, decoded, level, 0.0) for end in ends]
+            # fmax and fmin pass over the NaN of a rule error that could not be estimated.
+            lower = np.where(is_within, np.fmax(lower, np.minimum(bounds[0][0], bounds[1][0])), lower)
+            upper = np.where(is_within, np.fmin(upper, np.maximum(bounds[0][1], bounds[1][1])), upper)
+        return lower, upper
+
+    def time_per_output_token(self, level) -> tuple[float, float]:
+        """Bounds of g at the reference prompt size."""
+        known = self.covariance
+        half_s = _quantile(level, known.slope_dof) * np.sqrt(known.slope_covariance[0, 0])
+        return float(known.slopes[0] - half_s), float(known.slopes[0] + half_s)
+
+    def _rule_variance(self, anchors, prompt_time_s):
+        # An extrapolation leans on two sizes, each as far off the line as the query itself may be.
+        reach = np.where(anchors.position > 1, 1 + anchors.position**2 + (1 - anchors.position) ** 2, 1.0)
+        return self.rule_error.scale**2 * prompt_time_s * reach
+
+    def _bounds(self, anchors, p, decoded, level, rule_variance):
+        known = self.covariance
+        contrast = self._slope_contrast(anchors, p, decoded)
+        estimate_s = anchors.blend(known.levels_s) + contrast @ known.slopes
+        parts = self._fit_variances(anchors, contrast)
+        lack_of_fit = known.lack_of_fit * estimate_s**2
+        variance = sum(parts) + lack_of_fit + rule_variance
+        spread = self._spread(anchors, parts) + lack_of_fit**2 / known.lack_of_fit_dof
+        spread = spread + rule_variance**2 / self.rule_error.dof if np.any(rule_variance) else spread
+        dof = variance**2 / np.maximum(spread, np.finfo(float).tiny)
+        half_s = _quantile(level, dof) * np.sqrt(variance)
+        return estimate_s - half_s, estimate_s + half_s
+
+    def _slope_contrast(self, anchors, p, decoded):
+        known = self.covariance
+        columns = [decoded, decoded * (p - self.reference)][: len(known.slopes)]
+        return np.stack(columns, axis=-1) - np.stack(
+            [anchors.blend(column) for column in known.mean_regressors.T], axis=-1
+        )
+
+    def _fit_variances(self, anchors, contrast):
+        """Variances from the levels, the slopes and their covariance; they add up."""
+        known = self.covariance
+        # Where both anchors are one size the position is 0, and only the left one counts.
+        left = (1 - anchors.position) ** 2 * known.level_variance[anchors.left]
+        levels = left + anchors.position**2 * known.level_variance[anchors.right]
+        slopes = np.einsum("...i,ij,...j->...", contrast, known.slope_covariance, contrast)
+        crossed = np.stack([anchors.blend(column) for column in known.level_slope_covariance.T], axis=-1)
+        return levels, slopes, 2 * np.einsum("...i,...i->...", contrast, crossed)
+
+    def _spread(self, anchors, parts):
+        """Denominator of Satterthwaite's degrees of freedom."""
+        known = self.covariance
+        levels, slopes, crossed = parts
+        if known.is_from_residuals:
+            return (levels + slopes + crossed) ** 2 / known.slope_dof
+        left = ((1 - anchors.position) ** 2 * known.level_variance[anchors.left]) ** 2 / known.level_dof[anchors.left]
+        right = (anchors.position**2 * known.level_variance[anchors.right]) ** 2 / known.level_dof[anchors.right]
+        return left + right + slopes**2 / known.slope_dof
+
+
+def _quantile(level, dof):
+    from scipy.special import stdtrit
+
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1; got {level!r}")
+    return stdtrit(np.minimum(dof, 1e9), (1 + level) / 2)

@@ -1,0 +1,219 @@
+"""Parameter files: a JSON object by model name, with HELM's keys and what is ours under ``"fit"``."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from idealized_runtime.fits.interpolation import TILE_TOKENS
+from idealized_runtime.fits.intervals import Intervals, RuleError
+from idealized_runtime.fits.model import METHODS, RuntimeModel
+from idealized_runtime.fits.uncertainty import Covariance
+
+SCHEMA_VERSION = 1
+
+
+def write_parameters(path, models: Mapping[str, RuntimeModel], *, sources: Mapping | None = None) -> None:
+    """Write models to a parameter file; equal models give equal bytes, and the file is replaced at once.
+
+    Parameters
+    ----------
+    path : path-like
+    models : mapping from model name to RuntimeModel
+    sources : mapping from model name to one path or a list of them, optional
+        Logs the models were fitted to; names and SHA-256 go into the file.
+
+    Raises
+    ------
+    ValueError
+        ``sources`` names a model that is not written.
+    """
+    sources = dict(sources or {})
+    if unknown := sorted(set(sources) - set(models)):
+        raise ValueError(f"sources name models that are not written: {', '.join(unknown)}")
+    entries = {}
+    for name in sorted(models):
+        model = models[name]
+        if name in sources:
+            model = dataclasses.replace(model, sources=_hash_files(sources[name]))
+        entries[name] = model.to_json()
+    _replace_text(Path(path), json.dumps(entries, indent=2, allow_nan=False) + "\n")
+
+
+def read_parameters(path) -> dict[str, RuntimeModel]:
+    """Models of a parameter file by name: ours, HELM's or the authors'.
+
+    Raises
+    ------
+    ValueError
+        The file is not JSON or an entry is not what it should be; the message has the file and the model.
+    """
+    path = Path(path)
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a parameter file: {error}") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path}: a parameter file is a JSON object by model name; got {type(entries).__name__}")
+    models = {}
+    for name, entry in entries.items():
+        try:
+            models[name] = model_from_json(entry)
+        except ValueError as error:
+            raise ValueError(f"{path}: {name}: {error}") from error
+    return models
+
+
+def model_to_json(model: RuntimeModel) -> dict:
+    """See :meth:`RuntimeModel.to_json`."""
+    sizes = zip(model.num_prompt_tokens.tolist(), model.profiled_prompt_times_s.tolist(), strict=True)
+    entry = {
+        "runtime_per_output_token": model.time_per_output_token_s,
+        "runtime_for_prompt_tokens": {str(size): time_s for size, time_s in sizes},
+    }
+    if model.overhead_s is not None:
+        entry["overhead"] = model.overhead_s
+    if model.method == "published" and model.r_squared is None:
+        return entry
+    entry["fit"] = {
+        "schema_version": SCHEMA_VERSION,
+        "method": model.method,
+        "prompt_rule": _rule_to_json(model),
+        "reference_num_prompt_tokens": model.reference_num_prompt_tokens,
+        "time_per_output_token_slope": model.time_per_output_token_slope_s,
+        "r_squared": model.r_squared,
+        "residuals": model.residual_summary,
+        "intervals": None if model.intervals is None else _intervals_to_json(model.intervals),
+        "sources": [dict(source) for source in model.sources],
+    }
+    return entry
+
+
+def _rule_to_json(model):
+    if model.method == "published":
+        return {"name": "next_larger_size_scaled"}
+    return {"name": "linear_in_tiles", "tile_tokens": TILE_TOKENS, "tile_share": model.tile_share}
+
+
+def _intervals_to_json(intervals: Intervals) -> dict:
+    fields = dataclasses.asdict(intervals.covariance)
+    covariance = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in fields.items()}
+    rule_error = dataclasses.asdict(intervals.rule_error)
+    return {"covariance": _without_inf(covariance), "rule_error": _without_nan(rule_error)}
+
+
+def _without_inf(fields):
+    """JSON has no infinity; degrees of freedom are null where there is no limit."""
+    limited = {name: fields[name] if np.isfinite(fields[name]) else None for name in ("slope_dof", "lack_of_fit_dof")}
+    level_dof = [dof if np.isfinite(dof) else None for dof in fields["level_dof"]]
+    return fields | limited | {"level_dof": level_dof}
+
+
+def _without_nan(fields):
+    return {name: None if np.isnan(value) else value for name, value in fields.items()}
+
+
+def model_from_json(entry: Mapping) -> RuntimeModel:
+    """See :meth:`RuntimeModel.from_json`.
+
+    Raises
+    ------
+    ValueError
+        A key is missing or a value is no number; the message names it.
+    """
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"parameters of a model are a JSON object; got {type(entry).__name__}")
+    try:
+        sizes, times_s = _prompt_times_from_json(entry["runtime_for_prompt_tokens"])
+        overhead = entry.get("overhead")
+        common = {
+            "num_prompt_tokens": sizes,
+            "profiled_prompt_times_s": times_s,
+            "time_per_output_token_s": _number("runtime_per_output_token", entry["runtime_per_output_token"]),
+            "overhead_s": None if overhead is None else _number("overhead", overhead),
+        }
+        if "fit" not in entry:
+            return RuntimeModel(
+                method="published",
+                time_per_output_token_slope_s=0.0,
+                reference_num_prompt_tokens=int(sizes[0]),
+                **common,
+            )
+        return RuntimeModel(**common, **_fit_from_json(entry["fit"]))
+    except KeyError as error:
+        raise ValueError(f"parameters lack the key {error}") from error
+
+
+def _prompt_times_from_json(times):
+    try:
+        pairs = sorted((int(size), _number(f"prompt time at {size!r}", time_s)) for size, time_s in times.items())
+    except (AttributeError, TypeError) as error:
+        raise ValueError("runtime_for_prompt_tokens must be an object by number of prompt tokens") from error
+    if not pairs or pairs[0][0] < 1:
+        raise ValueError("runtime_for_prompt_tokens needs at least one prompt size, of at least 1 token")
+    sizes, times_s = zip(*pairs, strict=True)
+    return np.array(sizes), np.array(times_s)
+
+
+def _number(name, value) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+        raise ValueError(f"{name} must be a finite number; got {value!r}")
+    return float(value)
+
+
+def _fit_from_json(fit) -> dict:
+    if fit["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"fit.schema_version must be {SCHEMA_VERSION}; got {fit['schema_version']!r}")
+    if fit["method"] not in METHODS:
+        raise ValueError(f"fit.method must be one of {', '.join(METHODS)}; got {fit['method']!r}")
+    reference = int(fit["reference_num_prompt_tokens"])
+    intervals = fit["intervals"]
+    return {
+        "method": fit["method"],
+        "tile_share": float(fit["prompt_rule"].get("tile_share", 0.0)),
+        "reference_num_prompt_tokens": reference,
+        "time_per_output_token_slope_s": _number("time_per_output_token_slope", fit["time_per_output_token_slope"]),
+        "r_squared": fit["r_squared"],
+        "residual_summary": fit["residuals"],
+        "intervals": None if intervals is None else _intervals_from_json(intervals, reference),
+        "sources": tuple(fit["sources"]),
+    }
+
+
+def _intervals_from_json(intervals, reference) -> Intervals:
+    fields = dict(intervals["covariance"])
+    for name, value in fields.items():
+        if isinstance(value, list):
+            fields[name] = np.array([np.inf if item is None else item for item in value], dtype=float)
+        elif value is None:
+            fields[name] = np.inf
+    rule_error = {name: np.nan if value is None else value for name, value in intervals["rule_error"].items()}
+    return Intervals(Covariance(**fields), reference, RuleError(**rule_error))
+
+
+def _hash_files(paths) -> tuple:
+    paths = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    return tuple(
+        {"file": Path(path).as_posix(), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()} for path in paths
+    )
+
+
+def _replace_text(path: Path, text: str):
+    """Write beside the file and move: a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8") as file:
+        file.write(text)
+    try:
+        # mkstemp makes files private; a parameter file is as readable as any other.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(file.name, 0o666 & ~umask)
+        os.replace(file.name, path)
+    except OSError:
+        os.unlink(file.name)
+        raise

@@ -1,0 +1,122 @@
+"""From a frame of timings to one checked row a setting."""
+
+import numpy as np
+import pandas as pd
+
+_NEEDED = ("num_prompt_tokens", "num_output_tokens", "runtime_s")
+_IDENTITY = ("model", "hardware", "software", "batch_size", "tensor_parallel_size", "pipeline_parallel_size")
+_SETTING = ["num_prompt_tokens", "num_output_tokens"]
+_MAX_NAMED = 5
+
+
+def validate_settings(runtimes: pd.DataFrame) -> pd.DataFrame:
+    """One row a setting, sorted: what every fit starts from.
+
+    Parameters
+    ----------
+    runtimes : DataFrame
+        ``num_prompt_tokens``, ``num_output_tokens`` and ``runtime_s``, one row a setting, or one row
+        a trial where there is a column ``trial``. Optional: ``runtime_std_s`` (over trials, ddof = 1),
+        ``num_trials``, ``runtime_resolution_s`` (printed times are rounded to it), and the columns that
+        say what was timed, which must not vary.
+
+    Returns
+    -------
+    DataFrame
+        ``num_prompt_tokens, num_output_tokens`` (int64), ``runtime_s`` (mean over trials),
+        ``runtime_std_s, num_trials, runtime_resolution_s`` (float64, NaN where unknown; resolution 0).
+
+    Raises
+    ------
+    ValueError
+        A column or a value cannot be fitted; the message names the column, the rows and the values.
+    """
+    missing = [name for name in _NEEDED if name not in runtimes]
+    if missing:
+        raise ValueError(f"runtimes lack the column(s) {', '.join(missing)}; needed: {', '.join(_NEEDED)}")
+    if runtimes.empty:
+        raise ValueError("runtimes hold no rows; time at least two prompt sizes at two numbers of output tokens")
+    _check_one_identity(runtimes)
+    _check_values(runtimes)
+    settings = _aggregate_trials(runtimes) if "trial" in runtimes else _single_settings(runtimes)
+    settings = settings.sort_values(_SETTING, ignore_index=True)
+    _check_design(settings)
+    return settings
+
+
+def _check_one_identity(runtimes):
+    for name in _IDENTITY:
+        if name in runtimes and len(values := runtimes[name].drop_duplicates()) > 1:
+            found = ", ".join(map(str, values.head(_MAX_NAMED)))
+            raise ValueError(f"one fit takes one {name}; the runtimes hold {len(values)}: {found}. Fit each by itself")
+
+
+def _floats(column: pd.Series) -> np.ndarray:
+    try:
+        return column.to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{column.name} must hold numbers; {error}") from error
+
+
+def _check_values(runtimes):
+    for name in _SETTING:
+        tokens = _floats(runtimes[name])
+        valid = np.isfinite(tokens) & (tokens >= 1) & (tokens == np.floor(tokens))
+        _refuse(runtimes, ~valid, name, "an integer of at least 1")
+    runtime_s = _floats(runtimes["runtime_s"])
+    _refuse(runtimes, ~(np.isfinite(runtime_s) & (runtime_s > 0)), "runtime_s", "positive and finite")
+    for name, lowest in (("runtime_std_s", 0), ("runtime_resolution_s", 0), ("num_trials", 1)):
+        if name in runtimes:
+            given = _floats(runtimes[name])
+            _refuse(runtimes, (given < lowest) | np.isinf(given), name, f"finite and at least {lowest}, or missing")
+
+
+def _refuse(runtimes, is_bad, name, allowed):
+    if not is_bad.any():
+        return
+    rows = runtimes.loc[is_bad].head(_MAX_NAMED)
+    named = "; ".join(
+        f"row {index} (p={p}, o={o}): {value!r}"
+        for index, p, o, value in zip(rows.index, rows[_SETTING[0]], rows[_SETTING[1]], rows[name], strict=True)
+    )
+    raise ValueError(f"{name} must be {allowed}; {is_bad.sum()} row(s) are not: {named}")
+
+
+def _single_settings(runtimes):
+    repeated = runtimes.duplicated(_SETTING)
+    if repeated.any():
+        first = runtimes.loc[repeated, _SETTING].head(_MAX_NAMED)
+        named = ", ".join(f"p={p} o={o}" for p, o in first.itertuples(index=False))
+        raise ValueError(
+            f"{repeated.sum()} setting(s) repeat: {named}; give one row a setting, or a column 'trial' to average over"
+        )
+    optional = {"runtime_std_s": np.nan, "num_trials": np.nan, "runtime_resolution_s": 0.0}
+    columns = {name: _floats(runtimes[name]) if name in runtimes else default for name, default in optional.items()}
+    settings = runtimes[_SETTING].astype("int64").assign(runtime_s=_floats(runtimes["runtime_s"]), **columns)
+    return settings.fillna({"runtime_resolution_s": 0.0})
+
+
+def _aggregate_trials(runtimes):
+    repeated = runtimes.duplicated([*_SETTING, "trial"])
+    if repeated.any():
+        p, o, trial = runtimes.loc[repeated, [*_SETTING, "trial"]].iloc[0]
+        raise ValueError(f"{repeated.sum()} trial(s) stand there twice, the first at p={p} o={o}: trial {trial}")
+    resolution_s = _floats(runtimes["runtime_resolution_s"]).max() if "runtime_resolution_s" in runtimes else 0.0
+    trials = runtimes[_SETTING].astype("int64").assign(runtime_s=_floats(runtimes["runtime_s"]))
+    settings = trials.groupby(_SETTING, as_index=False).agg(
+        runtime_s=("runtime_s", "mean"), runtime_std_s=("runtime_s", "std"), num_trials=("runtime_s", "size")
+    )
+    return settings.astype({"num_trials": float}).assign(runtime_resolution_s=np.nan_to_num(resolution_s))
+
+
+def _check_design(settings):
+    sizes = settings["num_prompt_tokens"].unique()
+    if len(sizes) < 2:
+        raise ValueError(f"a fit needs at least 2 prompt sizes; the runtimes hold one, num_prompt_tokens = {sizes[0]}")
+    num_outputs = settings.groupby("num_prompt_tokens")["num_output_tokens"].nunique()
+    if num_outputs.max() < 2:
+        found = ", ".join(map(str, sorted(settings["num_output_tokens"].unique())[:_MAX_NAMED]))
+        raise ValueError(
+            "no prompt size is timed at two numbers of output tokens (one of them above 1), so the time per output "
+            f"token cannot be told from the prompt encoding time; num_output_tokens given: {found}"
+        )

@@ -1,0 +1,182 @@
+"""How well a fit is known: variance of each mean runtime, lack of fit, covariance and degrees of freedom."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.fits.linear import LinearFit
+
+# Level of every test here: lack of fit, g linear in p, a prompt time that falls with the prompt size.
+SIGNIFICANCE = 0.01
+# Shares of proportional noise tried where nothing but the residuals tells how noise grows with runtime.
+_PROPORTIONAL_SHARES = np.linspace(0, 1, 11)
+
+
+@dataclass(frozen=True)
+class MeanVariances:
+    """Variance of each setting's mean runtime (s^2), and how well it is itself known.
+
+    ``trial_s2`` are variances of means over trials, with ``trial_dof`` degrees of freedom each; ``known_s2``
+    have none to lose (rounding). Where ``residual_dof`` is given, ``trial_s2`` is one estimate from residuals.
+    """
+
+    trial_s2: np.ndarray
+    trial_dof: np.ndarray
+    known_s2: np.ndarray
+    lack_of_fit: float = 0.0  # variance of the model's relative error
+    lack_of_fit_dof: float = np.inf
+    residual_dof: float | None = None
+
+    def total_s2(self, fitted_s) -> np.ndarray:
+        return self.trial_s2 + self.known_s2 + self.lack_of_fit * fitted_s**2
+
+    def dof(self, rows, fitted_s) -> np.ndarray:
+        """Satterthwaite's degrees of freedom for the variance of each row of linear combinations of means."""
+        if self.residual_dof is not None:
+            return np.full(len(rows), self.residual_dof)
+        squares = rows**2
+        variance = squares @ self.total_s2(fitted_s)
+        spread = squares**2 @ (self.trial_s2**2 / self.trial_dof)
+        spread += (squares @ (self.lack_of_fit * fitted_s**2)) ** 2 / self.lack_of_fit_dof
+        return variance**2 / np.maximum(spread, np.finfo(float).tiny)
+
+
+def mean_variances(settings: pd.DataFrame, fit: LinearFit) -> MeanVariances | None:
+    """Variances of the mean runtimes: from trials where every setting has them, else from the residuals.
+
+    None where there are neither trials nor residual degrees of freedom.
+    """
+    std_s = settings["runtime_std_s"].to_numpy()
+    num_trials = settings["num_trials"].to_numpy()
+    rounding_s2 = settings["runtime_resolution_s"].to_numpy() ** 2 / 12
+    if np.isnan(std_s).any() or (num_trials < 2).any():
+        return _variances_from_residuals(settings["runtime_s"].to_numpy(), rounding_s2, fit)
+    # The printed deviation is rounded as well as the mean.
+    trial_s2 = std_s**2 + rounding_s2
+    # Runtimes without any noise must not divide by zero.
+    known_s2 = rounding_s2 + (1e-12 * fit.fitted_s) ** 2
+    runtime_s = settings["runtime_s"].to_numpy()
+    if np.isnan(num_trials).any():
+        variances = _with_estimated_trials(trial_s2, known_s2, runtime_s, fit)
+    else:
+        variances = MeanVariances(trial_s2 / num_trials, num_trials - 1, known_s2)
+    return _with_lack_of_fit(variances, runtime_s, fit)
+
+
+@dataclass(frozen=True)
+class _ResidualForm:
+    """The weighted residual sum of squares, and its moments were the mean runtimes to vary by ``total_s2``."""
+
+    observed: float
+    shares: np.ndarray  # of each setting's variance in the expectation
+    expected: float
+    dof: float  # matches the first two moments
+
+
+def _residual_form(runtime_s, total_s2, fit) -> _ResidualForm:
+    maker = fit.residual_maker() * np.sqrt(fit.weights)[:, None]
+    form = maker.T @ maker
+    shares = np.diag(form)
+    scaled = form * np.sqrt(np.outer(total_s2, total_s2))
+    expected = float(shares @ total_s2)
+    return _ResidualForm(float(np.sum((maker @ runtime_s) ** 2)), shares, expected, expected**2 / np.sum(scaled**2))
+
+
+def _with_estimated_trials(trial_s2, known_s2, runtime_s, fit):
+    """Variances from deviations over an unknown number of trials: the residuals say how many, at least one.
+
+    Where there are no spare settings it is taken as one, which can only widen intervals.
+    """
+    if len(runtime_s) <= fit.num_parameters:
+        return MeanVariances(trial_s2, np.full(len(trial_s2), np.inf), known_s2)
+    form = _residual_form(runtime_s, trial_s2, fit)
+    one_over_trials = np.clip((form.observed - form.shares @ known_s2) / form.expected, 0, 1)
+    # One estimated scale stands in all of them: its degrees of freedom are shared, not added up.
+    zeros = np.zeros(len(trial_s2))
+    return MeanVariances(one_over_trials * trial_s2, zeros, known_s2, residual_dof=form.dof)
+
+
+def _with_lack_of_fit(variances, runtime_s, fit):
+    """Add a relative model error if residuals exceed what the trials explain (F test, method of moments).
+
+    The statistic is the weighted residual sum of squares over its expectation; its degrees of freedom
+    match its first two moments. The added variance is that of DerSimonian and Laird (1986).
+    """
+    from scipy.special import fdtrc
+
+    if len(runtime_s) <= fit.num_parameters:
+        return variances
+    form = _residual_form(runtime_s, variances.total_s2(fit.fitted_s), fit)
+    denominator_dof = np.inf
+    if variances.residual_dof is None:
+        spread = np.sum((form.shares * variances.trial_s2) ** 2 / variances.trial_dof)
+        denominator_dof = form.expected**2 / max(spread, np.finfo(float).tiny)
+    if fdtrc(form.dof, min(denominator_dof, 1e9), form.observed / form.expected) >= SIGNIFICANCE:
+        return variances
+    excess = (form.observed - form.expected) / (form.shares @ fit.fitted_s**2)
+    return replace(variances, lack_of_fit=float(excess), lack_of_fit_dof=float(form.dof))
+
+
+def _variances_from_residuals(runtime_s, rounding_s2, fit):
+    """Noise between constant and proportional to runtime, each mixture weighed by its restricted likelihood."""
+    dof = len(runtime_s) - fit.num_parameters
+    if dof < 1:
+        return None
+    design = np.column_stack([np.eye(len(fit.levels))[fit.group], fit.regressors])
+    design = design / np.linalg.norm(design, axis=0)
+    relative_s2 = fit.fitted_s**2 / np.exp(np.mean(np.log(fit.fitted_s**2)))
+    candidates, log_likelihoods = [], []
+    for share in _PROPORTIONAL_SHARES:
+        profile = (1 - share) + share * relative_s2
+        scaled = design / np.sqrt(profile)[:, None]
+        orthogonal, triangular = np.linalg.qr(scaled)
+        scaled_runtime = runtime_s / np.sqrt(profile)
+        residual = scaled_runtime - orthogonal @ (orthogonal.T @ scaled_runtime)
+        scale_s2 = max(residual @ residual / dof, np.finfo(float).tiny)
+        log_determinant = 2 * np.sum(np.log(np.abs(np.diag(triangular))))
+        candidates.append(scale_s2 * profile)
+        log_likelihoods.append(-0.5 * (dof * np.log(scale_s2) + np.log(profile).sum() + log_determinant))
+    weights = np.exp(np.array(log_likelihoods) - max(log_likelihoods))
+    variance_s2 = weights @ np.array(candidates) / weights.sum()
+    zeros = np.zeros(len(runtime_s))
+    return MeanVariances(np.maximum(variance_s2, rounding_s2), zeros, zeros, residual_dof=float(dof))
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Covariance of levels and slopes, which is all an interval needs.
+
+    Arrays over groups (K) and slopes (S): the levels are independent of each other, since no setting
+    belongs to two groups, and correlate with the slopes only.
+    """
+
+    levels_s: np.ndarray  # (K,)
+    mean_regressors: np.ndarray  # (K, S)
+    slopes: np.ndarray  # (S,)
+    level_variance: np.ndarray  # (K,)
+    level_slope_covariance: np.ndarray  # (K, S)
+    slope_covariance: np.ndarray  # (S, S)
+    level_dof: np.ndarray  # (K,)
+    slope_dof: float
+    lack_of_fit: float  # variance of the relative error of the model at a setting
+    lack_of_fit_dof: float
+    is_from_residuals: bool
+
+
+def covariance(fit: LinearFit, variances: MeanVariances) -> Covariance:
+    """Sandwich covariance of a fit, given the variances of the mean runtimes."""
+    total_s2 = variances.total_s2(fit.fitted_s)
+    return Covariance(
+        levels_s=fit.levels,
+        mean_regressors=fit.mean_regressors,
+        slopes=fit.slopes,
+        level_variance=fit.level_rows**2 @ total_s2,
+        level_slope_covariance=(fit.level_rows * total_s2) @ fit.slope_rows.T,
+        slope_covariance=(fit.slope_rows * total_s2) @ fit.slope_rows.T,
+        level_dof=variances.dof(fit.level_rows, fit.fitted_s),
+        slope_dof=float(variances.dof(fit.slope_rows, fit.fitted_s).min()),
+        lack_of_fit=variances.lack_of_fit,
+        lack_of_fit_dof=variances.lack_of_fit_dof,
+        is_from_residuals=variances.residual_dof is not None,
+    )

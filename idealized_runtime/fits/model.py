@@ -161,9 +161,14 @@ class RuntimeModel:
         return _plain(np.array(self._prompt_times(self._checked_prompts(num_prompt_tokens, extrapolate))))
 
     def prompt_encoding_interval_s(self, num_prompt_tokens, level=0.95, *, extrapolate=False):
-        """Confidence interval (lower, upper) of the prompt encoding time; raises as :meth:`predict_interval`."""
+        """Confidence interval (lower, upper) of the prompt encoding time; raises as :meth:`predict_interval`.
+
+        Timings tell the sum of prompt time and an API's overhead, so the overhead counts as known here.
+        """
         p = self._checked_prompts(num_prompt_tokens, extrapolate).astype(float)
-        return self._interval(p, np.zeros_like(p), self._prompt_times(p), level)
+        overhead_s = self.overhead_s or 0.0
+        bounds = self._interval(p, np.zeros_like(p), self._prompt_times(p) + overhead_s, level)
+        return tuple(_plain(np.maximum(np.asarray(bound_s) - overhead_s, 0)) for bound_s in bounds)
 
     def time_per_output_token_at(self, num_prompt_tokens, *, extrapolate=False):
         """g(p): seconds for each output token after the first, behind a prompt of p tokens."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from idealized_runtime.fits.interpolation import Anchors
+from idealized_runtime.fits.quantiles import half_width
 from idealized_runtime.fits.uncertainty import Covariance
 
 
@@ -57,7 +58,7 @@ class Intervals:
     def time_per_output_token(self, level) -> tuple[float, float]:
         """Bounds of g at the reference prompt size."""
         known = self.covariance
-        half_s = _quantile(level, known.slope_dof) * np.sqrt(known.slope_covariance[0, 0])
+        half_s = half_width(level, known.slope_dof, 0.0) * np.sqrt(known.slope_covariance[0, 0])
         return float(known.slopes[0] - half_s), float(known.slopes[0] + half_s)
 
     def _rule_variance(self, anchors, prompt_time_s):
@@ -75,8 +76,14 @@ class Intervals:
         spread = self._spread(anchors, parts) + lack_of_fit**2 / known.lack_of_fit_dof
         spread = spread + rule_variance**2 / self.rule_error.dof if np.any(rule_variance) else spread
         dof = variance**2 / np.maximum(spread, np.finfo(float).tiny)
-        half_s = _quantile(level, dof) * np.sqrt(variance)
+        half_s = half_width(level, dof, self._rounding_share(anchors, variance)) * np.sqrt(variance)
         return estimate_s - half_s, estimate_s + half_s
+
+    def _rounding_share(self, anchors, variance):
+        known = self.covariance.level_rounding_variance
+        left = (1 - anchors.position) ** 2 * known[anchors.left]
+        right = anchors.position**2 * known[anchors.right]
+        return np.minimum(np.hypot(left, right) / variance, 1)
 
     def _slope_contrast(self, anchors, p, decoded):
         known = self.covariance
@@ -104,11 +111,3 @@ class Intervals:
         left = ((1 - anchors.position) ** 2 * known.level_variance[anchors.left]) ** 2 / known.level_dof[anchors.left]
         right = (anchors.position**2 * known.level_variance[anchors.right]) ** 2 / known.level_dof[anchors.right]
         return left + right + slopes**2 / known.slope_dof
-
-
-def _quantile(level, dof):
-    from scipy.special import stdtrit
-
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1; got {level!r}")
-    return stdtrit(np.minimum(dof, 1e9), (1 + level) / 2)

@@ -10,7 +10,7 @@ NOTEBOOKS := $(BIN)/python scripts/run_notebooks.py
 
 # What `make figures` times on this machine: three depths and widths, 12 settings each.
 ARCHITECTURES := distilgpt2 smollm2-135m gpt2-small
-PROMPT_SIZES := 1 32 128 384
+PROMPT_SIZES := 1 32 128 512
 OUTPUT_SIZES := 1 8 24
 TRIALS := --num-warmup 3 --num-trials 10
 

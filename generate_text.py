@@ -2,6 +2,7 @@
 """Time Megatron text generation: arguments -> model -> timed generation -> log."""
 
 import hashlib
+import os
 import signal
 import sys
 import warnings
@@ -16,13 +17,23 @@ def main(argv=None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run(arguments)
-    except ValueError as error:
+    except KeyboardInterrupt:
+        print(f"\ngenerate_text.py: interrupted{_what_was_kept(arguments.log)}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes standard output once more as it exits, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"\ngenerate_text.py: standard output was closed{_what_was_kept(arguments.log)}", file=sys.stderr)
+        return 128 + signal.SIGPIPE
+    except (ValueError, OSError) as error:
         print(f"generate_text.py: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        kept = f"; what was measured is in {arguments.log}: give the same command to go on" if arguments.log else ""
-        print(f"\ngenerate_text.py: interrupted{kept}", file=sys.stderr)
-        return 130
+
+
+def _what_was_kept(log) -> str:
+    if log is None or not log.exists():
+        return "; nothing was kept"
+    return f"; what was measured is in {log}: give the same command to go on"
 
 
 def run(arguments) -> int:
@@ -37,8 +48,9 @@ def run(arguments) -> int:
     dtype = devices.select_dtype(device, fp16=arguments.fp16, bf16=arguments.bf16)
     prompts_sha256 = hashlib.sha256(prompts_file.read_bytes()).hexdigest()
     measurement = sweep.Measurement.from_arguments(arguments, device, dtype, prompts_sha256)
-    parallel.start_process_groups(device)
     try:
+        parallel.start_process_groups(device)
+        devices.limit_host_memory(device)
         return sweep.run_sweep(measurement, token_ids, log_path=arguments.log)
     finally:
         parallel.stop_process_groups()

@@ -1,13 +1,16 @@
 """Measurements by the name of their hardware: this project's ``logs/<hardware>/`` and the published ones."""
 
 import contextlib
+import dataclasses
 import difflib
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from idealized_runtime.architectures import ARCHITECTURES, published_architecture
+from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.published import ROOT, PublishedDataMissingError, published_data
 from idealized_runtime.records import read_log
 
@@ -52,7 +55,8 @@ def read_logs(hardware: str, models: Iterable[str] | None = None) -> dict[str, p
     Returns
     -------
     dict of DataFrame
-        By model name, in the order of :func:`find_logs`; one row a setting.
+        By model name, in the order of :func:`find_logs`; one row a setting. ``attrs["source"]`` of each
+        has the log's ``file`` (with its folder, the same on every machine) and ``sha256``.
 
     Raises
     ------
@@ -65,8 +69,35 @@ def read_logs(hardware: str, models: Iterable[str] | None = None) -> dict[str, p
         model = frame["model"].iloc[0]
         if model in frames:
             raise ValueError(f"{path}: a second log of {model} on {hardware}; keep one of them in the folder")
+        frame.attrs["source"] = {
+            "file": "/".join(path.parts[-2:]),
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        }
         frames[model] = frame
     return frames
+
+
+def fit_models(logs: Mapping[str, pd.DataFrame], *, method: str = "weighted") -> dict[str, RuntimeModel]:
+    """Runtime model of each log of :func:`read_logs`, with the log as its source.
+
+    Raises
+    ------
+    ValueError
+        A log cannot be fitted; the message begins with its model.
+    """
+    fits = {}
+    for name, runtimes in logs.items():
+        try:
+            fit = RuntimeModel.fit(runtimes, method=method)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        fits[name] = dataclasses.replace(fit, sources=(runtimes.attrs["source"],))
+    return fits
+
+
+def by_parameter_name(fits: Mapping[str, RuntimeModel]) -> dict[str, RuntimeModel]:
+    """The same models under the names that a parameter file lists them by; one may have several."""
+    return {entry: fit for name, fit in fits.items() for entry in parameter_names(name)}
 
 
 def model_of_log(path) -> str:

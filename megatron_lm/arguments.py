@@ -192,8 +192,8 @@ def _check(arguments):
 
 def _check_log(path):
     """Refuse a log that could not be written when the first setting has been timed."""
-    if path.is_dir():
-        raise ValueError(f"--log {path} is a folder; give a file")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"--log {path} is no regular file: it could not be resumed; give a file")
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())
     if existing != path and not existing.is_dir():
         raise ValueError(f"--log {path}: {existing} is not a folder")

@@ -1,10 +1,18 @@
 """CPU or CUDA; and the stand-ins that let megatron-core run where there is no CUDA."""
 
 import resource
+import sys
+from pathlib import Path
 
 import psutil
 import torch
 from megatron.core.tensor_parallel.random import initialize_rng_tracker
+
+# Where a container finds its own limit: control groups, version 2 and version 1.
+_CONTAINER_MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def select_device(name: str) -> torch.device:
@@ -26,18 +34,28 @@ def select_device(name: str) -> torch.device:
     if device.type == "cpu":
         # megatron-core allocates on "the current CUDA device"; where that is the CPU it runs there unchanged.
         torch.cuda.current_device = lambda: torch.device("cpu")
-        _limit_host_memory()
     # Dropout is off: no random state need be forked around it, and on a CPU there is no CUDA state to fork.
     initialize_rng_tracker(inference_rng_tracker=True, force_reset=True)
     return device
 
 
-def _limit_host_memory():
-    """Let an allocation beyond the free memory fail with an error, before the system kills the process."""
-    in_use = psutil.Process().memory_info().data
-    available = psutil.virtual_memory().available
+def limit_host_memory(device: torch.device):
+    """On a CPU, let an allocation beyond the free memory fail with an error, before the system kills the process.
+
+    To be called when the process groups stand: the stacks of their threads, hundreds of MiB that
+    are reserved and hardly used, would count against the limit.
+    """
+    # Elsewhere the limit does not cover what torch allocates.
+    if device.type != "cpu" or sys.platform != "linux":
+        return
+    memory = psutil.Process().memory_info()
+    free = [psutil.virtual_memory().available]
+    for path in _CONTAINER_MEMORY_LIMITS:
+        # Version 2 says "max" where there is no limit.
+        if path.exists() and (limit := path.read_text().strip()).isdigit():
+            free.append(max(0, int(limit) - memory.rss))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = in_use + available
+    limit = memory.data + min(free)
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 

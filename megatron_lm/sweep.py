@@ -155,11 +155,14 @@ def _time_settings(measurement, engine, token_ids, pending, log):
         for setting, weight in zip(pending, weights, strict=True):
             progress.set_description(f"{measurement.architecture.name} {_sizes(setting)}")
             num_runs = measurement.num_warmup + measurement.num_trials
+            start = progress.n
             record = _time_setting(
                 measurement, engine, token_ids, setting, lambda step=weight / num_runs: progress.update(step)
             )
             log.write_setting(record)
             if "error" in record:
+                # The trials it did not run are not left to do.
+                progress.total -= weight - (progress.n - start)
                 progress.write(f"{_sizes(setting)} failed: {record['error']['message']}", file=sys.stderr)
             else:
                 progress.write(runtime_sentence(record), file=sys.stdout)

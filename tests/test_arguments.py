@@ -205,7 +205,8 @@ def test_out_seq_length_is_the_number_of_output_tokens_where_no_other_is_given()
         ((*SIZES, *SWEEP, "--top-k", -1), "--top-k must be at least 0"),
         ((*SIZES, *SWEEP, "--seed", -1), "--seed must lie in [0, 2**63)"),
         ((*SIZES, *SWEEP, "--seed", 2**63), "--seed must lie in [0, 2**63)"),
-        ((*SIZES, *SWEEP, "--log", ROOT), "is a folder"),
+        ((*SIZES, *SWEEP, "--log", ROOT), "is no regular file"),
+        ((*SIZES, *SWEEP, "--log", "/dev/null"), "is no regular file"),
         ((*SIZES, *SWEEP, "--log", ROOT / "pyproject.toml" / "x.jsonl"), "is not a folder"),
         # An abbreviation would change its meaning when a flag is added.
         ((*SIZES, *SWEEP, "--num-trial", 1), "unrecognized arguments: --num-trial"),

@@ -1,9 +1,18 @@
+import hashlib
 import json
 import shutil
 
 import pytest
 
-from idealized_runtime.measurements import find_logs, model_of_log, parameter_names, read_logs
+from idealized_runtime import write_parameters
+from idealized_runtime.measurements import (
+    by_parameter_name,
+    find_logs,
+    fit_models,
+    model_of_log,
+    parameter_names,
+    read_logs,
+)
 from idealized_runtime.published import PublishedDataMissingError
 
 LOG = """\
@@ -86,6 +95,22 @@ def test_second_log_of_a_model_is_refused(logs):
         write_json_log(logs / f"{name}.jsonl", "same")
     with pytest.raises(ValueError, match=r"two\.jsonl: a second log of same on box"):
         read_logs("box", ["one", "two"])
+
+
+def test_parameters_name_their_log_alike_on_every_machine(published, tmp_path):
+    fits = fit_models(read_logs("a100", ["davinci"]))
+    write_parameters(tmp_path / "a100.json", by_parameter_name(fits))
+    entries = json.loads((tmp_path / "a100.json").read_text())
+    assert sorted(entries) == ["openai/davinci", "together/opt-175b"]
+    (source,) = entries["openai/davinci"]["fit"]["sources"]
+    assert source["file"] == "a100/openai_davinci.log"
+    log = (published / "helm-efficiency" / "logs" / "a100" / "openai_davinci.log").read_bytes()
+    assert source["sha256"] == hashlib.sha256(log).hexdigest()
+
+
+def test_model_that_cannot_be_fitted_is_named(logs):
+    with pytest.raises(ValueError, match="first: a fit needs at least 2 prompt sizes"):
+        fit_models(read_logs("box"))
 
 
 def test_log_of_a_published_model_has_its_registry_name():

@@ -155,6 +155,18 @@ def test_residuals_are_drawn_in_per_cent_about_zero(fit):
     assert low == -high
 
 
+@pytest.mark.parametrize("longest_s", [0.2, 1.0, 10.0, 1000.0])
+def test_runtime_axis_has_a_few_plain_numbers_as_ticks(longest_s):
+    runtime_s = np.geomspace(0.02, longest_s, 12)
+    ax = plot_residuals(pd.DataFrame({"runtime_s": runtime_s, "relative_error": 0.01}))
+    ax.figure.canvas.draw()
+    low, high = ax.get_xlim()
+    ticks = [tick for tick in ax.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    assert 2 <= len(ticks) <= 6
+    assert [float(tick.label1.get_text()) for tick in ticks] == pytest.approx([tick.get_loc() for tick in ticks])
+    assert not any(label.get_text() for label in ax.xaxis.get_minorticklabels())
+
+
 def test_relative_error_is_positive_where_the_prediction_is_too_long(fit):
     residuals = fit.residuals
     is_too_long = residuals["predicted_s"] > residuals["runtime_s"]

@@ -86,6 +86,69 @@ def test_too_old_a_python_is_refused_with_the_remedy(tmp_path):
     assert "must be Python 3.11 or later (Python 3.9.1); name another: make PYTHON=" in made.stderr
 
 
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with the Makefile and a finished .venv whose python only writes down how it was called."""
+    (tmp_path / "Makefile").write_text(read("Makefile"))
+    for name in ("requirements.txt", "pyproject.toml"):
+        (tmp_path / name).touch()
+    write_script(tmp_path / ".venv/bin/python", f'echo "$@" >> {tmp_path}/calls\n')
+    (tmp_path / ".venv/.installed").touch()
+    (tmp_path / "logs/local").mkdir(parents=True)
+    return tmp_path
+
+
+def write_script(path, body):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n" + body)
+    path.chmod(0o755)
+
+
+def make(folder, *arguments):
+    environment = {**os.environ, "PATH": f"{folder}/bin:{os.environ['PATH']}"}
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, capture_output=True, text=True, check=False, env=environment
+    )
+
+
+def test_figures_measures_three_models_once_and_runs_the_notebooks_each_time(checkout):
+    for _ in range(2):
+        assert make(checkout, "figures").returncode == 0
+    calls = (checkout / "calls").read_text().splitlines()
+    assert [call.split()[0] for call in calls] == ["generate_text.py"] * 3 + ["scripts/run_notebooks.py"] * 2
+    sizes = [call.split(" --all-num-input-tokens ")[1].split(" --num-warmup")[0] for call in calls[:3]]
+    for size in sizes:
+        prompt_sizes, output_sizes = (part.split() for part in size.split(" --all-num-output-tokens "))
+        assert len(prompt_sizes) * len(output_sizes) >= 12
+
+
+def test_figures_goes_on_measuring_after_a_failure(checkout):
+    write_script(checkout / ".venv/bin/python", f'echo "$@" >> {checkout}/calls; exit 130\n')
+    for _ in range(2):
+        assert make(checkout, "figures").returncode != 0
+    assert [call.split()[0] for call in (checkout / "calls").read_text().splitlines()] == ["generate_text.py"] * 2
+
+
+def test_published_clones_each_repository_once(checkout):
+    write_script(
+        checkout / "bin/git",
+        f'echo "$@" >> {checkout}/clones\nfor last; do :; done\n[ "$1" != clone ] || mkdir -p "$last"\n',
+    )
+    for _ in range(2):
+        assert make(checkout, "published").returncode == 0
+    clones = [line.split()[-2] for line in (checkout / "clones").read_text().splitlines() if line.startswith("clone")]
+    assert [url.rsplit("/", 1)[1] for url in clones] == ["helm-efficiency", "beyond-chinchilla"]
+    assert sorted(path.name for path in (checkout / "published").iterdir()) == ["beyond-chinchilla", "helm-efficiency"]
+
+
+def test_published_says_what_could_not_be_cloned_and_leaves_nothing_half_done(checkout):
+    write_script(checkout / "bin/git", 'mkdir -p "$6"; exit 128\n')
+    made = make(checkout, "published")
+    assert made.returncode != 0
+    assert "could not clone https://github.com/stanford-crfm/helm-efficiency: check the network" in made.stderr
+    assert not (checkout / "published/helm-efficiency").exists()
+
+
 def test_continuous_integration_runs_make_targets():
     jobs = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]

@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import warnings
 
@@ -11,7 +10,6 @@ from idealized_runtime.architectures import get_architecture
 from idealized_runtime.records import (
     IncompleteLogWarning,
     LogFormatError,
-    LogMismatchError,
     LogWriter,
     load_log,
     read_architecture,
@@ -64,12 +62,6 @@ def log_path(tmp_path):
     return tmp_path / "gpt2-small.jsonl"
 
 
-@pytest.fixture
-def no_fsync(monkeypatch):
-    """Files cut at thousands of places: the disk need not see each."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
 def outcome(path, read=read_log):
     """The frame that a log yields, or the error that refuses it; warnings left aside."""
     with warnings.catch_warnings():
@@ -80,7 +72,7 @@ def outcome(path, read=read_log):
             return error
 
 
-# JSON Lines: the frame
+# The frame
 
 
 def test_json_log_yields_a_row_a_setting(log_path):
@@ -99,6 +91,23 @@ def test_trials_are_kept_apart_and_warm_ups_left_out(log_path):
     frame = read_trials(write_log(log_path))
     assert frame["runtime_s"].tolist() == [0.1, 0.2, 0.4, 0.25, 0.5, 0.75]
     assert frame["trial"].tolist() == [0, 1, 2, 0, 0, 1]
+
+
+def test_trials_that_were_held_up_are_flagged_and_left_out_of_the_mean(log_path):
+    held_up = [0.10, 0.11, 0.10, 0.40, 0.10, 0.12]
+    write_log(log_path, settings=[make_setting(1, 1, held_up), make_setting(1, 2, held_up[:4])])
+    assert read_trials(log_path)["is_disturbed"].tolist() == [False, False, False, True, False, False] + 4 * [False]
+    frame = read_log(log_path)
+    # Four trials are too few to tell a held-up one from the others.
+    assert frame["runtime_s"].tolist() == pytest.approx([0.106, 0.1775])
+    assert frame["num_trials"].tolist() == [5, 4]
+    assert frame["num_disturbed"].tolist() == [1, 0]
+
+
+def test_ordinary_noise_is_not_taken_for_a_held_up_trial(log_path):
+    rng = np.random.default_rng(7)
+    settings = [make_setting(p, 1, rng.gamma(25, 0.004, size=20).tolist()) for p in range(1, 51)]
+    assert read_trials(write_log(log_path, settings=settings))["is_disturbed"].mean() < 0.002
 
 
 def test_part_of_the_layers_is_scaled_to_the_whole_model(log_path):
@@ -133,7 +142,7 @@ def test_frames_of_both_kinds_have_the_same_types(log_path, tmp_path):
     assert theirs["num_trials"].isna().all()
 
 
-# JSON Lines: damage
+# Damage
 
 
 def test_json_log_cut_at_any_byte_yields_the_lines_before_or_an_error(log_path):
@@ -250,169 +259,3 @@ def test_missing_file_and_folder_are_named(tmp_path):
         read_log(tmp_path / "nowhere.jsonl")
     with pytest.raises(IsADirectoryError, match=re.escape(str(tmp_path))):
         read_log(tmp_path)
-
-
-# JSON Lines: the writer
-
-
-def measured(path):
-    """Settings of a log as written, in order."""
-    names = make_setting(1, 1)
-    return [{name: setting[name] for name in names} for setting in load_log(path).settings]
-
-
-@pytest.mark.usefixtures("no_fsync")
-@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
-def test_run_killed_at_any_byte_resumes_to_the_same_settings(log_path, line_end):
-    contents = write_log(log_path).read_bytes().replace(b"\n", line_end)
-    header_end = contents.index(b"\n")
-    # A cut header is dropped wherever the cut is: some of its bytes stand for all.
-    for cut in (*range(0, header_end, 16), *range(header_end, len(contents) + 1)):
-        log_path.write_bytes(contents[:cut])
-        with LogWriter(log_path, HEADER) as log:
-            for setting in SETTINGS:
-                if (setting["num_prompt_tokens"], setting["num_output_tokens"], 1) not in log.completed:
-                    log.write_setting(setting)
-            log.finish()
-        assert load_log(log_path).is_complete
-        assert measured(log_path) == SETTINGS
-
-
-def test_complete_log_with_nothing_to_add_keeps_its_bytes(log_path):
-    before = write_log(log_path).read_bytes()
-    with LogWriter(log_path, HEADER) as log:
-        assert log.completed == {(1, 1, 1), (1, 2, 1), (16, 1, 1)}
-        log.finish()
-    assert log_path.read_bytes() == before
-
-
-def test_complete_log_with_more_settings_gets_a_resume_record_and_a_new_footer(log_path):
-    write_log(log_path)
-    sweep = {"all_num_prompt_tokens": [32]}
-    write_log(log_path, [make_setting(32, 1)], {**HEADER, "sweep": sweep})
-    records = [json.loads(line) for line in log_path.read_text().splitlines()]
-    assert [record["record"] for record in records] == ["header", *3 * ["setting"], "resume", "setting", "footer"]
-    assert records[4]["sweep"] == sweep
-    assert records[-1]["num_settings"] == 4
-    assert len(read_log(log_path)) == 4
-
-
-@pytest.mark.parametrize("finish", [True, False])
-def test_long_cut_line_is_dropped_whole(log_path, finish):
-    write_log(log_path, finish=finish)
-    with log_path.open("a") as file:
-        file.write('{"record": "setting", "runtimes_s": [' + 2000 * "0.1, ")
-    write_log(log_path, [])
-    assert load_log(log_path).is_complete
-    assert measured(log_path) == SETTINGS
-
-
-def test_footer_is_all_that_a_run_killed_before_it_adds(log_path):
-    write_log(log_path, finish=False)
-    write_log(log_path, [])
-    assert [json.loads(line)["record"] for line in log_path.read_text().splitlines()[-2:]] == ["resume", "footer"]
-
-
-def test_interrupt_leaves_a_valid_incomplete_log(log_path):
-    with pytest.raises(KeyboardInterrupt), LogWriter(log_path, HEADER) as log:  # noqa: PT012
-        log.write_setting(SETTINGS[0])
-        raise KeyboardInterrupt
-    loaded = load_log(log_path)
-    assert not loaded.is_complete
-    assert loaded.keys() == {(1, 1, 1)}
-
-
-def test_each_setting_is_on_disk_as_soon_as_it_is_written(log_path):
-    with LogWriter(log_path, HEADER) as log:
-        for number, setting in enumerate(SETTINGS, start=1):
-            log.write_setting(setting)
-            assert len(load_log(log_path).settings) == number
-
-
-def test_failed_setting_counts_as_completed(log_path):
-    write_log(log_path, [SETTINGS[0], make_failed(2048, 1)], finish=False)
-    with LogWriter(log_path, HEADER) as log:
-        assert (2048, 1, 1) in log.completed
-        assert log.num_failed == 1
-
-
-def with_architecture(**change):
-    return {**HEADER, "architecture": {**HEADER["architecture"], **change}}
-
-
-@pytest.mark.parametrize(
-    ("header", "message"),
-    [
-        (with_architecture(hidden_size=1536), "architecture.hidden_size: 768 in the log, 1536 now$"),
-        ({**HEADER, "engine": "eager"}, "engine: 'sdpa' in the log, 'eager' now$"),
-        ({**HEADER, "hardware": "Other CPU"}, "hardware: 'Some CPU, 2 cores' in the log, 'Other CPU' now$"),
-        ({**HEADER, "dtype": "bfloat16"}, "dtype: 'float32' in the log, 'bfloat16' now$"),
-        ({**HEADER, "seed": 1}, "seed: None in the log, 1 now$"),
-        ({**HEADER, "software": {"megatron-core": "0.17", "torch": "2.13.0"}}, "software.megatron-core: '0.16.1' in"),
-        ({**HEADER, "environment": {"cpu_model": "Other CPU"}}, "environment.cpu_model: 'Some CPU' in the log"),
-        ({**HEADER, "engine": "eager", "dtype": "bfloat16"}, "dtype: .*; engine: .*"),
-    ],
-)
-def test_log_of_another_measurement_is_refused_and_left_as_it_is(log_path, header, message):
-    before = write_log(log_path).read_bytes()
-    with pytest.raises(LogMismatchError, match=message):
-        LogWriter(log_path, header)
-    assert log_path.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        with_architecture(source="elsewhere", published_params=1e9),
-        {**HEADER, "environment": {"cpu_model": "Some CPU", "load_average": [4.0]}},
-        {**HEADER, "sweep": {}},
-    ],
-)
-def test_what_does_not_change_timings_may_differ_on_resuming(log_path, header):
-    write_log(log_path, SETTINGS[:1], finish=False)
-    write_log(log_path, SETTINGS[1:], header)
-    assert measured(log_path) == SETTINGS
-
-
-@pytest.mark.parametrize("contents", [b"my only copy", b"my only copy\n", b'{"key": 1}', b"\xff\xfe\n"])
-def test_file_that_is_no_log_is_refused_and_left_as_it_is(log_path, contents):
-    log_path.write_bytes(contents)
-    with pytest.raises(LogFormatError, match=r"gpt2-small.jsonl:1: "):
-        LogWriter(log_path, HEADER)
-    assert log_path.read_bytes() == contents
-
-
-def test_writer_refuses_what_a_reader_would_refuse(log_path):
-    with pytest.raises(ValueError, match="engine must be a name"):
-        LogWriter(log_path, {**HEADER, "engine": None})
-    with LogWriter(log_path, HEADER) as log:
-        log.write_setting(SETTINGS[0])
-        with pytest.raises(LogFormatError, match="p=1, o=1, batch size 1 stands here a second time"):
-            log.write_setting(SETTINGS[0])
-        with pytest.raises(LogFormatError, match="runtimes_s must be a list of positive seconds"):
-            log.write_setting(make_setting(1, 2, [float("nan")]))
-        log.finish()
-        log.finish()
-        with pytest.raises(ValueError, match="is finished: open it again"):
-            log.write_setting(SETTINGS[1])
-    assert load_log(log_path).is_complete
-
-
-@pytest.mark.parametrize("num_earlier", [0, 1])
-def test_second_run_at_the_same_log_is_refused(log_path, num_earlier):
-    if num_earlier:
-        write_log(log_path, SETTINGS[:1], finish=False)
-    with LogWriter(log_path, HEADER) as first, LogWriter(log_path, HEADER) as second:
-        first.write_setting(SETTINGS[1])
-        with pytest.raises(LogMismatchError, match="another run writes to it"):
-            second.write_setting(SETTINGS[1])
-        first.write_setting(SETTINGS[2])
-        first.finish()
-    assert len(read_log(log_path)) == num_earlier + 2
-
-
-def test_writer_without_a_path_keeps_nothing():
-    with LogWriter(None, HEADER) as log:
-        log.write_setting(SETTINGS[0])
-        log.finish()
-        assert log.completed == {(1, 1, 1)}

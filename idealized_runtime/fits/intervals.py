@@ -5,7 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from idealized_runtime.fits.interpolation import Anchors
+from idealized_runtime.fits.quantiles import half_width
 from idealized_runtime.fits.uncertainty import Covariance
+
+# With fewer inner sizes their errors say nothing about their own spread.
+MIN_LEFT_OUT = 3
 
 
 @dataclass(frozen=True)
@@ -13,7 +17,8 @@ class RuleError:
     """What the rule between profiled sizes errs by, found by leaving out sizes.
 
     Its standard deviation is ``scale * sqrt(prompt time)``: between a constant number of seconds and a constant
-    share, as the left-out sizes of the published logs show it. NaN with fewer than three sizes.
+    share, as the left-out sizes of the published logs show it (94 % of them on A100 and 97 % on V100 fall into
+    their 95 % intervals). NaN with fewer than ``MIN_LEFT_OUT`` sizes to leave out.
     """
 
     scale: float
@@ -22,7 +27,7 @@ class RuleError:
     @classmethod
     def from_left_out(cls, errors_s, times_s) -> "RuleError":
         """From the errors of the inner sizes and their prompt times, both in seconds."""
-        if not len(errors_s):
+        if len(errors_s) < MIN_LEFT_OUT:
             return cls(scale=np.nan, dof=np.nan)
         return cls(scale=float(np.sqrt(np.mean(errors_s**2 / times_s))), dof=float(len(errors_s)))
 
@@ -38,26 +43,26 @@ class Intervals:
     def runtime(self, anchors: Anchors, p, decoded, prompt_time_s, level, *, is_extrapolated):
         """Lower and upper bound of the true mean runtime at each query.
 
-        Between two sizes the interval is not wider than monotony allows: from the lower bound of the one
-        to the upper bound of the other.
+        Where the error of the rule between sizes is not known, monotony stands in: the interval goes from the
+        lower bound of the smaller neighbour to the upper bound of the larger one.
         """
         # On a profiled size the rule adds nothing.
         is_between = (anchors.position != 0) & (anchors.position != 1) | is_extrapolated
         rule_variance = np.where(is_between, self._rule_variance(anchors, prompt_time_s), 0.0)
         lower, upper = self._bounds(anchors, p, decoded, level, rule_variance)
-        is_within = is_between & ~is_extrapolated
-        if np.any(is_within):
-            ends = [Anchors(side, side, np.zeros_like(anchors.position)) for side in (anchors.left, anchors.right)]
-            bounds = [self._bounds(end, p, decoded, level, 0.0) for end in ends]
-            # fmax and fmin pass over the NaN of a rule error that could not be estimated.
-            lower = np.where(is_within, np.fmax(lower, np.minimum(bounds[0][0], bounds[1][0])), lower)
-            upper = np.where(is_within, np.fmin(upper, np.maximum(bounds[0][1], bounds[1][1])), upper)
-        return lower, upper
+        if not np.isnan(self.rule_error.scale):
+            return lower, upper
+        ends = [Anchors(side, side, np.zeros_like(anchors.position)) for side in (anchors.left, anchors.right)]
+        (left_lower, left_upper), (right_lower, right_upper) = (
+            self._bounds(end, p, decoded, level, 0.0) for end in ends
+        )
+        lower = np.where(is_between, np.minimum(left_lower, right_lower), lower)
+        return lower, np.where(is_between, np.maximum(left_upper, right_upper), upper)
 
     def time_per_output_token(self, level) -> tuple[float, float]:
         """Bounds of g at the reference prompt size."""
         known = self.covariance
-        half_s = _quantile(level, known.slope_dof) * np.sqrt(known.slope_covariance[0, 0])
+        half_s = half_width(level, known.slope_dof, 0.0) * np.sqrt(known.slope_covariance[0, 0])
         return float(known.slopes[0] - half_s), float(known.slopes[0] + half_s)
 
     def _rule_variance(self, anchors, prompt_time_s):
@@ -75,8 +80,14 @@ class Intervals:
         spread = self._spread(anchors, parts) + lack_of_fit**2 / known.lack_of_fit_dof
         spread = spread + rule_variance**2 / self.rule_error.dof if np.any(rule_variance) else spread
         dof = variance**2 / np.maximum(spread, np.finfo(float).tiny)
-        half_s = _quantile(level, dof) * np.sqrt(variance)
+        half_s = half_width(level, dof, self._rounding_share(anchors, variance)) * np.sqrt(variance)
         return estimate_s - half_s, estimate_s + half_s
+
+    def _rounding_share(self, anchors, variance):
+        known = self.covariance.level_rounding_variance
+        left = (1 - anchors.position) ** 2 * known[anchors.left]
+        right = anchors.position**2 * known[anchors.right]
+        return np.minimum(np.hypot(left, right) / variance, 1)
 
     def _slope_contrast(self, anchors, p, decoded):
         known = self.covariance
@@ -104,11 +115,3 @@ class Intervals:
         left = ((1 - anchors.position) ** 2 * known.level_variance[anchors.left]) ** 2 / known.level_dof[anchors.left]
         right = (anchors.position**2 * known.level_variance[anchors.right]) ** 2 / known.level_dof[anchors.right]
         return left + right + slopes**2 / known.slope_dof
-
-
-def _quantile(level, dof):
-    from scipy.special import stdtrit
-
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1; got {level!r}")
-    return stdtrit(np.minimum(dof, 1e9), (1 + level) / 2)

@@ -78,7 +78,7 @@ def model_to_json(model: RuntimeModel) -> dict:
     }
     if model.overhead_s is not None:
         entry["overhead"] = model.overhead_s
-    if model.method == "published" and model.r_squared is None:
+    if model.method == "published" and model.r_squared is None and not model.sources:
         return entry
     entry["fit"] = {
         "schema_version": SCHEMA_VERSION,

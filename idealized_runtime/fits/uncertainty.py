@@ -10,26 +10,27 @@ from idealized_runtime.fits.linear import LinearFit
 # Level of every test here: lack of fit, g linear in p, a prompt time that falls with the prompt size.
 SIGNIFICANCE = 0.01
 # Shares of proportional noise tried where nothing but the residuals tells how noise grows with runtime.
-_PROPORTIONAL_SHARES = np.linspace(0, 1, 11)
+# Spaced by their odds: a hundredth of constant noise already rules the shortest runtimes.
+_PROPORTIONAL_SHARES = np.array([0, *(1 / (1 + 10.0 ** np.arange(-3, 2))), 1])
 
 
 @dataclass(frozen=True)
 class MeanVariances:
     """Variance of each setting's mean runtime (s^2), and how well it is itself known.
 
-    ``trial_s2`` are variances of means over trials, with ``trial_dof`` degrees of freedom each; ``known_s2``
-    have none to lose (rounding). Where ``residual_dof`` is given, ``trial_s2`` is one estimate from residuals.
+    ``trial_s2`` are variances of means over trials, with ``trial_dof`` degrees of freedom each; ``rounding_s2``
+    are known. Where ``residual_dof`` is given, ``trial_s2`` is one estimate from residuals.
     """
 
     trial_s2: np.ndarray
     trial_dof: np.ndarray
-    known_s2: np.ndarray
+    rounding_s2: np.ndarray
     lack_of_fit: float = 0.0  # variance of the model's relative error
     lack_of_fit_dof: float = np.inf
     residual_dof: float | None = None
 
     def total_s2(self, fitted_s) -> np.ndarray:
-        return self.trial_s2 + self.known_s2 + self.lack_of_fit * fitted_s**2
+        return self.trial_s2 + self.rounding_s2 + self.lack_of_fit * fitted_s**2
 
     def dof(self, rows, fitted_s) -> np.ndarray:
         """Satterthwaite's degrees of freedom for the variance of each row of linear combinations of means."""
@@ -53,14 +54,13 @@ def mean_variances(settings: pd.DataFrame, fit: LinearFit) -> MeanVariances | No
     if np.isnan(std_s).any() or (num_trials < 2).any():
         return _variances_from_residuals(settings["runtime_s"].to_numpy(), rounding_s2, fit)
     # The printed deviation is rounded as well as the mean.
-    trial_s2 = std_s**2 + rounding_s2
     # Runtimes without any noise must not divide by zero.
-    known_s2 = rounding_s2 + (1e-12 * fit.fitted_s) ** 2
+    trial_s2 = std_s**2 + rounding_s2 + (1e-12 * fit.fitted_s) ** 2
     runtime_s = settings["runtime_s"].to_numpy()
     if np.isnan(num_trials).any():
-        variances = _with_estimated_trials(trial_s2, known_s2, runtime_s, fit)
+        variances = _with_estimated_trials(trial_s2, rounding_s2, runtime_s, fit)
     else:
-        variances = MeanVariances(trial_s2 / num_trials, num_trials - 1, known_s2)
+        variances = MeanVariances(trial_s2 / num_trials, num_trials - 1, rounding_s2)
     return _with_lack_of_fit(variances, runtime_s, fit)
 
 
@@ -83,18 +83,18 @@ def _residual_form(runtime_s, total_s2, fit) -> _ResidualForm:
     return _ResidualForm(float(np.sum((maker @ runtime_s) ** 2)), shares, expected, expected**2 / np.sum(scaled**2))
 
 
-def _with_estimated_trials(trial_s2, known_s2, runtime_s, fit):
+def _with_estimated_trials(trial_s2, rounding_s2, runtime_s, fit):
     """Variances from deviations over an unknown number of trials: the residuals say how many, at least one.
 
     Where there are no spare settings it is taken as one, which can only widen intervals.
     """
     if len(runtime_s) <= fit.num_parameters:
-        return MeanVariances(trial_s2, np.full(len(trial_s2), np.inf), known_s2)
+        return MeanVariances(trial_s2, np.full(len(trial_s2), np.inf), rounding_s2)
     form = _residual_form(runtime_s, trial_s2, fit)
-    one_over_trials = np.clip((form.observed - form.shares @ known_s2) / form.expected, 0, 1)
+    one_over_trials = np.clip((form.observed - form.shares @ rounding_s2) / form.expected, 0, 1)
     # One estimated scale stands in all of them: its degrees of freedom are shared, not added up.
     zeros = np.zeros(len(trial_s2))
-    return MeanVariances(one_over_trials * trial_s2, zeros, known_s2, residual_dof=form.dof)
+    return MeanVariances(one_over_trials * trial_s2, zeros, rounding_s2, residual_dof=form.dof)
 
 
 def _with_lack_of_fit(variances, runtime_s, fit):
@@ -158,6 +158,7 @@ class Covariance:
     level_slope_covariance: np.ndarray  # (K, S)
     slope_covariance: np.ndarray  # (S, S)
     level_dof: np.ndarray  # (K,)
+    level_rounding_variance: np.ndarray  # (K,); its part that acts like one uniform rounding
     slope_dof: float
     lack_of_fit: float  # variance of the relative error of the model at a setting
     lack_of_fit_dof: float
@@ -175,6 +176,8 @@ def covariance(fit: LinearFit, variances: MeanVariances) -> Covariance:
         level_slope_covariance=(fit.level_rows * total_s2) @ fit.slope_rows.T,
         slope_covariance=(fit.slope_rows * total_s2) @ fit.slope_rows.T,
         level_dof=variances.dof(fit.level_rows, fit.fitted_s),
+        # The one uniform variable that has the kurtosis of the sum of all of them.
+        level_rounding_variance=np.sqrt(fit.level_rows**4 @ variances.rounding_s2**2),
         slope_dof=float(variances.dof(fit.slope_rows, fit.fitted_s).min()),
         lack_of_fit=variances.lack_of_fit,
         lack_of_fit_dof=variances.lack_of_fit_dof,

@@ -58,9 +58,10 @@ def read_log(path) -> pd.DataFrame:
         ``model, hardware, software, num_prompt_tokens, num_output_tokens, batch_size,
         tensor_parallel_size, pipeline_parallel_size, runtime_s`` (mean over trials, of the whole
         model), ``runtime_std_s`` (ddof = 1; missing for a single trial), ``runtime_min_s``,
-        ``num_trials`` and ``runtime_resolution_s`` (0 where nothing was rounded). Text logs print
-        neither the minimum nor the number of trials: missing there, as are the batch size and
-        parallelism of a text log without Megatron's arguments.
+        ``num_trials``, ``num_disturbed`` (trials left out of these four because something else held
+        the machine up, by the rule of :func:`read_trials`) and ``runtime_resolution_s`` (0 where nothing
+        was rounded). Text logs print neither the minimum nor the number of trials: missing there, as are
+        the batch size and parallelism of a text log without Megatron's arguments.
 
     Raises
     ------

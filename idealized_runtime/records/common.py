@@ -6,7 +6,7 @@ IDENTITY_COLUMNS = ["model", "hardware", "software"]
 SETTING_COLUMNS = ["num_prompt_tokens", "num_output_tokens", "batch_size"]
 PARALLELISM_COLUMNS = ["tensor_parallel_size", "pipeline_parallel_size"]
 # Integers that a text log may lack: nullable, and so of one type whatever a frame was read from.
-_NULLABLE_COLUMNS = ("batch_size", *PARALLELISM_COLUMNS, "num_trials")
+_NULLABLE_COLUMNS = ("batch_size", *PARALLELISM_COLUMNS, "num_trials", "num_disturbed")
 
 
 class LogFormatError(ValueError):

@@ -21,6 +21,8 @@ from idealized_runtime.records.common import (
 
 SCHEMA_VERSION = 1
 _RECORDS = ("header", "setting", "resume", "footer")
+# A trial that something else on the machine held up: see `_is_disturbed`.
+_DISTURBED_FACTOR, _DISTURBED_DEVIATIONS, _DISTURBED_MIN_TRIALS = 1.25, 5.0, 5
 
 
 def runtime_sentence(setting: dict) -> str:
@@ -62,8 +64,10 @@ def read_trials(path) -> pd.DataFrame:
     -------
     DataFrame
         ``model, hardware, software, num_prompt_tokens, num_output_tokens, batch_size,
-        tensor_parallel_size, pipeline_parallel_size, trial`` (from 0) and the ``runtime_s`` of that
-        trial, of the whole model; warm-ups are left out.
+        tensor_parallel_size, pipeline_parallel_size, trial`` (from 0), the ``runtime_s`` of that trial,
+        of the whole model, and ``is_disturbed``: slower than 1.25 times the median of its setting and
+        more than 5 standard deviations (from the median absolute deviation) above it, judged where
+        there are 5 trials or more. Warm-ups are left out.
 
     Raises
     ------
@@ -85,9 +89,12 @@ def read_settings(path) -> pd.DataFrame:
     log = load_log(path)
     _warn_if_partial(log, stacklevel=4)
     keys = [*IDENTITY_COLUMNS, *SETTING_COLUMNS, *PARALLELISM_COLUMNS]
-    runtimes_s = _trials_frame(log).groupby(keys, sort=False)["runtime_s"]
+    trials = _trials_frame(log)
+    num_disturbed = trials.groupby(keys, sort=False)["is_disturbed"].sum().to_numpy()
+    # A neighbour on the machine slows a few trials several times over: they say nothing about the model.
+    runtimes_s = trials[~trials["is_disturbed"]].groupby(keys, sort=False)["runtime_s"]
     frame = runtimes_s.agg(runtime_s="mean", runtime_std_s="std", runtime_min_s="min", num_trials="size").reset_index()
-    return with_frame_dtypes(frame.assign(runtime_resolution_s=0.0))
+    return with_frame_dtypes(frame.assign(num_disturbed=num_disturbed, runtime_resolution_s=0.0))
 
 
 def read_architecture(path) -> Architecture:
@@ -113,9 +120,20 @@ def _trials_frame(log: TimingLog) -> pd.DataFrame:
             **{name: header[name] for name in PARALLELISM_COLUMNS},
             "trial": np.concatenate([np.arange(count) for count in num_trials]),
             "runtime_s": np.concatenate([setting["runtimes_s"] for setting in settings]) * scale,
+            "is_disturbed": np.concatenate([_is_disturbed(np.array(setting["runtimes_s"])) for setting in settings]),
         }
     )
     return with_frame_dtypes(frame)
+
+
+def _is_disturbed(runtimes_s: np.ndarray) -> np.ndarray:
+    """Which trials of one setting were held up, by a rule that ordinary noise does not meet."""
+    if len(runtimes_s) < _DISTURBED_MIN_TRIALS:
+        return np.zeros(len(runtimes_s), dtype=bool)
+    excess_s = runtimes_s - np.median(runtimes_s)
+    # 1.4826 turns the median absolute deviation of normal noise into its standard deviation.
+    std_s = 1.4826 * np.median(np.abs(excess_s))
+    return (runtimes_s > _DISTURBED_FACTOR * np.median(runtimes_s)) & (excess_s > _DISTURBED_DEVIATIONS * std_s)
 
 
 def _warn_if_partial(log: TimingLog, *, stacklevel=3):

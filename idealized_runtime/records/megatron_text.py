@@ -50,10 +50,7 @@ def read_settings(path: Path) -> pd.DataFrame:
     rows = _keep_last_of_repeated(path, rows)
     row = _registry_row(path, runs[-1])
     scale = row.num_layers / row.num_layers_profiled if row is not None and row.num_layers_profiled else 1.0
-    tensor_parallel_size, pipeline_parallel_size, batch_size = (
-        _integer_argument(path, runs[-1], name) if name in runs[-1].arguments else pd.NA
-        for name in _PARALLELISM_ARGUMENTS
-    )
+    tensor_parallel_size, pipeline_parallel_size, batch_size = _parallelism(path, runs[-1])
     frame = pd.DataFrame(
         {
             "model": path.stem if row is None else row.name,
@@ -68,6 +65,7 @@ def read_settings(path: Path) -> pd.DataFrame:
             "runtime_std_s": rows["runtime_std_s"] * scale,
             "runtime_min_s": np.nan,
             "num_trials": pd.NA,
+            "num_disturbed": pd.NA,
             # Mean and std are both printed with three decimals.
             "runtime_resolution_s": 1e-3 * scale,
         }
@@ -148,6 +146,10 @@ def _registry_row(path: Path, run: _TextRun) -> Architecture | None:
     printed = tuple(run.arguments.get(name) for name in _ROW_ARGUMENTS)
     expected = (row.num_layers_profiled or row.num_layers, row.hidden_size, row.num_attention_heads)
     return row if printed == tuple(map(str, expected)) else None
+
+
+def _parallelism(path, run) -> list:
+    return [_integer_argument(path, run, name) if name in run.arguments else pd.NA for name in _PARALLELISM_ARGUMENTS]
 
 
 def _integer_argument(path, run, name) -> int:

@@ -1,0 +1,148 @@
+"""Drawings that explain: which runtimes there are, and how a Transformer generates text (Figures 1 and 2)."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+RAW_COLOR, OVERHEAD_COLOR, PROMPT_COLOR, TOKEN_COLOR, FEEDBACK_COLOR = (
+    "0.72",
+    "#DE8F05",
+    "#0173B2",
+    "#56B4E9",
+    "#D55E00",
+)
+_TOKEN_BOX, _LAYER_BOX = "#FFF3D6", "#E3EEF7"
+# Matrix products of one layer, with what they cost for each token: h the hidden size, i the tokens so far.
+LAYER_OPERATORS = (
+    ("Key, query, value\ntransformations", r"$6h^2$"),
+    (r"Scores $Z$: $Q \times K^T$, softmax", r"$2ih$"),
+    (r"Attention over $V$: $Z \times V$", r"$2ih$"),
+    ("Linear projection", r"$2h^2$"),
+    (r"FFN, $h \to 4h$", r"$8h^2$"),
+    (r"FFN, $4h \to h$", r"$8h^2$"),
+)
+
+
+def plot_runtime_metrics(
+    raw_runtimes_s: Sequence[float],
+    estimates_s: dict[str, tuple[float, float, Sequence[float]]],
+    *,
+    ax: plt.Axes | None = None,
+) -> plt.Axes:
+    """Draw the trials of one query to an API, and what denoised and idealized runtime make of it, to one scale.
+
+    Parameters
+    ----------
+    raw_runtimes_s : sequence of float
+        Runtimes of repeated trials.
+    estimates_s : dict of (overhead, prompt encoding time, times of the further output tokens), by label
+        Seconds.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    trials_s = np.sort(np.asarray(raw_runtimes_s, dtype=float))[::-1]
+    places = np.linspace(-0.36, 0.36, len(trials_s))
+    ax.barh(places, trials_s, height=0.62 / len(trials_s), color=RAW_COLOR, label="one trial, whole")
+    for place, (overhead_s, prompt_s, tokens_s) in enumerate(estimates_s.values(), start=1):
+        if overhead_s:
+            ax.barh(place, overhead_s, height=0.5, color=OVERHEAD_COLOR, label="overhead of the API")
+        ax.barh(place, prompt_s, left=overhead_s, height=0.5, color=PROMPT_COLOR, label="prompt encoding")
+        starts_s = overhead_s + prompt_s + np.concatenate([[0], np.cumsum(tokens_s)[:-1]])
+        ax.barh(
+            place, tokens_s, left=starts_s, height=0.5, color=TOKEN_COLOR, edgecolor="white", linewidth=0.4,
+            label="a further output token",
+        )  # fmt: skip
+    labels = [f"Raw runtime,\n{len(trials_s)} trials", *estimates_s]
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.5, -0.6)
+    ax.set_xlabel("Time (s)")
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_text_generation(
+    prompt: Sequence[str], outputs: Sequence[str], *, num_layers: str = "l", ax: plt.Axes | None = None
+) -> plt.Axes:
+    """Draw a decoder-only Transformer at work: the prompt in one pass, then one pass for each further token.
+
+    Parameters
+    ----------
+    prompt, outputs : sequence of str
+        Tokens; each pass but the last feeds its output to the next.
+    num_layers : str
+        What stands for the number of layers.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    left, width = 0.0, 1.0
+    previous = None
+    for number, output in enumerate(outputs):
+        tokens = prompt if number == 0 else [outputs[number - 1]]
+        span = width * len(tokens)
+        title = "prompt encoding" if number == 0 else "one more token"
+        previous = _draw_pass(ax, left, span, tokens, output, title, num_layers, previous)
+        left += span + 0.7
+    ax.set(xlim=(-0.2, left - 0.4), ylim=(-0.35, 4.2))
+    ax.axis("off")
+    return ax
+
+
+def plot_layer_operators(operators=LAYER_OPERATORS, *, ax: plt.Axes | None = None) -> plt.Axes:
+    """Draw the matrix products of one Transformer layer from bottom to top, with the operations of one token.
+
+    Parameters
+    ----------
+    operators : sequence of (str, str)
+        Name and operations, in the order they run.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    for number, (name, flops) in enumerate(operators):
+        _box(ax, 0, number, 3.2, 0.66, name, _LAYER_BOX)
+        ax.text(3.45, number + 0.33, flops, va="center", fontsize=8)
+        if number:
+            _arrow(ax, (1.6, number - 0.34), (1.6, number))
+    ax.text(3.45, len(operators) - 0.02, "FLOPs\na token", va="bottom", fontsize=7.5)
+    ax.set(xlim=(-0.1, 4.6), ylim=(-0.3, len(operators) + 0.6))
+    ax.axis("off")
+    return ax
+
+
+def _draw_pass(ax, left, span, tokens, output, title, num_layers, previous):
+    """One pass through the model; the place from which its output is fed back."""
+    for place, token in enumerate(tokens):
+        center = left + (place + 0.5) * span / len(tokens)
+        color = _TOKEN_BOX if previous is None else "#FBE0D2"
+        _box(ax, center - 0.45, 0.25, 0.9, 0.42, token, color)
+        _arrow(ax, (center, 0.67), (center, 1.0))
+    for level, name in enumerate(("layer 1", r"$\vdots$", f"layer ${num_layers}$")):
+        _box(ax, left, 1.0 + 0.62 * level, span, 0.5, name, _LAYER_BOX if level != 1 else "white")
+    top = (left + span - 0.45, 3.2)
+    _arrow(ax, (top[0], 2.74), top)
+    _box(ax, left + span - 0.9, 3.2, 0.9, 0.42, output, "#FBE0D2")
+    ax.text(left + span / 2, -0.12, title, ha="center", va="center", fontsize=7.5, color="0.3")
+    if previous is not None:
+        # From the right of the last output down to this pass's input.
+        x, y = previous
+        _arrow(ax, (x, y), (left + 0.05, 0.46), color=FEEDBACK_COLOR, style="arc,angleA=0,angleB=180,armA=9,armB=9")
+    return left + span, 3.41
+
+
+def _box(ax, x, y, width, height, text, color):
+    patch = FancyBboxPatch(
+        (x, y),
+        width,
+        height,
+        boxstyle="round,pad=0,rounding_size=0.06",
+        facecolor=color,
+        edgecolor="0.4",
+        linewidth=0.8,
+    )
+    ax.add_patch(patch)
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
+
+
+def _arrow(ax, start, end, *, color="0.3", style="arc3"):
+    ax.add_patch(
+        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=7, color=color, connectionstyle=style,
+                        shrinkA=0, shrinkB=0, linewidth=0.9)
+    )  # fmt: skip

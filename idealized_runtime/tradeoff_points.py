@@ -53,7 +53,9 @@ def estimate_queries(queries: pd.DataFrame, models: Mapping) -> pd.DataFrame:
     return estimates
 
 
-def estimate_on_both(queries: pd.DataFrame, a100: Mapping, v100: Mapping) -> pd.DataFrame:
+def estimate_on_both(
+    queries: pd.DataFrame, a100: Mapping, v100: Mapping, *, prices_usd: Mapping[str, float] = PRINTED_PRICES_USD
+) -> pd.DataFrame:
     """Runtime and cost of each query on the paper's two kinds of hardware.
 
     Parameters
@@ -61,13 +63,15 @@ def estimate_on_both(queries: pd.DataFrame, a100: Mapping, v100: Mapping) -> pd.
     queries : DataFrame, one row a query
         ``task, model, num_prompt_tokens, num_output_tokens``; models as the paper prints them.
     a100, v100 : mapping of RuntimeModel, by printed name
+    prices_usd : mapping by hardware
+        Of one device for an hour.
 
     Returns
     -------
     DataFrame
         The queries with, for each hardware, ``runtime_<hardware>_s``, ``standard_error_<hardware>_s``,
-        ``is_extrapolated_<hardware>`` and ``cost_<hardware>_cents`` at the printed prices. NaN where the
-        hardware has no fit of the model or the paper no number of devices.
+        ``is_extrapolated_<hardware>`` and ``cost_<hardware>_cents``. NaN where the hardware has no fit of the
+        model or the paper no number of devices.
     """
     result = queries.copy()
     for hardware, models in (("a100", a100), ("v100", v100)):
@@ -75,8 +79,44 @@ def estimate_on_both(queries: pd.DataFrame, a100: Mapping, v100: Mapping) -> pd.
         result[f"runtime_{hardware}_s"] = estimates["runtime_s"]
         result[f"standard_error_{hardware}_s"] = estimates["standard_error_s"]
         result[f"is_extrapolated_{hardware}"] = estimates["is_extrapolated"]
-        result[f"cost_{hardware}_cents"] = cost_cents(queries["model"], estimates["runtime_s"], hardware)
+        result[f"cost_{hardware}_cents"] = cost_cents(
+            queries["model"], estimates["runtime_s"], hardware, price_usd_per_hour=prices_usd[hardware]
+        )
     return result
+
+
+def compare_hardware(points: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+    """Ratios V100 / A100 of runtime and of cost, with intervals where standard errors are known.
+
+    Parameters
+    ----------
+    points : DataFrame, one row a task and model
+        ``runtime_a100_s, runtime_v100_s, cost_a100_cents, cost_v100_cents``, as published or from
+        :func:`estimate_on_both`, which also gives the standard errors.
+    level : float
+
+    Returns
+    -------
+    DataFrame
+        ``task, model`` and, for ``runtime`` and ``cost``, ``<metric>_ratio``, ``<metric>_lower`` and
+        ``<metric>_upper``; ``break_even_price_ratio``, the share of the A100's price at which a V100 would cost
+        the same by query. Rows without a number of V100 devices are left out.
+    """
+    points = points[points["cost_v100_cents"].notna()]
+    ratios = points[["task", "model"]].copy()
+    variance = sum(
+        (points.get(f"standard_error_{hardware}_s", np.nan) / points[f"runtime_{hardware}_s"]) ** 2
+        for hardware in PRINTED_PRICES_USD
+    )
+    # Of the logarithm of the ratio: the errors of the two fits are independent.
+    factor = np.exp(stats.norm.ppf((1 + level) / 2) * np.sqrt(variance))
+    for metric, unit in (("runtime", "s"), ("cost", "cents")):
+        ratio = points[f"{metric}_v100_{unit}"] / points[f"{metric}_a100_{unit}"]
+        ratios[f"{metric}_ratio"] = ratio
+        ratios[f"{metric}_lower"], ratios[f"{metric}_upper"] = ratio / factor, ratio * factor
+    devices = {name: row.num_v100 / row.num_a100 for name, row in PAPER_MODELS.items() if row.num_v100}
+    ratios["break_even_price_ratio"] = 1 / (ratios["runtime_ratio"] * points["model"].map(devices))
+    return ratios
 
 
 def cost_cents(models: pd.Series, runtime_s, hardware: str, *, price_usd_per_hour: float | None = None) -> pd.Series:
@@ -150,6 +190,41 @@ def mark_frontiers(points: pd.DataFrame) -> pd.Series:
     """
     panels = [pareto_frontier(panel) for _, panel in points.groupby(["metric", "task"])]
     return pd.concat(panels).reindex(points.index)
+
+
+def frontier_counts(points: pd.DataFrame) -> pd.DataFrame:
+    """On how many tasks each model is on the frontier of each metric.
+
+    Parameters
+    ----------
+    points : DataFrame
+        ``metric, task, model, on_frontier``.
+
+    Returns
+    -------
+    DataFrame of int, models in the order of Table 1 by metrics in the order of the rows
+    """
+    counts = points.pivot_table(index="model", columns="metric", values="on_frontier", aggfunc="sum", fill_value=0)
+    models = [name for name in PAPER_MODELS if name in counts.index]
+    return counts.loc[models, list(points["metric"].unique())].astype(int).rename_axis(columns=None)
+
+
+def frontier_members(points: pd.DataFrame) -> pd.DataFrame:
+    """Names on each frontier, by increasing value.
+
+    Parameters
+    ----------
+    points : DataFrame
+        ``metric, task, model, value, on_frontier``.
+
+    Returns
+    -------
+    DataFrame of str, one row a metric and task, column ``frontier``
+    """
+    members = points[points["on_frontier"]].sort_values("value", kind="stable")
+    named = members.groupby(["metric", "task"], sort=False)["model"].agg(", ".join)
+    order = [pair for pair in dict.fromkeys(zip(points["metric"], points["task"], strict=True)) if pair in named.index]
+    return named.loc[order].to_frame("frontier")
 
 
 def frontier_probabilities(points: pd.DataFrame, *, num_draws: int = 10_000, seed: int = 0) -> pd.Series:

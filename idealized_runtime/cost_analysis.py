@@ -1,0 +1,170 @@
+"""What estimating the runtimes of a benchmark's queries saves against measuring them.
+
+Measuring denoised runtimes means every query several times through the API; estimating them, every query once
+(the answer is wanted anyway) and a grid of profiling queries several times. Measuring idealized runtimes means
+every query several times on one's own accelerators, and once through the API; estimating them, the profiling
+grid on the accelerators instead. Factors and costs broadcast, so that assumptions may be arrays.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+# Arithmetic of the authors' notebook of the same name, as its stored outputs give it away:
+# https://github.com/stanford-crfm/helm-efficiency, notebooks/idealized_metrics_cost_analysis.ipynb.
+
+
+@dataclass(frozen=True)
+class BenchmarkCosts:
+    """What one pass over a benchmark's queries costs.
+
+    Parameters
+    ----------
+    api_usd : float
+        All queries once through the API.
+    estimable_api_usd : float
+        Of these, the queries that have an idealized runtime.
+    device_runtime_s : float
+        Sum of those idealized runtimes.
+    """
+
+    api_usd: float
+    estimable_api_usd: float
+    device_runtime_s: float
+
+    @classmethod
+    def from_queries(cls, queries: pd.DataFrame, *, prompt_price_usd: float, output_price_usd: float):
+        """Costs of queries that are known one by one.
+
+        Parameters
+        ----------
+        queries : DataFrame, one row a query
+            ``num_prompt_tokens, num_output_tokens, idealized_runtime_s``, the last one missing where a model
+            has no idealized runtime.
+        prompt_price_usd, output_price_usd : float
+            Of 1000 tokens.
+        """
+        cost_usd = api_cost_usd(
+            queries["num_prompt_tokens"],
+            queries["num_output_tokens"],
+            prompt_price_usd=prompt_price_usd,
+            output_price_usd=output_price_usd,
+        )
+        is_estimable = queries["idealized_runtime_s"].notna()
+        return cls(
+            api_usd=float(cost_usd.sum()),
+            estimable_api_usd=float(cost_usd[is_estimable].sum()),
+            device_runtime_s=float(queries["idealized_runtime_s"].sum()),
+        )
+
+    @classmethod
+    def from_printed(
+        cls,
+        *,
+        api_baseline_usd: float,
+        device_baseline_usd: float,
+        device_estimate_usd: float,
+        profiling_runtime_s: float,
+        num_api_trials: int,
+        num_device_trials: int,
+        device_price_usd_per_hour: float,
+    ):
+        """Costs of one pass, solved for from what the authors' notebook prints.
+
+        Parameters
+        ----------
+        api_baseline_usd : float
+            All queries ``num_api_trials`` times through the API.
+        device_baseline_usd, device_estimate_usd : float
+            Idealized runtimes measured; estimated. Both with one pass through the API.
+        profiling_runtime_s : float
+            Seconds they count for the profiling grid, one trial.
+        num_api_trials, num_device_trials, device_price_usd_per_hour
+            As they assume.
+        """
+        usd_per_s = num_device_trials * device_price_usd_per_hour / 3600
+        estimable_api_usd = device_estimate_usd - profiling_runtime_s * usd_per_s
+        return cls(
+            api_usd=api_baseline_usd / num_api_trials,
+            estimable_api_usd=estimable_api_usd,
+            device_runtime_s=(device_baseline_usd - estimable_api_usd) / usd_per_s,
+        )
+
+
+def api_cost_usd(num_prompt_tokens, num_output_tokens, *, prompt_price_usd, output_price_usd):
+    """Dollars of queries to an API that charges by the token.
+
+    Parameters
+    ----------
+    num_prompt_tokens, num_output_tokens : number, array or Series
+    prompt_price_usd, output_price_usd : float
+        Of 1000 tokens.
+    """
+    return (num_prompt_tokens * prompt_price_usd + num_output_tokens * output_price_usd) / 1000
+
+
+def profiling_api_cost_usd(runtimes: pd.DataFrame, *, prompt_price_usd, output_price_usd) -> float:
+    """Dollars of sending every setting of a profiling grid once through an API.
+
+    Parameters
+    ----------
+    runtimes : DataFrame, one row a setting
+        ``num_prompt_tokens, num_output_tokens``.
+    """
+    prices = {"prompt_price_usd": prompt_price_usd, "output_price_usd": output_price_usd}
+    return float(np.sum(api_cost_usd(runtimes["num_prompt_tokens"], runtimes["num_output_tokens"], **prices)))
+
+
+def denoised_savings(api_usd, profiling_usd, *, num_trials, num_profiling_trials=None):
+    """Factor by which estimated denoised runtimes are cheaper than measured ones.
+
+    Parameters
+    ----------
+    api_usd : float or array
+        One pass of the benchmark through the API.
+    profiling_usd : float or array
+        One trial of every profiling query.
+    num_trials : int or array
+        Trials of each query of the benchmark, where they are measured.
+    num_profiling_trials : int or array, optional
+        Trials of each profiling query; ``num_trials`` where it is not given.
+    """
+    num_profiling_trials = num_trials if num_profiling_trials is None else num_profiling_trials
+    return num_trials * api_usd / (api_usd + num_profiling_trials * profiling_usd)
+
+
+def idealized_savings(
+    costs: BenchmarkCosts, profiling_runtime_s, *, num_trials, price_usd_per_hour, num_profiling_trials=None
+):
+    """Factor by which estimated idealized runtimes are cheaper than measured ones; both need one pass of the API.
+
+    Parameters
+    ----------
+    costs : BenchmarkCosts
+    profiling_runtime_s : float or array
+        One trial of every setting of the profiling grid.
+    num_trials : int or array
+        Trials of each query of the benchmark on the accelerators, where they are measured.
+    price_usd_per_hour : float or array
+        Of the accelerators together.
+    num_profiling_trials : int or array, optional
+        Trials of each setting; ``num_trials`` where it is not given.
+    """
+    num_profiling_trials = num_trials if num_profiling_trials is None else num_profiling_trials
+    usd_per_s = price_usd_per_hour / 3600
+    measured_usd = costs.estimable_api_usd + num_trials * costs.device_runtime_s * usd_per_s
+    estimated_usd = costs.estimable_api_usd + num_profiling_trials * profiling_runtime_s * usd_per_s
+    return measured_usd / estimated_usd
+
+
+def break_even_num_queries(profiling_runtime_s, query_runtime_s, *, num_trials=1, num_profiling_trials=1):
+    """Queries beyond which estimating on the accelerators is cheaper than measuring, whatever they cost.
+
+    Parameters
+    ----------
+    profiling_runtime_s, query_runtime_s : float or array
+        One trial of the grid; of a query of the benchmark, on average.
+    num_trials, num_profiling_trials : int or array
+    """
+    return num_profiling_trials * profiling_runtime_s / (num_trials * query_runtime_s)

@@ -9,7 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.helm import COLUMNS, NoRunsError, SkippedRunWarning, decoding, iter_runs, read_runs
+from idealized_runtime.architectures import get_architecture
+from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.helm import (
+    COLUMNS,
+    NoRunsError,
+    SkippedRunWarning,
+    decoding,
+    iter_runs,
+    read_efficiency_json,
+    read_runs,
+    write_efficiency_json,
+)
 
 DAVINCI = "openai/davinci"
 ROBUST = {"name": "typos", "robustness": True, "fairness": False, "computed_on": "perturbed"}
@@ -322,6 +333,23 @@ def test_a_file_in_helms_layout_is_read_in_pieces(tmp_path, monkeypatch):
     assert max(sizes) < 2 * 4000
 
 
+@pytest.mark.parametrize("piece_bytes", [1500, 8000])
+def test_instances_may_report_different_metrics_in_any_order(tmp_path, monkeypatch, piece_bytes):
+    monkeypatch.setattr(decoding, "PIECE_BYTES", piece_bytes)
+    rng = np.random.default_rng(1)
+    pool = ["inference_runtime", "inference_denoised_runtime", "num_prompt_tokens", "quasi_exact_match", "a", "b", "c"]
+    entries, expected = [], []
+    for i in range(300):
+        # Long stretches of one layout, in which single instances differ by a swap or a replacement.
+        kept = pool[: 4 + i // 100] if rng.random() < 0.7 else list(rng.permutation(pool)[: rng.integers(1, 8)])
+        values = {name: float(rng.random()) for name in kept}
+        entries.append(entry(f"id{i}", [stat(name, value) for name, value in values.items()]))
+        expected.append([values.get(name, np.nan) for name in pool[:4]])
+    write_run(tmp_path, entries)
+    columns = ["raw_runtime_s", "denoised_runtime_s", "num_prompt_tokens", "accuracy"]
+    np.testing.assert_array_equal(read_silently(tmp_path)[columns], expected)
+
+
 # ---- a run at a time
 
 
@@ -383,10 +411,7 @@ def test_accuracy_of_helms_own_runs_is_each_scenarios_main_metric(helm_runs):
 # ---- HELM's parameter files
 
 
-def test_efficiency_file_is_read_and_written_with_helms_keys(tmp_path):
-    pytest.importorskip("idealized_runtime.fits")
-    from idealized_runtime.helm import read_efficiency_json, write_efficiency_json
-
+def test_efficiency_file_is_read_as_helm_estimates_and_written_with_helms_keys(tmp_path):
     prompt_times_s = {"1": 0.029, "256": 0.04}
     davinci = {"runtime_per_output_token": 0.029, "runtime_for_prompt_tokens": prompt_times_s, "overhead": 0.1}
     (tmp_path / "in.json").write_text(json.dumps({"openai/davinci": davinci}))
@@ -395,3 +420,24 @@ def test_efficiency_file_is_read_and_written_with_helms_keys(tmp_path):
     write_efficiency_json(tmp_path / "out.json", models)
     assert json.loads((tmp_path / "out.json").read_text()) == {"openai/davinci": davinci}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.json", "out.json"]
+
+
+def test_published_parameter_files_survive_unchanged(tmp_path, published):
+    for path in sorted((published / "helm-efficiency" / "processed_jsons").glob("*.json")):
+        write_efficiency_json(tmp_path / path.name, read_efficiency_json(path))
+        assert json.loads((tmp_path / path.name).read_text()) == json.loads(path.read_text())
+
+
+def test_a_fitted_model_is_written_under_its_helm_names_with_nothing_but_helms_keys(tmp_path):
+    settings = [(p, o) for p in (1, 256, 512, 1024) for o in (1, 8, 32)]
+    runtimes = pd.DataFrame(settings, columns=["num_prompt_tokens", "num_output_tokens"])
+    runtimes["runtime_s"] = 0.02 + 1e-4 * runtimes["num_prompt_tokens"] + 0.0301 * (runtimes["num_output_tokens"] - 1)
+    model = RuntimeModel.fit(runtimes)
+    write_efficiency_json(tmp_path / "out.json", {"gpt-j": model, "mine": model})
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written.keys() == {*get_architecture("gpt-j").helm_names, "mine"}
+    assert written["mine"].keys() == {"runtime_per_output_token", "runtime_for_prompt_tokens"}
+    assert written["mine"]["runtime_per_output_token"] == pytest.approx(0.0301)
+    helm_name = get_architecture("gpt-j").helm_names[0]
+    with pytest.raises(ValueError, match=f"two models for the HELM name '{helm_name}'"):
+        write_efficiency_json(tmp_path / "out.json", {helm_name: model, "gpt-j": model})

@@ -7,6 +7,8 @@ from pathlib import Path
 RUN_SPEC = "run_spec.json"
 PER_INSTANCE_STATS = "per_instance_stats.json"
 
+_NUMBER = re.compile(r"([0-9]+)")
+
 
 class NoRunsError(FileNotFoundError):
     """A folder holds no HELM run, or none that could be read."""
@@ -32,39 +34,46 @@ def find_run_folders(folder) -> tuple[list[Path], dict[Path, str]]:
         ``folder`` is not there, or is not a folder.
     """
     runs, unreadable, seen = [], {}, set()
-    pending, links = [Path(folder)], []
+    pending, links = [os.fspath(folder)], []
     os.stat(os.path.join(folder, ""))
     while pending or links:
         directory = pending.pop() if pending else links.pop(0)
-        real = os.path.realpath(directory)
-        if real in seen:
-            continue
-        seen.add(real)
         try:
+            if (folder_id := _folder_id(directory)) in seen:
+                continue
+            seen.add(folder_id)
             children = list(os.scandir(directory))
         except OSError as error:
-            unreadable[directory] = error.strerror
+            unreadable[Path(directory)] = error.strerror
             continue
         subfolders = [child for child in children if _is_folder(child)]
-        if _is_run(directory.name, children, subfolders):
+        if _is_run(directory, children, subfolders):
             runs.append(directory)
             continue
-        pending += [directory / child.name for child in subfolders if not child.is_symlink()]
-        links += sorted(directory / child.name for child in subfolders if child.is_symlink())
-        runs += [directory / child.name for child in children if _is_dangling_run(child)]
-    return sorted(runs, key=natural_order), unreadable
+        pending += [child.path for child in subfolders if not child.is_symlink()]
+        links += sorted(child.path for child in subfolders if child.is_symlink())
+        runs += [child.path for child in children if _is_dangling_run(child)]
+    return [Path(run) for run in sorted(runs, key=natural_order)], unreadable
 
 
-def natural_order(path: Path) -> list:
+def natural_order(path: str) -> list:
     """Sorting key of a path in which numbers count as numbers."""
-    return [[(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-            for name in path.parts]  # fmt: skip
+    # Text and numbers alternate; a separator comes before any other character, so that a folder's
+    # runs stay together.
+    parts = _NUMBER.split(path.replace(os.sep, "\0"))
+    parts[1::2] = map(int, parts[1::2])
+    return parts
 
 
-def _is_run(name, children, subfolders) -> bool:
+def _folder_id(path) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _is_run(directory, children, subfolders) -> bool:
     if any(child.name in (RUN_SPEC, PER_INSTANCE_STATS) for child in children):
         return True
-    return "model=" in name and not subfolders
+    return "model=" in os.path.basename(directory) and not subfolders
 
 
 def _is_folder(child) -> bool:

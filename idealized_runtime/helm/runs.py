@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.helm.accuracy import candidate_metrics, preferred_metrics
-from idealized_runtime.helm.decoding import Entry, RunFormatError, RunSpec, iter_entries, read_run_spec
+from idealized_runtime.helm.decoding import RunFormatError, RunSpec, StatsReader, read_run_spec
 from idealized_runtime.helm.folders import PER_INSTANCE_STATS, RUN_SPEC, NoRunsError, find_run_folders
 
 # Column -> HELM's metric.
@@ -40,7 +40,7 @@ class _Run:
     scenario: str
     model: str
     accuracy_metric: str | None
-    instance_ids: list[str]
+    instance_ids: tuple[str, ...]
     train_trials: np.ndarray
     numbers: dict[str, np.ndarray]
 
@@ -116,6 +116,8 @@ class _Runs:
     def __init__(self, folder, accuracy_metric):
         self._folder, self._accuracy_metric = folder, accuracy_metric
         self._paths, self._skipped = find_run_folders(folder)
+        self._metrics = [*EFFICIENCY_METRICS.values(), *candidate_metrics(accuracy_metric)]
+        self._reader = StatsReader(self._metrics)
         self._num_read = 0
 
     def read(self) -> Iterator[_Run]:
@@ -153,10 +155,23 @@ class _Runs:
                 self._skipped[path] = f"the same run as {read_path}, which was read"
                 continue
             try:
-                run, read_path = _read_run(path, spec, self._accuracy_metric), path
+                run, read_path = self._read_run(path, spec), path
             except (OSError, RunFormatError) as error:
                 self._skipped[path] = _reason(error)
         return run
+
+    def _read_run(self, path, spec) -> _Run:
+        sums = _Sums(self._metrics)
+        for entries in self._reader.read(path / PER_INSTANCE_STATS, spec.scenario.partition(":")[0]):
+            sums.add(entries)
+        if not sums.rows:
+            raise RunFormatError(f"{PER_INSTANCE_STATS}: no instance that is neither perturbed nor of the train split")
+        preferred = preferred_metrics(spec.scenario, spec.groups, self._accuracy_metric)
+        metric = next((name for name in preferred if sums.is_reported(name)), None)
+        numbers = {column: sums.mean(name) for column, name in EFFICIENCY_METRICS.items()}
+        numbers["accuracy"] = sums.mean(metric)
+        instance_ids, train_trials = zip(*sums.rows, strict=True)
+        return _Run(spec.scenario, spec.model, metric, instance_ids, np.array(train_trials, np.int32), numbers)
 
     def _describe_skipped(self) -> str:
         num_found = len(self._skipped.keys() | set(self._paths))
@@ -170,72 +185,69 @@ def _reason(error) -> str:
     return str(error)
 
 
-def _read_run(path: Path, spec: RunSpec, accuracy_metric) -> _Run:
-    candidates = candidate_metrics(accuracy_metric)
-    sums = _Sums({*EFFICIENCY_METRICS.values(), *candidates})
-    for entry in iter_entries(path / PER_INSTANCE_STATS):
-        sums.add(entry)
-    if not sums.rows:
-        raise RunFormatError(f"{PER_INSTANCE_STATS}: no instance that is neither perturbed nor of the train split")
-    preferred = preferred_metrics(spec.scenario, spec.groups, accuracy_metric)
-    metric = next((name for name in preferred if sums.is_reported(name)), None)
-    numbers = {column: sums.mean(name) for column, name in EFFICIENCY_METRICS.items()}
-    numbers["accuracy"] = sums.mean(metric)
-    train_trials = np.fromiter((trial for _, trial in sums.rows), np.int32, len(sums.rows))
-    return _Run(spec.scenario, spec.model, metric, [name for name, _ in sums.rows], train_trials, numbers)
-
-
 class _Sums:
-    """Sums and counts of the wanted metrics by row, where a row is an (instance id, train trial)."""
+    """Statistics of the wanted metrics by row, where a row is an (instance id, train trial)."""
 
     def __init__(self, metrics):
         self.rows = {}
-        self._found = {name: ([], [], []) for name in metrics}
+        self._found = {name: ([], []) for name in metrics}
 
-    def add(self, entry: Entry):
-        if entry.perturbation is not None or (entry.stats and not entry.stats[0].name.is_evaluation):
-            return
-        row = self.rows.setdefault((entry.instance_id, entry.train_trial_index), len(self.rows))
-        for stat in entry.stats:
-            found = self._found.get(stat.name.name)
-            if found is not None and stat.count and stat.name.is_evaluation:
-                found[0].append(row)
-                found[1].append(stat.sum)
-                found[2].append(stat.count)
+    def add(self, entries):
+        rows, found = self.rows, self._found
+        for entry, stats in entries:
+            context = stats or entry.stats
+            if entry.perturbation is not None or (context and not context[0].name.is_evaluation):
+                continue
+            row = rows.setdefault((entry.instance_id, entry.train_trial_index), len(rows))
+            for stat in stats:
+                name = stat.name
+                # Spelled out instead of is_evaluation: the innermost loop.
+                if name.perturbation is None and name.split != "train":
+                    where, what = found[name.name]
+                    where.append(row)
+                    what.append(stat)
 
     def is_reported(self, metric) -> bool:
-        return bool(self._found[metric][0])
+        stats = self._found[metric][1]
+        return bool(stats) and any(stat.count for stat in stats)
 
     def mean(self, metric: str | None) -> np.ndarray:
         """Mean by row over all requests, shape (rows,): NaN where the metric is missing."""
-        rows, sums, counts = self._found.get(metric, ([], [], []))
+        num_rows = len(self.rows)
+        rows, stats = self._found.get(metric, ([], []))
+        sums = np.array([stat.sum for stat in stats], dtype=float)
+        counts = [stat.count for stat in stats]
+        if rows == list(range(num_rows)) and counts.count(1) == num_rows:
+            return sums
         rows = np.array(rows, dtype=np.intp)
-        totals = np.bincount(rows, weights=np.array(sums, dtype=float), minlength=len(self.rows))
-        counts = np.bincount(rows, weights=np.array(counts, dtype=float), minlength=len(self.rows))
-        return np.divide(totals, counts, out=np.full(len(self.rows), np.nan), where=counts > 0)
+        totals = np.bincount(rows, weights=sums, minlength=num_rows)
+        counts = np.bincount(rows, weights=counts, minlength=num_rows)
+        return np.divide(totals, counts, out=np.full(num_rows, np.nan), where=counts > 0)
 
 
 def _collect(runs) -> pd.DataFrame:
     """One frame of all runs: names as codes into the distinct ones, numbers as they come."""
     names = {column: {} for column in IDENTITY_COLUMNS}
     parts = {column: [] for column in COLUMNS}
-    metrics = {}
+    num_rows, metrics = [], {}
     for run in runs:
-        num_rows = len(run.instance_ids)
-        for column, values in (("scenario", [run.scenario]), ("model", [run.model]), ("instance_id", run.instance_ids)):
-            codes = _codes(values, names[column])
-            parts[column].append(codes if column == "instance_id" else np.repeat(codes, num_rows))
+        num_rows.append(len(run.instance_ids))
+        parts["scenario"].append(_codes([run.scenario], names["scenario"]))
+        parts["model"].append(_codes([run.model], names["model"]))
+        parts["instance_id"].append(_codes(run.instance_ids, names["instance_id"]))
         parts["train_trial"].append(run.train_trials)
         for column in NUMBER_COLUMNS:
             parts[column].append(run.numbers[column])
         metrics.setdefault(run.scenario, set()).update([run.accuracy_metric] if run.accuracy_metric else [])
+    for column in ("scenario", "model"):
+        parts[column] = [np.repeat(np.concatenate(parts[column]), num_rows)]
     frame = _frame(parts, names)
     frame.attrs["accuracy_metrics"] = {scenario: sorted(found) for scenario, found in metrics.items()}
     return frame
 
 
 def _codes(values, known: dict) -> np.ndarray:
-    return np.fromiter((known.setdefault(value, len(known)) for value in values), np.int32, len(values))
+    return np.array([known.setdefault(value, len(known)) for value in values], np.int32)
 
 
 def _frame(parts, names) -> pd.DataFrame:

@@ -140,9 +140,8 @@ def _as_trials(trials: pd.DataFrame) -> pd.DataFrame:
     columns = [*_SETTING, "runtime_s"]
     if missing := [name for name in columns if name not in trials]:
         raise ValueError(f"trials lack the column(s) {', '.join(missing)}; needed: {', '.join(columns)}")
-    if "model" in trials and trials["model"].nunique() > 1:
-        found = ", ".join(map(str, trials["model"].unique()[:5]))
-        raise ValueError(f"one fit takes one model; the trials hold {trials['model'].nunique()}: {found}")
+    if "model" in trials and len(models := trials["model"].unique()) > 1:
+        raise ValueError(f"one fit takes one model; the trials hold {len(models)}: {', '.join(map(str, models[:5]))}")
     runtime_s = trials["runtime_s"].to_numpy(dtype=float)
     if bad := int((~(np.isfinite(runtime_s) & (runtime_s > 0))).sum()):
         raise ValueError(f"runtime_s must be positive and finite; {bad} of {len(runtime_s)} trials are not")

@@ -94,6 +94,7 @@ class FrontierFit:
             level_slope_covariance=np.zeros((len(self.sums_s), 1)),
             slope_covariance=np.array([[slope_variance]]),
             level_dof=unlimited,
+            level_rounding_variance=np.zeros(len(self.sums_s)),
             slope_dof=np.inf,
             lack_of_fit=0.0,
             lack_of_fit_dof=np.inf,

@@ -1,0 +1,169 @@
+"""Figures of models behind APIs: variance, load, dates, pairs of runtimes, estimators. Data and axes in, axes out."""
+
+from collections.abc import Iterable
+
+import matplotlib.dates as mdates
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from idealized_runtime.plots import MEASURED_COLOR
+
+# Figure 7's colours, and a marker each, for those who cannot tell green from red.
+PROVIDER_COLORS = {"OpenAI": "green", "AI21 Labs": "red", "other": "black"}
+_PROVIDER_MARKERS = {"OpenAI": "o", "AI21 Labs": "^", "other": "s"}
+_ESTIMATOR_LABELS = {
+    "minimum": "minimum",
+    "second_smallest": "second smallest",
+    "quantile": "10 % quantile",
+    "frontier": "spike-and-slab frontier",
+}
+_ESTIMATOR_MARKERS = {"minimum": "o", "second_smallest": "s", "quantile": "^", "frontier": "D"}
+_MINIMUM_COLOR = "#D55E00"
+
+
+def plot_trial_runtimes(trials: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
+    """Draw every trial of one model and prompt size, a row for each number of output tokens (Figure 5).
+
+    The least of each row, which the denoised fit takes, is a vertical stroke.
+
+    Parameters
+    ----------
+    trials : DataFrame, one row a trial
+        ``num_output_tokens``, ``runtime_s``.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    sizes = sorted(trials["num_output_tokens"].unique())
+    rows = trials["num_output_tokens"].map({size: place for place, size in enumerate(sizes)})
+    ax.plot(trials["runtime_s"], rows, "o", color=MEASURED_COLOR, markersize=3.5, alpha=0.6, label="one trial")
+    minima_s = trials.groupby("num_output_tokens")["runtime_s"].min()
+    ax.plot(minima_s, range(len(sizes)), "|", color=_MINIMUM_COLOR, markersize=11, markeredgewidth=2, label="minimum")
+    ax.set_yticks(range(len(sizes)), sizes)
+    # One output token on top.
+    ax.set_ylim(len(sizes) - 0.4, -0.6)
+    ax.set_xlim(left=0)
+    ax.set(xlabel="Runtime (s)", ylabel="Number of output tokens")
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_load(
+    runtimes: pd.DataFrame,
+    *,
+    output_sizes: Iterable[int] | None = None,
+    value: str = "runtime_s",
+    ax: plt.Axes | None = None,
+) -> plt.Axes:
+    """Draw minimum runtime against the number of queries sent in parallel, a line a number of output tokens (Figure 6).
+
+    Parameters
+    ----------
+    runtimes : DataFrame, one row a number of output tokens and load
+        ``num_output_tokens``, ``num_parallel_queries`` and ``value``.
+    output_sizes : iterable of int, optional
+        Only these.
+    value : {"runtime_s", "slowdown"}
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    sizes = sorted(runtimes["num_output_tokens"].unique() if output_sizes is None else output_sizes)
+    for color, size in zip(sns.color_palette("flare", len(sizes)), sizes, strict=True):
+        line = runtimes[runtimes["num_output_tokens"] == size].sort_values("num_parallel_queries")
+        ax.plot(line["num_parallel_queries"], line[value], "o-", color=color, label=f"{size}")
+    loads = sorted(runtimes["num_parallel_queries"].unique())
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(loads, loads)
+    ax.minorticks_off()
+    ax.set_ylim(bottom=0)
+    ylabel = {"runtime_s": "Minimum runtime (s)", "slowdown": "Runtime / that of one query"}[value]
+    ax.set(xlabel="Number of parallel queries", ylabel=ylabel)
+    ax.legend(title="Output tokens")
+    return ax
+
+
+def plot_runtimes_over_time(runtimes: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
+    """Draw minimum runtime of one model and prompt size against the date, a line a number of output tokens.
+
+    Parameters
+    ----------
+    runtimes : DataFrame, one row a number of output tokens and date
+        ``date``, ``num_output_tokens``, ``runtime_s``.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    sizes = sorted(runtimes["num_output_tokens"].unique())
+    for color, size in zip(sns.color_palette("flare", len(sizes)), sizes, strict=True):
+        line = runtimes[runtimes["num_output_tokens"] == size].sort_values("date")
+        ax.plot(line["date"], line["runtime_s"], "o-", color=color, label=f"{size}")
+    ax.set_xticks(sorted(runtimes["date"].unique()))
+    ax.xaxis.set_major_formatter(mdates.DateFormatter("%m-%d"))
+    ax.set_ylim(bottom=0)
+    year = pd.to_datetime(runtimes["date"]).dt.year.min()
+    ax.set(xlabel=f"Date in {year}", ylabel="Minimum runtime (s)")
+    ax.legend(title="Output tokens")
+    return ax
+
+
+def plot_runtime_pairs(points: pd.DataFrame, *, xlabel: str, ylabel: str, ax: plt.Axes | None = None) -> plt.Axes:
+    """Draw one runtime against another on logarithmic axes, in the provider's colour, with y = x dotted (Figure 7).
+
+    Parameters
+    ----------
+    points : DataFrame, one row a scenario and model
+        ``provider``, ``x_runtime_s``, ``y_runtime_s``.
+    xlabel, ylabel : str
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    # The many first, so that the few are not hidden.
+    for provider in points["provider"].value_counts().index:
+        drawn = points[points["provider"] == provider]
+        ax.plot(
+            drawn["x_runtime_s"],
+            drawn["y_runtime_s"],
+            _PROVIDER_MARKERS[provider],
+            color=PROVIDER_COLORS[provider],
+            markersize=2.2,
+            markeredgewidth=0,
+            alpha=0.55,
+            label=provider,
+        )
+    runtimes_s = points[["x_runtime_s", "y_runtime_s"]].to_numpy()
+    ends = np.array([runtimes_s.min(), runtimes_s.max()])
+    ax.plot(ends, ends, ":", color="0.1", linewidth=1.2, label="_equal", zorder=3)
+    ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+    ax.legend()
+    return ax
+
+
+def plot_estimators(
+    comparison: pd.DataFrame, *, value: str, target: float | None = None, ax: plt.Axes | None = None
+) -> plt.Axes:
+    """Draw a property of each estimator against the number of trials.
+
+    Parameters
+    ----------
+    comparison : DataFrame
+        Rows of one quantity of :func:`~idealized_runtime.denoised.compare_estimators`.
+    value : {"bias_percent", "rmse_percent", "coverage"}
+    target : float, optional
+        Where it should be, as a grey line.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    if target is not None:
+        ax.axhline(target, color="0.5", linewidth=1, zorder=1)
+    colors = dict(zip(_ESTIMATOR_LABELS, sns.color_palette("colorblind"), strict=False))
+    for estimator, line in comparison.groupby("estimator", sort=False):
+        ax.plot(
+            line["num_trials"],
+            line[value],
+            f"{_ESTIMATOR_MARKERS[estimator]}-",
+            color=colors[estimator],
+            label=_ESTIMATOR_LABELS[estimator],
+        )
+    trials = sorted(comparison["num_trials"].unique())
+    ax.set_xscale("log")
+    ax.set_xticks(trials, trials)
+    ax.minorticks_off()
+    ylabel = {"bias_percent": "Bias (%)", "rmse_percent": "Root-mean-square error (%)", "coverage": "Coverage"}[value]
+    ax.set(xlabel="Trials a setting", ylabel=ylabel)
+    ax.legend()
+    return ax

@@ -11,6 +11,7 @@ from idealized_runtime.reproduction import (
     judge,
     reproduce,
     summarize,
+    to_html,
     to_text,
 )
 from idealized_runtime.reproduction.data import PaperData
@@ -129,6 +130,12 @@ def test_text_rounds_numbers_and_leaves_words():
     report = pd.DataFrame({"recomputed": [0.178123456, 15, "4 of 4", None]})
     assert to_text(report)["recomputed"].tolist() == ["0.17812", "15", "4 of 4", ""]
     assert report["recomputed"].iloc[0] == 0.178123456
+
+
+def test_html_keeps_every_row_and_every_word():
+    note = "word " * 40
+    html = to_html(pd.DataFrame({"note": [f"{note}{row}" for row in range(100)]}))
+    assert all(f'<td style="text-align: left">{note}{row}</td>' in html for row in range(100))
 
 
 def test_entry_that_differs_by_a_millisecond_is_not_equal():

@@ -5,7 +5,18 @@
 typed once with its place, and recompute them; ``report`` makes the table.
 """
 
-from idealized_runtime.reproduction.report import all_claims, reproduce, summarize, to_text
+from idealized_runtime.reproduction.report import all_claims, reproduce, summarize, to_html, to_text
 from idealized_runtime.reproduction.verdicts import VERDICTS, Claim, Evidence, agrees, judge
 
-__all__ = ["VERDICTS", "Claim", "Evidence", "agrees", "all_claims", "judge", "reproduce", "summarize", "to_text"]
+__all__ = [
+    "VERDICTS",
+    "Claim",
+    "Evidence",
+    "agrees",
+    "all_claims",
+    "judge",
+    "reproduce",
+    "summarize",
+    "to_html",
+    "to_text",
+]

@@ -77,6 +77,12 @@ def to_text(report: pd.DataFrame, *, num_digits: int = 5) -> pd.DataFrame:
     return report.assign(recomputed=report["recomputed"].map(text))
 
 
+def to_html(table: pd.DataFrame) -> str:
+    """Table for a notebook: every row, words uncut and aligned left."""
+    with pd.option_context("display.max_colwidth", None, "display.max_rows", None):
+        return table.to_html(justify="left").replace("<td>", '<td style="text-align: left">')
+
+
 def _row(claim: Claim, data: PaperData) -> dict:
     try:
         evidence = claim.recompute(data)

@@ -60,6 +60,7 @@ def _frontier_claims():
 def _scale_claims():
     yield Claim("5.4", "only a subset of the models is on a frontier", "only a subset", _only_a_subset)
     yield Claim("5.4", "different models are on the frontier of different tasks", "different", _differ_by_task)
+    yield Claim("5.4", "scale alone does not predict accuracy: rank correlation of the two", "does not", _scale_alone)
 
 
 def _optimization_claims():
@@ -74,7 +75,12 @@ def _model_claims():
     yield Claim("5.4", "YaLM uses fewer FLOPs than BLOOM", "fewer", _yalm_fewer_flops)
     yield Claim("5.4", "YaLM requires fewer devices than BLOOM", "lower", _yalm_fewer_devices)
     yield Claim("5.4", "J1-Grande often has worse raw runtime than J1-Jumbo", "often", partial(_grande_slower, False))
-    yield Claim("5.4", "the same in July 2022", "often", partial(_grande_slower, True))
+    yield Claim(
+        "5.4",
+        "J1-Grande often has worse raw runtime than J1-Jumbo: in July 2022",
+        "often",
+        partial(_grande_slower, True),
+    )
     yield Claim("5.4", "J1-Grande has 10x fewer parameters than J1-Jumbo", "10x", _grande_smaller)
     yield Claim("5.4", "idealized runtime puts J1-Grande before J1-Jumbo", "easier to see", _grande_idealized_faster)
     yield Claim("5.4", "idealized costs are up to an order of magnitude below what APIs charge", "10x", _charged)
@@ -153,6 +159,16 @@ def _differ_by_task(data) -> Evidence:
     frontiers = _drawn_frontiers(data)
     num_differing = sum(len({frontiers[metric, task] for task in TASKS}) > 1 for metric in METRICS)
     return Evidence(f"for {num_differing} of {len(METRICS)} metrics", holds=num_differing == len(METRICS))
+
+
+def _scale_alone(data) -> Evidence:
+    points = data.drawn().query("metric == 'model_size'")
+    correlations = points.groupby("task")[["value", "accuracy"]].apply(
+        lambda task: task["value"].corr(task["accuracy"], method="spearman")
+    )
+    text = f"{correlations.min():.2f} to {correlations.max():.2f} on {len(correlations)} tasks"
+    # Less than half of the variance of ranks is shared.
+    return Evidence(text, holds=bool((correlations**2 < 0.5).all()))
 
 
 def _davinci_on_raw(data) -> Evidence:

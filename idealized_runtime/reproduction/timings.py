@@ -42,6 +42,7 @@ def _line_claims():
 
 def _prompt_claims():
     section = "Figure 4"
+    yield Claim(section, "runtime increases with prompt size: time at the largest size over that at 1", "> 1", _growth)
     yield Claim(section, f"prompt time is roughly linear above {LARGE_TOKENS} tokens", "roughly linear", _large_prompts)
     yield Claim(section, f"linearity breaks down at small sizes: time of {SMALL_TOKENS} tokens over that of one",
                 "not linear", _small_prompts)  # fmt: skip
@@ -75,6 +76,11 @@ def _profiling_claims():
 
 def _lowest_r_squared(name, data) -> Evidence:
     return Evidence(line_r_squared(data.timings("a100")[name]).min())
+
+
+def _growth(data) -> Evidence:
+    """The least growth of the models."""
+    return Evidence(min(times_s[-1] / times_s[0] for _, times_s in (_profiled(data, name) for name in _TIMED)))
 
 
 def _large_prompts(data) -> Evidence:

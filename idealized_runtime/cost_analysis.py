@@ -4,15 +4,16 @@ Measuring denoised runtimes means every query several times through the API; est
 (the answer is wanted anyway) and a grid of profiling queries several times. Measuring idealized runtimes means
 every query several times on one's own accelerators, and once through the API; estimating them, the profiling
 grid on the accelerators instead. Factors and costs broadcast, so that assumptions may be arrays.
+
+The accounting is that of notebooks/idealized_metrics_cost_analysis.ipynb in
+https://github.com/stanford-crfm/helm-efficiency, as its text and its stored outputs tell.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-
-# Arithmetic of the authors' notebook of the same name, as its stored outputs give it away:
-# https://github.com/stanford-crfm/helm-efficiency, notebooks/idealized_metrics_cost_analysis.ipynb.
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,16 @@ class BenchmarkCosts:
             As they assume.
         """
         usd_per_s = num_device_trials * device_price_usd_per_hour / 3600
-        estimable_api_usd = device_estimate_usd - profiling_runtime_s * usd_per_s
+        estimable_api_usd = float(device_estimate_usd - profiling_runtime_s * usd_per_s)
         return cls(
             api_usd=api_baseline_usd / num_api_trials,
             estimable_api_usd=estimable_api_usd,
             device_runtime_s=(device_baseline_usd - estimable_api_usd) / usd_per_s,
         )
+
+    def with_api_price(self, factor: float) -> "BenchmarkCosts":
+        """The same benchmark where each token costs ``factor`` times as much."""
+        return BenchmarkCosts(factor * self.api_usd, factor * self.estimable_api_usd, self.device_runtime_s)
 
 
 def api_cost_usd(num_prompt_tokens, num_output_tokens, *, prompt_price_usd, output_price_usd):
@@ -168,3 +173,55 @@ def break_even_num_queries(profiling_runtime_s, query_runtime_s, *, num_trials=1
     num_trials, num_profiling_trials : int or array
     """
     return num_profiling_trials * profiling_runtime_s / (num_trials * query_runtime_s)
+
+
+def denoised_savings_table(
+    costs: BenchmarkCosts, profiling_usd: float, *, sizes: Sequence[float], num_trials: Sequence[int]
+) -> pd.DataFrame:
+    """Denoised savings by size of the benchmark (1: ``costs``), a column a number of trials on both sides."""
+    sizes = np.asarray(sizes, dtype=float)
+    columns = {n: denoised_savings(sizes * costs.api_usd, profiling_usd, num_trials=n) for n in num_trials}
+    return _table(columns, sizes, "Size of the benchmark", "Trials")
+
+
+def idealized_savings_table(
+    costs: BenchmarkCosts,
+    profiling_runtime_s: float,
+    *,
+    num_trials: Sequence[int],
+    device_prices_usd: Sequence[float] = (40.96,),
+    api_factors: Sequence[float] = (1.0,),
+) -> pd.DataFrame:
+    """Idealized savings by trials on the accelerators, a column a price: of those an hour, or of the API.
+
+    Parameters
+    ----------
+    costs, profiling_runtime_s
+        As in :func:`idealized_savings`.
+    num_trials : sequence of int
+    device_prices_usd : sequence of float
+        Of the accelerators together; the paper's eight A100s where it is not given.
+    api_factors : sequence of float
+        Multiples of the API prices behind ``costs``.
+
+    Raises
+    ------
+    ValueError
+        Both prices vary.
+    """
+    if len(device_prices_usd) > 1 and len(api_factors) > 1:
+        raise ValueError("let device_prices_usd or api_factors vary, not both")
+    trials = np.asarray(num_trials, dtype=float)
+    columns = {
+        (factor if len(api_factors) > 1 else price): idealized_savings(
+            costs.with_api_price(factor), profiling_runtime_s, num_trials=trials, price_usd_per_hour=price
+        )
+        for price in device_prices_usd
+        for factor in api_factors
+    }
+    name = "API price (multiple)" if len(api_factors) > 1 else "Accelerators ($/h)"
+    return _table(columns, trials, "Trials on the accelerators", name)
+
+
+def _table(columns, index, index_name, columns_name) -> pd.DataFrame:
+    return pd.DataFrame(columns, index=pd.Index(index, name=index_name)).rename_axis(columns=columns_name)

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch
 
-RAW_COLOR, OVERHEAD_COLOR, PROMPT_COLOR, TOKEN_COLOR, FEEDBACK_COLOR = (
-    "0.72",
-    "#DE8F05",
-    "#0173B2",
-    "#56B4E9",
-    "#D55E00",
-)
-_TOKEN_BOX, _LAYER_BOX = "#FFF3D6", "#E3EEF7"
+RAW_COLOR, OVERHEAD_COLOR, PROMPT_COLOR, TOKEN_COLOR = "0.72", "#DE8F05", "#0173B2", "#56B4E9"
+_PART_COLORS = {
+    "one trial, whole": RAW_COLOR,
+    "overhead of the API": OVERHEAD_COLOR,
+    "prompt encoding": PROMPT_COLOR,
+    "a further output token": TOKEN_COLOR,
+}
+_TOKEN_BOX, _OUTPUT_BOX, _LAYER_BOX, FEEDBACK_COLOR = "#FFF3D6", "#FBE0D2", "#E3EEF7", "#D55E00"
 # Matrix products of one layer, with what they cost for each token: h the hidden size, i the tokens so far.
 LAYER_OPERATORS = (
     ("Key, query, value\ntransformations", r"$6h^2$"),
@@ -23,6 +23,12 @@ LAYER_OPERATORS = (
     (r"FFN, $h \to 4h$", r"$8h^2$"),
     (r"FFN, $4h \to h$", r"$8h^2$"),
 )
+
+
+def runtime_parts(fit, num_prompt_tokens: int, num_output_tokens: int) -> tuple[float, float, np.ndarray]:
+    """Overhead, prompt encoding time and the times of the further output tokens of one query, in seconds."""
+    tokens_s = np.full(num_output_tokens - 1, fit.time_per_output_token_at(num_prompt_tokens))
+    return fit.overhead_s or 0.0, fit.prompt_encoding_time_s(num_prompt_tokens), tokens_s
 
 
 def plot_runtime_metrics(
@@ -38,25 +44,22 @@ def plot_runtime_metrics(
     raw_runtimes_s : sequence of float
         Runtimes of repeated trials.
     estimates_s : dict of (overhead, prompt encoding time, times of the further output tokens), by label
-        Seconds.
+        Seconds; see :func:`runtime_parts`.
     """
     ax = plt.subplots()[1] if ax is None else ax
     trials_s = np.sort(np.asarray(raw_runtimes_s, dtype=float))[::-1]
     places = np.linspace(-0.36, 0.36, len(trials_s))
-    ax.barh(places, trials_s, height=0.62 / len(trials_s), color=RAW_COLOR, label="one trial, whole")
+    ax.barh(places, trials_s, height=0.62 / len(trials_s), color=RAW_COLOR)
     for place, (overhead_s, prompt_s, tokens_s) in enumerate(estimates_s.values(), start=1):
-        if overhead_s:
-            ax.barh(place, overhead_s, height=0.5, color=OVERHEAD_COLOR, label="overhead of the API")
-        ax.barh(place, prompt_s, left=overhead_s, height=0.5, color=PROMPT_COLOR, label="prompt encoding")
         starts_s = overhead_s + prompt_s + np.concatenate([[0], np.cumsum(tokens_s)[:-1]])
-        ax.barh(
-            place, tokens_s, left=starts_s, height=0.5, color=TOKEN_COLOR, edgecolor="white", linewidth=0.4,
-            label="a further output token",
-        )  # fmt: skip
+        ax.barh(place, overhead_s, height=0.5, color=OVERHEAD_COLOR)
+        ax.barh(place, prompt_s, left=overhead_s, height=0.5, color=PROMPT_COLOR)
+        ax.barh(place, tokens_s, left=starts_s, height=0.5, color=TOKEN_COLOR, edgecolor="white", linewidth=0.4)
     labels = [f"Raw runtime,\n{len(trials_s)} trials", *estimates_s]
     ax.set_yticks(range(len(labels)), labels)
     ax.set_ylim(len(labels) - 0.5, -0.6)
     ax.set_xlabel("Time (s)")
+    ax.legend(handles=[Patch(color=color, label=label) for label, color in _PART_COLORS.items()], loc="lower right")
     ax.grid(axis="y", visible=False)
     return ax
 
@@ -111,14 +114,14 @@ def _draw_pass(ax, left, span, tokens, output, title, num_layers, previous):
     """One pass through the model; the place from which its output is fed back."""
     for place, token in enumerate(tokens):
         center = left + (place + 0.5) * span / len(tokens)
-        color = _TOKEN_BOX if previous is None else "#FBE0D2"
+        color = _TOKEN_BOX if previous is None else _OUTPUT_BOX
         _box(ax, center - 0.45, 0.25, 0.9, 0.42, token, color)
         _arrow(ax, (center, 0.67), (center, 1.0))
     for level, name in enumerate(("layer 1", r"$\vdots$", f"layer ${num_layers}$")):
         _box(ax, left, 1.0 + 0.62 * level, span, 0.5, name, _LAYER_BOX if level != 1 else "white")
     top = (left + span - 0.45, 3.2)
     _arrow(ax, (top[0], 2.74), top)
-    _box(ax, left + span - 0.9, 3.2, 0.9, 0.42, output, "#FBE0D2")
+    _box(ax, left + span - 0.9, 3.2, 0.9, 0.42, output, _OUTPUT_BOX)
     ax.text(left + span / 2, -0.12, title, ha="center", va="center", fontsize=7.5, color="0.3")
     if previous is not None:
         # From the right of the last output down to this pass's input.

@@ -20,6 +20,11 @@ METRICS = {
     "idealized_runtime": ("Idealized runtime (s)", (0.04, 4)),
     "idealized_cost": ("Idealized cost (cents)", (0.004, 10)),
 }
+OBJECTIVE_LABELS = {
+    "ratio": "Accuracy / runtime",
+    "ratio_log": "Accuracy / ln(runtime)",
+    "ratio_log1p": "Accuracy / ln(1 + runtime)",
+}
 TASK_MARKERS = {"mmlu": "P", "raft": "o", "imdb": "s", "boolq": "^"}
 _TASK_COLORS = {"mmlu": "#D55E00", "raft": "#0173B2", "imdb": "#029E73", "boolq": "#DE8F05"}
 
@@ -114,8 +119,11 @@ def plot_efficiency_vs_capability(
     label, limits = METRICS[metric]
     ax.set(xscale="log", xlim=limits if errors is None else None, xlabel=label, ylabel="Accuracy")
     ax.margins(y=0.12)
-    ax.xaxis.set_major_locator(LogLocator(numticks=6))
     ax.xaxis.set_minor_formatter(NullFormatter())
+    if errors is not None:
+        # Little more than one decade: tens alone would leave an axis with one number.
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_formatter("{x:g}")
     return ax
 
 
@@ -188,7 +196,7 @@ def plot_savings(
         ax.plot(*printed, "o", markersize=7, fillstyle="none", color="0.1", label="published")
     ax.axhline(1, color="0.4", linewidth=0.8)
     ax.set(xscale="log", yscale="log", xlabel=savings.index.name, ylabel="Savings (factor)")
-    ax.legend(title=savings.columns.name)
+    ax.legend(title=savings.columns.name, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 

@@ -36,7 +36,8 @@ def estimate_queries(queries: pd.DataFrame, models: Mapping) -> pd.DataFrame:
     Returns
     -------
     DataFrame, with the index of ``queries``
-        ``runtime_s``; ``standard_error_s``, the 95 % interval's width over 2 x 1.96, NaN without intervals; ``is_extrapolated``, beyond the profiled prompt sizes. NaN, NaN and False without a model.
+        ``runtime_s``; ``standard_error_s``, the 95 % interval's width over 2 x 1.96, NaN without intervals;
+        ``is_extrapolated``, beyond the profiled prompt sizes. NaN, NaN and False without a model.
     """
     columns = {"runtime_s": np.nan, "standard_error_s": np.nan, "is_extrapolated": False}
     estimates = pd.DataFrame(columns, index=queries.index)
@@ -135,6 +136,21 @@ def cost_cents(models: pd.Series, runtime_s, hardware: str, *, price_usd_per_hou
     numbers = models.map({name: getattr(row, f"num_{hardware}") for name, row in PAPER_MODELS.items()}).astype(float)
     price = PRINTED_PRICES_USD[hardware] if price_usd_per_hour is None else price_usd_per_hour
     return 100 * dollar_cost_usd(runtime_s, num_accelerators=numbers, price_usd_per_hour=price)
+
+
+def cost_identity_error(points: pd.DataFrame) -> float:
+    """Largest relative difference between the costs of Figure 8 and runtime x devices x price.
+
+    Parameters
+    ----------
+    points : DataFrame
+        ``model, runtime_<hardware>_s, cost_<hardware>_cents`` of both.
+    """
+    errors = [
+        points[f"cost_{hardware}_cents"] / cost_cents(points["model"], points[f"runtime_{hardware}_s"], hardware) - 1
+        for hardware in PRINTED_PRICES_USD
+    ]
+    return float(pd.concat(errors).abs().max())
 
 
 def idealized_points(queries: pd.DataFrame, a100: Mapping, v100: Mapping) -> pd.DataFrame:
@@ -295,6 +311,56 @@ def rank_intervals(
         lower, upper = np.quantile(ranks, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf")
         frames.append(pd.DataFrame({"task": task, "model": panel["model"], "lower": lower, "upper": upper}))
     return pd.concat(frames, ignore_index=True).astype({"lower": int, "upper": int})
+
+
+def beside_printed(points: pd.DataFrame, printed: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+    """Recomputed points beside the printed ones, with intervals and deviations.
+
+    Parameters
+    ----------
+    points : DataFrame
+        ``metric, task, model, value, standard_error``, from :func:`idealized_points`.
+    printed : DataFrame
+        ``metric, task, model, value, accuracy``.
+
+    Returns
+    -------
+    DataFrame, the points that are printed
+        With ``value_printed, accuracy``; ``half_width`` of the interval of ``value``; ``deviation_percent`` from
+        the print, and its bounds ``lower_percent`` and ``upper_percent``.
+    """
+    joined = points.merge(printed, on=["metric", "task", "model"], suffixes=("", "_printed"))
+    half_width = stats.norm.ppf((1 + level) / 2) * joined["standard_error"]
+    bounds = {"deviation": 0, "lower": -half_width, "upper": half_width}
+    percent = {
+        f"{name}_percent": 100 * ((joined["value"] + shift) / joined["value_printed"] - 1)
+        for name, shift in bounds.items()
+    }
+    return joined.assign(half_width=half_width, **percent)
+
+
+def with_relative_errors(points: pd.DataFrame, queries: pd.DataFrame, models: Mapping) -> pd.DataFrame:
+    """Points with the relative error that a fit has at a representative query of the same task and model.
+
+    Parameters
+    ----------
+    points : DataFrame, one row a task and model
+        ``task, model, value``.
+    queries : DataFrame, one row a task and model
+        ``task, model, num_prompt_tokens, num_output_tokens``.
+    models : mapping of RuntimeModel, by model
+
+    Returns
+    -------
+    DataFrame
+        The points with ``standard_error``; NaN without a query or a fit.
+    """
+    estimates = estimate_queries(queries, models)
+    relative_errors = queries[["task", "model"]].assign(
+        standard_error=estimates["standard_error_s"] / estimates["runtime_s"]
+    )
+    joined = points.merge(relative_errors, on=["task", "model"], how="left")
+    return joined.assign(standard_error=joined["standard_error"] * joined["value"])
 
 
 def draw_values(panel: pd.DataFrame, *, num_draws: int = 10_000, seed: int = 0) -> np.ndarray:

@@ -137,6 +137,11 @@ def test_several_requests_of_an_instance_give_their_mean(tmp_path):
     assert frame["num_prompt_tokens"].iloc[0] == 20
 
 
+def test_a_metric_reported_twice_for_one_instance_does_not_slip_to_the_next(tmp_path):
+    write_run(tmp_path, [query("id1", f1=1), query("id2"), entry("id1", [stat("f1", 3)])])
+    np.testing.assert_array_equal(read_silently(tmp_path, accuracy_metric="f1")["accuracy"], [2, np.nan])
+
+
 @pytest.mark.parametrize(
     ("name", "scenario"),
     [

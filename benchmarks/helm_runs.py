@@ -48,7 +48,7 @@ def write_tree(folder: Path, *, num_suites, num_bytes, rng):
             for model in MODELS:
                 separator = "," if ":" in scenario else ":"
                 name = f"{scenario}{separator}model={model.replace('/', '_')},shard={suite}"
-                write_run(folder / f"v{suite}", name, model, num_instances, rng)
+                write_run(folder / f"v{suite:03}", name, model, num_instances, rng)
 
 
 def write_run(suite, name, model, num_instances, rng):

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 import matplotlib.dates as mdates
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 
@@ -113,8 +112,8 @@ def plot_runtime_pairs(points: pd.DataFrame, *, xlabel: str, ylabel: str, ax: pl
     xlabel, ylabel : str
     """
     ax = plt.subplots()[1] if ax is None else ax
-    # The many first, so that the few are not hidden.
-    for provider in points["provider"].value_counts().index:
+    numbers = points["provider"].value_counts()
+    for provider in [name for name in PROVIDER_COLORS if name in numbers]:
         drawn = points[points["provider"] == provider]
         ax.plot(
             drawn["x_runtime_s"],
@@ -125,10 +124,13 @@ def plot_runtime_pairs(points: pd.DataFrame, *, xlabel: str, ylabel: str, ax: pl
             markeredgewidth=0,
             alpha=0.55,
             label=provider,
+            # The few above the many, so that they are not hidden.
+            zorder=3 - numbers[provider] / len(points),
         )
-    runtimes_s = points[["x_runtime_s", "y_runtime_s"]].to_numpy()
-    ends = np.array([runtimes_s.min(), runtimes_s.max()])
-    ax.plot(ends, ends, ":", color="0.1", linewidth=1.2, label="_equal", zorder=3)
+    # Two points of the line that lie among the data: axline lets a panel grow to hold them.
+    low_s = points[["x_runtime_s", "y_runtime_s"]].min().max()
+    high_s = max(points[["x_runtime_s", "y_runtime_s"]].max().min(), 1.01 * low_s)
+    ax.axline((low_s, low_s), (high_s, high_s), linestyle=":", color="0.1", linewidth=1.2, label="_equal", zorder=4)
     ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
     ax.legend()
     return ax
@@ -165,5 +167,18 @@ def plot_estimators(
     ax.minorticks_off()
     ylabel = {"bias_percent": "Bias (%)", "rmse_percent": "Root-mean-square error (%)", "coverage": "Coverage"}[value]
     ax.set(xlabel="Trials a setting", ylabel=ylabel)
+    if value == "coverage":
+        ax.set_ylim(0, 1.05)
     ax.legend()
     return ax
+
+
+def share_legend(figure: plt.Figure, axes: Iterable[plt.Axes]):
+    """Give panels one legend above them, and leave their axis labels, which differ, where they are."""
+    axes = list(axes)
+    handles, labels = axes[0].get_legend_handles_labels()
+    for ax in axes:
+        ax.get_legend().remove()
+    legend = figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), markerscale=2)
+    for handle in legend.legend_handles:
+        handle.set_alpha(1)

@@ -9,6 +9,7 @@ from idealized_runtime.plots_api import (
     plot_runtime_pairs,
     plot_runtimes_over_time,
     plot_trial_runtimes,
+    share_legend,
 )
 
 
@@ -84,7 +85,9 @@ def test_pairs_have_the_colours_of_the_paper_and_the_line_of_equality():
         "OpenAI": "green", "AI21 Labs": "red", "other": "black",
     }  # fmt: skip
     assert lines["other"].get_xdata().tolist() == [3.0, 10.0]
-    assert lines["_equal"].get_xdata().tolist() == lines["_equal"].get_ydata().tolist() == [0.5, 10.0]
+    assert (lines["_equal"].get_xy1(), lines["_equal"].get_xy2()) == ((1.0, 1.0), (4.0, 4.0))
+    # The dotted line does not stretch the panel: points fill it.
+    assert 0.3 < ax.get_ylim()[0] < ax.get_ylim()[1] < 6
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
 
 
@@ -102,3 +105,15 @@ def test_estimators_are_drawn_with_their_target():
     assert lines["spike-and-slab frontier"].get_xdata().tolist() == [3, 10]
     assert np.allclose(ax.lines[0].get_ydata(), 0.95)
     assert ax.get_ylabel() == "Coverage"
+
+
+def test_panels_share_one_legend_and_keep_their_labels():
+    points = pd.DataFrame({"provider": ["OpenAI", "other"], "x_runtime_s": [1.0, 2.0], "y_runtime_s": [1.0, 3.0]})
+    figure, axes = plt.subplots(1, 2, layout="constrained")
+    for name, ax in zip("ab", axes, strict=True):
+        plot_runtime_pairs(points, xlabel="x", ylabel=name, ax=ax)
+    share_legend(figure, axes)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["OpenAI", "other"]
+    assert [ax.get_ylabel() for ax in axes] == ["a", "b"]
+    assert all(ax.get_legend() is None for ax in axes)

@@ -351,7 +351,7 @@ def _execute_all(runs, root, *, force) -> list[str]:
     """Names of the runs that failed."""
     from tqdm import tqdm
 
-    failed = []
+    failed, reasons = [], set()
     bar_format = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed} elapsed, {remaining} left"
     with tqdm(runs, bar_format=bar_format, desc="notebooks") as progress:
         for run in progress:
@@ -359,7 +359,8 @@ def _execute_all(runs, root, *, force) -> list[str]:
             try:
                 outcome = "done" if execute_run(run, root, force=force) else "up to date"
             except RunSkippedError as error:
-                outcome = f"skipped: {error}"
+                outcome = "skipped, as above" if str(error) in reasons else f"skipped: {error}"
+                reasons.add(str(error))
             except (NotebookError, OSError, ValueError) as error:
                 failed.append(run.name)
                 outcome = f"FAILED: {error}"

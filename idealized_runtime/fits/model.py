@@ -252,8 +252,8 @@ class RuntimeModel:
         outside = self.is_extrapolated(p)
         if np.any(outside) and np.isnan(known.rule_error.scale):
             raise ValueError(
-                "an interval beyond the profiled range needs at least 5 profiled prompt sizes, to see how well the rule "
-                f"between them predicts; there are {len(self.num_prompt_tokens)}"
+                "an interval beyond the profiled range needs at least 5 profiled prompt sizes, to see how well "
+                f"the rule between them predicts; there are {len(self.num_prompt_tokens)}"
             )
         prompt_s = self._prompt_times(p)
         lower, upper = known.runtime(self._anchors(p), p, decoded, prompt_s, level, is_extrapolated=outside)

@@ -134,7 +134,7 @@ def test_whatever_a_run_depends_on_makes_it_run_again(repository, change, monkey
         output.write_bytes(path.read_bytes())
         return output
 
-    monkeypatch.setattr(notebooks, "run_notebook", pretend_to_run)
+    monkeypatch.setattr(notebooks.runs, "run_notebook", pretend_to_run)
     assert run_main(repository) == run_main(repository) == 0
     assert len(executed) == 1
     change(repository)

@@ -9,30 +9,11 @@ import numpy as np
 import pytest
 
 from idealized_runtime import RuntimeModel, read_log
+from idealized_runtime.architectures import ARCHITECTURES
 from idealized_runtime.published import ROOT
 
 # Log behind each entry of the three idealized parameter files; HELM's has four more than the authors'.
-LOG_OF_ENTRY = {
-    "openai/davinci": "openai_davinci",
-    "together/opt-175b": "openai_davinci",
-    "ai21/j1-large": "ai21_j1_large",
-    "openai/curie": "ai21_j1_large",
-    "microsoft/TNLGv2_7B": "ai21_j1_large",
-    "ai21/j1-grande": "ai21_j1_grande",
-    "ai21/j1-jumbo": "ai21_j1_jumbo",
-    "huggingface/gptj_6b": "gptj_6b",
-    "gooseai/gpt-j-6b": "gptj_6b",
-    "together/gpt-j-6b": "gptj_6b",
-    "microsoft/TNLGv2_530B": "mt_nlg",
-    "anthropic/stanford-online-all-v4-s3": "anthropic",
-    "cohere/xlarge-20220609": "anthropic",
-    "together/bloom": "bloom",
-    "together/yalm": "yalm",
-    "openai/ada": "openai_ada",
-    "gooseai/gpt-neo-20b": "gpt_neox_20b",
-    "together/gpt-neox-20b": "gpt_neox_20b",
-    "together/opt-66b": "opt_66b",
-}
+LOG_OF_ENTRY = {name: row.published_log for row in ARCHITECTURES.values() for name in row.helm_names}
 pytestmark = pytest.mark.filterwarnings("ignore::idealized_runtime.records.RepeatedSettingWarning")
 
 

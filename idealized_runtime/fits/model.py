@@ -143,7 +143,9 @@ class RuntimeModel:
         """Confidence interval (lower, upper) of the true mean runtime t(p, o); a single trial scatters more.
 
         It holds the error of the fit, the misfit of the model where a test found one, and between profiled sizes
-        the error of the rule there; it does not hold what another machine or day would change.
+        the error of the rule there; it does not hold what another machine or day would change. The noise comes from
+        the trials (``runtime_std_s`` and ``num_trials``) if every setting has them, else from the residuals; a
+        standard deviation without its number of trials gives the shape of the noise, the residuals its size.
 
         Raises
         ------

@@ -12,6 +12,10 @@ from megatron_lm.prompts import DEFAULT_PROMPTS_FILES, encode_file, take_prompt
 
 
 def main(argv=None) -> int:
+    for name in ("stdout", "stderr"):
+        # Python has no stream where it was started with that descriptor closed, and tqdm needs one.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     arguments = parse_arguments(argv)
     # A scheduler's stop signal leaves a valid, incomplete log, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

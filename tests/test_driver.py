@@ -551,6 +551,13 @@ def test_fault_that_is_not_lack_of_memory_is_not_hidden(drive, log_path, monkeyp
         drive(*TINY, *SWEEP, "--log", log_path)
 
 
+def test_run_without_standard_streams_is_logged(drive, log_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert drive(*TINY, *SWEEP, "--log", log_path).code == 0
+    assert len(read_whole(log_path)) == 6
+
+
 def test_full_disk_is_an_error_and_not_a_traceback(drive, log_path, monkeypatch):
     def fail(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -134,7 +134,7 @@ def test_whatever_a_run_depends_on_makes_it_run_again(repository, change, monkey
         output.write_bytes(path.read_bytes())
         return output
 
-    monkeypatch.setattr(notebooks, "run_notebook", pretend_to_run)
+    monkeypatch.setattr(notebooks.runs, "run_notebook", pretend_to_run)
     assert run_main(repository) == run_main(repository) == 0
     assert len(executed) == 1
     change(repository)
@@ -160,9 +160,12 @@ def test_failed_run_is_reported_and_the_rest_goes_on(repository, capsys):
 def test_run_without_its_published_data_is_skipped_but_for_continuous_integration(repository, capsys, monkeypatch):
     monkeypatch.setenv("PUBLISHED_DATA", str(repository / "absent"))
     monkeypatch.delenv("CI", raising=False)
-    write_runs(repository, {"name": "a100/shout", "needs": "published", "outputs": []})
+    names = ("a100/shout", "v100/shout")
+    write_runs(repository, *({"name": name, "needs": "published", "outputs": []} for name in names))
     assert run_main(repository) == 0
-    assert "a100/shout: skipped: published measurements not found" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "a100/shout: skipped: published measurements not found" in errors
+    assert "v100/shout: skipped, as above" in errors
     monkeypatch.setenv("CI", "true")
     assert run_main(repository) == 1
     assert "make published" in capsys.readouterr().err

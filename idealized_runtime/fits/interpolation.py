@@ -30,7 +30,11 @@ class Anchors:
 
     def blend(self, values) -> np.ndarray:
         """Value at each query, given one for each profiled size."""
-        return (1 - self.position) * values[self.left] + self.position * values[self.right]
+        left, right = values[self.left], values[self.right]
+        between = left + self.position * (right - left)
+        # Exact at both ends, and never a last digit beyond the right one, so that monotony holds to the bit.
+        capped = np.where(right >= left, np.minimum(between, right), np.maximum(between, right))
+        return np.where(self.position < 1, capped, np.where(self.position == 1, right, between))
 
 
 def coordinate(num_prompt_tokens, tile_share) -> np.ndarray:

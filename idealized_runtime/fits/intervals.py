@@ -48,10 +48,10 @@ class Intervals:
         """
         # On a profiled size the rule adds nothing.
         is_between = (anchors.position != 0) & (anchors.position != 1) | is_extrapolated
-        rule_variance = np.where(is_between, self._rule_variance(anchors, prompt_time_s), 0.0)
-        lower, upper = self._bounds(anchors, p, decoded, level, rule_variance)
         if not np.isnan(self.rule_error.scale):
-            return lower, upper
+            rule_variance = np.where(is_between, self._rule_variance(anchors, prompt_time_s), 0.0)
+            return self._bounds(anchors, p, decoded, level, rule_variance)
+        lower, upper = self._bounds(anchors, p, decoded, level, 0.0)
         ends = [Anchors(side, side, np.zeros_like(anchors.position)) for side in (anchors.left, anchors.right)]
         (left_lower, left_upper), (right_lower, right_upper) = (
             self._bounds(end, p, decoded, level, 0.0) for end in ends

@@ -143,7 +143,9 @@ class RuntimeModel:
         """Confidence interval (lower, upper) of the true mean runtime t(p, o); a single trial scatters more.
 
         It holds the error of the fit, the misfit of the model where a test found one, and between profiled sizes
-        the error of the rule there; it does not hold what another machine or day would change.
+        the error of the rule there; it does not hold what another machine or day would change. The noise comes from
+        the trials (``runtime_std_s`` and ``num_trials``) if every setting has them, else from the residuals; a
+        standard deviation without its number of trials gives the shape of the noise, the residuals its size.
 
         Raises
         ------
@@ -257,8 +259,8 @@ class RuntimeModel:
         outside = self.is_extrapolated(p)
         if np.any(outside) and np.isnan(known.rule_error.scale):
             raise ValueError(
-                "an interval beyond the profiled range needs at least 5 profiled prompt sizes, to see how well the rule "
-                f"between them predicts; there are {len(self.num_prompt_tokens)}"
+                "an interval beyond the profiled range needs at least 5 profiled prompt sizes, to see how well "
+                f"the rule between them predicts; there are {len(self.num_prompt_tokens)}"
             )
         prompt_s = self._prompt_times(p)
         lower, upper = known.runtime(self._anchors(p), p, decoded, prompt_s, level, is_extrapolated=outside)

@@ -119,7 +119,11 @@ def _with_lack_of_fit(variances, runtime_s, fit):
 
 
 def _variances_from_residuals(runtime_s, rounding_s2, fit):
-    """Noise between constant and proportional to runtime, each mixture weighed by its restricted likelihood."""
+    """Noise between constant and proportional to runtime, each mixture weighed by its restricted likelihood.
+
+    With some 50 settings this covers as it should. With a dozen, means alone hardly tell how noisy the shortest
+    runtimes are: nominal 95 % intervals of prompt times then hold 87 % (constant noise) to 100 % (proportional).
+    """
     dof = len(runtime_s) - fit.num_parameters
     if dof < 1:
         return None

@@ -1,182 +1,22 @@
-"""Run notebooks: papermill that refuses unknown parameters, and every run that ``runs.yml`` lists."""
+"""The runs of ``runs.yml``: which are up to date, and the command line that executes the others."""
 
 import argparse
-import ast
-import difflib
 import hashlib
 import json
 import os
-import re
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import yaml
 
+from idealized_runtime.notebooks.execution import NotebookError, check_parameters, run_notebook, store_outputs
 from idealized_runtime.published import ROOT, PublishedDataMissingError, published_data
 
 RUNS_FILE = "notebooks/runs.yml"
 # Executed notebooks and what each run was made from; ignored by git.
 EXECUTED_FOLDER = ".executed"
-# "/" that begins a path of two parts or more; what stands before it rules out URLs and closing tags.
-_ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~*])/(?!/)[\w.~-]+/[\w.~-]+|\b[A-Za-z]:\\\w")
-
-
-class NotebookError(RuntimeError):
-    """A notebook stopped with an error; the message names cell, error and the notebook as it stopped."""
-
-
-class ParameterError(ValueError):
-    """A notebook declares no parameters, or not the one that was given."""
-
-
-def declared_parameters(path) -> dict:
-    """Names and defaults that the cell tagged ``parameters`` of a notebook declares.
-
-    Raises
-    ------
-    ParameterError
-        Not exactly one cell has the tag, or the cell holds anything but plain literals.
-    """
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if "parameters" in _tags(cell)]
-    if len(cells) != 1:
-        raise ParameterError(f"{path}: {len(cells)} cells have the tag 'parameters'; exactly one must")
-    declared = {}
-    for statement in ast.parse(cells[0].source).body:
-        try:
-            (target,) = statement.targets
-            declared[target.id] = ast.literal_eval(statement.value)
-        except (AttributeError, ValueError) as error:
-            raise ParameterError(
-                f"{path}: the parameters cell takes lines `name = literal`; got {ast.unparse(statement)!r}"
-            ) from error
-    return declared
-
-
-def check_parameters(path, parameters: Mapping[str, object]):
-    """Refuse parameters that a notebook does not declare.
-
-    Raises
-    ------
-    ParameterError
-        The message names the parameter, the nearest declared names, and all of them.
-    """
-    declared = declared_parameters(path)
-    for name in parameters:
-        if name not in declared:
-            near = difflib.get_close_matches(name, declared, n=2)
-            hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-            raise ParameterError(f"{path} has no parameter {name!r}{hint}; it declares {', '.join(declared)}")
-
-
-def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output, kernel_name: str = "python3") -> Path:
-    """Execute a notebook from the top with papermill, in the notebook's own folder.
-
-    Parameters
-    ----------
-    path : path-like
-    parameters : mapping, optional
-        Each must be declared in the cell tagged ``parameters``; its defaults hold for the others.
-    output : path-like
-        The executed notebook, also where it failed: then it ends at the error.
-
-    Returns
-    -------
-    Path
-        ``output``.
-
-    Raises
-    ------
-    ParameterError
-        A parameter is not declared; nothing was run (papermill alone would only warn).
-    NotebookError
-        A cell failed, or the kernel died.
-    """
-    import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-
-    path, output = Path(path), Path(output)
-    check_parameters(path, parameters or {})
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            path, output, parameters=dict(parameters or {}), cwd=path.parent, kernel_name=kernel_name,
-            language="python", progress_bar=False,
-        )  # fmt: skip
-    except papermill.PapermillExecutionError as error:
-        raise NotebookError(
-            f"{path}: cell [{error.exec_count}] failed: {error.ename}: {error.evalue}; "
-            f"the notebook as it stopped: {output}"
-        ) from error
-    except (CellTimeoutError, DeadKernelError) as error:
-        raise NotebookError(f"{path}: {error}; the notebook as it stopped: {output}") from error
-    return output
-
-
-def store_outputs(executed, path):
-    """Give the notebook at ``path`` the outputs of its executed copy; everything else of it stays.
-
-    Timestamps and machine names of the execution are left behind, so that equal results leave an
-    equal file. An equal file is not written again.
-    """
-    executed, notebook = (nbformat.read(name, as_version=4) for name in (executed, path))
-    before = nbformat.writes(notebook)
-    for cell, done in zip(notebook.cells, executed.cells, strict=True):
-        if cell.cell_type == "code":
-            cell.execution_count = done.execution_count
-            cell.outputs = [_without_transient_metadata(output) for output in done.outputs]
-    if nbformat.writes(notebook) != before:
-        nbformat.write(notebook, path)
-
-
-def committed_notebook_faults(path) -> list[str]:
-    """What keeps a notebook from being committed; empty for one that was executed from the top.
-
-    Returns
-    -------
-    list of str
-        A sentence a fault: a cell without execution or out of order, an error among the outputs, an
-        absolute path in an output, a timestamp, a cell over 12 lines, a function definition.
-    """
-    notebook = nbformat.read(path, as_version=4)
-    faults = []
-    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    for number, cell in enumerate(code_cells, start=1):
-        where = f"{path}: code cell {number}"
-        if cell.execution_count != number:
-            faults.append(f"{where} has execution count {cell.execution_count}; run the notebook from the top")
-        if len(cell.source.splitlines()) > 12:
-            faults.append(f"{where} has over 12 lines; move code into the package")
-        if re.search(r"^\s*(async\s+)?def |^\s*class |import \*", cell.source, flags=re.MULTILINE):
-            faults.append(f"{where} defines a function or class, or imports *; move code into the package")
-        if set(cell.metadata) & {"execution", "papermill"}:
-            faults.append(f"{where} has timestamps in its metadata")
-        faults += [f"{where} {fault}" for output in cell.outputs for fault in _output_faults(output)]
-    if "papermill" in notebook.metadata:
-        faults.append(f"{path}: has timestamps of papermill in its metadata")
-    return faults
-
-
-def _output_faults(output) -> list[str]:
-    if output.output_type == "error":
-        return [f"ends in an error: {output.ename}: {output.evalue}"]
-    data = output.get("data", {})
-    texts = [output.get("text", "")] + [text for kind, text in data.items() if kind.startswith("text/")]
-    found = [match[0] for text in texts if (match := _ABSOLUTE_PATH.search(text))]
-    return [f"has an absolute path in its output: {found_path}" for found_path in found[:1]]
-
-
-def _without_transient_metadata(output):
-    output.pop("metadata", None)
-    if output.output_type in ("display_data", "execute_result"):
-        output["metadata"] = {}
-    return output
-
-
-def _tags(cell) -> list[str]:
-    return cell.metadata.get("tags", [])
 
 
 @dataclass(frozen=True)
@@ -302,7 +142,7 @@ def _content_key(run, root) -> str:
         raise RunSkippedError(str(error)) from error
     cells = nbformat.read(root / run.notebook, as_version=4).cells
     sources = [[cell.cell_type, cell.source] for cell in cells]
-    package = sorted(Path(__file__).parent.rglob("*.py"))
+    package = sorted(Path(__file__).parents[1].rglob("*.py"))
     pins = [path for path in [root / "requirements.txt"] if path.is_file()]
     files = [[path.name, _sha256(path)] for path in (*inputs, *package, *pins)]
     described = json.dumps([sources, run.parameters, run.outputs, files], sort_keys=True)
@@ -351,7 +191,7 @@ def _execute_all(runs, root, *, force) -> list[str]:
     """Names of the runs that failed."""
     from tqdm import tqdm
 
-    failed = []
+    failed, reasons = [], set()
     bar_format = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed} elapsed, {remaining} left"
     with tqdm(runs, bar_format=bar_format, desc="notebooks") as progress:
         for run in progress:
@@ -359,7 +199,8 @@ def _execute_all(runs, root, *, force) -> list[str]:
             try:
                 outcome = "done" if execute_run(run, root, force=force) else "up to date"
             except RunSkippedError as error:
-                outcome = f"skipped: {error}"
+                outcome = "skipped, as above" if str(error) in reasons else f"skipped: {error}"
+                reasons.add(str(error))
             except (NotebookError, OSError, ValueError) as error:
                 failed.append(run.name)
                 outcome = f"FAILED: {error}"

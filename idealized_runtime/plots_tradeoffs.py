@@ -121,8 +121,9 @@ def plot_efficiency_vs_capability(
     ax.margins(y=0.12)
     ax.xaxis.set_minor_formatter(NullFormatter())
     if errors is not None:
-        # Little more than one decade: tens alone would leave an axis with one number.
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        # Over little more than one decade, tens alone would leave an axis with one number.
+        low, high = ax.get_xlim()
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 30 * low else (1,)))
         ax.xaxis.set_major_formatter("{x:g}")
     return ax
 

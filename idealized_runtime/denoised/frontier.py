@@ -156,7 +156,9 @@ class _Likelihood:
             value, score = self.evaluate(first + units * step, spread)
             return -value, -score * units
 
-        found = minimize(cost, np.zeros(len(first)), jac=True, method="L-BFGS-B", bounds=limits)
+        # Tight enough that results print alike on any machine.
+        options = {"ftol": 1e-13, "gtol": 1e-5, "maxiter": 1000}
+        found = minimize(cost, np.zeros(len(first)), jac=True, method="L-BFGS-B", bounds=limits, options=options)
         parameters = first + units * found.x
         return -found.fun - _penalty(parameters[-3], spread)[0], parameters
 

@@ -39,6 +39,7 @@ def describe_environment(device: torch.device) -> dict:
         "load_average": list(os.getloadavg()),
         "num_threads": torch.get_num_threads(),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "gomp_spincount": os.environ.get("GOMP_SPINCOUNT"),
         "git_commit": _git("rev-parse", "HEAD"),
         "git_is_clean": _git_is_clean(),
     }

@@ -37,6 +37,13 @@ def test_noiseless_runtimes_give_their_parameters_back(slope):
     assert model.r_squared == pytest.approx(1)
 
 
+def test_time_per_token_that_would_turn_negative_is_taken_for_constant():
+    # A machine that was busy at short prompts: the long ones seem to get faster with every token.
+    model = RuntimeModel.fit(make_runtimes(output_sizes=(1, 2, 4, 8), slope=-5e-5))
+    assert model.time_per_output_token_slope_s == 0
+    assert model.time_per_output_token_s > 0
+
+
 def test_prompt_time_is_found_without_a_run_of_one_token():
     model = RuntimeModel.fit(make_runtimes(output_sizes=(4, 16)))
     assert model.prompt_encoding_time_s(64) == pytest.approx(0.025, rel=1e-9)

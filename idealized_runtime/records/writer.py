@@ -18,7 +18,7 @@ from idealized_runtime.records.json_lines import (
 # Fields of a header that may differ when a run goes on: when it was, how busy the machine, what is asked for.
 _VOLATILE_FIELDS = ("sweep", "environment", "started_at")
 # What of the environment changes timings all the same.
-_MACHINE_FIELDS = ("cpu_model", "omp_wait_policy")
+_MACHINE_FIELDS = ("cpu_model", "omp_wait_policy", "gomp_spincount")
 # What an architecture carries for its readers; two that differ in nothing else are timed alike.
 _DESCRIPTIVE_FIELDS = ("published_params", "published_log", "helm_names", "source")
 _HEADER_BEGIN = b'{"record": "header"'

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.plots_api import (
+from idealized_runtime.plots.api import (
     plot_estimators,
     plot_load,
     plot_runtime_pairs,

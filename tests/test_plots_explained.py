@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from idealized_runtime.fits import RuntimeModel
-from idealized_runtime.plots_explained import (
+from idealized_runtime.plots.explained import (
     LAYER_OPERATORS,
     plot_layer_operators,
     plot_runtime_metrics,

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime import plots_tradeoffs
 from idealized_runtime.paper_models import PAPER_MODELS
+from idealized_runtime.plots import tradeoffs as plots_tradeoffs
 
 DAVINCI, LARGE, BLOOM = "OpenAI/davinci", "AI21/J1-Large v1", "BigScience/BLOOM"
 POINTS = pd.DataFrame(

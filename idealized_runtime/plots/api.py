@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from idealized_runtime.plots import MEASURED_COLOR
+from idealized_runtime.plots.style import MEASURED_COLOR
 
 # Figure 7's colours, and a marker each, for those who cannot tell green from red.
 PROVIDER_COLORS = {"OpenAI": "green", "AI21 Labs": "red", "other": "black"}

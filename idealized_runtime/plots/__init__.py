@@ -1,0 +1,18 @@
+"""Figures: data and axes in, axes out. Points are measured, lines are fitted.
+
+``style`` is their look; ``runtimes`` draws the runtime model, ``api`` what APIs measured, ``tradeoffs``
+cost against quality, ``explained`` what runtimes are.
+"""
+
+from idealized_runtime.plots.runtimes import plot_prompt_encoding_time, plot_residuals, plot_runtime_vs_output_tokens
+from idealized_runtime.plots.style import finish_panels, make_panels, save_figure, use_style
+
+__all__ = [
+    "finish_panels",
+    "make_panels",
+    "plot_prompt_encoding_time",
+    "plot_residuals",
+    "plot_runtime_vs_output_tokens",
+    "save_figure",
+    "use_style",
+]

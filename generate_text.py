@@ -17,8 +17,9 @@ def main(argv=None) -> int:
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     arguments = parse_arguments(argv)
-    # A scheduler's stop signal leaves a valid, incomplete log, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A scheduler's stop signal leaves a valid, incomplete log, as Ctrl-C does, which shells keep from background jobs.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         return run(arguments)
     except KeyboardInterrupt:

@@ -11,6 +11,12 @@ _HOMES = {
     "RuntimeModel": "fits",
     "read_parameters": "fits",
     "write_parameters": "fits",
+    "fit_denoised": "denoised",
+    "get_accelerator": "hardware",
+    "pareto_frontier": "tradeoffs",
+    "query_metrics": "metrics",
+    "rank": "tradeoffs",
+    "read_runs": "helm",
 }
 __all__ = [*_HOMES]
 

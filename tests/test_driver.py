@@ -55,7 +55,8 @@ def quick():
 @pytest.fixture
 def drive(capsys):
     """Runs the driver in this process; gives its exit code and what it printed."""
-    limits, handler = resource.getrlimit(resource.RLIMIT_DATA), signal.getsignal(signal.SIGTERM)
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*argv):
         try:
@@ -65,7 +66,8 @@ def drive(capsys):
         return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
 
     yield run
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

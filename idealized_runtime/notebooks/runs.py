@@ -118,17 +118,18 @@ def find_inputs(run: Run, root: Path) -> list[Path]:
     Raises
     ------
     RunSkippedError, PublishedDataMissingError, ValueError
-        There are none: to be skipped; to be skipped but for continuous integration; a mistake.
+        A pattern finds none: to be skipped; to be skipped but for continuous integration; a mistake.
     """
     folder = published_data() if run.needs == "published" else root
-    paths = sorted({path for pattern in run.inputs for path in folder.glob(pattern)})
-    if paths:
-        return paths
-    patterns = ", ".join(str(folder / pattern) for pattern in run.inputs)
+    found = {pattern: list(folder.glob(pattern)) for pattern in run.inputs}
+    missing = [pattern for pattern, paths in found.items() if not paths]
+    if not missing:
+        return sorted({path for paths in found.values() for path in paths})
+    patterns = ", ".join(str(folder / pattern) for pattern in missing)
     if run.needs == "measurement":
         raise RunSkippedError(f"no {patterns}: `make figures` measures this machine")
     if run.needs == "published":
-        raise PublishedDataMissingError(f"no {patterns}: `make published` gets them")
+        raise PublishedDataMissingError(f"no {patterns}: `make published` gets what public repositories hold")
     raise ValueError(f"run {run.name!r} reads {patterns}, and there is no such file")
 
 

@@ -61,10 +61,11 @@ $(INSTALLED): requirements.txt pyproject.toml
 
 $(HELM): | $(INSTALLED)
 	@echo "Installing crfm-helm, without its dependencies, into .helm ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .helm crfm-helm==0.5.16
-	@touch $@
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .helm crfm-helm==0.5.16 \
+	  && touch $@ || echo "make: crfm-helm could not be installed; what compares with it is skipped" >&2
 
-# The logs say which settings they hold: an interrupted sweep goes on, a changed one measures what is missing.
+# The logs say which settings they hold: an interrupted sweep goes on, added sizes are measured, and a log of other
+# trials or versions is refused.
 $(MEASURED): Makefile | $(INSTALLED)
 	@for name in $(ARCHITECTURES); do \
 	  $(BIN)/python generate_text.py --architecture $$name --all-num-input-tokens $(PROMPT_SIZES) \

@@ -84,7 +84,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether the error says that memory ran out, on the device or on the host."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    # The words of torch's CPU allocator, of the CUDA driver and of cuBLAS.
+    words = ("allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def release_memory(device: torch.device):

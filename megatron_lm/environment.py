@@ -101,6 +101,7 @@ def _git(*arguments) -> str | None:
 
 
 def _git_is_clean() -> bool | None:
-    # Logs are what a run writes: those of an earlier run do not change what is timed.
-    changes = _git("status", "--porcelain", "--", ".", ":!logs")
+    # What runs write does not change what is timed.
+    written = [f":!{folder}" for folder in ("logs", "processed_jsons", "figures", "notebooks")]
+    changes = _git("status", "--porcelain", "--", ".", *written)
     return None if changes is None else changes == ""

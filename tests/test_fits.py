@@ -1,12 +1,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime import RuntimeModel
+from idealized_runtime import RuntimeModel, read_log, read_trials
 from idealized_runtime.fits import ExtrapolationWarning
 from idealized_runtime.fits.interpolation import TILE_SHARE, choose_tile_share, locate
 
@@ -84,6 +85,26 @@ def test_trials_and_their_means_give_one_model():
     )
     by_trial, by_mean = RuntimeModel.fit(trials), RuntimeModel.fit(settings)
     assert by_trial.predict_interval(100, 10) == pytest.approx(by_mean.predict_interval(100, 10), rel=1e-9)
+
+
+def test_trials_that_were_held_up_count_no_more_by_trial_than_by_setting():
+    log = Path(__file__).parent.parent / "logs" / "cpu" / "distilgpt2.jsonl"
+    trials = read_trials(log)
+    assert trials["is_disturbed"].any()
+    by_trial, by_setting = RuntimeModel.fit(trials), RuntimeModel.fit(read_log(log))
+    assert by_trial.predict_interval(100, 10) == pytest.approx(by_setting.predict_interval(100, 10), rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::idealized_runtime.fits.ExtrapolationWarning")
+def test_runtime_stays_positive_however_far_a_falling_time_per_token_is_extrapolated():
+    model = RuntimeModel.fit(make_runtimes(slope=-2e-5))
+    assert model.time_per_output_token_slope_s == pytest.approx(-2e-5)
+    assert model.time_per_output_token_at(16384, extrapolate=True) == model.time_per_output_token_at(512)
+    assert (model.predict(16384, [2, 128], extrapolate=True) > model.predict(512, [2, 128])).all()
+    prompt_times_s = {**PROMPT_TIMES_S, 256: 0.05}
+    noisy = RuntimeModel.fit(make_trials(np.random.default_rng(4), slope=-2e-5, prompt_times_s=prompt_times_s))
+    lower, upper = noisy.predict_interval(16384, 128, extrapolate=True)
+    assert 0 < lower <= noisy.predict(16384, 128, extrapolate=True) <= upper
 
 
 def test_insignificant_decrease_is_pooled_and_a_significant_one_is_kept():

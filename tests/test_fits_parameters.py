@@ -88,6 +88,25 @@ def test_broken_file_is_named_with_its_model(tmp_path, text, message):
         read_parameters(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fit": "x"}, "fit must be an object; got 'x'"),
+        ({"runtime_for_prompt_tokens": {"1": 0.1, "01": 0.2}}, "twice; got 1, 01"),
+    ],
+)
+def test_wrong_entry_is_named(model, change, message):
+    with pytest.raises(ValueError, match=message):
+        RuntimeModel.from_json({**model.to_json(), **change})
+
+
+def test_standard_errors_stand_beside_the_parameters(model):
+    errors_s = model.to_json()["fit"]["standard_errors"]
+    assert errors_s["runtime_for_prompt_tokens"].keys() == model.to_json()["runtime_for_prompt_tokens"].keys()
+    lower, upper = model.time_per_output_token_interval_s(level=0.6827)
+    assert errors_s["runtime_per_output_token"] == pytest.approx((upper - lower) / 2, rel=0.1)
+
+
 def test_parameters_of_a_later_schema_are_refused(model):
     entry = model.to_json()
     entry["fit"]["schema_version"] = 2

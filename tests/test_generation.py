@@ -548,6 +548,8 @@ def test_allocation_that_fails_is_told_from_other_errors():
     assert devices.is_out_of_memory(failed.value)
     assert devices.is_out_of_memory(MemoryError())
     assert devices.is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert devices.is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    assert devices.is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
     with pytest.raises(RuntimeError) as failed:
         torch.zeros(2) @ torch.zeros(3)
     assert not devices.is_out_of_memory(failed.value)

@@ -83,7 +83,7 @@ def test_json_log_yields_a_row_a_setting(log_path):
     assert frame["runtime_std_s"].tolist() == pytest.approx(stds_s, nan_ok=True)
     assert frame["runtime_min_s"].tolist() == [0.1, 0.25, 0.5]
     assert frame["num_trials"].tolist() == [3, 1, 2]
-    assert frame["software"].unique().tolist() == ["megatron-core 0.16.1 sdpa"]
+    assert frame["software"].unique().tolist() == ["megatron-core 0.16.1 sdpa, torch 2.13.0, float32"]
     assert (frame["runtime_resolution_s"] == 0).all()
 
 

@@ -62,8 +62,19 @@ class Intervals:
     def time_per_output_token(self, level) -> tuple[float, float]:
         """Bounds of g at the reference prompt size."""
         known = self.covariance
-        half_s = half_width(level, known.slope_dof, 0.0) * np.sqrt(known.slope_covariance[0, 0])
+        half_s = half_width(level, known.slope_dof, 0.0) * self.time_per_output_token_standard_error_s()
         return float(known.slopes[0] - half_s), float(known.slopes[0] + half_s)
+
+    def prompt_standard_errors_s(self, sizes) -> np.ndarray:
+        """Standard error of the prompt encoding time at each profiled size."""
+        number = np.arange(len(sizes))
+        anchors = Anchors(number, number, np.zeros(len(sizes)))
+        contrast = self._slope_contrast(anchors, sizes, np.zeros(len(sizes)))
+        return np.sqrt(sum(self._fit_variances(anchors, contrast)))
+
+    def time_per_output_token_standard_error_s(self) -> float:
+        """Standard error of g at the reference prompt size."""
+        return float(np.sqrt(self.covariance.slope_covariance[0, 0]))
 
     def _rule_variance(self, anchors, prompt_time_s):
         # An extrapolation leans on two sizes, each as far off the line as the query itself may be.

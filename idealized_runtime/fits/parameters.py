@@ -88,6 +88,7 @@ def model_to_json(model: RuntimeModel) -> dict:
         "time_per_output_token_slope": model.time_per_output_token_slope_s,
         "r_squared": model.r_squared,
         "residuals": model.residual_summary,
+        "standard_errors": None if model.intervals is None else _standard_errors_to_json(model),
         "intervals": None if model.intervals is None else _intervals_to_json(model.intervals),
         "sources": [dict(source) for source in model.sources],
     }
@@ -98,6 +99,16 @@ def _rule_to_json(model):
     if model.method == "published":
         return {"name": "next_larger_size_scaled"}
     return {"name": "linear_in_tiles", "tile_tokens": TILE_TOKENS, "tile_share": model.tile_share}
+
+
+def _standard_errors_to_json(model):
+    """For readers; intervals follow from the covariances beside them."""
+    errors_s = model.intervals.prompt_standard_errors_s(model.num_prompt_tokens).tolist()
+    sizes = map(str, model.num_prompt_tokens.tolist())
+    return {
+        "runtime_per_output_token": model.intervals.time_per_output_token_standard_error_s(),
+        "runtime_for_prompt_tokens": dict(zip(sizes, errors_s, strict=True)),
+    }
 
 
 def _intervals_to_json(intervals: Intervals) -> dict:
@@ -157,6 +168,8 @@ def _prompt_times_from_json(times):
     if not pairs or pairs[0][0] < 1:
         raise ValueError("runtime_for_prompt_tokens needs at least one prompt size, of at least 1 token")
     sizes, times_s = zip(*pairs, strict=True)
+    if len(set(sizes)) < len(sizes):
+        raise ValueError(f"runtime_for_prompt_tokens names a prompt size twice; got {', '.join(times)}")
     return np.array(sizes), np.array(times_s)
 
 
@@ -167,6 +180,8 @@ def _number(name, value) -> float:
 
 
 def _fit_from_json(fit) -> dict:
+    if not isinstance(fit, Mapping):
+        raise ValueError(f"fit must be an object; got {fit!r:.60}")
     if fit["schema_version"] != SCHEMA_VERSION:
         raise ValueError(f"fit.schema_version must be {SCHEMA_VERSION}; got {fit['schema_version']!r}")
     if fit["method"] not in METHODS:

@@ -102,6 +102,9 @@ def _aggregate_trials(runtimes):
         p, o, trial = runtimes.loc[repeated, [*_SETTING, "trial"]].iloc[0]
         raise ValueError(f"{repeated.sum()} trial(s) stand there twice, the first at p={p} o={o}: trial {trial}")
     resolution_s = _floats(runtimes["runtime_resolution_s"]).max() if "runtime_resolution_s" in runtimes else 0.0
+    if "is_disturbed" in runtimes:
+        # As read_log does: both ways to read a log give one model.
+        runtimes = runtimes[~runtimes["is_disturbed"].astype(bool)]
     trials = runtimes[_SETTING].astype("int64").assign(runtime_s=_floats(runtimes["runtime_s"]))
     settings = trials.groupby(_SETTING, as_index=False).agg(
         runtime_s=("runtime_s", "mean"), runtime_std_s=("runtime_s", "std"), num_trials=("runtime_s", "size")

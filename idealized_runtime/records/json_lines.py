@@ -39,8 +39,10 @@ def setting_key(setting: dict) -> tuple:
 
 
 def software_name(header: dict) -> str:
-    """Software stack of a header, such as ``megatron-core 0.16.1 sdpa``."""
-    return f"megatron-core {header['software']['megatron-core']} {header['engine']}"
+    """Software stack and data type of a header, such as ``megatron-core 0.16.1 sdpa, torch 2.13.0, float32``."""
+    software = header["software"]
+    torch_version = f"torch {software.get('torch', 'of unknown version')}"
+    return f"megatron-core {software['megatron-core']} {header['engine']}, {torch_version}, {header.get('dtype')}"
 
 
 @dataclass

@@ -17,7 +17,9 @@ _RUNTIME = re.compile(
     r"(\d+\.\d{3}) seconds \+- (\d+\.\d{3})$",
     re.ASCII,
 )
-_RUNTIME_BEGIN, _RUNTIME_MIDDLE = "Runtime for", " seconds +- "
+_RUNTIME_BEGIN = "Runtime for"
+# A runtime that lost its beginning, its end or both still has one of these.
+_RUNTIME_WORDS = (_RUNTIME_BEGIN, "{'num_input_tokens'", " seconds +- ")
 _ARGUMENT = re.compile(r"^ {1,4}(\w+) \.{3,} (.*)$")
 _VOCABULARY = re.compile(r"\(new size: (\d+)\)$")
 # A registry row is recognised by these; V100 runs pad ffn_hidden_size and the vocabulary to more ranks.
@@ -107,7 +109,7 @@ def _parse_line(where, line, runs, *, is_last):
 def _is_runtime_line(line, *, is_last) -> bool:
     # The last line may be cut anywhere, even before it says what it is.
     is_cut = is_last and line and _RUNTIME_BEGIN.startswith(line)
-    return bool(is_cut or _RUNTIME_BEGIN in line or _RUNTIME_MIDDLE in line)
+    return bool(is_cut or any(words in line for words in _RUNTIME_WORDS))
 
 
 def _parse_runtime_line(where, line) -> tuple[int, int, float, float]:

@@ -1,8 +1,9 @@
 """Runtime, dollar cost and energy of every query, from fitted runtime models.
 
-Raw runtime is what an API took. Denoised runtime is what its fitted minimum would take. Idealized runtime is
-what the model takes on stated hardware and software; dollar cost and energy follow from it (arXiv:2305.02440,
-section 4). Queries that cannot be estimated stay missing, named and counted by cause.
+Raw runtime is what an API took, and comes with the queries (``helm.read_runs``). Denoised runtime is what its
+fitted minimum would take. Idealized runtime is what the model takes on stated hardware and software; dollar cost
+and energy follow from it (arXiv:2305.02440, section 4). Queries that cannot be estimated stay missing, named and
+counted by cause.
 """
 
 from collections.abc import Mapping

@@ -14,6 +14,7 @@ from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.helm import (
     COLUMNS,
     NoRunsError,
+    RepeatedRunWarning,
     SkippedRunWarning,
     decoding,
     iter_runs,
@@ -21,6 +22,7 @@ from idealized_runtime.helm import (
     read_runs,
     write_efficiency_json,
 )
+from idealized_runtime.missing import MissingValueWarning
 
 DAVINCI = "openai/davinci"
 ROBUST = {"name": "typos", "robustness": True, "fairness": False, "computed_on": "perturbed"}
@@ -62,6 +64,7 @@ def write_run(suite, entries, *, name="boolq:model=openai_davinci", model=DAVINC
 def read_silently(folder, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", MissingValueWarning)
         return read_runs(folder, **options)
 
 
@@ -234,18 +237,17 @@ def test_links_are_followed_and_a_folder_counts_once(tmp_path):
     assert len(read_silently(suites)) == 1
 
 
-def test_the_latest_suite_wins_a_repeated_run_and_the_other_is_named(tmp_path):
-    for suite, raw_s in (("v0.9.0", 1.0), ("v0.10.0", 2.0)):
+def test_a_run_in_two_suites_is_read_twice_and_named(tmp_path):
+    for suite, raw_s in (("v1", 1.0), ("v2", 2.0)):
         write_run(tmp_path / suite, [query("id1", raw_s=raw_s)])
-    with pytest.warns(SkippedRunWarning, match=r"skipped 1 of 2 HELM runs\n.*v0\.9\.0.*the same run as .*v0\.10\.0"):
-        assert read_runs(tmp_path)["raw_runtime_s"].tolist() == [2.0]
+    with pytest.warns(RepeatedRunWarning, match=r"1 HELM runs stand in several folders.*v1.*v2"):
+        assert read_runs(tmp_path)["raw_runtime_s"].tolist() == [1.0, 2.0]
 
 
-def test_a_broken_repeat_gives_way_to_an_older_whole_one(tmp_path):
-    write_run(tmp_path / "v1", [query("id1", raw_s=1.0)])
-    (write_run(tmp_path / "v2", [query("id1", raw_s=2.0)]) / "per_instance_stats.json").write_text("[")
-    with pytest.warns(SkippedRunWarning, match="skipped 1 of 2 HELM runs\n.*v2"):
-        assert read_runs(tmp_path)["raw_runtime_s"].tolist() == [1.0]
+def test_rows_without_accuracy_are_counted_by_scenario(tmp_path):
+    write_run(tmp_path, [query("id1"), query("id2")])
+    with pytest.warns(MissingValueWarning, match="rows have no accuracy"):
+        assert read_runs(tmp_path, accuracy_metric={"imdb": "f1_score", "boolq": "f1_score"})["accuracy"].isna().all()
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path):
@@ -289,7 +291,7 @@ def test_a_broken_run_is_named_skipped_and_counted(tmp_path, monkeypatch, file, 
         frame = read_runs(tmp_path)
     assert names(frame, "instance_id") == ["id1"]
     assert frame["scenario"].cat.categories.tolist() == ["imdb"]
-    (message,) = [str(warning.message) for warning in caught]
+    (message,) = [str(warning.message) for warning in caught if warning.category is SkippedRunWarning]
     assert str(broken.parent) in message
     assert reason in message
 

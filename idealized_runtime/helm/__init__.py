@@ -2,11 +2,12 @@
 
 from idealized_runtime.helm.efficiency import read_efficiency_json, write_efficiency_json
 from idealized_runtime.helm.folders import NoRunsError
-from idealized_runtime.helm.runs import COLUMNS, SkippedRunWarning, iter_runs, read_runs
+from idealized_runtime.helm.runs import COLUMNS, RepeatedRunWarning, SkippedRunWarning, iter_runs, read_runs
 
 __all__ = [
     "COLUMNS",
     "NoRunsError",
+    "RepeatedRunWarning",
     "SkippedRunWarning",
     "iter_runs",
     "read_efficiency_json",

@@ -1,6 +1,7 @@
 """HELM run folders as one tidy frame, a row an instance and train trial."""
 
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.helm.accuracy import candidate_metrics, preferred_metrics
-from idealized_runtime.helm.decoding import RunFormatError, RunSpec, StatsReader, read_run_spec
+from idealized_runtime.helm.decoding import RunFormatError, StatsReader, read_run_spec
 from idealized_runtime.helm.folders import PER_INSTANCE_STATS, RUN_SPEC, NoRunsError, find_run_folders
+from idealized_runtime.missing import warn_missing
 
 # Column -> HELM's metric.
 EFFICIENCY_METRICS = {
@@ -30,7 +32,11 @@ COLUMNS = [*IDENTITY_COLUMNS, "train_trial", *NUMBER_COLUMNS]
 
 
 class SkippedRunWarning(UserWarning):
-    """Runs were left out: broken, half-written, or the same run again."""
+    """Runs were left out: broken or half-written."""
+
+
+class RepeatedRunWarning(UserWarning):
+    """Runs stand in several folders, as in two suites; their instances count each time."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,7 @@ def read_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None)
     Parameters
     ----------
     folder : path-like
-        A run, a suite, or HELM's whole output. Links are followed, and a folder counts once. Where
-        suites hold a run of the same name, the last suite in natural order counts, as HELM's own
-        summary takes the latest.
+        A run, a suite, or HELM's whole output. Links are followed, and a folder counts once.
     accuracy_metric : str, mapping or None
         HELM metric for the column ``accuracy``: one for all runs, or one by scenario or run group.
         Without it HELM's main metric of the scenario, or what comes nearest of what the run reports
@@ -85,19 +89,24 @@ def read_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None)
     -----
     SkippedRunWarning
         Runs left out, each with its path and the reason, and their count.
+    RepeatedRunWarning
+        A run stands in several folders; its instances are there once for each.
+    MissingValueWarning
+        Rows without accuracy, counted by scenario.
     """
     runs = _Runs(folder, accuracy_metric)
     frame = _collect(runs.read())
-    runs.warn_of_skipped(stacklevel=3)
+    runs.warn(stacklevel=3)
     if isinstance(accuracy_metric, str) and not any(frame.attrs["accuracy_metrics"].values()):
         raise ValueError(f"{folder}: no run reports accuracy_metric={accuracy_metric!r} for its instances")
+    warn_missing(frame["accuracy"].isna().to_numpy(), "have no accuracy", labels=frame["scenario"])
     return frame
 
 
 def iter_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None) -> Iterator[pd.DataFrame]:
     """Frames of :func:`read_runs`, one a run, for more runs than fit into memory.
 
-    Runs left out are warned of when the iterator ends or is closed.
+    Runs left out or repeated are warned of when the iterator ends or is closed.
     """
     return _iter_frames(_Runs(folder, accuracy_metric))
 
@@ -107,7 +116,7 @@ def _iter_frames(runs):
         for run in runs.read():
             yield _collect([run])
     finally:
-        runs.warn_of_skipped(stacklevel=3)
+        runs.warn(stacklevel=3)
 
 
 class _Runs:
@@ -118,47 +127,34 @@ class _Runs:
         self._paths, self._skipped = find_run_folders(folder)
         self._metrics = [*EFFICIENCY_METRICS.values(), *candidate_metrics(accuracy_metric)]
         self._reader = StatsReader(self._metrics)
-        self._num_read = 0
+        self._read = defaultdict(list)
 
     def read(self) -> Iterator[_Run]:
-        paths_by_name, specs = self._read_specs()
-        for name, paths in paths_by_name.items():
-            run = self._read_first(paths, specs[name])
-            if run is not None:
-                self._num_read += 1
-                yield run
-        if not self._num_read:
-            raise NoRunsError(f"{self._folder}: {self._describe_skipped() if self._skipped else _NO_RUNS}")
-
-    def warn_of_skipped(self, *, stacklevel):
-        if self._skipped and self._num_read:
-            warnings.warn(self._describe_skipped(), SkippedRunWarning, stacklevel=stacklevel)
-
-    def _read_specs(self) -> tuple[dict[str, list[Path]], dict[str, RunSpec]]:
-        """Folders by run name, the latest suite first; and each name's specification."""
-        paths_by_name, specs = {}, {}
         for path in self._paths:
             try:
                 spec = read_run_spec(path / RUN_SPEC)
+                run = self._read_run(path, spec)
             except (OSError, RunFormatError) as error:
                 self._skipped[path] = _reason(error)
                 continue
-            specs[spec.name] = spec
-            paths_by_name.setdefault(spec.name, []).insert(0, path)
-        return paths_by_name, specs
+            self._read[spec.name].append(path)
+            yield run
+        if not self._read:
+            raise NoRunsError(f"{self._folder}: {self._describe_skipped() if self._skipped else _NO_RUNS}")
 
-    def _read_first(self, paths, spec) -> _Run | None:
-        """The first of these folders that can be read."""
-        run = read_path = None
-        for path in paths:
-            if run is not None:
-                self._skipped[path] = f"the same run as {read_path}, which was read"
-                continue
-            try:
-                run, read_path = self._read_run(path, spec), path
-            except (OSError, RunFormatError) as error:
-                self._skipped[path] = _reason(error)
-        return run
+    def warn(self, *, stacklevel):
+        """Warn of runs that were skipped, and of those that stand there more than once."""
+        if self._skipped and self._read:
+            warnings.warn(self._describe_skipped(), SkippedRunWarning, stacklevel=stacklevel)
+        repeated = {name: paths for name, paths in self._read.items() if len(paths) > 1}
+        if repeated:
+            name, paths = next(iter(repeated.items()))
+            warnings.warn(
+                f"{len(repeated)} HELM runs stand in several folders, and each folder was read; the first is {name}: "
+                f"{', '.join(map(str, paths))}. Give one suite's folder to count a run once",
+                RepeatedRunWarning,
+                stacklevel=stacklevel,
+            )
 
     def _read_run(self, path, spec) -> _Run:
         sums = _Sums(self._metrics)

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+from idealized_runtime.api_runtimes import NUM_POINTS_WITHOUT_DENOISED
 from idealized_runtime.denoised import generation_r_squared
 from idealized_runtime.paper_models import PAPER_MODELS
 from idealized_runtime.reproduction.timings import TABLE_3_SIZES, equals_entry
@@ -23,9 +24,6 @@ TABLE_3_DENOISED = {
     "AI21/J1-Jumbo v1": (("0.268", "0.463", "0.655"), "0.042"),
     "Anthropic/v4-s3": (("0.193", "0.191", "0.380"), "0.057"),
 }
-# Queries that Figure 7a cannot draw, since their models have no denoised parameters; the authors' count has them
-# among its 3204 points.
-NUM_WITHOUT_DENOISED = 1117
 # Prompt size that Figure 5 draws.
 FIGURE_5_TOKENS = 512
 
@@ -195,10 +193,10 @@ def _raw_above_denoised(data) -> Evidence:
     points = data.points("figure7_points").query("panel == 'denoised_vs_raw'")
     num_passing = int((points["x_runtime_s"] >= points["y_runtime_s"]).sum())
     percent = 100 * num_passing / len(points)
-    counted = 100 * (num_passing + NUM_WITHOUT_DENOISED) / (len(points) + NUM_WITHOUT_DENOISED)
+    counted = 100 * (num_passing + NUM_POINTS_WITHOUT_DENOISED) / (len(points) + NUM_POINTS_WITHOUT_DENOISED)
     note = (
-        f"{num_passing} of the {len(points)} drawn points; {counted:.1f} % come out only if {NUM_WITHOUT_DENOISED} "
-        "points without a denoised runtime count as passing."
+        f"{num_passing} of the {len(points)} drawn points; {counted:.1f} % come out only if "
+        f"{NUM_POINTS_WITHOUT_DENOISED} points without a denoised runtime count as passing."
     )
     return Evidence(percent, note=note)
 

@@ -10,13 +10,12 @@ import pandas as pd
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.denoised import fit_denoised
 from idealized_runtime.fits import RuntimeModel
-from idealized_runtime.measurements import find_logs, model_of_log, read_logs
+from idealized_runtime.measurements import PUBLISHED_LOGS, find_logs, model_of_log, read_logs
 from idealized_runtime.paper_models import by_printed_name
 from idealized_runtime.published import published_data
 from idealized_runtime.records import RepeatedSettingWarning, read_architecture
 from idealized_runtime.tradeoff_points import estimate_on_both
 
-LOGS = "helm-efficiency/logs"
 PARAMETER_FILES = {
     "a100": "inference_idealized_runtimes.json",
     "v100": "inference_idealized_runtimes_v100.json",
@@ -103,7 +102,7 @@ class PaperData:
     @cached_property
     def scenarios(self) -> pd.DataFrame:
         """API runtimes of July 2022: one row a scenario and model, columns as in the file."""
-        return pd.read_csv(published_data(f"{LOGS}/inference_runtimes_and_accuracies_all_scenarios.csv"))
+        return pd.read_csv(published_data(f"{PUBLISHED_LOGS}/inference_runtimes_and_accuracies_all_scenarios.csv"))
 
     def _once(self, key, read):
         if key not in self._cache:
@@ -124,7 +123,7 @@ _FIGURE5_NAMES = {
 
 
 def _log_folder(hardware) -> Path:
-    return published_data(f"{LOGS}/{hardware}")
+    return published_data(f"{PUBLISHED_LOGS}/{hardware}")
 
 
 def _read_timings(hardware):

@@ -258,7 +258,7 @@ class Architecture:
     def from_hf_config(cls, config: dict, *, name: str | None = None) -> "Architecture":
         """Architecture of a Hugging Face ``config.json``.
 
-        Of a model that reads images too, the language model is taken. Quantised weights count as parameters,
+        Of a model that reads images or sound too, the language model is taken. Quantised weights count as parameters,
         layers for predicting several tokens at once do not.
 
         Parameters

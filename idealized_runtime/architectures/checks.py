@@ -6,6 +6,8 @@ POSITION_EMBEDDINGS = ("learned_absolute", "rope", "alibi")
 NORMALIZATIONS = ("LayerNorm", "RMSNorm")
 _EXPERT_FIELDS = ("num_experts", "moe_router_topk", "moe_ffn_hidden_size")
 _LATENT_FIELDS = ("kv_lora_rank", "qk_head_dim", "qk_pos_emb_head_dim", "v_head_dim")
+# Counts are polynomials of sizes, and must stay within a float's range.
+_LARGEST_SIZE = 2**40
 _CHOICES = {
     "normalization": NORMALIZATIONS,
     "position_embedding_type": POSITION_EMBEDDINGS,
@@ -51,6 +53,8 @@ def _check_integer(a, name, *, at_least=1, where=""):
     value = getattr(a, name)
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise ValueError(f"{a.name}: {where}{name} must be an integer of at least {at_least}; got {value!r}")
+    if value > _LARGEST_SIZE:
+        raise ValueError(f"{a.name}: {where}{name} must be at most 2**40; got a number of {value.bit_length()} bits")
 
 
 def _check_choices(a):

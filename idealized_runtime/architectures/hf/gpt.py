@@ -104,7 +104,7 @@ def _read_falcon(config):
     num_norms = config["num_ln_in_parallel_attn"] or (2 if is_new else 1)
     rotary = rotary_fields(config)
     return {
-        **read_sizes({"intermediate_size": config["ffn_hidden_size"], **config}),
+        **read_sizes({**config, "intermediate_size": config["ffn_hidden_size"] or 4 * config["hidden_size"]}),
         "num_query_groups": num_groups,
         "layernorm_epsilon": config["layer_norm_epsilon"],
         "position_embedding_type": "alibi" if config["alibi"] else "rope",

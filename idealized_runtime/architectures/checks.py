@@ -17,7 +17,8 @@ _CHOICES = {
     "add_attention_bias": (None, False, True),
     **dict.fromkeys(
         ("swiglu", "add_bias_linear", "add_qkv_bias", "untie_embeddings_and_output_weights", "window_is_chunk",
-         "moe_shared_expert_gate", "parallel_blocks", "embedding_layernorm", "add_output_layer_bias"),
+         "moe_shared_expert_gate", "parallel_blocks", "embedding_layernorm", "final_layernorm",
+         "add_output_layer_bias"),
         (False, True),
     ),
 }  # fmt: skip
@@ -39,7 +40,7 @@ def _check_sizes(a):
     for name in ("num_layers", "hidden_size", "num_attention_heads", "num_query_groups", "vocab_size",
                  "max_position_embeddings", "ffn_hidden_size"):  # fmt: skip
         _check_integer(a, name)
-    for name in ("kv_channels", "moe_shared_expert_intermediate_size", "window_size", "q_lora_rank"):
+    for name in ("kv_channels", "moe_shared_expert_intermediate_size", "window_size", "q_lora_rank", "embedding_size"):
         if getattr(a, name) is not None:
             _check_integer(a, name)
     _check_integer(a, "num_extra_positions", at_least=0)

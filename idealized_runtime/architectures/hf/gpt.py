@@ -74,16 +74,19 @@ def _read_gpt_neox(config):
 
 
 def _read_opt(config):
-    require_options(config, word_embed_proj_dim=(None, config["hidden_size"]), do_layer_norm_before=(True,),
-             _remove_final_layer_norm=(False,), layer_norm_elementwise_affine=(True,))  # fmt: skip
+    require_options(config, layer_norm_elementwise_affine=(True,))
+    is_before = config["do_layer_norm_before"]
+    placement = {} if is_before else {"norm_placement": "after each sum"}
     return {
         **read_sizes({**config, "intermediate_size": config["ffn_dim"]}),
         "add_bias_linear": config["enable_bias"],
         "add_qkv_bias": config["enable_bias"],
         "untie_embeddings_and_output_weights": not config["tie_word_embeddings"],
+        "final_layernorm": is_before and not config["_remove_final_layer_norm"],
+        "embedding_size": config["word_embed_proj_dim"],
         # Its first two positions are padding.
         "num_extra_positions": 2,
-        "uncounted_options": activation_option(config["activation_function"], gated=False),
+        "uncounted_options": {**activation_option(config["activation_function"], gated=False), **placement},
     }
 
 
@@ -135,7 +138,8 @@ FAMILIES = {
     "opt": HfFamily(
         _read_opt,
         {"max_position_embeddings": 2048, "activation_function": "relu", "enable_bias": True,
-         "tie_word_embeddings": True},
+         "tie_word_embeddings": True, "do_layer_norm_before": True, "_remove_final_layer_norm": False,
+         "word_embed_proj_dim": None},
     ),
     "bloom": HfFamily(
         _read_bloom, {"layer_norm_epsilon": 1e-5, "n_positions": 2048, "tie_word_embeddings": True},

@@ -124,7 +124,7 @@ def sizes_and_options(architecture):
 
 
 def test_every_family_is_tried():
-    assert set(HF_FAMILIES) == {*FAMILIES, "gemma3", "llama4"}
+    assert set(HF_FAMILIES) == {*FAMILIES, "gemma3", "llama4", "RefinedWeb", "RefinedWebModel"}
 
 
 @pytest.mark.parametrize(("family", "change"), [*((family, {}) for family in FAMILIES), *OPTIONS])
@@ -161,6 +161,23 @@ def test_silent_configuration_has_the_defaults_of_its_family(family):
     }
     assert len(silent) < len(full)
     assert Architecture.from_hf_config(silent, name="toy") == Architecture.from_hf_config(full, name="toy")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"model_type": "RefinedWebModel", "multi_query": True, "parallel_attn": True}, {}),
+        ({"model_type": "RefinedWebModel", "alibi": True, "bias": True},
+         {"alibi": True, "bias": True, "multi_query": False, "parallel_attn": False}),
+        ({"model_type": "RefinedWeb", "n_head_kv": 2, "parallel_attn": True},
+         {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    ],
+)  # fmt: skip
+def test_falcon_is_read_under_its_first_names_too(old, new):
+    sizes = {"hidden_size": 48, "vocab_size": 99}
+    before = Architecture.from_hf_config({**sizes, "n_layer": 4, "n_head": 6, **old}, name="toy")
+    sizes |= {"num_hidden_layers": 4, "num_attention_heads": 6}
+    assert Architecture.from_hf_config({**sizes, "model_type": "falcon", **new}, name="toy") == before
 
 
 @pytest.mark.parametrize(

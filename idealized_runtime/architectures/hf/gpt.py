@@ -124,6 +124,11 @@ def _read_falcon(config):
 _GPT = {"layer_norm_epsilon": 1e-5, "n_inner": None, "activation_function": "gelu_new"}
 _ALIASES = {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "hidden_size": "n_embd",
             "n_embed": "n_embd", "max_position_embeddings": "n_positions"}  # fmt: skip
+_FALCON = {"max_position_embeddings": 2048, "layer_norm_epsilon": 1e-5, "num_ln_in_parallel_attn": None, "alibi": False,
+           "num_kv_heads": None, "new_decoder_architecture": False, "multi_query": True, "parallel_attn": True,
+           "bias": False, "ffn_hidden_size": None, "activation": "gelu", "rope_theta": 1e4,
+           "tie_word_embeddings": True}  # fmt: skip
+_REFINED_WEB = {"n_layer": "num_hidden_layers", "n_head": "num_attention_heads", "n_head_kv": "num_kv_heads"}
 FAMILIES = {
     "gpt2": HfFamily(_read_gpt2, {**_GPT, "n_positions": 1024, "tie_word_embeddings": True}, _ALIASES),
     "gptj": HfFamily(
@@ -145,11 +150,8 @@ FAMILIES = {
         _read_bloom, {"layer_norm_epsilon": 1e-5, "n_positions": 2048, "tie_word_embeddings": True},
         {**_ALIASES, "seq_length": "n_positions"},
     ),
-    "falcon": HfFamily(
-        _read_falcon,
-        {"max_position_embeddings": 2048, "layer_norm_epsilon": 1e-5, "num_ln_in_parallel_attn": None, "alibi": False,
-         "num_kv_heads": None, "new_decoder_architecture": False, "multi_query": True, "parallel_attn": True,
-         "bias": False, "ffn_hidden_size": None, "activation": "gelu", "rope_theta": 1e4,
-         "tie_word_embeddings": True},
-    ),
+    "falcon": HfFamily(_read_falcon, _FALCON),
+    # Falcon as its owners called it before transformers had it: RefinedWeb the one with groups of heads.
+    "RefinedWebModel": HfFamily(_read_falcon, {**_FALCON, "multi_query": False, "parallel_attn": False}, _REFINED_WEB),
+    "RefinedWeb": HfFamily(_read_falcon, {**_FALCON, "new_decoder_architecture": True}, _REFINED_WEB),
 }  # fmt: skip

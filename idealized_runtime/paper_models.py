@@ -98,10 +98,28 @@ def by_printed_name(models: Mapping) -> dict:
 def num_accelerators_needed(
     architecture: Architecture, memory_bytes: float, *, num_context_tokens: int | None = None, dtype: str = "float16"
 ) -> int:
-    """Fewest devices whose memory holds the weights and the key-value cache of one sequence.
+    """Fewest devices whose memory holds the weights and the key-value cache of one sequence: Table 1's rule.
+
+    Arguments and errors are those of :func:`parallelism_needed`, with even stages.
+    """
+    width, depth = parallelism_needed(
+        architecture, memory_bytes, num_context_tokens=num_context_tokens, dtype=dtype, even_stages=True
+    )
+    return width * depth
+
+
+def parallelism_needed(
+    architecture: Architecture,
+    memory_bytes: float,
+    *,
+    num_context_tokens: int | None = None,
+    dtype: str = "float16",
+    even_stages: bool = False,
+) -> tuple[int, int]:
+    """Tensor and pipeline parallel size of the fewest devices that hold the weights and the cache of one sequence.
 
     Tensor parallelism splits every layer over 1, 2, 4 or 8 devices of a server, where that divides the
-    attention heads; beyond one server, pipeline stages must divide the layers evenly.
+    attention heads; beyond that, pipeline stages share the layers.
 
     Parameters
     ----------
@@ -112,10 +130,9 @@ def num_accelerators_needed(
         Length of the sequence; the longest the model takes where it is not given.
     dtype : str
         Of weights and cache.
-
-    Returns
-    -------
-    int
+    even_stages : bool
+        Stages must divide the layers evenly, as Megatron lays them out. Otherwise some have one layer more than
+        others, and those must fit: 61 layers as 21, 20 and 20, where only 61 stages would be even.
 
     Raises
     ------
@@ -126,12 +143,13 @@ def num_accelerators_needed(
     cache_bytes = kv_cache_bytes_per_token(architecture, dtype=dtype) * num_context_tokens
     total_bytes = weight_bytes(architecture, dtype=dtype) + cache_bytes
     widths = [size for size in (1, 2, 4, MAX_TENSOR_PARALLEL_SIZE) if architecture.num_attention_heads % size == 0]
-    depths = [size for size in range(2, architecture.num_layers + 1) if architecture.num_layers % size == 0]
-    for number in [*widths, *(widths[-1] * depth for depth in depths)]:
-        if total_bytes <= number * memory_bytes:
-            return number
+    num_layers = architecture.num_layers
+    depths = [size for size in range(2, num_layers + 1) if not (even_stages and num_layers % size)]
+    for width, depth in [*((width, 1) for width in widths), *((widths[-1], depth) for depth in depths)]:
+        if total_bytes * -(-num_layers // depth) <= width * memory_bytes * num_layers:
+            return width, depth
     raise ValueError(
-        f"{architecture.name}: {total_bytes / architecture.num_layers:.3g} bytes a layer do not fit "
+        f"{architecture.name}: {total_bytes / num_layers:.3g} bytes a layer do not fit "
         f"{widths[-1]} devices of {memory_bytes:.3g} bytes"
     )
 

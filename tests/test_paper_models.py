@@ -4,7 +4,13 @@ import pytest
 
 from idealized_runtime.architectures import Architecture, get_architecture
 from idealized_runtime.hardware import get_accelerator
-from idealized_runtime.paper_models import PAPER_MODELS, by_printed_name, model_table, num_accelerators_needed
+from idealized_runtime.paper_models import (
+    PAPER_MODELS,
+    by_printed_name,
+    model_table,
+    num_accelerators_needed,
+    parallelism_needed,
+)
 
 MEMORY_BYTES = {name: get_accelerator(name).memory_bytes for name in ("a100", "v100")}
 
@@ -45,6 +51,25 @@ def test_tensor_parallelism_takes_powers_of_two_and_pipeline_stages_that_divide_
     assert num_accelerators_needed(shape, total / 17, num_context_tokens=1) == 24
     five = dataclasses.replace(shape, num_layers=5)
     assert num_accelerators_needed(five, 2 * five.num_params / 15, num_context_tokens=1) == 40
+
+
+@pytest.mark.parametrize(("num_devices_by_memory", "depth"), [(13, 2), (14, 3), (19, 3), (21, 5)])
+def test_uneven_stages_must_hold_a_layer_more(num_devices_by_memory, depth):
+    # Of 5 layers on 2 stages of 8 devices, the first holds 3: as if there were 40/3 devices; on 3 or 4 stages 2: 20.
+    five = make_architecture(num_layers=5)
+    memory_bytes = 2 * five.num_params / num_devices_by_memory
+    assert parallelism_needed(five, memory_bytes, num_context_tokens=1) == (8, depth)
+
+
+def test_stages_are_added_where_heads_keep_a_layer_from_being_shared_further():
+    shape = make_architecture(num_attention_heads=4)
+    assert parallelism_needed(shape, 2 * shape.num_params / 7, num_context_tokens=1) == (4, 2)
+    assert parallelism_needed(shape, 2 * shape.num_params / 11, num_context_tokens=1) == (4, 3)
+
+
+def test_a_prime_number_of_layers_asks_for_no_stage_each():
+    # 671e9 parameters of 2 bytes are 16.8 times 80e9.
+    assert parallelism_needed(get_architecture("deepseek-v3"), 80e9, num_context_tokens=1000) == (8, 3)
 
 
 def test_heads_bound_tensor_parallelism():

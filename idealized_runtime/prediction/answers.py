@@ -8,7 +8,7 @@ import pandas as pd
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.hardware import Accelerator
 from idealized_runtime.metrics import dollar_cost_usd
-from idealized_runtime.paper_models import MAX_TENSOR_PARALLEL_SIZE, num_accelerators_needed
+from idealized_runtime.paper_models import parallelism_needed
 from idealized_runtime.prediction.predictor import RuntimePredictor
 from idealized_runtime.roofline import known_accelerator
 
@@ -18,6 +18,7 @@ def fewest_devices(
 ) -> tuple[int, int]:
     """Tensor and pipeline parallel size of the fewest devices whose memory holds weights and cache.
 
+    Stages may differ by a layer: a query, which passes them one after the other, takes as long.
     One device where its memory is not known.
 
     Raises
@@ -27,11 +28,9 @@ def fewest_devices(
     """
     if accelerator is None or accelerator.memory_bytes is None:
         return 1, 1
-    number = num_accelerators_needed(
+    return parallelism_needed(
         architecture, accelerator.memory_bytes, num_context_tokens=num_context_tokens, dtype=dtype
     )
-    width = min(number, MAX_TENSOR_PARALLEL_SIZE)
-    return width, number // width
 
 
 def prediction_table(

@@ -44,6 +44,7 @@ ACTIVE_PARAMS = {
     "qwen2-57b-a14b": 14.25e9,
     "qwen3-30b-a3b": 3.3e9,
     "qwen3-235b-a22b": 22e9,
+    "qwen3-coder-480b-a35b": 35e9,
     "llama-4-scout": 17e9,
     "llama-4-maverick": 17e9,
     "deepseek-v2": 21e9,

@@ -75,10 +75,7 @@ def _read_gpt_oss(config):
 
 def _read_llama4(config):
     num_layers = config["num_hidden_layers"]
-    interval, step = config["no_rope_layer_interval"], config["interleave_moe_layer_step"]
-    if config["no_rope_layers"]:
-        require_one_a_layer(config, "no_rope_layers")
-    turns = config["no_rope_layers"] or [int((layer + 1) % interval != 0) for layer in range(num_layers)]
+    step, turns = config["interleave_moe_layer_step"], _rotary_layers(config)
     chunked = window_layers(config, lambda layer: bool(turns[layer]))
     windows = window_fields({**config, "sliding_window": config["attention_chunk_size"]}, chunked)
     with_experts = range(step - 1, num_layers, step) if config["moe_layers"] is None else config["moe_layers"]
@@ -95,6 +92,14 @@ def _read_llama4(config):
         "window_is_chunk": bool(windows),
     }
     return read_llama_like(config, options=options, **windows, **fields)
+
+
+def _rotary_layers(config):
+    """Llama 4: a 1 for each layer with rotary positions, a 0 for one without."""
+    if config["no_rope_layers"]:
+        require_one_a_layer(config, "no_rope_layers")
+        return config["no_rope_layers"]
+    return [int((layer + 1) % config["no_rope_layer_interval"] != 0) for layer in range(config["num_hidden_layers"])]
 
 
 def _read_deepseek(config):

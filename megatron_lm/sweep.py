@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.records import LogWriter, runtime_sentence, setting_key
+from idealized_runtime.records import LogWriter, runtime_sentence, setting_key, setting_name
 from idealized_runtime.roofline import ImpossibleMeasurementError
 from megatron_lm import device as devices
 from megatron_lm.arguments import Sampling
@@ -168,7 +168,7 @@ def _pending_settings(measurement, log) -> list[dict]:
     settings = measurement.settings()
     pending = [setting for setting in settings if setting_key(setting) not in log.completed]
     if len(pending) < len(settings):
-        done = ", ".join(_sizes(setting) for setting in settings if setting not in pending)
+        done = ", ".join(setting_name(setting) for setting in settings if setting not in pending)
         left = f"{len(pending)} left" if pending else "nothing left to do"
         print(
             f"{log.path}: skipping {len(settings) - len(pending)} settings it holds ({done}); {left}", file=sys.stderr
@@ -232,7 +232,7 @@ class _Sweep:
         measurement = self._measurement
         weight = _weight(setting, measurement)
         step = weight / (measurement.num_warmup + measurement.num_trials)
-        progress.set_description(f"{measurement.architecture.name} {_sizes(setting)}")
+        progress.set_description(f"{measurement.architecture.name} {setting_name(setting)}")
         start = progress.n
         try:
             record = self._time_setting(engine, setting, lambda: progress.update(step))
@@ -243,7 +243,7 @@ class _Sweep:
         if "error" in record:
             # The trials it did not run are not left to do.
             progress.total -= weight - (progress.n - start)
-            progress.write(f"{_sizes(setting)} failed: {record['error']['message']}", file=self._err)
+            progress.write(f"{setting_name(setting)} failed: {record['error']['message']}", file=self._err)
         else:
             progress.write(runtime_sentence(record), file=self._out)
             self._out.flush()
@@ -277,7 +277,7 @@ class _Sweep:
             if self._grid.size > 1:
                 # The others wait for what this rank can no longer send.
                 raise RankOutOfMemoryError(
-                    f"out of memory at {_sizes(setting)}, which is recorded as failed: {failure}; "
+                    f"out of memory at {setting_name(setting)}, which is recorded as failed: {failure}; "
                     "the same command goes on with the rest"
                 )
         # Only here, with the tensors of the failed attempt gone, does freeing give anything back.
@@ -359,10 +359,3 @@ def _weight(setting, measurement) -> float:
     tokens = setting["batch_size"] * setting["num_prompt_tokens"]
     tokens += num_rounds * _PROMPT_TOKENS_PER_OUTPUT_TOKEN * setting["num_output_tokens"]
     return setting["num_layers_profiled"] * tokens * (measurement.num_warmup + measurement.num_trials)
-
-
-def _sizes(setting) -> str:
-    sizes = f"p={setting['num_prompt_tokens']} o={setting['num_output_tokens']}"
-    if setting["batch_size"] > 1:
-        sizes += f" B={setting['batch_size']} m={setting['micro_batch_size']} k={setting['token_micro_batch_size']}"
-    return sizes

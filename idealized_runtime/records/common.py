@@ -37,11 +37,16 @@ class RepeatedSettingWarning(UserWarning):
 
 
 def setting_name(setting: dict) -> str:
-    """Sizes of a setting, to be shown in a message; those of its batch only where it is no single sequence."""
+    """Sizes of a setting or a trial, to be shown in a message; those of its batch only where it is more than one."""
     name = f"p={setting['num_prompt_tokens']} o={setting['num_output_tokens']}"
-    batch, *parts = (setting[column] for column in BATCH_COLUMNS)
-    name += f" B={batch}" if batch != 1 else ""
-    return name if parts == [batch, batch] else f"{name} m={parts[0]} k={parts[1]}"
+    if setting.get("batch_size", 1) == 1:
+        return name
+    return f"{name} B={setting['batch_size']} m={setting['micro_batch_size']} k={setting['token_micro_batch_size']}"
+
+
+def excerpt(data: bytes) -> str:
+    """The beginning of a line or of an answer, to be shown in a message."""
+    return repr(data[:60].decode("utf-8", errors="replace"))
 
 
 def with_frame_dtypes(frame: pd.DataFrame) -> pd.DataFrame:

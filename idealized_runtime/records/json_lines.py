@@ -19,6 +19,7 @@ from idealized_runtime.records.common import (
     SETTING_COLUMNS,
     IncompleteLogWarning,
     LogFormatError,
+    excerpt,
     setting_name,
     with_frame_dtypes,
 )
@@ -242,9 +243,7 @@ def warn_if_partial(log: TimingLog, *, stacklevel=3):
         )
     failed = [setting for setting in (*log.settings, *log.trials) if "error" in setting]
     if failed:
-        # A trial of an API is a batch of one.
-        single = dict.fromkeys(BATCH_COLUMNS, 1)
-        names = (f"{setting_name({**single, **record})} ({record['error']['type']})" for record in failed)
+        names = (f"{setting_name(record)} ({record['error']['type']})" for record in failed)
         named = ", ".join(dict.fromkeys(names))
         warnings.warn(
             f"{log.path}: {len(failed)} {'trials' if log.is_api else 'settings'} failed and are left out: {named}",
@@ -440,11 +439,6 @@ def _check_times(where, setting):
             raise LogFormatError(f"{where}: {listed} must be a list of {unit}; got {values!r:.60}")
         if len(values) != len(runtimes_s):
             raise LogFormatError(f"{where}: {listed} has {len(values)} trials, runtimes_s {len(runtimes_s)}")
-
-
-def excerpt(line: bytes) -> str:
-    """The beginning of a line, to be shown in a message."""
-    return repr(line[:60].decode("utf-8", errors="replace"))
 
 
 def _is_positive_integer(value) -> bool:

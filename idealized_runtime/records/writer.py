@@ -5,12 +5,11 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from idealized_runtime.records.common import LogFormatError, LogMismatchError
+from idealized_runtime.records.common import LogFormatError, LogMismatchError, excerpt
 from idealized_runtime.records.json_lines import (
     SCHEMA_VERSION,
     check_header,
     check_setting,
-    excerpt,
     parse_lines,
     setting_key,
 )

@@ -1,5 +1,7 @@
 """What every timing log shares: the columns of its frame, and its faults."""
 
+import sys
+
 import pandas as pd
 
 IDENTITY_COLUMNS = ["model", "hardware", "software"]
@@ -52,3 +54,13 @@ def excerpt(data: bytes) -> str:
 def with_frame_dtypes(frame: pd.DataFrame) -> pd.DataFrame:
     """The same rows, in the types that every reader gives: missing integers stay integers."""
     return frame.astype({name: "Int64" for name in _NULLABLE_COLUMNS if name in frame})
+
+
+def is_integer(value, least: int) -> bool:
+    """Whether a value of a record is an integer of at least ``least``."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_duration(value) -> bool:
+    """Whether a value of a record is positive seconds."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 
 from idealized_runtime.api import definitions
+from idealized_runtime.records.common import excerpt
 
 # Faults of an answer, as the ``type`` of its error.
 STATUS_ERROR = "StatusError"
@@ -267,11 +268,6 @@ def body_message(body: bytes) -> tuple[str, str | None]:
     except ValueError:
         text = re.sub(r"<[^>]*>", " ", body.decode("utf-8", errors="replace"))
         return shorten(" ".join(text.split())) or "(no message)", None
-
-
-def excerpt(body: bytes) -> str:
-    """The beginning of a body, to be shown in a message."""
-    return repr(body[:60].decode("utf-8", errors="replace"))
 
 
 def shorten(text: str) -> str:

@@ -16,10 +16,10 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from idealized_runtime.api.profile import FailingError, ServerCounter
+from idealized_runtime.api.profile import FailingError, calibrate
 from idealized_runtime.api.statistics import LOAD, SETTING
 from idealized_runtime.api.trials import INTERRUPTED_ERROR, TrialSender
-from idealized_runtime.records import LogWriter
+from idealized_runtime.records import LogWriter, setting_name
 
 # Sent with the number of a request and, in an open loop, the seconds from the start at which it was due.
 Send = Callable[[int, float | None], Awaitable[None]]
@@ -138,9 +138,7 @@ class LoadRunner:
         points = self._sweep.pending(self._log.trials)
         if points:
             self._log.start()
-            counter = ServerCounter(self._sender, self._log)
-            await self._prompts.calibrate(counter.count, self._sweep.all_num_prompt_tokens)
-            self._sender.num_shared_tokens = self._prompts.num_shared_tokens
+            await calibrate(self._prompts, self._sender, self._log, self._sweep.all_num_prompt_tokens)
         for place, point in enumerate(points, start=1):
             # Writing waits for the disk, during which no other request could be timed: a thread does it.
             with ThreadPoolExecutor(max_workers=1) as disk:
@@ -262,7 +260,7 @@ def poisson_arrivals(rate_per_s: float, rng: np.random.Generator) -> Iterator[fl
 def describe_load(point: dict) -> str:
     """A point in words, such as ``4 parallel, p=128 o=16``."""
     load = f"{point['num_parallel']} parallel" if point["load"] == "closed" else f"{point['rate_per_s']:g} requests/s"
-    return f"{load}, p={point['num_prompt_tokens']} o={point['num_output_tokens']}"
+    return f"{load}, {setting_name(point)}"
 
 
 async def _gather(coroutines):

@@ -224,9 +224,10 @@ def _describe(finding) -> str:
     import pandas as pd
 
     from idealized_runtime.api.load import describe_load
+    from idealized_runtime.records import setting_name
 
     if pd.isna(finding["load"]):
-        return f"p={finding['num_prompt_tokens']} o={finding['num_output_tokens']}"
+        return setting_name(finding)
     return describe_load(finding)
 
 

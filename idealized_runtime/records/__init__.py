@@ -25,14 +25,9 @@ from idealized_runtime.records.common import (
     SliceWarning,
     setting_name,
 )
-from idealized_runtime.records.json_lines import (
-    load_log,
-    read_failures,
-    read_trials,
-    runtime_sentence,
-    setting_key,
-)
+from idealized_runtime.records.json_lines import load_log, read_failures, read_trials
 from idealized_runtime.records.requests import trial_key
+from idealized_runtime.records.settings import runtime_sentence, setting_key
 from idealized_runtime.records.writer import LogWriter
 
 __all__ = [

@@ -1,12 +1,10 @@
 """Trials of a model behind an API, as records of a timing log and as a frame with one row a request."""
 
-import sys
-
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.api import definitions
-from idealized_runtime.records.common import LogFormatError, with_frame_dtypes
+from idealized_runtime.records.common import LogFormatError, is_duration, is_integer, with_frame_dtypes
 
 # Fields that a trial under load has beside those of every trial; they tell one trial from another.
 LOAD_FIELDS = ("load", "num_parallel", "rate_per_s", "repetition")
@@ -56,12 +54,12 @@ def check_trial(where, trial: dict, seen: set[tuple]) -> dict:
         # Other tools do not tell what was asked for in a request that failed.
         if "error" in trial and name in _SIZES and trial.get(name) is None:
             continue
-        if not _is_integer(trial.get(name), least):
+        if not is_integer(trial.get(name), least):
             raise LogFormatError(f"{where}: {name} must be an integer of at least {least}; got {trial.get(name)!r}")
     for name in _REQUIRED:
         if not isinstance(trial.get(name), str):
             raise LogFormatError(f"{where}: {name} must be a text; got {trial.get(name)!r}")
-    if "error" not in trial and not _is_duration(trial.get("runtime_s")):
+    if "error" not in trial and not is_duration(trial.get("runtime_s")):
         raise LogFormatError(f"{where}: runtime_s must be positive seconds; got {trial.get('runtime_s')!r}")
     _check_chunks(where, trial.get("chunk_times_s", []))
     if trial_key(trial) in seen:
@@ -152,7 +150,7 @@ def _time_per_output_token_s(trial, chunk_times_s) -> float | None:
 def reported_tokens(usage: dict | None, name: str) -> int | None:
     """A number of tokens that a server reports; None where it reports none, or something else."""
     value = (usage or {}).get(name)
-    return value if _is_integer(value, 0) else None
+    return value if is_integer(value, 0) else None
 
 
 def cached_tokens(usage: dict | None) -> int | None:
@@ -162,13 +160,5 @@ def cached_tokens(usage: dict | None) -> int | None:
 
 
 def _check_chunks(where, times_s):
-    if not isinstance(times_s, list) or not all(_is_duration(time_s) for time_s in times_s):
+    if not isinstance(times_s, list) or not all(is_duration(time_s) for time_s in times_s):
         raise LogFormatError(f"{where}: chunk_times_s must be a list of positive seconds; got {times_s!r:.60}")
-
-
-def _is_integer(value, least) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_duration(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max

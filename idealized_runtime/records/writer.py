@@ -5,16 +5,10 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from idealized_runtime.records.common import LogFormatError, LogMismatchError
-from idealized_runtime.records.json_lines import (
-    SCHEMA_VERSION,
-    check_header,
-    check_setting,
-    excerpt,
-    parse_lines,
-    setting_key,
-)
+from idealized_runtime.records.common import LogFormatError, LogMismatchError, excerpt
+from idealized_runtime.records.json_lines import SCHEMA_VERSION, check_header, parse_lines
 from idealized_runtime.records.requests import check_trial, trial_key
+from idealized_runtime.records.settings import check_setting, setting_key
 
 # Fields of a header that may differ when a run goes on: when it was, how busy the machine, what is asked for.
 _VOLATILE_FIELDS = ("sweep", "environment", "started_at")

@@ -197,6 +197,20 @@ def test_cache_of_every_family_equals_that_of_the_built_model(hf_example):
     assert 3 * 5 * kv_cache_bytes_per_token(architecture, dtype="float32") == built
 
 
+def test_embeddings_of_another_width_are_projected_as_pytorch_counts():
+    transformers = pytest.importorskip("transformers")
+    config = hf_config("opt", word_embed_proj_dim=24, do_layer_norm_before=False)
+    architecture = Architecture.from_hf_config(written(config), name="opt-350m-like")
+    config._attn_implementation = "eager"
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    # transformers projects all positions back to embeddings, even where the last one only gets logits.
+    assert prompt_encoding_flops(architecture, 7, logits="all") == counted_flops(model, 7, logits_to_keep=0)
+    assert output_token_flops(architecture, 8, batch_size=2) == counted_flops(model, 7, batch_size=2, cached=True)
+    untied = dataclasses.replace(architecture, untie_embeddings_and_output_weights=True)
+    # Of an embedding table of its own, one row is read.
+    assert output_token_bytes(untied, 8) - output_token_bytes(architecture, 8) == 24 * 2
+
+
 WINDOWED = dataclasses.replace(LLAMA, name="windowed", num_layers=5, window_size=8, window_attn_skip_freq=2)
 LATENT = get_architecture("deepseek-v2-lite")
 CHUNKED = dataclasses.replace(WINDOWED, name="chunked", window_is_chunk=True)

@@ -57,6 +57,8 @@ OPTIONS = [
     ("gpt_neox", {"use_parallel_residual": False, "tie_word_embeddings": True}),
     ("opt", {"enable_bias": False}),
     ("opt", {"tie_word_embeddings": False}),
+    ("opt", {"word_embed_proj_dim": 24, "do_layer_norm_before": False}),
+    ("opt", {"word_embed_proj_dim": 24, "_remove_final_layer_norm": True, "tie_word_embeddings": False}),
     ("bloom", {"tie_word_embeddings": False}),
     ("falcon", {"multi_query": False}),
     ("falcon", {"multi_query": False, "num_kv_heads": 6, "bias": True}),
@@ -76,6 +78,8 @@ OPTIONS = [
     ("mistral", {"sliding_window": 64, "tie_word_embeddings": True}),
     ("mixtral", {"sliding_window": 8}),
     ("qwen2", {"tie_word_embeddings": True}),
+    ("qwen2", {"attention_bias": True}),
+    ("qwen2_moe", {"attention_bias": True}),
     ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 3}),
     ("qwen2_moe", {"mlp_only_layers": [0, 2]}),
     ("qwen2_moe", {"decoder_sparse_step": 2, "qkv_bias": False}),
@@ -120,7 +124,7 @@ def sizes_and_options(architecture):
 
 
 def test_every_family_is_tried():
-    assert set(HF_FAMILIES) == {*FAMILIES, "gemma3", "llama4"}
+    assert set(HF_FAMILIES) == {*FAMILIES, "gemma3", "llama4", "RefinedWeb", "RefinedWebModel"}
 
 
 @pytest.mark.parametrize(("family", "change"), [*((family, {}) for family in FAMILIES), *OPTIONS])
@@ -160,22 +164,50 @@ def test_silent_configuration_has_the_defaults_of_its_family(family):
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"model_type": "RefinedWebModel", "multi_query": True, "parallel_attn": True}, {}),
+        ({"model_type": "RefinedWebModel", "alibi": True, "bias": True},
+         {"alibi": True, "bias": True, "multi_query": False, "parallel_attn": False}),
+        ({"model_type": "RefinedWeb", "n_head_kv": 2, "parallel_attn": True},
+         {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    ],
+)  # fmt: skip
+def test_falcon_is_read_under_its_first_names_too(old, new):
+    sizes = {"hidden_size": 48, "vocab_size": 99}
+    before = Architecture.from_hf_config({**sizes, "n_layer": 4, "n_head": 6, **old}, name="toy")
+    sizes |= {"num_hidden_layers": 4, "num_attention_heads": 6}
+    assert Architecture.from_hf_config({**sizes, "model_type": "falcon", **new}, name="toy") == before
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"model_type": "mamba"}, "model_type 'mamba' cannot be counted here; families that can: gpt2, gptj"),
         ({"model_type": None}, "model_type None cannot be counted here"),
         ({"num_attention_heads": 0}, "num_attention_heads must be an integer of at least 1"),
+        ({"model_type": ["llama"]}, r"model_type \['llama'\] cannot be counted here"),
         ({"num_hidden_layers": "4", "model_type": "mistral"}, "'mistral' has a malformed value"),
+        ({"num_hidden_layers": 10**30, "model_type": "mistral"}, "num_hidden_layers = 10+: must be at most"),
+        ({"hidden_size": 48 * 10**400}, r"hidden_size must be at most 2\*\*40; got a number of 1335 bits"),
+        ({"tie_word_embeddings": "false"}, "llama with tie_word_embeddings = 'false': must be true or false, without"),
+        ({"rope_theta": "1e4"}, "llama with rope_theta = '1e4': must be a number, without quotes"),
+        ({"intermediate_size": None}, "family 'llama' lacks 'intermediate_size'"),
+        ({"model_type": "qwen3_moe", **MOE, "moe_intermediate_size": None}, "lacks 'moe_intermediate_size'"),
+        ({"text_config": [SIZES]}, "text_config must be a JSON object; got"),
         ({"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}, "llama with rope_parameters = .*full_attention"),
         ({"model_type": "qwen2", "layer_types": ["sliding_attention"] * 4}, "qwen2 with layer_types = "),
         ({"model_type": "gemma2", "layer_types": ["linear_attention"] * 4}, "layer_types = 'linear_attention'"),
-        ({"model_type": "opt", "word_embed_proj_dim": 24}, "opt with word_embed_proj_dim = 24 cannot be counted here"),
-        ({"model_type": "opt", "do_layer_norm_before": False}, "opt with do_layer_norm_before = False"),
+        ({"model_type": "gemma2", "layer_types": ["sliding_attention", "full_attention"]},
+         "gemma2 with 2 layer_types and num_hidden_layers = 4: must be as many"),
+        ({"model_type": "llama4_text", **LLAMA_4, "no_rope_layers": [1, 0]}, "llama4_text with 2 no_rope_layers"),
+        ({"model_type": "mistral", "attention_bias": True}, "mistral with attention_bias = True cannot be counted"),
+        ({"model_type": "opt", "layer_norm_elementwise_affine": False}, "opt with layer_norm_elementwise_affine = F"),
         ({"model_type": "gpt2", **GPT_SIZES, "add_cross_attention": True}, "gpt2 with add_cross_attention = True"),
         ({"model_type": "deepseek_v3", **DEEPSEEK, "attention_bias": True}, "deepseek_v3 with attention_bias = True"),
         ({"model_type": "gptj", **GPT_SIZES, "n_head": 0}, "'gptj' has a malformed value: .*zero"),
     ],
-)
+)  # fmt: skip
 def test_what_would_be_counted_wrongly_is_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         Architecture.from_hf_config({**LLAMA, **change})
@@ -214,6 +246,9 @@ LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_f
         ({"hidden_act": "quick_gelu"}, "activation_func = 'quick_gelu'"),
         ({"attention_bias": True}, "add_attention_bias = True"),
         ({"quantization_config": {"bits": 4}}, "quantization_config = {'bits': 4}"),
+        ({**OPT_SIZES, "model_type": "opt", "word_embed_proj_dim": 24}, "embedding_size = 24"),
+        ({**OPT_SIZES, "model_type": "opt", "do_layer_norm_before": False}, "norm_placement = 'after each sum'"),
+        ({**OPT_SIZES, "model_type": "opt", "_remove_final_layer_norm": True}, "final_layernorm = False"),
         ({"model_type": "olmo2"}, "norm_placement = 'after each block'"),
         ({"model_type": "olmo2"}, "qk_layernorm = 'all_heads'"),
         ({"model_type": "gemma2"}, "attn_logit_softcapping = 50.0"),
@@ -281,6 +316,8 @@ def test_rotary_base_has_its_usual_value_where_the_configuration_is_silent():
     [
         ({"model_type": "mistral", "sliding_window": 32}, 32, None, 4),
         ({"model_type": "mistral", "sliding_window": 64}, None, None, 0),
+        ({"model_type": "mistral", "sliding_window": 8, "layer_types": ["full_attention"] + ["sliding_attention"] * 3},
+         8, (0, 1, 1, 1), 3),
         ({"model_type": "gemma2", "sliding_window": 8}, 8, 2, 2),
         ({"model_type": "gemma3_text", "sliding_window": 8, "num_hidden_layers": 13}, 8, 6, 11),
         ({"model_type": "gemma3_text", "sliding_window": 8, "sliding_window_pattern": 2}, 8, 2, 2),
@@ -305,6 +342,16 @@ def test_language_model_is_taken_of_one_that_reads_images_too():
     alone = Architecture.from_hf_config({"model_type": "gemma3_text", **text}, name="toy")
     assert Architecture.from_hf_config(written(both), name="toy") == alone
     assert Architecture.from_hf_config(sparse, name="toy") == alone
+
+
+@pytest.mark.parametrize("family", ["mistral", "llama", "qwen3", "deepseek_v3"])
+def test_language_model_of_a_known_family_is_taken_of_an_unknown_one(family):
+    # As Mistral Small 3.1, LLaVA or Kimi VL.
+    text = {"model_type": family, **FAMILIES[family], "sliding_window": None}
+    both = {"model_type": "mistral3", "text_config": text, "vision_config": {"model_type": "pixtral", "hidden_size": 8}}
+    assert Architecture.from_hf_config(both, name="toy") == Architecture.from_hf_config(text, name="toy")
+    with pytest.raises(ValueError, match="model_type 'mllama_text_model' cannot be counted here"):
+        Architecture.from_hf_config({**both, "text_config": {**text, "model_type": "mllama_text_model"}})
 
 
 @pytest.mark.parametrize(

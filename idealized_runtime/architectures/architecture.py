@@ -75,6 +75,11 @@ class Architecture:
     norms_per_layer : {2, 1, 4}
     embedding_layernorm : bool
         The embeddings are normalised.
+    final_layernorm : bool
+        The last hidden state is normalised.
+    embedding_size : int, optional
+        Width of the embeddings, and of what the output projection reads, where it is not ``hidden_size``: a matrix
+        leads from one to the other, and one back.
     num_extra_positions : int
         Rows of the table of learned positions beyond ``max_position_embeddings``.
     add_output_layer_bias : bool
@@ -137,6 +142,8 @@ class Architecture:
     parallel_blocks: bool = False
     norms_per_layer: int = 2
     embedding_layernorm: bool = False
+    final_layernorm: bool = True
+    embedding_size: int | None = None
     num_extra_positions: int = 0
     add_output_layer_bias: bool = False
     uncounted_options: Mapping[str, object] = field(default_factory=dict, hash=False)
@@ -168,6 +175,8 @@ class Architecture:
         """One architecture has one spelling, so that equal ones compare equal."""
         if self.kv_channels is not None and self.kv_channels * self.num_attention_heads == self.hidden_size:
             self._set("kv_channels", None)
+        if self.embedding_size == self.hidden_size:
+            self._set("embedding_size", None)
         if self.add_attention_bias == self.add_bias_linear:
             self._set("add_attention_bias", None)
         if isinstance(self.moe_layer_freq, tuple) and all(self.moe_layer_freq):
@@ -258,7 +267,7 @@ class Architecture:
     def from_hf_config(cls, config: dict, *, name: str | None = None) -> "Architecture":
         """Architecture of a Hugging Face ``config.json``.
 
-        Of a model that reads images too, the language model is taken. Quantised weights count as parameters,
+        Of a model that reads images or sound too, the language model is taken. Quantised weights count as parameters,
         layers for predicting several tokens at once do not.
 
         Parameters

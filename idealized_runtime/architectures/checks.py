@@ -6,6 +6,8 @@ POSITION_EMBEDDINGS = ("learned_absolute", "rope", "alibi")
 NORMALIZATIONS = ("LayerNorm", "RMSNorm")
 _EXPERT_FIELDS = ("num_experts", "moe_router_topk", "moe_ffn_hidden_size")
 _LATENT_FIELDS = ("kv_lora_rank", "qk_head_dim", "qk_pos_emb_head_dim", "v_head_dim")
+# Counts are polynomials of sizes, and must stay within a float's range.
+_LARGEST_SIZE = 2**40
 _CHOICES = {
     "normalization": NORMALIZATIONS,
     "position_embedding_type": POSITION_EMBEDDINGS,
@@ -15,7 +17,8 @@ _CHOICES = {
     "add_attention_bias": (None, False, True),
     **dict.fromkeys(
         ("swiglu", "add_bias_linear", "add_qkv_bias", "untie_embeddings_and_output_weights", "window_is_chunk",
-         "moe_shared_expert_gate", "parallel_blocks", "embedding_layernorm", "add_output_layer_bias"),
+         "moe_shared_expert_gate", "parallel_blocks", "embedding_layernorm", "final_layernorm",
+         "add_output_layer_bias"),
         (False, True),
     ),
 }  # fmt: skip
@@ -37,7 +40,7 @@ def _check_sizes(a):
     for name in ("num_layers", "hidden_size", "num_attention_heads", "num_query_groups", "vocab_size",
                  "max_position_embeddings", "ffn_hidden_size"):  # fmt: skip
         _check_integer(a, name)
-    for name in ("kv_channels", "moe_shared_expert_intermediate_size", "window_size", "q_lora_rank"):
+    for name in ("kv_channels", "moe_shared_expert_intermediate_size", "window_size", "q_lora_rank", "embedding_size"):
         if getattr(a, name) is not None:
             _check_integer(a, name)
     _check_integer(a, "num_extra_positions", at_least=0)
@@ -51,6 +54,8 @@ def _check_integer(a, name, *, at_least=1, where=""):
     value = getattr(a, name)
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise ValueError(f"{a.name}: {where}{name} must be an integer of at least {at_least}; got {value!r}")
+    if value > _LARGEST_SIZE:
+        raise ValueError(f"{a.name}: {where}{name} must be at most 2**40; got a number of {value.bit_length()} bits")
 
 
 def _check_choices(a):

@@ -14,7 +14,8 @@ def count_params(architecture, num_experts: int | None) -> int:
     )
     dense = (a.num_layers - a.num_moe_layers) * _ffn_vectors(a, a.ffn_hidden_size)
     experts = a.num_moe_layers * _moe_vectors(a, num_experts) if a.num_moe_layers else 0
-    return layers + dense + experts + _embeddings(a) + _norm(a)
+    final = _norm(a) if a.final_layernorm else 0
+    return layers + dense + experts + _embeddings(a) + final
 
 
 def count_layer_matrices(architecture, num_experts: int | None) -> int:
@@ -23,6 +24,11 @@ def count_layer_matrices(architecture, num_experts: int | None) -> int:
     dense = (a.num_layers - a.num_moe_layers) * _ffn_matrices(a, a.ffn_hidden_size)
     experts = a.num_moe_layers * _moe_matrices(a, num_experts) if a.num_moe_layers else 0
     return a.num_layers * _attention_matrices(a) + dense + experts
+
+
+def count_embedding_projection(architecture) -> int:
+    """Weights of the matrix between embeddings and hidden states, of which there is one at either end; mostly none."""
+    return (architecture.embedding_size or 0) * architecture.hidden_size
 
 
 def _attention_matrices(a):
@@ -70,11 +76,12 @@ def _moe_vectors(a, num_experts):
 
 
 def _embeddings(a):
-    num_rows = a.vocab_size * (2 if a.untie_embeddings_and_output_weights else 1)
-    if a.position_embedding_type == "learned_absolute":
-        num_rows += a.max_position_embeddings + a.num_extra_positions
+    num_tables = 2 if a.untie_embeddings_and_output_weights else 1
+    words = num_tables * a.vocab_size * (a.embedding_size or a.hidden_size) + 2 * count_embedding_projection(a)
+    has_positions = a.position_embedding_type == "learned_absolute"
+    positions = (a.max_position_embeddings + a.num_extra_positions) * a.hidden_size if has_positions else 0
     output_bias = a.vocab_size if a.add_output_layer_bias else 0
-    return num_rows * a.hidden_size + output_bias + (_norm(a) if a.embedding_layernorm else 0)
+    return words + positions + output_bias + (_norm(a) if a.embedding_layernorm else 0)
 
 
 def _norm(a):

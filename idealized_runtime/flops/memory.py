@@ -81,7 +81,8 @@ def _num_weights_read(architecture, batch_size):
         num_experts = min(num_experts, batch_size * architecture.moe_router_topk)
     num_weights = architecture.count_params(num_experts)
     if architecture.untie_embeddings_and_output_weights:
-        num_weights += (batch_size - architecture.vocab_size) * architecture.hidden_size
+        embedding_size = architecture.embedding_size or architecture.hidden_size
+        num_weights += (batch_size - architecture.vocab_size) * embedding_size
     if architecture.position_embedding_type == "learned_absolute":
         # The sequences of a batch advance together, at one position.
         num_positions = architecture.max_position_embeddings + architecture.num_extra_positions

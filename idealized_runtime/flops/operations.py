@@ -3,7 +3,7 @@
 import numpy as np
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.architectures.params import count_layer_matrices
+from idealized_runtime.architectures.params import count_embedding_projection, count_layer_matrices
 from idealized_runtime.flops.counting import as_tokens, check_fits, evaluate, is_scalar
 from idealized_runtime.flops.windows import num_attended, sum_over_layers, twice_attended_up_to
 
@@ -130,11 +130,13 @@ def query_flops(
 
 def _flops_per_token(architecture):
     """Operations of all layers for each token, attention scores left out: two for each weight of a matrix."""
-    return 2 * count_layer_matrices(architecture, architecture.moe_router_topk)
+    matrices = count_layer_matrices(architecture, architecture.moe_router_topk)
+    return 2 * (matrices + count_embedding_projection(architecture))
 
 
 def _flops_per_logit(architecture):
-    return 2 * architecture.hidden_size * architecture.vocab_size
+    embedding_size = architecture.embedding_size or architecture.hidden_size
+    return 2 * (embedding_size * architecture.vocab_size + count_embedding_projection(architecture))
 
 
 def _prompt_flops_per_pair(architecture):

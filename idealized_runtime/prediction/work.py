@@ -113,7 +113,7 @@ def _weight_bytes_read(architecture, num_tokens, dtype) -> np.ndarray:
 def _work(architecture, num_tokens, placement, *, weights, cache, flops, is_prompt) -> Work:
     element_bytes = BYTES_PER_ELEMENT[placement.dtype]
     num_devices, slices = placement.tensor_parallel_size, placement.slices
-    head = architecture.vocab_size * architecture.hidden_size * element_bytes
+    head = architecture.vocab_size * (architecture.embedding_size or architecture.hidden_size) * element_bytes
     num_layers = architecture.num_layers / slices
     num_reduced = _ALL_REDUCES_PER_LAYER * num_layers * (num_devices > 1)
     num_handed_on = placement.pipeline_parallel_size - 1

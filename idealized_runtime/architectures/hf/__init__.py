@@ -6,6 +6,8 @@ would be counted wrongly is refused by name. Where a file is silent, it means wh
 
 from idealized_runtime.architectures.hf import experts, gpt, llama
 
+# Readers list what each layer is: more layers than memory has room for would end them.
+_MOST_LAYERS = 100_000
 HF_FAMILIES = {**gpt.FAMILIES, **llama.FAMILIES, **experts.FAMILIES}
 
 
@@ -17,16 +19,16 @@ def fields_of_hf_config(config: dict) -> dict:
     ValueError
         The family is unknown, an option is missing, or it would not be counted exactly; the message names it.
     """
+    config = _language_model(config)
     family = config.get("model_type")
-    if family not in HF_FAMILIES:
+    if not isinstance(family, str) or family not in HF_FAMILIES:
         raise ValueError(f"model_type {family!r} cannot be counted here; families that can: {', '.join(HF_FAMILIES)}")
-    if isinstance(config.get("text_config"), dict):
-        config = _language_model(config)
     reader = HF_FAMILIES[family]
     renamed = {ours: config[theirs] for theirs, ours in reader.aliases.items() if theirs in config}
     spelled = {**renamed, **config}
+    _check_values(family, spelled, reader)
     try:
-        fields = reader.read({**reader.defaults, **spelled, "model_type": family})
+        fields = reader.read({**reader.defaults, **spelled})
     except KeyError as error:
         raise ValueError(f"Hugging Face configuration of family {family!r} lacks {error}") from error
     except (AttributeError, TypeError, ZeroDivisionError) as error:
@@ -37,6 +39,22 @@ def fields_of_hf_config(config: dict) -> dict:
 
 
 def _language_model(config):
-    """The language model of one that reads images too."""
+    """The language model of one that reads images or sound too; the configuration itself where it has no other."""
+    text = config.get("text_config")
+    if text is None:
+        return config
+    if not isinstance(text, dict):
+        raise ValueError(f"text_config must be a JSON object; got {text!r:.60}")
     shared = {name: config[name] for name in ("tie_word_embeddings", "quantization_config") if name in config}
-    return {**shared, **{name: value for name, value in config["text_config"].items() if value is not None}}
+    return {"model_type": config.get("model_type"), **shared, **text}
+
+
+def _check_values(family, options, reader):
+    """Refuse text where a number or a truth value belongs ("false" would pass for true), and endless layers."""
+    for name, usual in reader.defaults.items():
+        if isinstance(usual, bool | int | float) and isinstance(options.get(name), str):
+            kind = "true or false" if isinstance(usual, bool) else "a number"
+            raise ValueError(f"{family} with {name} = {options[name]!r}: must be {kind}, without quotes")
+    num_layers = options.get("num_hidden_layers")
+    if isinstance(num_layers, int) and num_layers > _MOST_LAYERS:
+        raise ValueError(f"{family} with num_hidden_layers = {num_layers}: must be at most {_MOST_LAYERS}")

@@ -98,9 +98,26 @@ def window_layers(config, usual: Callable[[int], bool]) -> list[bool]:
     """Which layers are windowed: those the configuration lists, else by the rule of the family."""
     if config.get("layer_types") is None:
         return [usual(layer) for layer in range(config["num_hidden_layers"])]
+    require_one_a_layer(config, "layer_types")
     for kind in config["layer_types"]:
         require_options({**config, "layer_types": kind}, layer_types=_LAYER_TYPES)
     return [kind != "full_attention" for kind in config["layer_types"]]
+
+
+def require_one_a_layer(config, option):
+    """Refuse a list that has not one entry for each layer."""
+    if len(config[option]) != config["num_hidden_layers"]:
+        raise ValueError(
+            f"{config['model_type']} with {len(config[option])} {option} and num_hidden_layers = "
+            f"{config['num_hidden_layers']}: must be as many"
+        )
+
+
+def required_size(config, name):
+    """A size for which an Architecture would take another where it is null."""
+    if config[name] is None:
+        raise KeyError(name)
+    return config[name]
 
 
 def read_sizes(config) -> dict:
@@ -111,7 +128,7 @@ def read_sizes(config) -> dict:
         "num_attention_heads": config["num_attention_heads"],
         "vocab_size": config["vocab_size"],
         "max_position_embeddings": config["max_position_embeddings"],
-        "ffn_hidden_size": config["intermediate_size"],
+        "ffn_hidden_size": required_size(config, "intermediate_size"),
     }
 
 

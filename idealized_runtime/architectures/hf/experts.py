@@ -4,7 +4,9 @@ from idealized_runtime.architectures.hf.common import (
     LLAMA_DEFAULTS,
     HfFamily,
     read_llama_like,
+    require_one_a_layer,
     require_options,
+    required_size,
     unusual_options,
     window_fields,
     window_layers,
@@ -13,20 +15,23 @@ from idealized_runtime.architectures.hf.llama import QWEN_DEFAULTS
 
 
 def _read_mixtral(config):
-    windows = window_fields(config, [True] * config["num_hidden_layers"])
-    experts = _experts(config, config["num_local_experts"], config["intermediate_size"])
+    require_options(config, attention_bias=(False, None))
+    windows = window_fields(config, window_layers(config, lambda layer: True))
+    experts = _experts(config, "num_local_experts", "intermediate_size")
     return read_llama_like(config, **windows, **experts)
 
 
-def _experts(config, num_experts, ffn_size):
+def _experts(config, number, size):
+    """Fields of a model whose options ``number`` and ``size`` say how many experts a layer has, and how wide."""
     return {
-        "num_experts": num_experts,
+        "num_experts": config[number],
         "moe_router_topk": config["num_experts_per_tok"],
-        "moe_ffn_hidden_size": ffn_size,
+        "moe_ffn_hidden_size": required_size(config, size),
     }
 
 
 def _read_qwen2_moe(config):
+    config = {**config, "attention_bias": False}
     shared = {
         "moe_shared_expert_intermediate_size": config["shared_expert_intermediate_size"],
         "moe_shared_expert_gate": True,
@@ -39,7 +44,9 @@ def _read_qwen2_moe(config):
 
 
 def _read_qwen3_moe(config):
-    windows = window_fields(config, [True] * config["num_hidden_layers"]) if config["use_sliding_window"] else {}
+    windows = {}
+    if config["use_sliding_window"]:
+        windows = window_fields(config, window_layers(config, lambda layer: True))
     return _read_qwen_moe(config, qk_layernorm="per_head", **windows)
 
 
@@ -49,7 +56,7 @@ def _read_qwen_moe(config, **fields):
         layer not in dense and (layer + 1) % config["decoder_sparse_step"] == 0
         for layer in range(config["num_hidden_layers"])
     ]
-    experts = _experts(config, config["num_experts"], config["moe_intermediate_size"])
+    experts = _experts(config, "num_experts", "moe_intermediate_size")
     options = {} if config["norm_topk_prob"] else {"moe_router_pre_softmax": True}
     return read_llama_like(config, options=options, moe_layer_freq=_layer_freq(has_experts), **experts, **fields)
 
@@ -62,18 +69,20 @@ def _read_gpt_oss(config):
     windows = window_fields(config, window_layers(config, lambda layer: layer % 2 == 0))
     clamped = {"activation_func": "clamped swiglu", **unusual_options(config, swiglu_alpha=1.702, swiglu_limit=7.0)}
     biases = {"add_bias_linear": True, "add_qkv_bias": config["attention_bias"]}
-    experts = _experts(config, config["num_local_experts"], config["intermediate_size"])
+    experts = _experts(config, "num_local_experts", "intermediate_size")
     return read_llama_like(config, softmax_type="learnable", options=clamped, **biases, **experts, **windows)
 
 
 def _read_llama4(config):
     num_layers = config["num_hidden_layers"]
     interval, step = config["no_rope_layer_interval"], config["interleave_moe_layer_step"]
+    if config["no_rope_layers"]:
+        require_one_a_layer(config, "no_rope_layers")
     turns = config["no_rope_layers"] or [int((layer + 1) % interval != 0) for layer in range(num_layers)]
     chunked = window_layers(config, lambda layer: bool(turns[layer]))
     windows = window_fields({**config, "sliding_window": config["attention_chunk_size"]}, chunked)
     with_experts = range(step - 1, num_layers, step) if config["moe_layers"] is None else config["moe_layers"]
-    experts = _experts(config, config["num_local_experts"], config["intermediate_size"])
+    experts = _experts(config, "num_local_experts", "intermediate_size")
     options = {"rotary_interleaved": True, "moe_router_score_function": "sigmoid of the input"}
     options |= {"qk_l2_norm": True} if config["use_qk_norm"] else {}
     options |= {"no_rope_layers": turns} if 0 in turns else {}
@@ -91,7 +100,6 @@ def _read_llama4(config):
 def _read_deepseek(config):
     require_options(config, attention_bias=(False,), mlp_bias=(False,), moe_layer_freq=(1,))
     num_shared, num_dense = config["n_shared_experts"] or 0, config["first_k_dense_replace"] or 0
-    expert_size = config["moe_intermediate_size"]
     latent = {
         "q_lora_rank": config["q_lora_rank"],
         "kv_lora_rank": config["kv_lora_rank"],
@@ -104,9 +112,9 @@ def _read_deepseek(config):
     experts = {}
     if any(has_experts):
         experts = {
-            **_experts(config, config["n_routed_experts"], expert_size),
+            **_experts(config, "n_routed_experts", "moe_intermediate_size"),
             "moe_layer_freq": _layer_freq(has_experts),
-            "moe_shared_expert_intermediate_size": num_shared * expert_size or None,
+            "moe_shared_expert_intermediate_size": num_shared * config["moe_intermediate_size"] or None,
         }
     config = {**config, "head_dim": None}
     return read_llama_like(config, options=_deepseek_options(config), **latent, **experts)

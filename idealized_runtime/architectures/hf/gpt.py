@@ -74,16 +74,19 @@ def _read_gpt_neox(config):
 
 
 def _read_opt(config):
-    require_options(config, word_embed_proj_dim=(None, config["hidden_size"]), do_layer_norm_before=(True,),
-             _remove_final_layer_norm=(False,), layer_norm_elementwise_affine=(True,))  # fmt: skip
+    require_options(config, layer_norm_elementwise_affine=(True,))
+    is_before = config["do_layer_norm_before"]
+    placement = {} if is_before else {"norm_placement": "after each sum"}
     return {
         **read_sizes({**config, "intermediate_size": config["ffn_dim"]}),
         "add_bias_linear": config["enable_bias"],
         "add_qkv_bias": config["enable_bias"],
         "untie_embeddings_and_output_weights": not config["tie_word_embeddings"],
+        "final_layernorm": is_before and not config["_remove_final_layer_norm"],
+        "embedding_size": config["word_embed_proj_dim"],
         # Its first two positions are padding.
         "num_extra_positions": 2,
-        "uncounted_options": activation_option(config["activation_function"], gated=False),
+        "uncounted_options": {**activation_option(config["activation_function"], gated=False), **placement},
     }
 
 
@@ -104,7 +107,7 @@ def _read_falcon(config):
     num_norms = config["num_ln_in_parallel_attn"] or (2 if is_new else 1)
     rotary = rotary_fields(config)
     return {
-        **read_sizes({"intermediate_size": config["ffn_hidden_size"], **config}),
+        **read_sizes({**config, "intermediate_size": config["ffn_hidden_size"] or 4 * config["hidden_size"]}),
         "num_query_groups": num_groups,
         "layernorm_epsilon": config["layer_norm_epsilon"],
         "position_embedding_type": "alibi" if config["alibi"] else "rope",
@@ -121,6 +124,11 @@ def _read_falcon(config):
 _GPT = {"layer_norm_epsilon": 1e-5, "n_inner": None, "activation_function": "gelu_new"}
 _ALIASES = {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "hidden_size": "n_embd",
             "n_embed": "n_embd", "max_position_embeddings": "n_positions"}  # fmt: skip
+_FALCON = {"max_position_embeddings": 2048, "layer_norm_epsilon": 1e-5, "num_ln_in_parallel_attn": None, "alibi": False,
+           "num_kv_heads": None, "new_decoder_architecture": False, "multi_query": True, "parallel_attn": True,
+           "bias": False, "ffn_hidden_size": None, "activation": "gelu", "rope_theta": 1e4,
+           "tie_word_embeddings": True}  # fmt: skip
+_REFINED_WEB = {"n_layer": "num_hidden_layers", "n_head": "num_attention_heads", "n_head_kv": "num_kv_heads"}
 FAMILIES = {
     "gpt2": HfFamily(_read_gpt2, {**_GPT, "n_positions": 1024, "tie_word_embeddings": True}, _ALIASES),
     "gptj": HfFamily(
@@ -135,17 +143,15 @@ FAMILIES = {
     "opt": HfFamily(
         _read_opt,
         {"max_position_embeddings": 2048, "activation_function": "relu", "enable_bias": True,
-         "tie_word_embeddings": True},
+         "tie_word_embeddings": True, "do_layer_norm_before": True, "_remove_final_layer_norm": False,
+         "word_embed_proj_dim": None},
     ),
     "bloom": HfFamily(
         _read_bloom, {"layer_norm_epsilon": 1e-5, "n_positions": 2048, "tie_word_embeddings": True},
         {**_ALIASES, "seq_length": "n_positions"},
     ),
-    "falcon": HfFamily(
-        _read_falcon,
-        {"max_position_embeddings": 2048, "layer_norm_epsilon": 1e-5, "num_ln_in_parallel_attn": None, "alibi": False,
-         "num_kv_heads": None, "new_decoder_architecture": False, "multi_query": True, "parallel_attn": True,
-         "bias": False, "ffn_hidden_size": None, "activation": "gelu", "rope_theta": 1e4,
-         "tie_word_embeddings": True},
-    ),
+    "falcon": HfFamily(_read_falcon, _FALCON),
+    # Falcon as its owners called it before transformers had it: RefinedWeb the one with groups of heads.
+    "RefinedWebModel": HfFamily(_read_falcon, {**_FALCON, "multi_query": False, "parallel_attn": False}, _REFINED_WEB),
+    "RefinedWeb": HfFamily(_read_falcon, {**_FALCON, "new_decoder_architecture": True}, _REFINED_WEB),
 }  # fmt: skip

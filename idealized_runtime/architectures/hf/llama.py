@@ -16,10 +16,13 @@ def _read_llama(config):
 
 
 def _read_windowed_everywhere(config):
-    return read_llama_like(config, **window_fields(config, [True] * config["num_hidden_layers"]))
+    require_options(config, attention_bias=(False, None))
+    return read_llama_like(config, **window_fields(config, window_layers(config, lambda layer: True)))
 
 
 def _read_qwen2(config):
+    # Of its queries, keys and values always; some configurations say so, and mean no other.
+    config = {**config, "attention_bias": False}
     return read_llama_like(config, add_qkv_bias=True, **_qwen_windows(config))
 
 

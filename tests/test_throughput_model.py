@@ -286,3 +286,11 @@ def test_optimum_needs_no_other_times_than_the_fit_does():
     pd.testing.assert_frame_equal(
         optimum_table(timings.drop(columns="runtime_s"), model), optimum_table(timings, model)
     )
+
+
+def test_column_to_leave_out_and_columns_of_an_optimum_must_be_there():
+    timings = make_timings()
+    with pytest.raises(ValueError, match=r"timings lack the column\(s\) batch"):
+        leave_one_out(timings, "batch")
+    with pytest.raises(ValueError, match=r"timings lack the column\(s\) token_micro_batch_size"):
+        optimum_table(timings.drop(columns="token_micro_batch_size"), BatchRuntimeModel.fit(timings))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idealized_runtime.architectures import ARCHITECTURES, Architecture
+from idealized_runtime.checks import check_positive
 from idealized_runtime.fits import RuntimeModel, read_parameters
-from idealized_runtime.lifetime.checks import check_positive
 from idealized_runtime.lifetime.demand import QueryMix
 from idealized_runtime.measurements import find_logs
 from idealized_runtime.paper_models import PAPER_MODELS

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.checks import check_columns
 from idealized_runtime.fits.model import ExtrapolationWarning
 from idealized_runtime.fits.quantiles import half_width
 from idealized_runtime.records.common import IDENTITY_COLUMNS, PARALLELISM_COLUMNS, SETTING_COLUMNS
@@ -181,6 +182,7 @@ def leave_one_out(timings: pd.DataFrame, column: str = "token_micro_batch_size")
         lie outside the range of the others: the first and last k; no row where all share one value.
     """
     settings = _checked_settings(timings)
+    check_columns(timings, [column])
     columns = [*SETTING_COLUMNS, "runtime_s", "predicted_s", "relative_error"]
     parts = [settings.head(0).reindex(columns=columns).astype(dict.fromkeys(columns[-3:], "float64"))]
     for value in settings[column].unique():
@@ -237,6 +239,7 @@ def optimum_table(timings: pd.DataFrame, model: BatchRuntimeModel) -> pd.DataFra
         ``loss_percent``, by how much the generation time measured at the predicted best k is longer. Prompts do
         not depend on k, and what their times scatter does not decide.
     """
+    check_columns(timings, [*SETTING_COLUMNS, *_TIMES])
     rows = {}
     for batch_size, group in timings.groupby("batch_size"):
         by_k = group.set_index("token_micro_batch_size")
@@ -277,8 +280,7 @@ def _work(p, o, batch, m, k) -> tuple[Work, Work]:
 
 def _checked_settings(timings) -> pd.DataFrame:
     needed = [*SETTING_COLUMNS, "pipeline_parallel_size", *_TIMES]
-    if missing := [name for name in needed if name not in timings]:
-        raise ValueError(f"timings lack the column(s) {', '.join(missing)}; needed: {', '.join(needed)}")
+    check_columns(timings, needed)
     for name in (*IDENTITY_COLUMNS, *PARALLELISM_COLUMNS):
         if name in timings and len(values := timings[name].drop_duplicates()) > 1:
             found = ", ".join(map(str, values.head(5)))

@@ -60,7 +60,8 @@ def query_metrics(
     Raises
     ------
     ValueError
-        A column is absent or not numeric, or a price or power without ``num_accelerators``.
+        A column is absent or not numeric, a price or power without ``num_accelerators``, or with it a model
+        that was timed in batches.
 
     Warns
     -----
@@ -69,6 +70,8 @@ def query_metrics(
     """
     if num_accelerators is None and (price_usd_per_hour is not None or power_watts is not None):
         raise ValueError("cost and energy need num_accelerators, an integer or one for each model")
+    if num_accelerators is not None:
+        _refuse_batches(idealized)
     columns = {"idealized_runtime_s": estimate_runtimes(queries, idealized, extrapolate=extrapolate)}
     if denoised is not None:
         columns["denoised_runtime_s"] = estimate_runtimes(
@@ -248,6 +251,16 @@ def num_queries_to_amortize(training_energy_joules, query_energy_joules):
     """
     check_positive_or_missing(training_energy_joules=training_energy_joules, query_energy_joules=query_energy_joules)
     return training_energy_joules / query_energy_joules
+
+
+def _refuse_batches(models):
+    """The queries of a batch share its cost, which the runtime of a query does not tell."""
+    sizes = {name: getattr(model, "batch_size", None) or 1 for name, model in models.items()}
+    if batched := [f"{name} of {size}" for name, size in sizes.items() if size > 1]:
+        raise ValueError(
+            "cost and energy of a query need models timed with one query at a time; timed in batches: "
+            f"{', '.join(batched[:5])}"
+        )
 
 
 def _token_counts(queries):

@@ -167,6 +167,16 @@ def test_training_is_amortized_by_its_energy_over_that_of_a_query():
     assert num_queries_to_amortize(100.0, pd.Series([1.0, np.nan])).tolist()[0] == 100
 
 
+class Batch(Line):
+    batch_size = 32
+
+
+def test_runtimes_of_batches_are_those_of_their_queries():
+    queries = make_queries(("a", 1, 1))
+    one, many = (query_metrics(queries, idealized={"a": model()})["idealized_runtime_s"] for model in (Line, Batch))
+    assert one.tolist() == many.tolist()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -197,6 +207,10 @@ def test_training_is_amortized_by_its_energy_over_that_of_a_query():
         (
             lambda: query_metrics(make_queries(("a", 1, 1)), idealized={"a": Line()}, price_usd_per_hour=1.0),
             "cost and energy need num_accelerators",
+        ),
+        (
+            lambda: query_metrics(make_queries(("a", 1, 1)), idealized={"a": Batch()}, num_accelerators=1),
+            "cost and energy of a query need models timed with one query at a time; timed in batches: a of 32",
         ),
         (lambda: accelerators_of(make_queries(("a", 1, 1)), {"a": 0}), "num_accelerators of a must be a positive"),
     ],

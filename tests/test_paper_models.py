@@ -4,7 +4,13 @@ import pytest
 
 from idealized_runtime.architectures import Architecture, get_architecture
 from idealized_runtime.hardware import get_accelerator
-from idealized_runtime.paper_models import PAPER_MODELS, by_printed_name, model_table, num_accelerators_needed
+from idealized_runtime.paper_models import (
+    PAPER_MODELS,
+    by_printed_name,
+    model_table,
+    num_accelerators_needed,
+    parallelism_needed,
+)
 
 MEMORY_BYTES = {name: get_accelerator(name).memory_bytes for name in ("a100", "v100")}
 
@@ -35,16 +41,38 @@ def test_one_device_suffices_for_what_fits_and_two_for_a_byte_more():
     assert num_accelerators_needed(shape, needed / 2, num_context_tokens=100) == 2
 
 
-def test_tensor_parallelism_takes_powers_of_two_and_pipeline_stages_that_divide_the_layers():
+def test_tensor_parallelism_takes_powers_of_two_and_the_fullest_stage_decides():
     shape = make_architecture()
     total = 2 * shape.num_params
     # 5 devices would do by memory: 8 are the next width.
     assert num_accelerators_needed(shape, total / 4.9, num_context_tokens=1) == 8
-    # 6 layers: 2 stages of 8 devices, then 3; with 5 layers only 5 stages divide them.
+    # 6 layers: 2 stages of 8 devices, then 3.
     assert num_accelerators_needed(shape, total / 15, num_context_tokens=1) == 16
     assert num_accelerators_needed(shape, total / 17, num_context_tokens=1) == 24
+    # 5 layers: the fullest of 2 stages has 3 of them, so that it holds 8 / 0.6 shares of the whole.
     five = dataclasses.replace(shape, num_layers=5)
-    assert num_accelerators_needed(five, 2 * five.num_params / 15, num_context_tokens=1) == 40
+    total = 2 * five.num_params
+    assert num_accelerators_needed(five, total / 13, num_context_tokens=1) == 16
+    assert num_accelerators_needed(five, total / 15, num_context_tokens=1) == 24
+
+
+def test_stages_alike_must_divide_the_layers():
+    five = dataclasses.replace(make_architecture(), num_layers=5)
+    total = 2 * five.num_params
+    assert num_accelerators_needed(five, total / 13, num_context_tokens=1, even_stages=True) == 40
+
+
+def test_layers_of_a_prime_number_are_shared_out_unevenly():
+    # 61 layers: 2 stages of 31 layers do not fit, 3 of 21 do.
+    assert parallelism_needed(get_architecture("deepseek-v3"), 80e9, num_context_tokens=4096) == (8, 3)
+
+
+def test_devices_are_tensor_times_pipeline_parallel_size_whatever_the_heads():
+    # 25 heads, which only one device can hold: what outgrows it is shared out by layers.
+    shape = make_architecture(hidden_size=100, num_attention_heads=25)
+    needed = 2 * shape.num_params / 1.9
+    assert parallelism_needed(shape, needed, num_context_tokens=1) == (1, 2)
+    assert num_accelerators_needed(shape, needed, num_context_tokens=1) == 2
 
 
 def test_heads_bound_tensor_parallelism():
@@ -66,10 +94,18 @@ def test_devices_are_those_of_table_1_and_figure_8_but_for_the_models_of_52_bill
     assert (drawn["num_v100"] == drawn["num_v100_printed"]).all()
 
 
-def test_tnlg_needs_three_stages_because_two_do_not_divide_105_layers():
-    assert num_accelerators_needed(get_architecture("tnlg-v2"), 80e9) == 24
-    even = dataclasses.replace(get_architecture("tnlg-v2"), num_layers=104, num_layers_profiled=None)
-    assert num_accelerators_needed(even, 80e9) == 16
+def test_tnlg_needed_three_stages_because_two_do_not_divide_105_layers():
+    tnlg = get_architecture("tnlg-v2")
+    assert num_accelerators_needed(tnlg, 80e9, even_stages=True) == 24
+    assert num_accelerators_needed(tnlg, 80e9) == 16
+    even = dataclasses.replace(tnlg, num_layers=104, num_layers_profiled=None)
+    assert num_accelerators_needed(even, 80e9, even_stages=True) == 16
+
+
+@pytest.mark.parametrize("options", [{"memory_bytes": 0}, {"memory_bytes": 1e9, "num_context_tokens": 0}])
+def test_memory_and_context_are_positive(options):
+    with pytest.raises(ValueError, match=r"(memory_bytes|num_context_tokens) must be a positive finite number; got 0"):
+        num_accelerators_needed(make_architecture(), **options)
 
 
 def test_parameters_are_those_of_table_1_but_for_yalm():

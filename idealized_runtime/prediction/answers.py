@@ -8,7 +8,7 @@ import pandas as pd
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.hardware import Accelerator
 from idealized_runtime.metrics import dollar_cost_usd
-from idealized_runtime.paper_models import MAX_TENSOR_PARALLEL_SIZE, num_accelerators_needed
+from idealized_runtime.paper_models import parallelism_needed
 from idealized_runtime.prediction.predictor import RuntimePredictor
 from idealized_runtime.roofline import known_accelerator
 
@@ -27,11 +27,9 @@ def fewest_devices(
     """
     if accelerator is None or accelerator.memory_bytes is None:
         return 1, 1
-    number = num_accelerators_needed(
+    return parallelism_needed(
         architecture, accelerator.memory_bytes, num_context_tokens=num_context_tokens, dtype=dtype
     )
-    width = min(number, MAX_TENSOR_PARALLEL_SIZE)
-    return width, number // width
 
 
 def prediction_table(

@@ -381,12 +381,12 @@ def kill_at(num_writes, monkeypatch):
     """The given write of the next run is cut in half, and nothing comes after it."""
     writes = iter(range(num_writes))
 
-    def append(log, line):
+    def append(log, line, **options):
         if next(writes) + 1 == num_writes:
             log._file.write(line[: len(line) // 2])
             log._file.flush()
             raise Killed
-        APPEND(log, line)
+        APPEND(log, line, **options)
 
     monkeypatch.setattr(LogWriter, "_append", append)
 
@@ -402,14 +402,14 @@ def whole_trials(path):
 def test_run_killed_at_any_write_loses_only_the_trial_under_way(profile, log_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
     with ApiServer([well_behaved]) as server:
-        for num_writes in range(1, 9):
+        for num_writes in range(1, 11):
             held = whole_trials(log_path)
             kill_at(num_writes, monkeypatch)
             with pytest.raises(Killed):
                 profile(server)
             assert whole_trials(log_path)[: len(held)] == held
-            # The header or that the run goes on, whole trials, and one that was cut.
-            assert len(whole_trials(log_path)) == len(held) + max(0, num_writes - 2)
+            # The header or that the run goes on, then for each request that it is sent and its trial.
+            assert len(whole_trials(log_path)) == len(held) + max(0, num_writes - 2) // 2
         monkeypatch.setattr(LogWriter, "_append", APPEND)
         assert profile(server).code == 0
     assert Counter(sizes_of(timed(log_path))) == dict.fromkeys(SETTINGS, 2)
@@ -475,6 +475,29 @@ def test_killed_process_does_not_exceed_its_budget_afterwards(start, log_path):
         assert start(server, "--max-requests", 8).wait() == 3
         assert 7 <= len(server.requests) <= 8
     assert load_log(log_path).num_kills == 1
+
+
+def test_repeated_requests_of_a_killed_run_count(start, log_path):
+    refused = refusal(503, Retry_After="0.2")
+    with ApiServer([slow] * 3 + [refused] * 4 + [slow]) as server:
+        process = start(server, "--max-requests", 9, "--max-retries", 9)
+        wait_for(lambda: len(server.requests) >= 6)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        num_sent = len(server.requests)
+        assert start(server, "--max-requests", 9).wait() == 3
+        assert num_sent < len(server.requests) <= 9
+
+
+def test_cost_of_what_a_killed_run_had_under_way_counts_in_full(start, log_path):
+    with ApiServer([lambda request: well_behaved(request, first_s=60)]) as server:
+        process = start(server, "--max-cost", 9, *PRICES)
+        wait_for(lambda: server.requests)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        # The first probe is a word of four letters, which may cost four tokens, and one token out.
+        assert start(server, "--max-cost", 9, *PRICES).wait() == 3
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

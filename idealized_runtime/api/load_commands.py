@@ -67,10 +67,7 @@ def run_load(arguments) -> int:
     header = make_header(endpoint, sweep, hardware=arguments.hardware, software=arguments.software,
                          prompts=counted_by, limits=cli.limits(arguments))  # fmt: skip
     with LogWriter(arguments.log, header) as log:
-        largest_usd = budget.prices.cost_usd(max(sweep.all_num_prompt_tokens), max(sweep.all_num_output_tokens))
-        # A killed run may have had a request under way in every stream.
-        num_lost = log.num_kills * max(sweep.all_num_parallel, default=1)
-        budget.count_earlier(log.trials, num_kills=num_lost, lost_usd=largest_usd)
+        budget.count_earlier(log.trials, log.lost)
         exit_code = cli.run_logged(_load(endpoint, sweep, budget, prompts, log, arguments), log, arguments)
     return exit_code or _print_summary(_read(arguments.log), objectives)
 
@@ -97,7 +94,7 @@ async def _load(endpoint, sweep, budget, prompts, log, arguments):
 
     retries = Retries(arguments.max_retries, max_wait_s=arguments.max_retry_wait_s)
     async with ApiClient(endpoint) as client:
-        sender = TrialSender(client, budget, retries, on_wait=_say)
+        sender = TrialSender(client, budget, retries, on_send=log.write_sent, on_wait=_say)
         await LoadRunner(sweep, sender, prompts, log, report=_say).run()
 
 

@@ -3,8 +3,8 @@
 A log is JSON Lines: a ``header`` (what was timed, and on what), one ``setting`` a line with every
 trial unrounded, a ``footer`` with the count. Each line is flushed as it is written, so a run that is
 killed loses at most the setting it was in; a log without footer is incomplete. The log of an API holds
-one ``trial`` a request instead. The text that Megatron drivers printed in 2023 (arXiv:2305.02440) reads
-into the same frame.
+one ``trial`` a request instead, and before it that the request was ``sent``. The text that Megatron drivers
+printed in 2023 (arXiv:2305.02440) reads into the same frame.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Trials of a model behind an API, as records of a timing log and as a frame with one row a request."""
 
 import sys
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,41 @@ def check_trial(where, trial: dict, seen: set[tuple]) -> dict:
             "stands here a second time"
         )
     return trial
+
+
+def check_sent(where, sent: dict) -> dict:
+    """The same record of a request that was sent.
+
+    Raises
+    ------
+    LogFormatError
+        It does not say of which trial; the message begins with ``where``.
+    """
+    for name in (*_SIZES, "trial"):
+        if not _is_integer(sent.get(name), 0):
+            raise LogFormatError(f"{where}: {name} must be an integer of at least 0; got {sent.get(name)!r}")
+    cost_usd = sent.get("cost_usd")
+    if cost_usd != 0 and not _is_duration(cost_usd):
+        raise LogFormatError(f"{where}: cost_usd must be US dollars; got {cost_usd!r}")
+    return sent
+
+
+def lost_requests(log) -> list[dict]:
+    """Records of the requests that were sent and are in no trial, since the run that sent them was killed.
+
+    Parameters
+    ----------
+    log : object with ``sent`` and ``trials``, lists of dict
+    """
+    num_kept = Counter()
+    for trial in log.trials:
+        num_kept[trial_key(trial)] += trial.get("num_requests", 1)
+    lost = []
+    for sent in log.sent:
+        num_kept[trial_key(sent)] -= 1
+        if num_kept[trial_key(sent)] < 0:
+            lost.append(sent)
+    return lost
 
 
 def requests_frame(log) -> pd.DataFrame:

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from idealized_runtime.api.cli import main
@@ -71,6 +73,24 @@ def test_history_of_four_logs_is_used(tmp_path, capsys):
     logs = [write_sweep(tmp_path / f"{day}.jsonl", day, factor=1 + 0.01 * (day % 3)) for day in range(1, 5)]
     assert main(["changes", *map(str, logs)]) == 0
     assert "unchanged_percent_low" in capsys.readouterr().out
+
+
+def test_sweep_is_not_compared_with_itself(tmp_path, capsys):
+    log, copy = write_sweep(tmp_path / "log.jsonl", 1), tmp_path / "copy.jsonl"
+    # A copy of a log that another run went on with holds its requests and more.
+    copy.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:20]))
+    for other in (log, copy):
+        assert main(["changes", str(log), str(other)]) == 2
+        assert f"{log} and {other} hold the same requests" in capsys.readouterr().err
+
+
+def test_sweeps_of_unknown_time_are_not_compared(tmp_path, capsys):
+    report = json.loads((DATA / "vllm_closed.json").read_text())
+    del report["start_times"]
+    (tmp_path / "result.json").write_text(json.dumps(report))
+    assert main(["import", str(tmp_path / "result.json"), "--log", str(tmp_path / "a.jsonl")]) == 0
+    assert main(["changes", str(tmp_path / "a.jsonl"), str(write_sweep(tmp_path / "b.jsonl", 1))]) == 2
+    assert "does not say when its requests were sent" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "message"), [((), "two sweeps or more"), (("--level", "2"), "between 0 and 1")])

@@ -1,5 +1,6 @@
 """Commands for load, summaries, changes and imports: their flags, and what they print."""
 
+import itertools
 import json
 import secrets
 import sys
@@ -122,7 +123,7 @@ def run_changes(arguments) -> int:
         raise ValueError("changes are between two sweeps or more; got one log")
     if not 0 < arguments.level < 1:
         raise ValueError(f"--level must lie between 0 and 1; got {arguments.level}")
-    sweeps = sorted((_read(path) for path in arguments.sweeps), key=lambda sweep: sweep["sent_at"].min())
+    sweeps = _read_sweeps(arguments.sweeps)
     earlier, later = sweeps[-2:]
     print(f"{later['sent_at'].min():%Y-%m-%d %H:%M} against {earlier['sent_at'].min():%Y-%m-%d %H:%M} (UTC)")
     print(_table(compare_sweeps(earlier, later, level=arguments.level)))
@@ -134,6 +135,26 @@ def run_changes(arguments) -> int:
         history = compare_with_history(sweeps, level=arguments.level)
         print(_table(history.to_frame().T))
     return 0
+
+
+def _read_sweeps(paths) -> list:
+    """Requests of several logs, oldest first.
+
+    Raises
+    ------
+    ValueError
+        A log does not say when its requests were sent, or two hold the same ones.
+    """
+    sweeps = [_read(path) for path in paths]
+    for path, sweep in zip(paths, sweeps, strict=True):
+        if sweep["sent_at"].isna().any():
+            raise ValueError(f"{path}: does not say when its requests were sent: neither earlier nor later than others")
+    for (first, earlier), (second, later) in itertools.combinations(zip(paths, sweeps, strict=True), 2):
+        if num_shared := len(earlier.merge(later, on=["sent_at", "runtime_s"])):
+            raise ValueError(
+                f"{first} and {second} hold the same requests, {num_shared} of them: changes are between two sweeps"
+            )
+    return sorted(sweeps, key=lambda sweep: sweep["sent_at"].min())
 
 
 def run_import(arguments) -> int:

@@ -13,7 +13,6 @@ from idealized_runtime.records.common import LogFormatError, with_frame_dtypes
 LOAD_FIELDS = ("load", "num_parallel", "rate_per_s", "repetition")
 _SIZES = ("num_prompt_tokens", "num_output_tokens")
 _DURATIONS = ("time_to_connect_s", "time_to_headers_s", "time_to_first_token_s", "runtime_s")
-_REQUIRED = ("sent_at", "definitions")
 # Copied from record to row as they are; missing where a record lacks them.
 _COPIED = (
     "trial", "is_warmup", "block", *LOAD_FIELDS, "scheduled_at", "sent_at", *_DURATIONS,
@@ -59,9 +58,11 @@ def check_trial(where, trial: dict, seen: set[tuple]) -> dict:
             continue
         if not _is_integer(trial.get(name), least):
             raise LogFormatError(f"{where}: {name} must be an integer of at least {least}; got {trial.get(name)!r}")
-    for name in _REQUIRED:
-        if not isinstance(trial.get(name), str):
-            raise LogFormatError(f"{where}: {name} must be a text; got {trial.get(name)!r}")
+    if not isinstance(trial.get("definitions"), str):
+        raise LogFormatError(f"{where}: definitions must be a text; got {trial.get('definitions')!r}")
+    # Other tools do not always tell when they sent a request: null says so.
+    if not isinstance(trial.get("sent_at", 0), str | None):
+        raise LogFormatError(f"{where}: sent_at must be a text or null; got {trial.get('sent_at')!r}")
     if "error" not in trial and not _is_duration(trial.get("runtime_s")):
         raise LogFormatError(f"{where}: runtime_s must be positive seconds; got {trial.get('runtime_s')!r}")
     _check_chunks(where, trial.get("chunk_times_s", []))

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from api_server import CUT, ApiServer, refusal, well_behaved
+from api_server import CUT, ApiServer, json_answer, refusal, usage_of, well_behaved
 from test_records_requests import make_trial, write_log
 
 from idealized_runtime.api import cli, definitions
@@ -206,6 +206,33 @@ def test_wrong_key_or_model_stops_at_once(profile, status, message):
         answer = profile(server)
     assert (answer.code, len(server.requests)) == (2, 1)
     assert answer.err.splitlines()[-1] == f"idealized_runtime.api: error: HTTP {status}: {message}"
+
+
+def named(model):
+    """A server that answers as this model, whichever it is asked for."""
+
+    def behave(request):
+        yield json_answer({"model": model, "choices": [{"text": "a", "finish_reason": "length"}],
+                           "usage": usage_of(request)})  # fmt: skip
+
+    return behave
+
+
+def test_answer_by_another_model_is_said_and_kept(profile, log_path):
+    with ApiServer([named("tiny-2026")]) as server:
+        answer = profile(server, "--no-stream")
+    assert answer.code == 0
+    assert "asked for model 'tiny', answered by 'tiny-2026': is it the same?" in answer.err
+    assert set(rows(log_path)["model_reported"]) == {"tiny-2026"}
+
+
+@pytest.mark.parametrize(("models", "is_said"), [(("large", "huge"), True), (("huge", "tiny"), False), ((), False)])
+def test_model_that_the_server_does_not_list_is_said(profile, models, is_said):
+    with ApiServer([well_behaved], models=models) as server:
+        answer = profile(server)
+        assert (answer.code, len(server.requests)) == (0, NUM_CALIBRATIONS + 6 + 12)
+    said = "model 'tiny' is none of those that the server lists, and was answered all the same: large, huge"
+    assert (said in answer.err) == is_said
 
 
 def test_key_that_is_withdrawn_midway_stops_at_once_and_keeps_the_rest(profile, log_path):

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from idealized_runtime.api.profile import FailingError, ServerCounter
+from idealized_runtime.api.profile import FailingError, ServerCounter, report_other_model
 from idealized_runtime.api.statistics import LOAD, SETTING
 from idealized_runtime.api.trials import INTERRUPTED_ERROR, TrialSender
 from idealized_runtime.records import LogWriter
@@ -140,6 +140,7 @@ class LoadRunner:
             self._log.start()
             counter = ServerCounter(self._sender, self._log)
             await self._prompts.calibrate(counter.count, self._sweep.all_num_prompt_tokens)
+            await report_other_model(self._sender.client, self._log, self._report)
             self._sender.num_shared_tokens = self._prompts.num_shared_tokens
         for place, point in enumerate(points, start=1):
             # Writing waits for the disk, during which no other request could be timed: a thread does it.

@@ -122,10 +122,10 @@ def read_requests(path) -> pd.DataFrame:
         (missing where a connection was used again), ``time_to_headers_s``, ``time_to_first_token_s`` (missing where
         the answer was not streamed), ``runtime_s``, ``time_per_output_token_s``, ``inter_chunk_times_s`` (an array a
         row), ``num_chunks`` (with text); ``num_prompt_tokens_reported, num_output_tokens_reported,
-        num_cached_prompt_tokens`` from the server's usage; ``status, finish_reason``; ``num_requests``, more than one
-        where they were repeated; ``cost_usd``; ``error_type, error_message`` of a failure;
-        ``deviations``, why a trial is left out of the fit, and ``notes``, what else was odd, both joined by commas;
-        ``is_fit``, whether a fit uses the row; ``definitions``, which ones its times follow
+        num_cached_prompt_tokens`` from the server's usage; ``status, finish_reason``; ``model_reported``, as the
+        answer names it; ``num_requests``, more than one where they were repeated; ``cost_usd``; ``error_type,
+        error_message`` of a failure; ``deviations``, why a trial is left out of the fit, and ``notes``, what else was
+        odd, both joined by commas; ``is_fit``, whether a fit uses the row; ``definitions``, which ones its times follow
         (:mod:`idealized_runtime.api.definitions`).
 
     Raises

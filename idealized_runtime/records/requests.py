@@ -16,7 +16,7 @@ _DURATIONS = ("time_to_connect_s", "time_to_headers_s", "time_to_first_token_s",
 # Copied from record to row as they are; missing where a record lacks them.
 _COPIED = (
     "trial", "is_warmup", "block", *LOAD_FIELDS, "scheduled_at", "sent_at", *_DURATIONS,
-    "status", "finish_reason", "cost_usd", "definitions",
+    "status", "finish_reason", "model_reported", "cost_usd", "definitions",
 )  # fmt: skip
 _COUNTS = ("num_prompt_tokens_reported", "num_output_tokens_reported", "num_cached_prompt_tokens")
 _NULLABLE_INTEGERS = ("block", "num_parallel", "repetition", "status", *_COUNTS)

@@ -33,6 +33,27 @@ def test_summary_of_a_log_and_of_another_tools_file_are_printed_alike(tmp_path, 
     assert "time_to_first_token_s" in imported
 
 
+def test_load_of_mixed_sizes_is_summarised_whole(tmp_path, capsys):
+    # vLLM drew three prompt sizes: a third of the requests is not what the server bore.
+    assert main(["summary", str(DATA / "vllm_closed.json")]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("runtime_s ") == 1
+    assert "num_prompt_tokens" not in out
+    assert "few_requests: 2 parallel: p99 of 6 requests" in err
+
+
+def test_sweep_under_no_load_has_no_throughput(tmp_path, capsys):
+    assert main(["summary", str(write_sweep(tmp_path / "log.jsonl", 1))]) == 0
+    assert "requests_per_s" not in capsys.readouterr().out
+
+
+def test_fit_of_requests_under_load_names_the_remedy(tmp_path, capsys):
+    log = tmp_path / "log.jsonl"
+    assert main(["import", str(DATA / "vllm_closed.json"), "--log", str(log)]) == 0
+    assert main(["fit", str(log)]) == 2
+    assert "6 of them are under load: a summary reads those" in capsys.readouterr().err
+
+
 def test_imported_log_says_the_hardware(tmp_path):
     log = tmp_path / "log.jsonl"
     assert main(["import", str(DATA / "guidellm_concurrent.json"), "--hardware", "a100", "--log", str(log)]) == 0

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 
 from idealized_runtime.api.profile import FailingError, ServerCounter, report_other_model
 from idealized_runtime.api.statistics import LOAD, SETTING
@@ -261,9 +262,12 @@ def poisson_arrivals(rate_per_s: float, rng: np.random.Generator) -> Iterator[fl
 
 
 def describe_load(point: dict) -> str:
-    """A point in words, such as ``4 parallel, p=128 o=16``."""
-    load = f"{point['num_parallel']} parallel" if point["load"] == "closed" else f"{point['rate_per_s']:g} requests/s"
-    return f"{load}, p={point['num_prompt_tokens']} o={point['num_output_tokens']}"
+    """A point in words, such as ``4 parallel, p=128 o=16``, without what it lacks."""
+    known = {name: value for name, value in point.items() if not pd.isna(value)}
+    words = {"num_parallel": "{} parallel", "rate_per_s": "{:g} requests/s"}
+    loads = [form.format(known[name]) for name, form in words.items() if name in known]
+    sizes = [f"{short}={known[name]}" for short, name in zip("po", SETTING, strict=True) if name in known]
+    return ", ".join(part for part in (*loads, " ".join(sizes)) if part) or "all requests"
 
 
 async def _gather(coroutines):

@@ -221,16 +221,24 @@ def _read(path):
 
 
 def _print_summary(requests, objectives) -> int:
-    from idealized_runtime.api.statistics import measure_goodput, measure_throughput, summarize_requests
+    from idealized_runtime.api.statistics import GROUP, LOAD, measure_goodput, measure_throughput, summarize_requests
     from idealized_runtime.api.validity import check_requests
 
-    _print_percentiles(summarize_requests(requests))
-    print(_table(measure_throughput(requests)))
+    # A point of ours has one size; other tools mix sizes at a load, and parts of it are not what the server bore.
+    by = ["model", *LOAD] if _is_mixed(requests) else GROUP
+    _print_percentiles(summarize_requests(requests, by=by))
+    print(_table(measure_throughput(requests, by=by)))
     if objectives:
-        print(_table(measure_goodput(requests, objectives)))
-    for finding in check_requests(requests).to_dict("records"):
+        print(_table(measure_goodput(requests, objectives, by=by)))
+    for finding in check_requests(requests, by=by).to_dict("records"):
         _say(f"{finding['check']}: {_describe(finding)}: {finding['message']}")
     return 0
+
+
+def _is_mixed(requests) -> bool:
+    from idealized_runtime.api.definitions import IMPORTED
+
+    return requests["definitions"].isin(IMPORTED).any()
 
 
 def _print_percentiles(summary):
@@ -239,12 +247,8 @@ def _print_percentiles(summary):
 
 
 def _describe(finding) -> str:
-    import pandas as pd
-
     from idealized_runtime.api.load import describe_load
 
-    if pd.isna(finding["load"]):
-        return f"p={finding['num_prompt_tokens']} o={finding['num_output_tokens']}"
     return describe_load(finding)
 
 

@@ -131,9 +131,12 @@ def timings_frame(log) -> pd.DataFrame:
     of :mod:`idealized_runtime.denoised`, not for a rule.
     """
     requests = requests_frame(log)
-    requests = requests[requests["is_fit"] & requests["load"].isna()].reset_index(drop=True)
+    is_loaded = requests["load"].notna()
+    requests = requests[requests["is_fit"] & ~is_loaded].reset_index(drop=True)
     if requests.empty:
-        raise LogFormatError(f"{log.path}: holds no timing: none of its {len(log.trials)} trials can be used")
+        held = f"{log.path}: holds no timing: none of its {len(log.trials)} trials can be used"
+        under_load = f"; {is_loaded.sum()} of them are under load: a summary reads those" if is_loaded.any() else ""
+        raise LogFormatError(held + under_load)
     frame = requests[["model", "hardware", "software", *_SIZES]].assign(
         batch_size=1,
         micro_batch_size=1,

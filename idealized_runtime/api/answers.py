@@ -48,6 +48,7 @@ class Answer:
     runtime_s: float | None = None
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    model_reported: str | None = None
     usage: dict | None = None
     finish_reason: str | None = None
     notes: list[str] = field(default_factory=list)
@@ -193,6 +194,8 @@ class AnswerReader:
         if record.get("error"):
             message, code = error_message(record)
             raise ServerFault(message, code)
+        if isinstance(record.get("model"), str):
+            self.answer.model_reported = record["model"]
         if isinstance(record.get("usage"), dict):
             self.answer.usage = record["usage"]
         has_text = False

@@ -12,6 +12,7 @@ from idealized_runtime.api.trials import RefusedError, TrialSender, sha256
 from idealized_runtime.records import LogWriter, setting_name, trial_key
 from idealized_runtime.records.requests import reported_tokens
 
+_MAX_LISTED = 10
 _SIZES = ("num_prompt_tokens", "num_output_tokens")
 _MALFORMED_REMEDY = (
     "if it names a field that it does not know, choose --force-with, --max-tokens-field or --temperature accordingly"
@@ -148,6 +149,7 @@ class Profiler:
             self._log.start()
             sizes = self._sweep.all_num_prompt_tokens
             self._has_succeeded = await calibrate(self._prompts, self._sender, self._log, sizes)
+            await report_other_model(self._sender.client, self._log, self._report)
             for size in sizes:
                 self._make_prompt({"num_prompt_tokens": size, "trial": 0, "num_output_tokens": 1}, 0)
             for trial in warmups:
@@ -250,6 +252,22 @@ class _ServerCounter:
             raise RefusedError(_with_remedy(error, record.get("status")))
         self.has_succeeded = True
         return _prompt_tokens(record)
+
+
+async def report_other_model(client, log: LogWriter, report: Callable[[str], None]):
+    """Say where another model than the one asked for may answer: not all servers refuse a name that they do not know.
+
+    It may be the same one under another name, so nothing is refused: what an answer names, its trial keeps.
+    """
+    asked = client.endpoint.model
+    reported = {trial.get("model_reported", asked) for trial in log.trials} - {asked}
+    if reported:
+        report(f"asked for model {asked!r}, answered by {', '.join(map(repr, sorted(reported)))}: is it the same?")
+    # One that repeats any name it is given may still tell what it has. This generates nothing, and is in no budget.
+    listed = await client.list_models()
+    if listed is not None and asked not in listed:
+        names = ", ".join(listed[:_MAX_LISTED]) + (", ..." if len(listed) > _MAX_LISTED else "")
+        report(f"model {asked!r} is none of those that the server lists, and was answered all the same: {names}")
 
 
 def _with_remedy(error, status) -> str:

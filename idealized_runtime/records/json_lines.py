@@ -25,7 +25,7 @@ from idealized_runtime.records.settings import TRIAL_LISTS, check_setting, means
 from idealized_runtime.records.slices import combine_slices
 
 SCHEMA_VERSION = 1
-_RECORDS = ("header", "setting", "trial", "stop", "resume", "footer")
+_RECORDS = ("header", "setting", "sent", "trial", "stop", "resume", "footer")
 
 
 def is_api_header(header: dict) -> bool:
@@ -43,7 +43,8 @@ class TimingLog:
     resumes: list[dict] = field(default_factory=list)
     is_complete: bool = False
     trials: list[dict] = field(default_factory=list)
-    # Runs that were killed: the request that each may have had under way is not among the trials.
+    # Requests of an API as they were sent: those that a killed run had under way are not among the trials.
+    sent: list[dict] = field(default_factory=list)
     num_kills: int = 0
     last_record: str = "header"
 
@@ -211,12 +212,14 @@ def _add_record(log, where, line, seen):
         raise LogFormatError(f"{where}: a {record['record']!r} record after the footer")
     log.num_kills += bool(record["record"] == "resume" and record.get("is_after_kill"))
     log.last_record = record["record"]
-    if record["record"] == ("setting" if log.is_api else "trial"):
+    if record["record"] in (("setting",) if log.is_api else ("sent", "trial")):
         raise LogFormatError(f"{where}: a {record['record']!r} record; its header announces the other kind of log")
     if record["record"] == "trial":
         log.trials.append(requests.check_trial(where, record, seen))
         if "error" not in record:
             seen.add(requests.trial_key(record))
+    elif record["record"] == "sent":
+        log.sent.append(requests.check_sent(where, record))
     elif record["record"] == "setting":
         log.settings.append(check_setting(where, record, seen, log.header))
         seen.add(setting_key(log.settings[-1]))
@@ -237,7 +240,9 @@ def _parse_record(where, line: bytes) -> dict:
     except (ValueError, RecursionError) as error:
         raise LogFormatError(f"{where}: not JSON in UTF-8: {excerpt(line)}") from error
     if not isinstance(record, dict) or record.get("record") not in _RECORDS:
-        raise LogFormatError(f"{where}: not a header, setting, trial, stop, resume or footer record: {excerpt(line)}")
+        raise LogFormatError(
+            f"{where}: not a header, setting, sent, trial, stop, resume or footer record: {excerpt(line)}"
+        )
     return record
 
 

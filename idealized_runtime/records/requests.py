@@ -1,5 +1,7 @@
 """Trials of a model behind an API, as records of a timing log and as a frame with one row a request."""
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 
@@ -10,11 +12,10 @@ from idealized_runtime.records.common import LogFormatError, is_duration, is_int
 LOAD_FIELDS = ("load", "num_parallel", "rate_per_s", "repetition")
 _SIZES = ("num_prompt_tokens", "num_output_tokens")
 _DURATIONS = ("time_to_connect_s", "time_to_headers_s", "time_to_first_token_s", "runtime_s")
-_REQUIRED = ("sent_at", "definitions")
 # Copied from record to row as they are; missing where a record lacks them.
 _COPIED = (
     "trial", "is_warmup", "block", *LOAD_FIELDS, "scheduled_at", "sent_at", *_DURATIONS,
-    "status", "finish_reason", "cost_usd", "definitions",
+    "status", "finish_reason", "model_reported", "cost_usd", "definitions",
 )  # fmt: skip
 _COUNTS = ("num_prompt_tokens_reported", "num_output_tokens_reported", "num_cached_prompt_tokens")
 _NULLABLE_INTEGERS = ("block", "num_parallel", "repetition", "status", *_COUNTS)
@@ -56,9 +57,11 @@ def check_trial(where, trial: dict, seen: set[tuple]) -> dict:
             continue
         if not is_integer(trial.get(name), least):
             raise LogFormatError(f"{where}: {name} must be an integer of at least {least}; got {trial.get(name)!r}")
-    for name in _REQUIRED:
-        if not isinstance(trial.get(name), str):
-            raise LogFormatError(f"{where}: {name} must be a text; got {trial.get(name)!r}")
+    if not isinstance(trial.get("definitions"), str):
+        raise LogFormatError(f"{where}: definitions must be a text; got {trial.get('definitions')!r}")
+    # Other tools do not always tell when they sent a request: null says so.
+    if not isinstance(trial.get("sent_at", 0), str | None):
+        raise LogFormatError(f"{where}: sent_at must be a text or null; got {trial.get('sent_at')!r}")
     if "error" not in trial and not is_duration(trial.get("runtime_s")):
         raise LogFormatError(f"{where}: runtime_s must be positive seconds; got {trial.get('runtime_s')!r}")
     _check_chunks(where, trial.get("chunk_times_s", []))
@@ -68,6 +71,41 @@ def check_trial(where, trial: dict, seen: set[tuple]) -> dict:
             "stands here a second time"
         )
     return trial
+
+
+def check_sent(where, sent: dict) -> dict:
+    """The same record of a request that was sent.
+
+    Raises
+    ------
+    LogFormatError
+        It does not say of which trial; the message begins with ``where``.
+    """
+    for name in (*_SIZES, "trial"):
+        if not is_integer(sent.get(name), 0):
+            raise LogFormatError(f"{where}: {name} must be an integer of at least 0; got {sent.get(name)!r}")
+    cost_usd = sent.get("cost_usd")
+    if cost_usd != 0 and not is_duration(cost_usd):
+        raise LogFormatError(f"{where}: cost_usd must be US dollars; got {cost_usd!r}")
+    return sent
+
+
+def lost_requests(log) -> list[dict]:
+    """Records of the requests that were sent and are in no trial, since the run that sent them was killed.
+
+    Parameters
+    ----------
+    log : object with ``sent`` and ``trials``, lists of dict
+    """
+    num_kept = Counter()
+    for trial in log.trials:
+        num_kept[trial_key(trial)] += trial.get("num_requests", 1)
+    lost = []
+    for sent in log.sent:
+        num_kept[trial_key(sent)] -= 1
+        if num_kept[trial_key(sent)] < 0:
+            lost.append(sent)
+    return lost
 
 
 def requests_frame(log) -> pd.DataFrame:
@@ -92,9 +130,12 @@ def timings_frame(log) -> pd.DataFrame:
     of :mod:`idealized_runtime.denoised`, not for a rule.
     """
     requests = requests_frame(log)
-    requests = requests[requests["is_fit"] & requests["load"].isna()].reset_index(drop=True)
+    is_loaded = requests["load"].notna()
+    requests = requests[requests["is_fit"] & ~is_loaded].reset_index(drop=True)
     if requests.empty:
-        raise LogFormatError(f"{log.path}: holds no timing: none of its {len(log.trials)} trials can be used")
+        held = f"{log.path}: holds no timing: none of its {len(log.trials)} trials can be used"
+        under_load = f"; {is_loaded.sum()} of them are under load: a summary reads those" if is_loaded.any() else ""
+        raise LogFormatError(held + under_load)
     frame = requests[["model", "hardware", "software", *_SIZES]].assign(
         batch_size=1,
         micro_batch_size=1,

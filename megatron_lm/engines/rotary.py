@@ -3,7 +3,7 @@
 import torch
 
 from idealized_runtime.architectures import Architecture
-from megatron_lm.layer_functions import rotary_frequencies
+from megatron_lm.layer_functions import rotary_factor, rotary_frequencies
 
 
 class Rotary:
@@ -21,9 +21,10 @@ class Rotary:
         angles = torch.outer(positions, rotary_frequencies(architecture, like.device))
         self._half = angles.shape[-1]
         unturned = like.new_zeros(len(positions), architecture.head_dim - 2 * self._half, dtype=torch.float32)
-        cosines = torch.cat((angles.cos(), angles.cos(), unturned + 1), dim=-1)
+        cosine, sine = (rotary_factor(architecture) * turned for turned in (angles.cos(), angles.sin()))
+        cosines = torch.cat((cosine, cosine, unturned + 1), dim=-1)
         # Signed: the first of a pair turns against the second.
-        sines = torch.cat((-angles.sin(), angles.sin(), unturned), dim=-1)
+        sines = torch.cat((-sine, sine, unturned), dim=-1)
         self._table = torch.stack((cosines, sines)).to(like.dtype)
         self._identity = torch.eye(architecture.head_dim, dtype=like.dtype, device=like.device)
 

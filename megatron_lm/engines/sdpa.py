@@ -12,7 +12,8 @@ from idealized_runtime.architectures import Architecture
 from megatron_lm.engines.layers import layer_parameters, norm_parameters
 from megatron_lm.engines.rotary import Rotary
 from megatron_lm.engines.shards import Shards
-from megatron_lm.layer_functions import activation_function
+from megatron_lm.engines.sinks import attend_prompt_with_sinks, attend_token_with_sinks
+from megatron_lm.layer_functions import activation_function, clamped_gate
 
 
 class SdpaEngine:
@@ -21,7 +22,7 @@ class SdpaEngine:
     def __init__(self, model: GPTModel, architecture: Architecture):
         self._architecture = architecture
         self._shards = Shards(parallel_state.get_tensor_model_parallel_group())
-        self._activation = activation_function(architecture)
+        self._activation, self._clamped_gate = activation_function(architecture), clamped_gate(architecture)
         self._layers = [layer_parameters(layer, architecture, self._activate) for layer in model.decoder.layers]
         self._is_first_stage, self._is_last_stage = model.pre_process, model.post_process
         self._like = next(model.parameters())
@@ -132,9 +133,12 @@ class SdpaEngine:
         )
         cache[0, :, :, :end], cache[1, :, :, :end] = key, value
         mask = self._mask_of_window(layer.window, end) if layer.window is not None and end > layer.window else None
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=self._heads_per_group > 1
-        )
+        if layer.sinks is not None:
+            attended = attend_prompt_with_sinks(query, key, value, layer.sinks, mask)
+        else:
+            attended = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=self._heads_per_group > 1
+            )
         return attended.transpose(1, 2).reshape(len(heads), -1)
 
     def _attend_token(self, layer, cache, heads, positions, turns, seen):
@@ -146,6 +150,9 @@ class SdpaEngine:
             heads = turned
         _write(cache, positions, heads[:, :, -2:].permute(2, 0, 1, 3).unsqueeze(3))
         slots, mask = seen[layer.window]
+        if layer.sinks is not None:
+            keys, values = cache[:, :, :, slots]
+            return attend_token_with_sinks(heads[:, :, :-2], keys, values, layer.sinks, mask).reshape(len(heads), -1)
         # As rows of one query, the heads of a group read its keys once, by kernels that know no groups; and each group
         # as a batch of its own, they come out in the order of the projection.
         keys, values = cache[:, :, :, slots].flatten(1, 2).unsqueeze(2)
@@ -169,6 +176,9 @@ class SdpaEngine:
     def _activate(self, up):
         if self._architecture.swiglu:
             gate, up = up.chunk(2, dim=-1)
+            if self._clamped_gate is not None:
+                limit, offset = self._clamped_gate
+                gate, up = gate.clamp(max=limit), up.clamp(-limit, limit) + offset
             return self._activation(gate) * up
         return self._activation(up)
 

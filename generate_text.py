@@ -59,17 +59,18 @@ def run(arguments) -> int:
     # torch and Megatron take seconds to import: only once the arguments are known to be good.
     warnings.filterwarnings("ignore", module=r"megatron\.")
     from megatron_lm import device as devices
-    from megatron_lm import sweep
+    from megatron_lm.measurement import Measurement
     from megatron_lm.parallel import ProcessGrid
+    from megatron_lm.sweep import run_sweep
 
     device = devices.select_device(arguments.device)
     devices.require_device_of(arguments.inference_engine, device)
     dtype = devices.select_dtype(device, fp16=arguments.fp16, bf16=arguments.bf16)
     prompts_sha256 = hashlib.sha256(prompts_file.read_bytes()).hexdigest()
-    measurement = sweep.Measurement.from_arguments(arguments, device, dtype, prompts_sha256)
+    measurement = Measurement.from_arguments(arguments, device, dtype, prompts_sha256)
     with ProcessGrid(device, measurement.tensor_parallel_size, measurement.pipeline_parallel_size) as grid:
         devices.limit_host_memory(device)
-        return sweep.run_sweep(measurement, token_ids, log_path=arguments.log, grid=grid)
+        return run_sweep(measurement, token_ids, log_path=arguments.log, grid=grid)
 
 
 def read_prompts(arguments):

@@ -4,6 +4,7 @@ Section 5.4 of arXiv:2305.02440 for models of today. A model that was timed on t
 of its log; one that was not, with a prediction from the logs of others.
 """
 
+import contextlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.capability_scores import CAPABILITY_SCORES
 from idealized_runtime.metrics import dollar_cost_usd, energy_joules
-from idealized_runtime.prediction import RuntimePredictor
+from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor
 from idealized_runtime.prediction.answers import fewest_devices
 from idealized_runtime.roofline import known_accelerator
 from idealized_runtime.tradeoffs import draw_costs, frontier_probability, pareto_frontier
@@ -42,29 +43,34 @@ def capability_points(
     price_usd_per_hour, power_watts : float
         Of one device. The maximum power makes energy an upper bound.
     parallelisms : mapping by model of (tensor, pipeline parallel size), optional
-        For models that were not timed; as few devices as hold a model where it is not given.
+        Of models that were not timed, or by slices of their layers; as few devices as hold a model where it is not
+        given.
     level : float
         Of the intervals.
 
     Returns
     -------
     DataFrame, by model
-        ``mmlu_percent, params_billion, num_accelerators``; ``is_measured``, whether its own log was fitted; and
+        ``mmlu_percent, params_billion``; ``num_accelerators`` that hold it; ``is_measured``, whether its own log was
+        fitted; and
         ``runtime_s``, ``cost_usd_per_1000_queries`` and ``energy_joules``, each with ``_lower`` and ``_upper``;
-        ``caveats``, what the interval does not know of, empty for models that were timed.
-        Models whose context is shorter than the query are left out.
+        ``caveats``, what the interval does not know of, empty for models that were timed in full.
+        Left out are models whose context is shorter than the query, and those that need several devices where no
+        message between devices was timed.
 
     Raises
     ------
     ValueError
-        The predictor knows no interval, or messages between devices are needed and were never timed.
+        The predictor knows no interval, or every model is left out.
     """
     query = num_prompt_tokens, num_output_tokens
-    rows = {
-        name: _point(predictor, name, query, level, (parallelisms or {}).get(name))
-        for name in CAPABILITY_SCORES
-        if get_architecture(name).max_position_embeddings >= sum(query)
-    }
+    rows = {}
+    for name in CAPABILITY_SCORES:
+        if get_architecture(name).max_position_embeddings >= sum(query):
+            with contextlib.suppress(MessagesNotTimedError):
+                rows[name] = _point(predictor, name, query, level, (parallelisms or {}).get(name))
+    if not rows:
+        raise ValueError(f"no model with a score can answer {sum(query)} tokens on the devices that were timed")
     points = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     for bound in ("", "_lower", "_upper"):
         devices = {"runtime_s": points[f"runtime_s{bound}"], "num_accelerators": points["num_accelerators"]}
@@ -115,29 +121,42 @@ def frontier_table(
 
 
 def _point(predictor, name, query, level, parallelism) -> dict:
-    number, runtimes, is_measured = _runtime_model(predictor, name, query, parallelism)
+    timed = {model.architecture.name: model for model in predictor.models}.get(name)
+    if timed is None:
+        number, runtimes, caveats = _predicted(predictor, name, query, parallelism)
+    else:
+        number, runtimes, caveats = _timed(timed, query, parallelism)
     lower_s, upper_s = runtimes.predict_interval(*query, level=level)
     return {
         "mmlu_percent": CAPABILITY_SCORES[name].mmlu_percent,
         "params_billion": get_architecture(name).num_params / 1e9,
         "num_accelerators": number,
-        "is_measured": is_measured,
+        "is_measured": timed is not None,
         "runtime_s": runtimes.predict(*query),
         "runtime_s_lower": lower_s,
         "runtime_s_upper": upper_s,
-        "caveats": "" if is_measured else "; ".join(runtimes.caveats),
+        "caveats": "; ".join(caveats),
     }
 
 
-def _runtime_model(predictor, name, query, parallelism):
-    """Number of devices, runtime model and whether it was fitted to the model's own log."""
-    timed = {model.architecture.name: model for model in predictor.models}.get(name)
-    if timed is not None:
-        return timed.tensor_parallel_size * timed.pipeline_parallel_size, timed.fit, True
-    known = predictor.models[0]
-    architecture, accelerator = get_architecture(name), known_accelerator(known.hardware)
-    width, depth = parallelism or fewest_devices(
-        architecture, accelerator, num_context_tokens=sum(query), dtype=known.dtype
-    )
-    predicted = predictor.predict_runtime(architecture, tensor_parallel_size=width, pipeline_parallel_size=depth)
-    return width * depth, predicted, False
+def _timed(model, query, parallelism):
+    """Devices that hold a model, the fit of its log, and what the interval of that does not know of."""
+    number = round(model.slices * model.tensor_parallel_size * model.pipeline_parallel_size)
+    if not model.runtimes["is_extrapolated"].any():
+        return number, model.fit, ()
+    # A slice ran on fewer devices than the whole model needs.
+    width, depth = parallelism or _fewest_devices(model, model.architecture, query)
+    return max(number, width * depth), model.fit, ("timed by slices of its layers, without messages between them",)
+
+
+def _predicted(predictor, name, query, parallelism):
+    """The same of a model that was not timed."""
+    architecture = get_architecture(name)
+    width, depth = parallelism or _fewest_devices(predictor.models[0], architecture, query)
+    runtimes = predictor.predict_runtime(architecture, tensor_parallel_size=width, pipeline_parallel_size=depth)
+    return width * depth, runtimes, runtimes.caveats
+
+
+def _fewest_devices(timed, architecture, query) -> tuple[int, int]:
+    accelerator = known_accelerator(timed.hardware)
+    return fewest_devices(architecture, accelerator, num_context_tokens=sum(query), dtype=timed.dtype)

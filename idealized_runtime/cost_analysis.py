@@ -181,7 +181,7 @@ def denoised_savings_table(
     """Denoised savings by size of the benchmark (1: ``costs``), a column a number of trials on both sides."""
     sizes = np.asarray(sizes, dtype=float)
     columns = {n: denoised_savings(sizes * costs.api_usd, profiling_usd, num_trials=n) for n in num_trials}
-    return _table(columns, sizes, "Size of the benchmark", "Trials")
+    return _table(columns, sizes, "Size of the benchmark (multiple)", "Trials")
 
 
 def idealized_savings_table(

@@ -12,6 +12,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from idealized_runtime.checks import check_not_negative
+
 FIGURES = ("memory_bytes", "memory_bandwidth_bytes_per_s", "peak_flops_per_s", "power_watts", "price_usd_per_hour")
 
 
@@ -104,8 +106,9 @@ class Accelerator:
         Raises
         ------
         ValueError
-            The peak rate or the bandwidth is not known.
+            The peak rate or the bandwidth is not known, or a number is negative.
         """
+        check_not_negative(flops=flops, num_bytes=num_bytes)
         if self.memory_bandwidth_bytes_per_s is None:
             raise ValueError(f"{self.name}: its memory bandwidth is not known")
         return np.maximum(flops / self.peak_flops(dtype), num_bytes / self.memory_bandwidth_bytes_per_s)
@@ -171,6 +174,8 @@ def get_accelerator(name: str) -> Accelerator:
     ValueError
         No row has this name; the message lists the nearest names.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"the name of an accelerator is text; got {name!r:.60}")
     by_name = {known.casefold(): row for row in _REGISTRY for known in (row.name, *row.log_names)}
     if name.casefold() in by_name:
         return by_name[name.casefold()]

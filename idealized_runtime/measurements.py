@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from idealized_runtime.architectures import ARCHITECTURES, published_architecture
-from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits import RuntimeModel, settings_of_batch
 from idealized_runtime.published import ROOT, PublishedDataMissingError, published_data
 from idealized_runtime.records import read_log
 
@@ -77,8 +77,18 @@ def read_logs(hardware: str, models: Iterable[str] | None = None) -> dict[str, p
     return frames
 
 
-def fit_models(logs: Mapping[str, pd.DataFrame], *, method: str = "weighted") -> dict[str, RuntimeModel]:
+def fit_models(
+    logs: Mapping[str, pd.DataFrame], *, method: str = "weighted", batch_size: int | None = None
+) -> dict[str, RuntimeModel]:
     """Runtime model of each log of :func:`read_logs`, with the log as its source.
+
+    Parameters
+    ----------
+    logs : mapping of model to DataFrame
+    method : {"weighted", "published"}
+    batch_size : int, optional
+        That of several in a log which is fitted; one prompt size and one number of output tokens are then enough
+        (see :func:`~idealized_runtime.fits.settings_of_batch`). Without it a log must hold one batch size.
 
     Raises
     ------
@@ -88,7 +98,10 @@ def fit_models(logs: Mapping[str, pd.DataFrame], *, method: str = "weighted") ->
     fits = {}
     for name, runtimes in logs.items():
         try:
-            fit = RuntimeModel.fit(runtimes, method=method)
+            if batch_size is None:
+                fit = RuntimeModel.fit(runtimes, method=method)
+            else:
+                fit = RuntimeModel.fit(settings_of_batch(runtimes, batch_size), method=method, min_prompt_sizes=1)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
         fits[name] = dataclasses.replace(fit, sources=(runtimes.attrs["source"],))

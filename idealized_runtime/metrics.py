@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.checks import check_not_negative, check_positive_or_missing, check_share
 from idealized_runtime.missing import warn_missing
 
 
@@ -59,7 +60,8 @@ def query_metrics(
     Raises
     ------
     ValueError
-        A column is absent or not numeric, or a price or power without ``num_accelerators``.
+        A column is absent or not numeric, a price or power without ``num_accelerators``, or with it a model
+        that was timed in batches.
 
     Warns
     -----
@@ -68,6 +70,8 @@ def query_metrics(
     """
     if num_accelerators is None and (price_usd_per_hour is not None or power_watts is not None):
         raise ValueError("cost and energy need num_accelerators, an integer or one for each model")
+    if num_accelerators is not None:
+        _refuse_batches(idealized)
     columns = {"idealized_runtime_s": estimate_runtimes(queries, idealized, extrapolate=extrapolate)}
     if denoised is not None:
         columns["denoised_runtime_s"] = estimate_runtimes(
@@ -155,9 +159,9 @@ def accelerators_of(queries: pd.DataFrame, num_accelerators: Mapping[str, int] |
         With the index of ``queries``; NaN, with a warning, where the mapping lacks the model.
     """
     if not isinstance(num_accelerators, Mapping):
-        return pd.Series(float(_positive(num_accelerators, "num_accelerators")), index=queries.index)
-    for model, number in num_accelerators.items():
-        _positive(number, f"num_accelerators of {model}")
+        check_positive_or_missing(num_accelerators=num_accelerators)
+        return pd.Series(float(num_accelerators), index=queries.index)
+    check_positive_or_missing(**{f"num_accelerators of {model}": number for model, number in num_accelerators.items()})
     codes, names = pd.factorize(queries["model"])
     # One more for rows without a model, whose code is -1.
     by_code = np.array([num_accelerators.get(name, np.nan) for name in names] + [np.nan], dtype=float)
@@ -190,9 +194,9 @@ def dollar_cost_usd(runtime_s, *, num_accelerators, price_usd_per_hour, utilizat
     ValueError
         A number is unknown (None), not positive, or a utilization above 1.
     """
-    _positive(num_accelerators, "num_accelerators")
-    _positive(price_usd_per_hour, "price_usd_per_hour")
-    return runtime_s * num_accelerators * (price_usd_per_hour / 3600) / _share(utilization)
+    check_positive_or_missing(num_accelerators=num_accelerators, price_usd_per_hour=price_usd_per_hour)
+    check_share(utilization=utilization)
+    return runtime_s * num_accelerators * (price_usd_per_hour / 3600) / utilization
 
 
 def energy_joules(runtime_s, *, num_accelerators, power_watts, utilization: float = 1.0, idle_power_watts: float = 0.0):
@@ -220,11 +224,10 @@ def energy_joules(runtime_s, *, num_accelerators, power_watts, utilization: floa
     ValueError
         As in :func:`dollar_cost_usd`, or a negative idle power.
     """
-    _positive(num_accelerators, "num_accelerators")
-    _positive(power_watts, "power_watts")
-    if not idle_power_watts >= 0:
-        raise ValueError(f"idle_power_watts must not be negative; got {idle_power_watts!r}")
-    idle_per_busy_second = 1 / _share(utilization) - 1
+    check_positive_or_missing(num_accelerators=num_accelerators, power_watts=power_watts)
+    check_not_negative(idle_power_watts=idle_power_watts)
+    check_share(utilization=utilization)
+    idle_per_busy_second = 1 / utilization - 1
     return runtime_s * num_accelerators * (power_watts + idle_power_watts * idle_per_busy_second)
 
 
@@ -246,9 +249,18 @@ def num_queries_to_amortize(training_energy_joules, query_energy_joules):
     ValueError
         An energy is unknown (None) or not positive.
     """
-    _positive(training_energy_joules, "training_energy_joules")
-    _positive(query_energy_joules, "query_energy_joules")
+    check_positive_or_missing(training_energy_joules=training_energy_joules, query_energy_joules=query_energy_joules)
     return training_energy_joules / query_energy_joules
+
+
+def _refuse_batches(models):
+    """The queries of a batch share its cost, which the runtime of a query does not tell."""
+    sizes = {name: getattr(model, "batch_size", None) or 1 for name, model in models.items()}
+    if batched := [f"{name} of {size}" for name, size in sizes.items() if size > 1]:
+        raise ValueError(
+            "cost and energy of a query need models timed with one query at a time; timed in batches: "
+            f"{', '.join(batched[:5])}"
+        )
 
 
 def _token_counts(queries):
@@ -285,19 +297,3 @@ def _as_integers(counts):
     """Integers where all are, for which models look prompt sizes up instead of computing."""
     integers = counts.astype(np.int64)
     return integers if np.array_equal(integers, counts) else counts
-
-
-def _positive(value, name):
-    """The value, refused unless positive; NaN in arrays stands for missing and passes."""
-    if value is None:
-        raise ValueError(f"{name} is not known (None): give it")
-    values = np.asarray(value, dtype=float)
-    if np.any(values <= 0) or (values.ndim == 0 and np.isnan(values)):
-        raise ValueError(f"{name} must be positive; got {value!r:.80}")
-    return value
-
-
-def _share(utilization):
-    if not 0 < utilization <= 1:
-        raise ValueError(f"utilization must lie above 0 and at most at 1; got {utilization!r}")
-    return utilization

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture, get_architecture
+from idealized_runtime.checks import check_positive
 from idealized_runtime.flops import kv_cache_bytes_per_token, weight_bytes
 
 # Tensor parallelism stays within one server (arXiv:2305.02440, section 3.2).
@@ -96,14 +97,19 @@ def by_printed_name(models: Mapping) -> dict:
 
 
 def num_accelerators_needed(
-    architecture: Architecture, memory_bytes: float, *, num_context_tokens: int | None = None, dtype: str = "float16"
+    architecture: Architecture,
+    memory_bytes: float,
+    *,
+    num_context_tokens: int | None = None,
+    dtype: str = "float16",
+    even_stages: bool = False,
 ) -> int:
-    """Fewest devices whose memory holds the weights and the key-value cache of one sequence: Table 1's rule.
+    """Fewest devices whose memory holds the weights and the key-value cache of one sequence.
 
-    Arguments and errors are those of :func:`parallelism_needed`, with even stages.
+    Parameters, source and errors are those of :func:`parallelism_needed`, whose two sizes it multiplies.
     """
     width, depth = parallelism_needed(
-        architecture, memory_bytes, num_context_tokens=num_context_tokens, dtype=dtype, even_stages=True
+        architecture, memory_bytes, num_context_tokens=num_context_tokens, dtype=dtype, even_stages=even_stages
     )
     return width * depth
 
@@ -116,10 +122,11 @@ def parallelism_needed(
     dtype: str = "float16",
     even_stages: bool = False,
 ) -> tuple[int, int]:
-    """Tensor and pipeline parallel size of the fewest devices that hold the weights and the cache of one sequence.
+    """Tensor and pipeline parallel size of the fewest devices that hold weights and cache of one sequence.
 
     Tensor parallelism splits every layer over 1, 2, 4 or 8 devices of a server, where that divides the
-    attention heads; beyond that, pipeline stages share the layers.
+    attention heads; beyond one server the layers are shared out among pipeline stages, and the stage with the
+    most of them must fit.
 
     Parameters
     ----------
@@ -131,22 +138,23 @@ def parallelism_needed(
     dtype : str
         Of weights and cache.
     even_stages : bool
-        Stages must divide the layers evenly, as Megatron lays them out. Otherwise some have one layer more than
-        others, and those must fit: 61 layers as 21, 20 and 20, where only 61 stages would be even.
+        All stages have as many layers, as in Megatron of 2023 and in Table 1: their number divides the layers.
 
     Raises
     ------
     ValueError
-        One layer does not fit one server.
+        One layer does not fit one server, or a number is not positive.
     """
-    num_context_tokens = num_context_tokens or architecture.max_position_embeddings
+    if num_context_tokens is None:
+        num_context_tokens = architecture.max_position_embeddings
+    check_positive(memory_bytes=memory_bytes, num_context_tokens=num_context_tokens)
     cache_bytes = kv_cache_bytes_per_token(architecture, dtype=dtype) * num_context_tokens
-    total_bytes = weight_bytes(architecture, dtype=dtype) + cache_bytes
+    total_bytes, num_layers = weight_bytes(architecture, dtype=dtype) + cache_bytes, architecture.num_layers
     widths = [size for size in (1, 2, 4, MAX_TENSOR_PARALLEL_SIZE) if architecture.num_attention_heads % size == 0]
-    num_layers = architecture.num_layers
-    depths = [size for size in range(2, num_layers + 1) if not (even_stages and num_layers % size)]
+    depths = [depth for depth in range(2, num_layers + 1) if not (even_stages and num_layers % depth)]
     for width, depth in [*((width, 1) for width in widths), *((widths[-1], depth) for depth in depths)]:
-        if total_bytes * -(-num_layers // depth) <= width * memory_bytes * num_layers:
+        # Embeddings count as spread over all layers.
+        if -(-num_layers // depth) * total_bytes <= num_layers * width * memory_bytes:
             return width, depth
     raise ValueError(
         f"{architecture.name}: {total_bytes / num_layers:.3g} bytes a layer do not fit "
@@ -180,7 +188,7 @@ def model_table(memory_bytes: Mapping[str, float]) -> pd.DataFrame:
             "params_printed_billion": row.num_params_printed / 1e9,
         }
         for hardware, printed in (("a100", row.num_a100), ("v100", row.num_v100)):
-            counts[f"num_{hardware}"] = num_accelerators_needed(shape, memory_bytes[hardware])
+            counts[f"num_{hardware}"] = num_accelerators_needed(shape, memory_bytes[hardware], even_stages=True)
             counts[f"num_{hardware}_printed"] = np.nan if printed is None else printed
         rows[row.name] = counts
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")

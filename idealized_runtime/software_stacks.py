@@ -7,10 +7,12 @@ hardware may stand among the stacks, as the one that no software beats.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.published import ROOT, published_data
 from idealized_runtime.roofline import Roofline, roofline_of
 from idealized_runtime.timed_models import TimedModel, read_timed_models
 
@@ -76,6 +78,41 @@ def grid_workload(prompt_sizes: Iterable[int], output_sizes: Iterable[int]) -> p
     return pd.DataFrame([(p, o) for p in prompt_sizes for o in output_sizes], columns=_TOKENS)
 
 
+def read_workload(path) -> pd.DataFrame:
+    """Queries of a CSV file, one a row, in the order of the file.
+
+    Parameters
+    ----------
+    path : path-like
+        From the working directory, from the repository root or from the folder of published data.
+
+    Returns
+    -------
+    DataFrame
+        ``num_prompt_tokens, num_output_tokens`` and whatever columns stand beside them.
+
+    Raises
+    ------
+    PublishedDataMissingError
+        There is no such file.
+    ValueError
+        A column is missing, or a number of tokens is no positive integer; the message names the first such row.
+    """
+    places = [root / path for root in (Path(), ROOT) if (root / path).is_file()]
+    queries = pd.read_csv(places[0] if places else published_data(str(path)))
+    if missing := [name for name in _TOKENS if name not in queries]:
+        raise ValueError(f"{path}: no column {', '.join(missing)}; there are: {', '.join(map(str, queries.columns))}")
+    sizes = queries[_TOKENS].apply(pd.to_numeric, errors="coerce")
+    is_wrong = ~((sizes >= 1) & (sizes % 1 == 0)).all(axis=1)
+    if is_wrong.any():
+        row = int(np.flatnonzero(is_wrong)[0])
+        raise ValueError(
+            f"{path}: numbers of tokens are integers of at least 1; row {row + 1} of {len(queries)} holds "
+            f"{queries[_TOKENS].iloc[row].to_dict()}"
+        )
+    return queries.astype(dict.fromkeys(_TOKENS, int))
+
+
 def compare_stacks(
     workload: pd.DataFrame, stacks: Mapping[str, Mapping], *, baseline: str, level: float = 0.95
 ) -> pd.DataFrame:
@@ -84,7 +121,7 @@ def compare_stacks(
     Parameters
     ----------
     workload : DataFrame, one row a query
-        ``num_prompt_tokens, num_output_tokens``; equal queries count once.
+        ``num_prompt_tokens, num_output_tokens``.
     stacks : mapping by name of a stack of mappings by model
         Runtime models with ``predict_interval``.
     baseline : str
@@ -94,18 +131,20 @@ def compare_stacks(
 
     Returns
     -------
-    DataFrame, one row a stack, model and query
-        ``stack, model, num_prompt_tokens, num_output_tokens``; ``baseline_s`` and ``runtime_s``, each with
-        ``_lower`` and ``_upper``; ``speed_up``, how many times the stack's runtime the baseline takes, with
-        ``speed_up_lower`` and ``speed_up_upper``. Queries beyond the prompt sizes that both stacks timed are left out.
+    DataFrame, one row a stack, model and size of query
+        ``stack, model, num_prompt_tokens, num_output_tokens``; ``num_queries``, how many of the workload have this
+        size; ``baseline_s`` and ``runtime_s`` of one, each with ``_lower`` and ``_upper``; ``speed_up``, how many
+        times the stack's runtime the baseline takes, with ``speed_up_lower`` and ``speed_up_upper``. Queries beyond
+        the prompt sizes that both stacks timed are left out.
 
     Raises
     ------
     ValueError
-        There is no such baseline, or no other stack holds a model of it; the message lists what there is.
+        There is no such baseline, or no other stack holds a model of it (the message lists what there is), or no
+        query is as short as the prompts that were timed.
     """
     _check_stacks(stacks, baseline)
-    queries = workload[_TOKENS].drop_duplicates(ignore_index=True)
+    queries = workload.groupby(_TOKENS, sort=False).size().rename("num_queries").reset_index()
     frames = [
         _compare_model(queries, stacks[baseline][model], runtimes, level).assign(stack=stack, model=model)
         for stack, models in stacks.items()
@@ -114,6 +153,9 @@ def compare_stacks(
         if model in stacks[baseline]
     ]
     table = pd.concat(frames, ignore_index=True)
+    if table.empty:
+        shortest = queries["num_prompt_tokens"].min()
+        raise ValueError(f"no two stacks timed prompts as long as those of the workload, of {shortest} tokens and more")
     return table[["stack", "model", *table.columns.drop(["stack", "model"])]]
 
 
@@ -152,7 +194,7 @@ def summarize_speed_ups(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame, by stack and model
-        ``num_queries``; ``median``, ``least`` and ``most`` of the speed-ups; ``percent_faster`` and
+        ``num_queries`` that are compared; ``median``, ``least`` and ``most`` of their speed-ups; ``percent_faster`` and
         ``percent_slower``, queries whose whole interval is above and below 1; ``workload``, speed-up of all queries
         one after the other, with ``workload_lower`` and ``workload_upper``, for which the errors of a stack's queries
         count as one: they share a fit.
@@ -185,7 +227,8 @@ def _compare_model(queries, baseline, other, level) -> pd.DataFrame:
     return known.assign(**columns)
 
 
-def _summary_row(group) -> dict:
+def _summary_row(sizes) -> dict:
+    group = sizes.loc[sizes.index.repeat(sizes["num_queries"])]
     totals = [
         tuple(group[column].sum() for column in (name, f"{name}_lower", f"{name}_upper"))
         for name in ("baseline_s", "runtime_s")

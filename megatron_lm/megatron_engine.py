@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from idealized_runtime.architectures import Architecture
 from megatron_lm.arguments import Sampling
+from megatron_lm.parallel import ProcessGrid
 
 
 class MegatronEngine:
@@ -50,9 +51,21 @@ class MegatronEngine:
         sampling: Sampling,
         *,
         generator: torch.Generator,
+        micro_batch_size: int | None = None,
+        token_micro_batch_size: int | None = None,
+        grid: ProcessGrid | None = None,
         on_prompts_encoded: Callable[[], None] = lambda: None,
     ) -> torch.Tensor:
-        """As :func:`megatron_lm.generation.generate`, for a batch that is as large as the last reset said."""
+        """As :func:`megatron_lm.generation.generate`, for a batch that is as large as the last reset said.
+
+        Raises
+        ------
+        ValueError
+            The batch is to be cut, or there are other processes.
+        """
+        sizes = {len(prompts), micro_batch_size or len(prompts), token_micro_batch_size or len(prompts)}
+        if len(sizes) > 1 or (grid is not None and grid.size > 1):
+            raise ValueError("Megatron's engine generates a batch as a whole, on one process")
         controller = self._engine.controller
         controller.sampling_rng, controller.on_first_tokens = generator, on_prompts_encoded
         parameters = _sampling_parameters(sampling, num_output_tokens)

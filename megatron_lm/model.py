@@ -13,7 +13,7 @@ from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.moe import moe_utils
 
 from idealized_runtime.architectures import Architecture, require_buildable
-from megatron_lm.layer_functions import activation_function, rotary_frequencies
+from megatron_lm.layer_functions import activation_function, clamped_gate, rotary_frequencies
 from megatron_lm.parallel import ProcessGrid
 
 # Dimension of each weight that tensor parallelism shares out among the ranks; what is not here each rank has whole.
@@ -68,7 +68,7 @@ def build_model(
         post_process=grid is None or grid.is_last_stage,
         parallel_output=False,
         share_embeddings_and_output_weights=not architecture.untie_embeddings_and_output_weights,
-        position_embedding_type=architecture.position_embedding_type,
+        position_embedding_type=_position_embedding_type(architecture),
         rotary_percent=architecture.uncounted_options.get("rotary_percent", 1.0),
         rotary_base=architecture.rotary_base,
         pg_collection=groups,
@@ -81,7 +81,7 @@ def build_model(
 
 def _add_what_megatron_has_no_option_for(model, architecture, device):
     options = architecture.uncounted_options
-    if "rope_scaling" in options:
+    if "rope_scaling" in options and not _uses_yarn(architecture):
         # Megatron's own option is Llama 3.1's, for one length of pre-training only.
         model.rotary_pos_emb.inv_freq = rotary_frequencies(architecture, device)
     if "embedding_multiplier" in options and model.pre_process:
@@ -90,11 +90,19 @@ def _add_what_megatron_has_no_option_for(model, architecture, device):
         )
 
 
+def _position_embedding_type(architecture):
+    return "yarn" if _uses_yarn(architecture) else architecture.position_embedding_type
+
+
+def _uses_yarn(architecture):
+    return architecture.uncounted_options.get("rope_scaling", {}).get("rope_type") == "yarn"
+
+
 def _initialize(model, architecture, seed):
     """Fill each weight from a generator of its own: what a rank holds does not depend on what else it holds."""
     group = parallel_state.get_tensor_model_parallel_group()
     for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
+        if name.endswith(("bias", "softmax_offset")):
             parameter.zero_()
         elif parameter.ndim > 1:
             whole = _random_weight(_whole_name(name, model), parameter, architecture, seed, group.size())
@@ -146,7 +154,7 @@ def transformer_config(
     architecture: Architecture, *, device: torch.device, dtype: torch.dtype, grid: ProcessGrid | None = None
 ) -> TransformerConfig:
     """Megatron's configuration of an architecture, for inference on one rank of a grid."""
-    return TransformerConfig(
+    config = TransformerConfig(
         num_layers=architecture.num_layers,
         hidden_size=architecture.hidden_size,
         normalization=architecture.normalization,
@@ -167,6 +175,23 @@ def transformer_config(
         # Megatron's default keeps float16 softmax in float16 only where a fused kernel does it.
         attention_softmax_in_fp32=dtype != torch.float32,
     )
+    if _uses_yarn(architecture):
+        # Megatron reads them from its configuration, which does not declare them.
+        for name, value in _yarn_options(architecture.uncounted_options["rope_scaling"]).items():
+            setattr(config, f"yarn_{name}", value)
+    return config
+
+
+def _yarn_options(scaling):
+    return {
+        "rotary_scaling_factor": scaling["factor"],
+        "original_max_position_embeddings": scaling["original_max_position_embeddings"],
+        "beta_fast": scaling.get("beta_fast", 32.0),
+        "beta_slow": scaling.get("beta_slow", 1.0),
+        "mscale": scaling.get("mscale") or 1.0,
+        "mscale_all_dim": scaling.get("mscale_all_dim") or 0.0,
+        "correction_range_round_to_int": scaling.get("truncate", True),
+    }
 
 
 def _attention_options(architecture):
@@ -177,6 +202,7 @@ def _attention_options(architecture):
         "kv_channels": architecture.head_dim,
         "add_qkv_bias": architecture.add_qkv_bias,
         "qk_layernorm": architecture.qk_layernorm is not None,
+        "softmax_type": architecture.softmax_type,
         # Megatron counts the tokens before and behind the newest one.
         "window_size": None if window is None else (window - 1, 0),
         "window_attn_skip_freq": list(pattern) if isinstance(pattern, tuple) else pattern,
@@ -184,8 +210,11 @@ def _attention_options(architecture):
 
 
 def _feed_forward_options(architecture):
+    limit, offset = clamped_gate(architecture) or (None, 0.0)
     dense = {
         "ffn_hidden_size": architecture.ffn_hidden_size,
+        "activation_func_clamp_value": limit,
+        "glu_linear_offset": offset,
         "gated_linear_unit": architecture.swiglu,
         "activation_func": activation_function(architecture),
     }

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 
 from megatron_lm.engines import SdpaEngine
 
@@ -44,9 +43,8 @@ class GraphEngine(SdpaEngine):
             self._slots = torch.arange(num_slots, device=self._like.device)
             super().reset(batch_size, num_slots)
             for cache in self._caches:
-                for tensor in cache:
-                    # Slots that are masked are read nevertheless, and no mask hides a NaN.
-                    tensor.zero_()
+                # Slots that are masked are read nevertheless, and no mask hides a NaN.
+                cache.zero_()
 
     def decode(self, inputs, num_cached_tokens, first_sequence=0):
         key = first_sequence, len(inputs), _bucket(num_cached_tokens + 1)
@@ -65,9 +63,9 @@ class GraphEngine(SdpaEngine):
 
     def _decode_static(self, inputs, position, sequences, num_slots):
         """Pass of a token a sequence; ``position``, of shape (1,), is on the device, so that no shape depends on it."""
-        masks = {window: self._mask(position, num_slots, window) for window in {layer.window for layer in self._layers}}
-        attend = partial(self._attend_static, sequences=sequences, position=position, masks=masks)
-        return self._walk(inputs, position, attend)
+        windows = {layer.window for layer in self._layers}
+        seen = {window: (slice(num_slots), self._mask(position, num_slots, window)) for window in windows}
+        return self._decode_token(inputs, position, sequences, seen)
 
     def _mask(self, position, num_slots, window):
         """What is added to the scores of a bucket's slots, shape (1, slots): -inf to those not seen."""
@@ -75,21 +73,6 @@ class GraphEngine(SdpaEngine):
         hidden = slots > position if window is None else (slots > position) | (slots <= position - window)
         mask = torch.zeros(1, num_slots, dtype=self.dtype, device=slots.device)
         return mask.masked_fill_(hidden, -torch.inf)
-
-    def _attend_static(self, layer, cache, hidden, sequences, position, masks):
-        """Self-attention of one token a sequence over all slots of a bucket; (sequences, hidden) -> the same."""
-        keys, values = cache[0][sequences], cache[1][sequences]
-        query, key, value = self._project(layer, hidden, len(keys), position)
-        keys.index_copy_(2, position, key)
-        values.index_copy_(2, position, value)
-        mask = masks[layer.window]
-        num_slots = mask.shape[-1]
-        # As rows of one query, the heads of a group read its keys once, by kernels that know no groups.
-        query = query.view(len(keys), self._num_query_groups, self._heads_per_group, -1)
-        attended = F.scaled_dot_product_attention(
-            query, keys[:, :, :num_slots], values[:, :, :num_slots], attn_mask=mask
-        )
-        return attended.reshape(len(hidden), -1)
 
 
 class _Step:

@@ -3,24 +3,22 @@
 import os
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 
 import torch
 from tqdm import tqdm
 
-from idealized_runtime.architectures import Architecture
-from idealized_runtime.records import LogWriter, runtime_sentence, setting_key
+from idealized_runtime.records import LogWriter, runtime_sentence, setting_key, setting_name
 from idealized_runtime.roofline import ImpossibleMeasurementError
 from megatron_lm import device as devices
-from megatron_lm.arguments import Sampling
-from megatron_lm.cuda_engines import CUDA_ENGINES
+from megatron_lm.cuda_engines import CUDA_ENGINES, OWN_GENERATION
 from megatron_lm.energy import open_energy_meter
 from megatron_lm.engines import ENGINES
-from megatron_lm.environment import describe_environment, describe_hardware, describe_software
+from megatron_lm.environment import describe_hardware
 from megatron_lm.floors import Floors
 from megatron_lm.generation import generate
-from megatron_lm.megatron_engine import MegatronEngine
+from megatron_lm.measurement import Measurement
 from megatron_lm.model import build_model
 from megatron_lm.parallel import ProcessGrid
 from megatron_lm.ranks import OtherRankError, RankOutOfMemoryError
@@ -28,104 +26,6 @@ from megatron_lm.timing import time_trials
 
 # One token is read weights, a prompt is arithmetic: about this many prompt tokens take as long as one output token.
 _PROMPT_TOKENS_PER_OUTPUT_TOKEN = 32
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What is timed, on what, and how often. Sizes in tokens."""
-
-    architecture: Architecture
-    device: torch.device
-    dtype: torch.dtype
-    engine: str
-    sampling: Sampling
-    seed: int
-    tensor_parallel_size: int
-    pipeline_parallel_size: int
-    # (batch size, micro-batch size of prompts, micro-batch size of tokens), in sequences
-    batchings: tuple[tuple[int, int, int], ...]
-    all_num_layers: tuple[int, ...]
-    all_num_prompt_tokens: tuple[int, ...]
-    all_num_output_tokens: tuple[int, ...]
-    num_warmup: int
-    num_trials: int
-    tokenizer_type: str
-    prompts_sha256: str
-
-    @classmethod
-    def from_arguments(cls, arguments, device, dtype, prompts_sha256) -> "Measurement":
-        """Measurement that the driver's arguments ask for."""
-        return cls(
-            architecture=arguments.architecture,
-            device=device,
-            dtype=dtype,
-            engine=arguments.inference_engine,
-            sampling=arguments.sampling,
-            seed=arguments.seed,
-            tensor_parallel_size=arguments.tensor_model_parallel_size,
-            pipeline_parallel_size=arguments.pipeline_model_parallel_size,
-            batchings=tuple(arguments.batchings),
-            all_num_layers=tuple(arguments.num_layers_profiled),
-            all_num_prompt_tokens=tuple(arguments.all_num_input_tokens),
-            all_num_output_tokens=tuple(arguments.all_num_output_tokens),
-            num_warmup=arguments.num_warmup,
-            num_trials=arguments.num_trials,
-            tokenizer_type=arguments.tokenizer_type,
-            prompts_sha256=prompts_sha256,
-        )
-
-    def settings(self) -> list[dict]:
-        """Every setting of the sweep, as the keys of its record."""
-        return [
-            {
-                "num_prompt_tokens": p,
-                "num_output_tokens": o,
-                "batch_size": batch_size,
-                "micro_batch_size": micro_batch_size,
-                "token_micro_batch_size": token_micro_batch_size,
-                "num_layers_profiled": num_layers,
-            }
-            for num_layers in self.all_num_layers
-            for batch_size, micro_batch_size, token_micro_batch_size in self.batchings
-            for p in self.all_num_prompt_tokens
-            for o in self.all_num_output_tokens
-        ]
-
-    def header(self) -> dict:
-        """Header record of the log (see :mod:`idealized_runtime.records`)."""
-        return {
-            "model": self.architecture.name,
-            "hardware": describe_hardware(self.device),
-            "software": describe_software(self.device),
-            "engine": self.engine,
-            "architecture": self.architecture.to_dict(),
-            "num_layers_profiled": (
-                self.all_num_layers[0] if len(self.all_num_layers) == 1 else sorted(self.all_num_layers)
-            ),
-            "tensor_parallel_size": self.tensor_parallel_size,
-            "pipeline_parallel_size": self.pipeline_parallel_size,
-            "dtype": devices.dtype_name(self.dtype),
-            "num_threads": torch.get_num_threads() if self.device.type == "cpu" else None,
-            "sampling": vars(self.sampling),
-            "seed": self.seed,
-            "prompt": {"tokenizer_type": self.tokenizer_type, "sha256": self.prompts_sha256},
-            "num_warmup": self.num_warmup,
-            "num_trials": self.num_trials,
-            "sweep": {
-                "all_num_prompt_tokens": self.all_num_prompt_tokens,
-                "all_num_output_tokens": self.all_num_output_tokens,
-                "batchings": [
-                    dict(zip(("batch_size", "micro_batch_size", "token_micro_batch_size"), sizes, strict=True))
-                    for sizes in self.batchings
-                ],
-            },
-            "environment": describe_environment(self.device),
-        }
-
-    def floors(self, log: LogWriter) -> Floors:
-        """Floors of its settings, with the rates of the machine measured now and told to the log."""
-        parallelism = self.tensor_parallel_size, self.pipeline_parallel_size
-        return Floors(self.architecture, self.device, self.dtype, *parallelism, log)
 
 
 def run_sweep(measurement: Measurement, token_ids: list[int], *, log_path, grid: ProcessGrid) -> int:
@@ -158,7 +58,7 @@ def run_sweep(measurement: Measurement, token_ids: list[int], *, log_path, grid:
         return 0
     with LogWriter(log_path, measurement.header()) as log:
         pending = _pending_settings(measurement, log)
-        floors = measurement.floors(log) if pending else None
+        floors = _floors(measurement, log) if pending else None
         _Sweep(measurement, token_ids, grid, log, floors, out=sys.stdout, err=sys.stderr).run(grid.share(pending))
         log.finish()
         return 1 if log.num_failed and log.num_failed == len(log.completed) else 0
@@ -168,12 +68,18 @@ def _pending_settings(measurement, log) -> list[dict]:
     settings = measurement.settings()
     pending = [setting for setting in settings if setting_key(setting) not in log.completed]
     if len(pending) < len(settings):
-        done = ", ".join(_sizes(setting) for setting in settings if setting not in pending)
+        done = ", ".join(setting_name(setting) for setting in settings if setting not in pending)
         left = f"{len(pending)} left" if pending else "nothing left to do"
         print(
             f"{log.path}: skipping {len(settings) - len(pending)} settings it holds ({done}); {left}", file=sys.stderr
         )
     return pending
+
+
+def _floors(measurement, log) -> Floors:
+    """Floors of the settings, with the rates of the machine measured now and told to the log."""
+    parallelism = measurement.tensor_parallel_size, measurement.pipeline_parallel_size
+    return Floors(measurement.architecture, measurement.device, measurement.dtype, *parallelism, log)
 
 
 class _Sweep:
@@ -182,6 +88,7 @@ class _Sweep:
     def __init__(self, measurement, token_ids, grid, log, floors=None, *, out, err):
         self._measurement, self._token_ids, self._grid, self._log = measurement, token_ids, grid, log
         self._floors = floors
+        self._generate = OWN_GENERATION.get(measurement.engine, generate)
         # Another process's device has a counter of its own: what one counts is then a part of the energy.
         self._meter = open_energy_meter(measurement.device) if grid.size == 1 else None
         self._out, self._err = out, err
@@ -232,7 +139,7 @@ class _Sweep:
         measurement = self._measurement
         weight = _weight(setting, measurement)
         step = weight / (measurement.num_warmup + measurement.num_trials)
-        progress.set_description(f"{measurement.architecture.name} {_sizes(setting)}")
+        progress.set_description(f"{measurement.architecture.name} {setting_name(setting)}")
         start = progress.n
         try:
             record = self._time_setting(engine, setting, lambda: progress.update(step))
@@ -243,7 +150,7 @@ class _Sweep:
         if "error" in record:
             # The trials it did not run are not left to do.
             progress.total -= weight - (progress.n - start)
-            progress.write(f"{_sizes(setting)} failed: {record['error']['message']}", file=self._err)
+            progress.write(f"{setting_name(setting)} failed: {record['error']['message']}", file=self._err)
         else:
             progress.write(runtime_sentence(record), file=self._out)
             self._out.flush()
@@ -277,7 +184,7 @@ class _Sweep:
             if self._grid.size > 1:
                 # The others wait for what this rank can no longer send.
                 raise RankOutOfMemoryError(
-                    f"out of memory at {_sizes(setting)}, which is recorded as failed: {failure}; "
+                    f"out of memory at {setting_name(setting)}, which is recorded as failed: {failure}; "
                     "the same command goes on with the rest"
                 )
         # Only here, with the tensors of the failed attempt gone, does freeing give anything back.
@@ -291,23 +198,13 @@ class _Sweep:
 
     def _run_trials(self, engine, setting, num_positions, on_trial) -> dict:
         measurement = self._measurement
-        num_prompt_tokens = setting["num_prompt_tokens"]
-        prompt = torch.tensor(self._token_ids[:num_prompt_tokens], dtype=torch.int64, device=measurement.device)
-        prompts = prompt.expand(setting["batch_size"], -1).contiguous()
+        prompts = self._prompts(setting)
         generator = torch.Generator(measurement.device)
 
         def generate_once(split):
             engine.reset(setting["batch_size"], num_positions)
             generator.manual_seed(measurement.seed)
-            if isinstance(engine, MegatronEngine):
-                return engine.generate(
-                    prompts,
-                    setting["num_output_tokens"],
-                    measurement.sampling,
-                    generator=generator,
-                    on_prompts_encoded=split,
-                )
-            return generate(
+            return self._generate(
                 engine,
                 prompts,
                 setting["num_output_tokens"],
@@ -328,14 +225,14 @@ class _Sweep:
             barrier=self._grid.barrier,
             on_trial=on_trial,
         )
-        return {
-            "warmups_s": trials.warmups_s,
-            "runtimes_s": trials.runtimes_s,
-            "prompt_encoding_times_s": trials.prompt_encoding_times_s,
-            "generation_times_s": trials.generation_times_s,
-            "energies_joules": trials.energies_joules,
-            "output_token_ids": trials.result[0].tolist(),
-        }
+        # The fields of the trials are the names of the log.
+        times = {name: values for name, values in vars(trials).items() if name != "result"}
+        return {**times, "output_token_ids": trials.result[0].tolist()}
+
+    def _prompts(self, setting) -> torch.Tensor:
+        token_ids = self._token_ids[: setting["num_prompt_tokens"]]
+        prompt = torch.tensor(token_ids, dtype=torch.int64, device=self._measurement.device)
+        return prompt.expand(setting["batch_size"], -1).contiguous()
 
 
 def _attempt(work) -> str | None:
@@ -359,10 +256,3 @@ def _weight(setting, measurement) -> float:
     tokens = setting["batch_size"] * setting["num_prompt_tokens"]
     tokens += num_rounds * _PROMPT_TOKENS_PER_OUTPUT_TOKEN * setting["num_output_tokens"]
     return setting["num_layers_profiled"] * tokens * (measurement.num_warmup + measurement.num_trials)
-
-
-def _sizes(setting) -> str:
-    sizes = f"p={setting['num_prompt_tokens']} o={setting['num_output_tokens']}"
-    if setting["batch_size"] > 1:
-        sizes += f" B={setting['batch_size']} m={setting['micro_batch_size']} k={setting['token_micro_batch_size']}"
-    return sizes

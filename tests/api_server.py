@@ -42,6 +42,8 @@ class ApiServer:
     behaviours: list[Callable[[Request], Iterator[Step]]]
     requests: list[Request] = field(default_factory=list)
     port: int = 0
+    # Names of /models; a server that lists none does not know the address.
+    models: tuple[str, ...] = ()
 
     @property
     def base_url(self) -> str:
@@ -72,6 +74,9 @@ class ApiServer:
     async def _serve(self, reader, writer):
         try:
             while request := await _read_request(reader):
+                if request.path == "/v1/models":
+                    await _perform([self._list_models()], writer)
+                    continue
                 self.requests.append(request)
                 behaviour = self.behaviours[min(len(self.requests), len(self.behaviours)) - 1]
                 if await _perform(behaviour(request), writer):
@@ -80,6 +85,11 @@ class ApiServer:
             pass
         finally:
             writer.close()
+
+    def _list_models(self) -> bytes:
+        if not self.models:
+            return json_answer({"error": {"message": "not found"}}, 404)
+        return json_answer({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
 
 
 async def _perform(steps, writer) -> bool:

@@ -38,6 +38,15 @@ ARCHITECTURES = {
         moe_shared_expert_intermediate_size=40, moe_shared_expert_gate=True, qk_layernorm="per_head", window_size=3,
         window_attn_skip_freq=(0, 1, 1, 0),
     ),
+    "gpt_oss": replace(
+        GPT, **{**LLAMA, "add_bias_linear": True, "add_qkv_bias": True}, num_experts=4, moe_router_topk=2,
+        moe_ffn_hidden_size=24, softmax_type="learnable", window_size=3, window_attn_skip_freq=2,
+        uncounted_options={
+            "activation_func": "clamped swiglu",
+            "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24},
+        },
+    ),
+    "sinks": replace(GPT, **LLAMA, softmax_type="learnable"),
 }  # fmt: skip
 # (micro-batch size of prompts, of tokens) of a batch of four
 CUTS = [(4, 4), (1, 2), (2, 1)]
@@ -54,7 +63,9 @@ def fill_with_noise(model, architecture):
     """Every parameter counts, and has the same value however the model is shared out."""
     group = tensor_group()
     for name, parameter in model.named_parameters():
-        is_column_bias = parameter.ndim == 1 and ("linear_qkv" in name or "linear_fc1" in name)
+        is_column_bias = parameter.ndim == 1 and any(
+            part in name for part in ("linear_qkv", "linear_fc1", "softmax_offset")
+        )
         shape = list(parameter.shape)
         dimension = 0 if is_column_bias else _sharded_dimension(name) if parameter.ndim > 1 else None
         if dimension is not None:

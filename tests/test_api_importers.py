@@ -167,6 +167,34 @@ def test_several_benchmarks_of_guidellm_are_several_loads(tmp_path):
     assert import_requests(write(tmp_path / "sweep.json", report))["load"].tolist() == ["closed"] * 6 + ["open"] * 5
 
 
+def test_benchmarks_of_one_load_are_repetitions(tmp_path):
+    report = load("guidellm_concurrent.json")
+    report["benchmarks"] *= 2
+    assert import_requests(write(tmp_path / "twice.json", report))["repetition"].tolist() == [0] * 6 + [1] * 6
+
+
+def test_guidellm_before_it_named_its_version_is_read():
+    requests = import_requests(DATA / "guidellm_0.3.json")
+    assert set(requests["num_parallel"]) == {2}
+    assert requests["num_output_tokens"].tolist() == [6] * 3
+    assert requests["time_per_output_token_s"].median() == pytest.approx(0.0103, rel=0.05)
+    assert (requests["runtime_s"] > requests["time_to_first_token_s"] + 5 * 0.01).all()
+    assert (requests["sent_at"] >= pd.Timestamp("2026-11-21T14:22:00Z")).all()
+
+
+def test_failed_request_of_guidellm_before_it_named_its_version_is_read(tmp_path):
+    report = load("guidellm_0.3.json")
+    requests = report["benchmarks"][0]["requests"]
+    requests["errored"] = [{**requests["successful"].pop(), "error": "Server Error", "output_tokens": None}]
+    assert import_requests(write(tmp_path / "r.json", report))["error_message"].tolist()[2] == "Server Error"
+
+
+def test_guidellm_before_it_named_the_protocol_is_read(tmp_path):
+    report = load("guidellm_concurrent.json")
+    del report["benchmarks"][0]["config"]["backend"]["request_format"]
+    assert len(import_requests(write(tmp_path / "r.json", report))) == 6
+
+
 @pytest.mark.parametrize(
     ("strategy", "load_columns"),
     [
@@ -260,7 +288,13 @@ def test_fault_of_a_line_is_named_with_its_number(tmp_path, place, value, messag
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "empty; known are"), ("{", "not JSON in UTF-8"), ('{"a": 1}', "no known format; known are the results of")],
+    [
+        ("", "empty; known are"),
+        ("{", "not JSON in UTF-8"),
+        ('{"a": 1}', "no known format; known are the results of"),
+        ('{"benchmarks": [], "metadata": null}', "no known format; known are the results of"),
+        ("[1, 2]", "no known format; known are the results of"),
+    ],
 )
 def test_file_of_no_known_tool_is_refused(tmp_path, text, message):
     path = tmp_path / "x.json"

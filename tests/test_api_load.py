@@ -211,6 +211,22 @@ def test_load_sweep_that_was_killed_keeps_its_answers_and_goes_on(tmp_path):
     assert counted["repetition"].value_counts().to_dict()[1] == 12
 
 
+def test_requests_that_a_killed_open_loop_had_under_way_hold_its_budget(tmp_path):
+    log = tmp_path / "load.jsonl"
+    with ApiServer([well_behaved, well_behaved, lambda request: well_behaved(request, first_s=60)]) as server:
+        arguments = ["load", "--base-url", server.base_url, "--model", "tiny", "--log", str(log), "--seed", "7"]
+        arguments += ["--all-num-input-tokens", "8", "--all-num-output-tokens", "2", "--all-rates", "40"]
+        arguments += ["--num-requests", "50", "--max-requests", "30", "--timeout-s", "1"]
+        process = subprocess.Popen([sys.executable, "-m", "idealized_runtime.api", *arguments], cwd=ROOT)
+        while len(server.requests) < 20 and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        num_sent = len(server.requests)
+        assert main(arguments) == 3
+        assert num_sent < len(server.requests) <= 30
+
+
 def test_refusals_under_load_are_results(tmp_path, capsys):
     log = tmp_path / "load.jsonl"
     # Two probes of the tokenizer; then every third request is one too many.

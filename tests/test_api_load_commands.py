@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from idealized_runtime.api.cli import main
@@ -29,6 +31,27 @@ def test_summary_of_a_log_and_of_another_tools_file_are_printed_alike(tmp_path, 
     assert main(["summary", str(DATA / "vllm_closed.json")]) == 0
     assert capsys.readouterr().out == imported
     assert "time_to_first_token_s" in imported
+
+
+def test_load_of_mixed_sizes_is_summarised_whole(tmp_path, capsys):
+    # vLLM drew three prompt sizes: a third of the requests is not what the server bore.
+    assert main(["summary", str(DATA / "vllm_closed.json")]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("runtime_s ") == 1
+    assert "num_prompt_tokens" not in out
+    assert "few_requests: 2 parallel: p99 of 6 requests" in err
+
+
+def test_sweep_under_no_load_has_no_throughput(tmp_path, capsys):
+    assert main(["summary", str(write_sweep(tmp_path / "log.jsonl", 1))]) == 0
+    assert "requests_per_s" not in capsys.readouterr().out
+
+
+def test_fit_of_requests_under_load_names_the_remedy(tmp_path, capsys):
+    log = tmp_path / "log.jsonl"
+    assert main(["import", str(DATA / "vllm_closed.json"), "--log", str(log)]) == 0
+    assert main(["fit", str(log)]) == 2
+    assert "6 of them are under load: a summary reads those" in capsys.readouterr().err
 
 
 def test_imported_log_says_the_hardware(tmp_path):
@@ -71,6 +94,24 @@ def test_history_of_four_logs_is_used(tmp_path, capsys):
     logs = [write_sweep(tmp_path / f"{day}.jsonl", day, factor=1 + 0.01 * (day % 3)) for day in range(1, 5)]
     assert main(["changes", *map(str, logs)]) == 0
     assert "unchanged_percent_low" in capsys.readouterr().out
+
+
+def test_sweep_is_not_compared_with_itself(tmp_path, capsys):
+    log, copy = write_sweep(tmp_path / "log.jsonl", 1), tmp_path / "copy.jsonl"
+    # A copy of a log that another run went on with holds its requests and more.
+    copy.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:20]))
+    for other in (log, copy):
+        assert main(["changes", str(log), str(other)]) == 2
+        assert f"{log} and {other} hold the same requests" in capsys.readouterr().err
+
+
+def test_sweeps_of_unknown_time_are_not_compared(tmp_path, capsys):
+    report = json.loads((DATA / "vllm_closed.json").read_text())
+    del report["start_times"]
+    (tmp_path / "result.json").write_text(json.dumps(report))
+    assert main(["import", str(tmp_path / "result.json"), "--log", str(tmp_path / "a.jsonl")]) == 0
+    assert main(["changes", str(tmp_path / "a.jsonl"), str(write_sweep(tmp_path / "b.jsonl", 1))]) == 2
+    assert "does not say when its requests were sent" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "message"), [((), "two sweeps or more"), (("--level", "2"), "between 0 and 1")])

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from api_server import CUT, ApiServer, refusal, well_behaved
+from api_server import CUT, ApiServer, json_answer, refusal, usage_of, well_behaved
 from test_records_requests import make_trial, write_log
 
 from idealized_runtime.api import cli, definitions
@@ -208,6 +208,33 @@ def test_wrong_key_or_model_stops_at_once(profile, status, message):
     assert answer.err.splitlines()[-1] == f"idealized_runtime.api: error: HTTP {status}: {message}"
 
 
+def named(model):
+    """A server that answers as this model, whichever it is asked for."""
+
+    def behave(request):
+        yield json_answer({"model": model, "choices": [{"text": "a", "finish_reason": "length"}],
+                           "usage": usage_of(request)})  # fmt: skip
+
+    return behave
+
+
+def test_answer_by_another_model_is_said_and_kept(profile, log_path):
+    with ApiServer([named("tiny-2026")]) as server:
+        answer = profile(server, "--no-stream")
+    assert answer.code == 0
+    assert "asked for model 'tiny', answered by 'tiny-2026': is it the same?" in answer.err
+    assert set(rows(log_path)["model_reported"]) == {"tiny-2026"}
+
+
+@pytest.mark.parametrize(("models", "is_said"), [(("large", "huge"), True), (("huge", "tiny"), False), ((), False)])
+def test_model_that_the_server_does_not_list_is_said(profile, models, is_said):
+    with ApiServer([well_behaved], models=models) as server:
+        answer = profile(server)
+        assert (answer.code, len(server.requests)) == (0, NUM_CALIBRATIONS + 6 + 12)
+    said = "model 'tiny' is none of those that the server lists, and was answered all the same: large, huge"
+    assert (said in answer.err) == is_said
+
+
 def test_key_that_is_withdrawn_midway_stops_at_once_and_keeps_the_rest(profile, log_path):
     with ApiServer([well_behaved] * 10 + [refusal(401, "revoked")]) as server:
         assert profile(server).code == 2
@@ -381,12 +408,12 @@ def kill_at(num_writes, monkeypatch):
     """The given write of the next run is cut in half, and nothing comes after it."""
     writes = iter(range(num_writes))
 
-    def append(log, line):
+    def append(log, line, **options):
         if next(writes) + 1 == num_writes:
             log._file.write(line[: len(line) // 2])
             log._file.flush()
             raise Killed
-        APPEND(log, line)
+        APPEND(log, line, **options)
 
     monkeypatch.setattr(LogWriter, "_append", append)
 
@@ -402,14 +429,14 @@ def whole_trials(path):
 def test_run_killed_at_any_write_loses_only_the_trial_under_way(profile, log_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
     with ApiServer([well_behaved]) as server:
-        for num_writes in range(1, 9):
+        for num_writes in range(1, 11):
             held = whole_trials(log_path)
             kill_at(num_writes, monkeypatch)
             with pytest.raises(Killed):
                 profile(server)
             assert whole_trials(log_path)[: len(held)] == held
-            # The header or that the run goes on, whole trials, and one that was cut.
-            assert len(whole_trials(log_path)) == len(held) + max(0, num_writes - 2)
+            # The header or that the run goes on, then for each request that it is sent and its trial.
+            assert len(whole_trials(log_path)) == len(held) + max(0, num_writes - 2) // 2
         monkeypatch.setattr(LogWriter, "_append", APPEND)
         assert profile(server).code == 0
     assert Counter(sizes_of(timed(log_path))) == dict.fromkeys(SETTINGS, 2)
@@ -475,6 +502,29 @@ def test_killed_process_does_not_exceed_its_budget_afterwards(start, log_path):
         assert start(server, "--max-requests", 8).wait() == 3
         assert 7 <= len(server.requests) <= 8
     assert load_log(log_path).num_kills == 1
+
+
+def test_repeated_requests_of_a_killed_run_count(start, log_path):
+    refused = refusal(503, Retry_After="0.2")
+    with ApiServer([slow] * 3 + [refused] * 4 + [slow]) as server:
+        process = start(server, "--max-requests", 9, "--max-retries", 9)
+        wait_for(lambda: len(server.requests) >= 6)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        num_sent = len(server.requests)
+        assert start(server, "--max-requests", 9).wait() == 3
+        assert num_sent < len(server.requests) <= 9
+
+
+def test_cost_of_what_a_killed_run_had_under_way_counts_in_full(start, log_path):
+    with ApiServer([lambda request: well_behaved(request, first_s=60)]) as server:
+        process = start(server, "--max-cost", 9, *PRICES)
+        wait_for(lambda: server.requests)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        # The first probe is a word of four letters, which may cost four tokens, and one token out.
+        assert start(server, "--max-cost", 9, *PRICES).wait() == 3
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

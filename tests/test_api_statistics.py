@@ -91,7 +91,7 @@ def test_percentile_outside_its_range_is_refused():
 def test_throughput_counts_from_the_first_sending_to_the_last_end():
     # Two streams of three requests of one second each.
     sent_at = [START + pd.Timedelta(seconds=second) for second in (0, 0, 1, 1, 2, 2)]
-    throughput = measure_throughput(make_requests(np.ones(6), sent_at=sent_at)).iloc[0]
+    throughput = measure_throughput(make_requests(np.ones(6), sent_at=sent_at, load="closed")).iloc[0]
     assert throughput["duration_s"] == 3
     assert throughput["requests_per_s"] == 2
     assert throughput["output_tokens_per_s"] == 8
@@ -99,21 +99,26 @@ def test_throughput_counts_from_the_first_sending_to_the_last_end():
 
 
 def test_time_between_repetitions_is_no_time_of_the_load():
-    later = make_requests([1.0, 1.0], repetition=1)
+    later = make_requests([1.0, 1.0], repetition=1, load="closed")
     later["sent_at"] += pd.Timedelta(hours=1)
-    requests = pd.concat([make_requests([1.0, 1.0], repetition=0), later])
+    requests = pd.concat([make_requests([1.0, 1.0], repetition=0, load="closed"), later])
     assert measure_throughput(requests)["duration_s"].item() == 4
 
 
+def test_requests_under_no_load_have_no_throughput():
+    # A sweep asks for another setting in between: what passes until it comes back is no measure of the server.
+    assert np.isnan(measure_throughput(make_requests([1.0, 1.0]))["requests_per_s"].item())
+
+
 def test_requests_without_a_sending_time_have_no_throughput():
-    requests = make_requests([1.0, 1.0])
+    requests = make_requests([1.0, 1.0], load="closed")
     requests["sent_at"] = requests["scheduled_at"]
     assert np.isnan(measure_throughput(requests)["requests_per_s"].item())
 
 
 def test_goodput_counts_requests_that_meet_every_objective():
     # TTFT is half the runtime, TPOT a sixth of it.
-    requests = make_requests([0.6, 1.2, 1.8, 2.4])
+    requests = make_requests([0.6, 1.2, 1.8, 2.4], load="closed")
     good = measure_goodput(requests, {"e2e": 2.0, "ttft": 0.7}).iloc[0]
     assert (good["num_requests"], good["num_met"], good["share_met"]) == (4, 2, 0.5)
     assert good["goodput_per_s"] == pytest.approx(2 / 6)

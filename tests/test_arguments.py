@@ -188,7 +188,7 @@ def test_out_seq_length_is_the_number_of_output_tokens_where_no_other_is_given()
         (("--hf-config", "x", "--architecture", "gpt2-small", *SWEEP), "give one of"),
         (("--architecture", "gpt2-small", "--swiglu", *SWEEP), "--swiglu: --architecture already says"),
         (("--architecture", "gpt2-small", "--seq-length", 8, *SWEEP), "--seq-length: --architecture already says"),
-        (("--architecture", "gpt-oss-20b", *SWEEP), "gpt-oss-20b cannot be built here, only counted"),
+        (("--architecture", "gemma-2-9b", *SWEEP), "gemma-2-9b cannot be built here, only counted"),
         ((*SIZES, "--all-num-output-tokens", 1), "--all-num-input-tokens"),
         ((*SIZES, "--all-num-input-tokens", 1), "--all-num-output-tokens, or --out-seq-length"),
         ((*SIZES, *SWEEP, "--all-num-input-tokens", 0), "at least 1; got 0"),

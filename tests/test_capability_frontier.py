@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
+from idealized_runtime.architectures import get_architecture
 from idealized_runtime.capability_frontier import capability_points, frontier_table
-from idealized_runtime.prediction import fit_predictor
+from idealized_runtime.prediction import RuntimePredictor, fit_predictor
 from idealized_runtime.timed_models import read_timed_models
 
 QUERY = {"num_prompt_tokens": 512, "num_output_tokens": 64}
@@ -53,6 +56,40 @@ def test_model_whose_context_is_shorter_than_the_query_is_left_out(predictor):
     points = capability_points(predictor, num_prompt_tokens=1900, num_output_tokens=300, **PRICES)
     assert "llama-7b" not in points.index
     assert "llama-2-7b" in points.index
+
+
+def slice_of_two_models(predictor, name, num_layers):
+    """A predictor of logs of one device, one of them of ``num_layers`` layers of a model that needs two."""
+    (gpt_j, ada) = (model for model in predictor.models if model.architecture.name in ("gpt-j", "ada"))
+    model = replace(
+        gpt_j,
+        architecture=get_architecture(name),
+        runtimes=gpt_j.runtimes.assign(is_extrapolated=True),
+        num_layers_profiled=num_layers,
+    )
+    return RuntimePredictor((gpt_j, ada, model), predictor.times, predictor.left_out)
+
+
+def test_models_on_several_devices_are_left_out_where_no_message_was_timed(predictor):
+    models = tuple(model for model in predictor.models if model.tensor_parallel_size == 1)
+    points = capability_points(replace(predictor, models=models), **QUERY, **PRICES)
+    assert "llama-2-70b" not in points.index
+    assert points["num_accelerators"].tolist() == [1] * len(points)
+
+
+@pytest.mark.parametrize(("num_layers", "number"), [(80, 2), (20, 4)])
+def test_model_timed_by_slices_counts_the_devices_that_hold_all_of_it(predictor, num_layers, number):
+    row = capability_points(slice_of_two_models(predictor, "llama-2-70b", num_layers), **QUERY, **PRICES).loc[
+        "llama-2-70b"
+    ]
+    assert row["is_measured"]
+    assert row["num_accelerators"] == number
+    assert "slices" in row["caveats"]
+
+
+def test_query_that_no_model_can_answer_is_refused(predictor):
+    with pytest.raises(ValueError, match="no model with a score can answer 100000000 tokens"):
+        capability_points(predictor, num_prompt_tokens=99_999_999, num_output_tokens=1, **PRICES)
 
 
 def make_points(**rows):

@@ -28,7 +28,7 @@ from idealized_runtime.records import (
     runtime_sentence,
 )
 from megatron_lm import device as devices
-from megatron_lm import environment, floors, sweep
+from megatron_lm import environment, floors, measurement, sweep
 from megatron_lm.engines import ENGINES
 from megatron_lm.prompts import DEFAULT_PROMPTS_FILES
 
@@ -487,12 +487,12 @@ def test_log_of_another_measurement_is_refused_and_left_as_it_is(drive, uninterr
 
 
 def test_log_of_another_machine_is_refused(drive, uninterrupted, monkeypatch):
-    monkeypatch.setattr(sweep, "describe_hardware", lambda device: "Abacus, 10 beads")
+    monkeypatch.setattr(measurement, "describe_hardware", lambda device: "Abacus, 10 beads")
     check_refused(drive, uninterrupted, "Abacus, 10 beads")
 
 
 def test_log_of_another_software_is_refused(drive, uninterrupted, monkeypatch):
-    monkeypatch.setattr(sweep, "describe_software", lambda device: {"megatron-core": "0.99"})
+    monkeypatch.setattr(measurement, "describe_software", lambda device: {"megatron-core": "0.99"})
     check_refused(drive, uninterrupted, "0.99")
 
 

@@ -28,6 +28,11 @@ QWEN_2_MOE = {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 40}
 # A context short enough for all three kinds of frequencies to be there: kept, blended and slowed down.
 LLAMA_3_SCALING = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                    "original_max_position_embeddings": 24, "rope_theta": 1e4}  # fmt: skip
+# Each frequency is of another kind if 8 are slowed down little by little, as those of 16 dimensions are here.
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24, "beta_fast": 3.0, "beta_slow": 0.5,
+        "rope_theta": 1e3}  # fmt: skip
+GPT_OSS = {**SIZES, "intermediate_size": 24, "head_dim": 24, "num_local_experts": 8, "num_experts_per_tok": 3,
+           "sliding_window": 6}  # fmt: skip
 LINEAR_SCALING = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
 # By name of the case: family and configuration, one small instance a family, then its options.
 CASES = {
@@ -37,6 +42,9 @@ CASES = {
     "llama": ("llama", {**SIZES, "tie_word_embeddings": False}),
     "llama 3.1": ("llama", {**SIZES, "rope_parameters": LLAMA_3_SCALING}),
     "llama, linear scaling": ("llama", {**SIZES, "rope_parameters": LINEAR_SCALING}),
+    "llama, yarn": ("llama", {**SIZES, "rope_parameters": YARN}),
+    "llama, yarn of two multipliers": ("llama", {**SIZES, "rope_parameters": {**YARN, "truncate": False,
+                                                                              "mscale": 1.5, "mscale_all_dim": 0.5}}),
     "llama, wide heads": ("llama", {**SIZES, "head_dim": 24, "tie_word_embeddings": True}),
     "mistral": ("mistral", SIZES),
     "mistral, windows": ("mistral", {**SIZES, "sliding_window": 6}),
@@ -55,6 +63,9 @@ CASES = {
     "phi3": ("phi3", {**SIZES, "pad_token_id": 0}),
     "phi3, partial rotary": ("phi3", {**SIZES, "pad_token_id": 0, "partial_rotary_factor": 0.75,
                                       "tie_word_embeddings": True}),
+    "gpt_oss": ("gpt_oss", GPT_OSS),
+    "gpt_oss, tight gate": ("gpt_oss", {**GPT_OSS, "swiglu_alpha": 1.1, "swiglu_limit": 0.5,
+                                        "rope_parameters": YARN}),
 }  # fmt: skip
 
 
@@ -152,7 +163,11 @@ def copy_llama_weights(theirs, ours, architecture):
             copy_norm(block.self_attn.k_norm, layer.self_attention.k_layernorm)
         copy_linear(block.self_attn.o_proj, layer.self_attention.linear_proj)
         copy_norm(block.post_attention_layernorm, layer.pre_mlp_layernorm, zero_centered=zero_centered)
-        if hasattr(block.mlp, "experts"):
+        if architecture.softmax_type == "learnable":
+            layer.self_attention.core_attention.softmax_offset.copy_(block.self_attn.sinks)
+        if hasattr(block.mlp, "router"):
+            copy_gpt_oss_experts(block.mlp, layer.mlp)
+        elif hasattr(block.mlp, "experts"):
             copy_experts(block.mlp, layer.mlp)
         else:
             copy_gated(block.mlp, layer.mlp)
@@ -201,6 +216,17 @@ def copy_experts(source, target):
     if target.shared_experts is not None:
         copy_gated(source.shared_expert, target.shared_experts)
         target.shared_experts.gate_weight.copy_(source.shared_expert_gate.weight)
+
+
+def copy_gpt_oss_experts(source, target):
+    copy_linear(source.router, target.router)
+    for number, expert in enumerate(target.experts.local_experts):
+        # Gates and what they gate take turns.
+        up, bias = source.experts.gate_up_proj[number].T, source.experts.gate_up_proj_bias[number]
+        expert.linear_fc1.weight.copy_(torch.cat((up[::2], up[1::2])))
+        expert.linear_fc1.bias.copy_(torch.cat((bias[::2], bias[1::2])))
+        expert.linear_fc2.weight.copy_(source.experts.down_proj[number].T)
+        expert.linear_fc2.bias.copy_(source.experts.down_proj_bias[number])
 
 
 def copy_linear(source, target):

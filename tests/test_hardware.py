@@ -100,6 +100,17 @@ def test_one_output_token_of_gpt_j_is_bound_by_memory():
     assert bound_s == pytest.approx(5.85e-3, rel=0.03)
 
 
+def test_work_is_not_negative():
+    a100 = get_accelerator("A100-80GB")
+    with pytest.raises(ValueError, match="num_bytes must be zero or a positive finite number; got -1"):
+        a100.minimum_runtime_s(1.0, -1.0, dtype="float16")
+
+
+def test_name_that_is_no_text_is_refused():
+    with pytest.raises(TypeError, match="the name of an accelerator is text; got None"):
+        get_accelerator(None)
+
+
 def test_missing_figures_are_named():
     with pytest.raises(ValueError, match="new: its memory bandwidth is not known"):
         Accelerator("new").minimum_runtime_s(1, 1, dtype="float32")

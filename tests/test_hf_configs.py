@@ -232,6 +232,8 @@ def test_missing_size_is_named(family, missing):
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+LONG_ROPE = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
+GPT_OSS = {"model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2}
 LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
            "original_max_position_embeddings": 32}  # fmt: skip
 
@@ -239,8 +241,13 @@ LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_f
 @pytest.mark.parametrize(
     ("change", "feature"),
     [
-        ({"rope_scaling": YARN}, f"rope_scaling = {YARN}"),
-        ({"rope_parameters": {**YARN, "rope_theta": 5e5}}, f"rope_scaling = {YARN}"),
+        ({"rope_scaling": LONG_ROPE}, f"rope_scaling = {LONG_ROPE}"),
+        ({"rope_parameters": {**LONG_ROPE, "rope_theta": 5e5}}, f"rope_scaling = {LONG_ROPE}"),
+        ({"rope_scaling": {**YARN, "attention_factor": 1.5}}, "rope_scaling = {'rope_type': 'yarn', "),
+        ({"rope_scaling": {**YARN, "mscale": 0.7}}, "rope_scaling = {'rope_type': 'yarn', "),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling = {'rope_type': 'yarn', "),
+        ({"rope_scaling": YARN, "model_type": "phi3", "partial_rotary_factor": 0.5},
+         "rope_scaling of rope_type 'yarn' with rotary_percent"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling = {'rope_type': 'llama3', 'fact"),
         ({"rope_scaling": {**LLAMA_3, "attention_factor": 2.0}}, "rope_scaling = {'rope_type': 'llama3', 'fact"),
         ({"hidden_act": "quick_gelu"}, "activation_func = 'quick_gelu'"),
@@ -253,7 +260,8 @@ LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_f
         ({"model_type": "olmo2"}, "qk_layernorm = 'all_heads'"),
         ({"model_type": "gemma2"}, "attn_logit_softcapping = 50.0"),
         ({"model_type": "gemma3_text"}, "norms_per_layer = 4"),
-        ({"model_type": "gpt_oss", "num_experts": 4, "num_experts_per_tok": 2}, "softmax_type = 'learnable'"),
+        ({**GPT_OSS, "attention_bias": False}, "add_attention_bias = False"),
+        ({**GPT_OSS, "swiglu_limit": None}, "swiglu_limit = None"),
         ({"model_type": "bloom", **BLOOM_SIZES}, "position_embedding_type = 'alibi'"),
         ({"model_type": "gptj", **GPT_SIZES}, "parallel_blocks = True"),
         ({"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 1},
@@ -277,6 +285,8 @@ def test_option_that_is_counted_but_not_built_is_a_named_feature(change, feature
         {**GPT_SIZES, "model_type": "gpt2"},
         {**LLAMA, "head_dim": 16, "rope_scaling": LLAMA_3},
         {**LLAMA, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        {**LLAMA, "rope_scaling": {**YARN, "beta_fast": 16.0, "truncate": False, "mscale": 1.0, "mscale_all_dim": 1.0}},
+        {**LLAMA, **GPT_OSS},
         {**LLAMA, "model_type": "phi3", "partial_rotary_factor": 0.5},
         {**LLAMA, "model_type": "mistral", "sliding_window": 32},
         {**LLAMA, "model_type": "qwen3"},
@@ -305,6 +315,13 @@ def test_rotary_base_is_read_from_either_spelling(spelling):
     plain = Architecture.from_hf_config({**LLAMA, "rope_theta": 5e5})
     assert Architecture.from_hf_config({**LLAMA, **spelling}) == plain
     assert plain.rotary_base == 5e5
+
+
+def test_rotary_parameters_of_a_configuration_stand_alone():
+    given = Architecture.from_hf_config({**LLAMA, **GPT_OSS, "rope_parameters": {**YARN, "rope_theta": 5e5}})
+    assert given.uncounted_options["rope_scaling"] == YARN
+    silent = Architecture.from_hf_config({**LLAMA, **GPT_OSS})
+    assert silent.uncounted_options["rope_scaling"]["truncate"] is False
 
 
 def test_rotary_base_has_its_usual_value_where_the_configuration_is_silent():

@@ -88,6 +88,12 @@ def test_no_token_ends_a_sequence_early(token_id, monkeypatch):
     assert run(engine, random_tokens(1, 3), 5).tolist() == [[token_id] * 5]
 
 
+@pytest.mark.parametrize("name", ["micro_batch_size", "token_micro_batch_size"])
+def test_batch_that_is_to_be_cut_is_refused(name):
+    with pytest.raises(ValueError, match="a batch as a whole, on one process"):
+        run(MegatronEngine(build(GPT), GPT), random_tokens(2, 3), 2, **{name: 1})
+
+
 def test_prompts_are_encoded_when_the_first_tokens_are_sampled(monkeypatch):
     engine = MegatronEngine(build(GPT), GPT)
     events = []

@@ -167,24 +167,52 @@ def test_training_is_amortized_by_its_energy_over_that_of_a_query():
     assert num_queries_to_amortize(100.0, pd.Series([1.0, np.nan])).tolist()[0] == 100
 
 
+class Batch(Line):
+    batch_size = 32
+
+
+def test_runtimes_of_batches_are_those_of_their_queries():
+    queries = make_queries(("a", 1, 1))
+    one, many = (query_metrics(queries, idealized={"a": model()})["idealized_runtime_s"] for model in (Line, Batch))
+    assert one.tolist() == many.tolist()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: dollar_cost_usd(1.0, num_accelerators=1, price_usd_per_hour=None), r"price_usd_per_hour is not known"),
-        (lambda: dollar_cost_usd(1.0, num_accelerators=0, price_usd_per_hour=1), "num_accelerators must be positive"),
-        (lambda: dollar_cost_usd(1.0, num_accelerators=1, price_usd_per_hour=1, utilization=0), "utilization must lie"),
-        (lambda: energy_joules(1.0, num_accelerators=1, power_watts=-5), "power_watts must be positive; got -5"),
+        (
+            lambda: dollar_cost_usd(1.0, num_accelerators=0, price_usd_per_hour=1),
+            "num_accelerators must be a positive finite number; got 0",
+        ),
+        (
+            lambda: dollar_cost_usd(1.0, num_accelerators=1, price_usd_per_hour=1, utilization=0),
+            r"utilization must be in \(0, 1\]; got 0",
+        ),
+        (lambda: dollar_cost_usd(1.0, num_accelerators=1, price_usd_per_hour=np.inf), "price_usd_per_hour must be a"),
+        (
+            lambda: dollar_cost_usd(1.0, num_accelerators=1, price_usd_per_hour=1, utilization=None),
+            "utilization is not",
+        ),
+        (
+            lambda: energy_joules(1.0, num_accelerators=1, power_watts=-5),
+            "power_watts must be a positive finite number; got -5",
+        ),
         (
             lambda: energy_joules(1.0, num_accelerators=1, power_watts=5, idle_power_watts=-1),
-            "idle_power_watts must not be negative",
+            "idle_power_watts must be zero or a positive finite number; got -1",
         ),
-        (lambda: num_queries_to_amortize(1.0, 0.0), "query_energy_joules must be positive"),
-        (lambda: num_queries_to_amortize(float("nan"), 1.0), "training_energy_joules must be positive"),
+        (lambda: num_queries_to_amortize(1.0, 0.0), "query_energy_joules must be a positive"),
+        (lambda: num_queries_to_amortize(float("nan"), 1.0), "training_energy_joules must be a positive"),
         (
             lambda: query_metrics(make_queries(("a", 1, 1)), idealized={"a": Line()}, price_usd_per_hour=1.0),
             "cost and energy need num_accelerators",
         ),
-        (lambda: accelerators_of(make_queries(("a", 1, 1)), {"a": 0}), "num_accelerators of a must be positive"),
+        (
+            lambda: query_metrics(make_queries(("a", 1, 1)), idealized={"a": Batch()}, num_accelerators=1),
+            "cost and energy of a query need models timed with one query at a time; timed in batches: a of 32",
+        ),
+        (lambda: accelerators_of(make_queries(("a", 1, 1)), {"a": 0}), "num_accelerators of a must be a positive"),
     ],
 )
 def test_unknown_or_impossible_numbers_are_refused(call, message):

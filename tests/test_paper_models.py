@@ -41,35 +41,38 @@ def test_one_device_suffices_for_what_fits_and_two_for_a_byte_more():
     assert num_accelerators_needed(shape, needed / 2, num_context_tokens=100) == 2
 
 
-def test_tensor_parallelism_takes_powers_of_two_and_pipeline_stages_that_divide_the_layers():
+def test_tensor_parallelism_takes_powers_of_two_and_the_fullest_stage_decides():
     shape = make_architecture()
     total = 2 * shape.num_params
     # 5 devices would do by memory: 8 are the next width.
     assert num_accelerators_needed(shape, total / 4.9, num_context_tokens=1) == 8
-    # 6 layers: 2 stages of 8 devices, then 3; with 5 layers only 5 stages divide them.
+    # 6 layers: 2 stages of 8 devices, then 3.
     assert num_accelerators_needed(shape, total / 15, num_context_tokens=1) == 16
     assert num_accelerators_needed(shape, total / 17, num_context_tokens=1) == 24
+    # 5 layers: the fullest of 2 stages has 3 of them, so that it holds 8 / 0.6 shares of the whole.
     five = dataclasses.replace(shape, num_layers=5)
-    assert num_accelerators_needed(five, 2 * five.num_params / 15, num_context_tokens=1) == 40
+    total = 2 * five.num_params
+    assert num_accelerators_needed(five, total / 13, num_context_tokens=1) == 16
+    assert num_accelerators_needed(five, total / 15, num_context_tokens=1) == 24
 
 
-@pytest.mark.parametrize(("num_devices_by_memory", "depth"), [(13, 2), (14, 3), (19, 3), (21, 5)])
-def test_uneven_stages_must_hold_a_layer_more(num_devices_by_memory, depth):
-    # Of 5 layers on 2 stages of 8 devices, the first holds 3: as if there were 40/3 devices; on 3 or 4 stages 2: 20.
-    five = make_architecture(num_layers=5)
-    memory_bytes = 2 * five.num_params / num_devices_by_memory
-    assert parallelism_needed(five, memory_bytes, num_context_tokens=1) == (8, depth)
+def test_stages_alike_must_divide_the_layers():
+    five = dataclasses.replace(make_architecture(), num_layers=5)
+    total = 2 * five.num_params
+    assert num_accelerators_needed(five, total / 13, num_context_tokens=1, even_stages=True) == 40
 
 
-def test_stages_are_added_where_heads_keep_a_layer_from_being_shared_further():
-    shape = make_architecture(num_attention_heads=4)
-    assert parallelism_needed(shape, 2 * shape.num_params / 7, num_context_tokens=1) == (4, 2)
-    assert parallelism_needed(shape, 2 * shape.num_params / 11, num_context_tokens=1) == (4, 3)
+def test_layers_of_a_prime_number_are_shared_out_unevenly():
+    # 61 layers: 2 stages of 31 layers do not fit, 3 of 21 do.
+    assert parallelism_needed(get_architecture("deepseek-v3"), 80e9, num_context_tokens=4096) == (8, 3)
 
 
-def test_a_prime_number_of_layers_asks_for_no_stage_each():
-    # 671e9 parameters of 2 bytes are 16.8 times 80e9.
-    assert parallelism_needed(get_architecture("deepseek-v3"), 80e9, num_context_tokens=1000) == (8, 3)
+def test_devices_are_tensor_times_pipeline_parallel_size_whatever_the_heads():
+    # 25 heads, which only one device can hold: what outgrows it is shared out by layers.
+    shape = make_architecture(hidden_size=100, num_attention_heads=25)
+    needed = 2 * shape.num_params / 1.9
+    assert parallelism_needed(shape, needed, num_context_tokens=1) == (1, 2)
+    assert num_accelerators_needed(shape, needed, num_context_tokens=1) == 2
 
 
 def test_heads_bound_tensor_parallelism():
@@ -91,10 +94,18 @@ def test_devices_are_those_of_table_1_and_figure_8_but_for_the_models_of_52_bill
     assert (drawn["num_v100"] == drawn["num_v100_printed"]).all()
 
 
-def test_tnlg_needs_three_stages_because_two_do_not_divide_105_layers():
-    assert num_accelerators_needed(get_architecture("tnlg-v2"), 80e9) == 24
-    even = dataclasses.replace(get_architecture("tnlg-v2"), num_layers=104, num_layers_profiled=None)
-    assert num_accelerators_needed(even, 80e9) == 16
+def test_tnlg_needed_three_stages_because_two_do_not_divide_105_layers():
+    tnlg = get_architecture("tnlg-v2")
+    assert num_accelerators_needed(tnlg, 80e9, even_stages=True) == 24
+    assert num_accelerators_needed(tnlg, 80e9) == 16
+    even = dataclasses.replace(tnlg, num_layers=104, num_layers_profiled=None)
+    assert num_accelerators_needed(even, 80e9, even_stages=True) == 16
+
+
+@pytest.mark.parametrize("options", [{"memory_bytes": 0}, {"memory_bytes": 1e9, "num_context_tokens": 0}])
+def test_memory_and_context_are_positive(options):
+    with pytest.raises(ValueError, match=r"(memory_bytes|num_context_tokens) must be a positive finite number; got 0"):
+        num_accelerators_needed(make_architecture(), **options)
 
 
 def test_parameters_are_those_of_table_1_but_for_yalm():

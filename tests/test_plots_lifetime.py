@@ -4,12 +4,14 @@ import pandas as pd
 import pytest
 from matplotlib.collections import PolyCollection
 
+from idealized_runtime.lifetime import chinchilla_ratio_maps, flop_costs
 from idealized_runtime.lifetime.comparison import Assumptions, compare_with_guess
 from idealized_runtime.lifetime.costs import rent
 from idealized_runtime.lifetime.demand import QueryMix
 from idealized_runtime.lifetime.measured import MeasuredQueryCost, profile_table
 from idealized_runtime.lifetime.profiles import read_profiles
 from idealized_runtime.lifetime.scaling_law import get_scaling_law
+from idealized_runtime.plots import make_panels
 from idealized_runtime.plots.lifetime import (
     plot_against_demand,
     plot_cost_vs_size,
@@ -65,6 +67,17 @@ def test_lines_of_equal_ratio_are_labelled_in_per_cent():
     assert {text.get_text() for text in ax.texts} == {"30 %", "50 %", "70 %", "90 %", "98 %"}
     # Better models on top.
     assert ax.get_ylim() == (2.6, 2.0)
+
+
+def test_label_of_a_line_in_a_corner_is_not_cut_by_the_edge():
+    losses, demands = np.linspace(1.9, 2.6, 40), np.geomspace(1e9, 1e14, 50)
+    *_, flops = chinchilla_ratio_maps(get_scaling_law("chinchilla"), losses, demands, flop_costs(demands)).values()
+    _, axes = make_panels(["a", "b", "c"])
+    for ax in axes.values():
+        plot_ratio_map(flops, ax=ax).figure.canvas.draw()
+        (label,) = [text for text in ax.texts if text.get_text() == "20 %"]
+        frame, box = ax.get_window_extent(), label.get_window_extent()
+        assert (frame.x0 < box.x0, box.x1 < frame.x1, frame.y0 < box.y0, box.y1 < frame.y1) == (True,) * 4
 
 
 @pytest.mark.parametrize("ratio", [0.5, 2.0])

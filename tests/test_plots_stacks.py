@@ -37,9 +37,21 @@ def test_speed_ups_are_drawn_a_colour_a_model_with_intervals_and_a_line_at_one()
     assert [1, 1] in [list(line.get_ydata()) for line in ax.lines]
 
 
-def test_speed_ups_that_reach_far_are_drawn_on_a_logarithmic_axis():
-    scales = [plot_speed_ups(make_speed_ups(speed_up)).get_yscale() for speed_up in ([2.0, 3.0], [2.0, 40.0])]
-    assert scales == ["linear", "log"]
+@pytest.mark.parametrize("endless", [60.0, float("inf")])
+def test_axis_of_speed_ups_holds_points_and_baseline_but_no_endless_bar(endless):
+    ax = plot_speed_ups(make_speed_ups([2.0, 3.0]).assign(speed_up_upper=endless))
+    low, high = ax.get_ylim()
+    assert low < 1
+    assert 3 < high < 10
+
+
+def test_model_has_its_colour_in_every_panel():
+    table = make_speed_ups([2.0, 3.0])
+    colors = [
+        dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))["b"].lines[0].get_color()
+        for ax in (plot_speed_ups(part, models=["a", "b"]) for part in (table, table.iloc[1:]))
+    ]
+    assert colors[0] == colors[1]
 
 
 def test_measured_models_are_filled_and_predicted_ones_hollow(drawn):

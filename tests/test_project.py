@@ -178,9 +178,9 @@ def test_commands_of_the_readme_exist():
 
 
 def test_flags_of_the_readme_are_flags_of_the_driver():
-    from megatron_lm.arguments import _build_parser
+    from megatron_lm.arguments import build_parser
 
-    known = {flag for action in _build_parser()._actions for flag in action.option_strings}
+    known = {flag for action in build_parser()._actions for flag in action.option_strings}
     known |= {"--nproc-per-node", "--nnodes", "--max-restarts"}  # torchrun's
     table = read("README.md").split("## Time a model")[1].split("\n## ")[0]
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", table)) <= known

@@ -154,6 +154,30 @@ def test_kill_is_told_from_a_clean_stop(log_path):
     assert load_log(log_path).num_kills == 1
 
 
+def test_requests_of_a_killed_run_that_are_in_no_trial_are_lost(log_path):
+    with LogWriter(log_path, HEADER) as log:
+        log.start()
+        for number, cost_usd in ((0, 0.1), (0, 0.2), (1, 0.3), (2, 0.4)):
+            log.write_sent({"num_prompt_tokens": 16, "num_output_tokens": 4, "trial": number}, cost_usd)
+        log.write_trial(make_trial(0, num_requests=2))
+        log.write_trial(make_trial(2))
+    with LogWriter(log_path, HEADER) as log:
+        assert [(sent["trial"], sent["cost_usd"]) for sent in log.lost] == [(1, 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"trial": None}, "trial must be an integer of at least 0; got None"), ({"cost_usd": -1}, "must be US dollars")],
+)
+def test_sent_request_of_no_trial_is_refused(log_path, fields, message):
+    write_log(log_path, finish=False)
+    sent = {"record": "sent", "num_prompt_tokens": 16, "num_output_tokens": 4, "trial": 0, "cost_usd": 0.0, **fields}
+    with log_path.open("a") as file:
+        file.write(json.dumps(sent) + "\n")
+    with pytest.raises(LogFormatError, match=message):
+        load_log(log_path)
+
+
 def test_repeated_trial_is_refused(log_path):
     with pytest.raises(LogFormatError, match="trial 0 of p=16, o=4 stands here a second time"):
         write_log(log_path, [make_trial(0), make_trial(0)])

@@ -13,7 +13,7 @@ from idealized_runtime.records import (
     read_log,
     setting_key,
 )
-from idealized_runtime.records.json_lines import complete_setting
+from idealized_runtime.records.settings import complete_setting
 
 
 @pytest.fixture

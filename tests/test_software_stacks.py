@@ -10,6 +10,7 @@ from idealized_runtime.software_stacks import (
     grid_workload,
     ratio_interval,
     read_stacks,
+    read_workload,
     summarize_speed_ups,
 )
 from idealized_runtime.timed_models import read_timed_models
@@ -45,9 +46,58 @@ def test_speed_up_is_the_ratio_of_runtimes_for_models_that_both_stacks_hold():
     assert table["speed_up"].tolist() == pytest.approx([2.0, 2.0])
 
 
-def test_queries_beyond_what_both_stacks_timed_are_left_out_and_equal_ones_count_once():
+def test_queries_beyond_what_both_stacks_timed_are_left_out_and_equal_ones_share_a_row():
     workload = pd.DataFrame({"num_prompt_tokens": [50, 50, 200], "num_output_tokens": [1, 1, 1]})
-    assert compare_stacks(workload, STACKS, baseline="slow")["num_prompt_tokens"].tolist() == [50]
+    table = compare_stacks(workload, STACKS, baseline="slow")
+    assert table[["num_prompt_tokens", "num_queries"]].to_numpy().tolist() == [[50, 2]]
+
+
+def test_workload_of_which_nothing_was_timed_is_refused():
+    with pytest.raises(ValueError, match=r"no two stacks timed prompts as long .*of 200 tokens"):
+        compare_stacks(grid_workload([200, 300], [1]), STACKS, baseline="slow")
+
+
+def test_summary_weighs_each_size_by_the_queries_that_have_it():
+    sizes = pd.DataFrame({"baseline_s": [2.0, 4.0], "runtime_s": [1.0, 4.0], "speed_up": [2.0, 1.0]})
+    certain = {f"{name}_{bound}": sizes[name] for name in sizes for bound in ("lower", "upper")}
+    table = sizes.assign(stack="fast", model="a", num_queries=[3, 1], **certain)
+    row = summarize_speed_ups(table).loc[("fast", "a")]
+    assert row[["num_queries", "median", "percent_faster"]].tolist() == [4, 2.0, 75.0]
+    assert row["workload"] == pytest.approx((3 * 2 + 4) / (3 * 1 + 4))
+
+
+def test_workload_is_read_from_the_file_of_a_user(tmp_path):
+    path = tmp_path / "queries.csv"
+    path.write_text("task,num_prompt_tokens,num_output_tokens\nqa,512,1\nqa,512,64\n")
+    workload = read_workload(path)
+    assert workload[["num_prompt_tokens", "num_output_tokens"]].to_numpy().tolist() == [[512, 1], [512, 64]]
+    assert workload["task"].tolist() == ["qa", "qa"]
+
+
+def test_published_workload_is_read_by_its_name_there():
+    assert len(read_workload("paper_figures/figure9_query_sizes.csv")) > 10
+
+
+def test_workload_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv"):
+        read_workload(tmp_path / "absent.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prompt,num_output_tokens\n1,1\n", "no column num_prompt_tokens; there are: prompt, num_output_tokens"),
+        ("num_prompt_tokens,num_output_tokens\n1,1\n2,0\n", "row 2 of 2 holds .*'num_output_tokens': 0"),
+        ("num_prompt_tokens,num_output_tokens\n1.5,1\n", "integers of at least 1; row 1 of 1"),
+        ("num_prompt_tokens,num_output_tokens\n,1\n", "row 1 of 1"),
+        ("num_prompt_tokens,num_output_tokens\nmany,1\n", "row 1 of 1 holds .*'many'"),
+    ],
+)
+def test_workload_without_numbers_of_tokens_is_refused_with_its_row(tmp_path, text, message):
+    path = tmp_path / "queries.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_workload(path)
 
 
 def test_unknown_baseline_is_refused_with_the_stacks_there_are():

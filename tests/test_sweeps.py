@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from test_records import make_failed, make_setting, write_log
+from test_records import HEADER, make_failed, make_setting, write_log
 
 from idealized_runtime.records import load_log
 from idealized_runtime.sweeps import Job, Outcome, command_line, execution, jobs, launch_command, main, plan_jobs
@@ -397,13 +397,35 @@ def test_table_is_rounded_and_marks_what_is_missing(outcomes):
     assert none == "gpt2-small 2 1 0 0 - - - - - failed"
 
 
+@pytest.fixture
+def outcome_of_slices(tmp_path):
+    job = Job("gpt2-small", 1, 2, tmp_path)
+    job.log.parent.mkdir()
+    settings = [make_setting(16, 4, [1.0, 1.0], num_layers_profiled=size) for size in (2, 4)]
+    write_log(job.log, settings, {**HEADER, "num_layers_profiled": [2, 4]})
+    return {job: Outcome("complete")}
+
+
+def test_row_from_slices_of_the_layers_says_that_it_is_extrapolated(outcome_of_slices, outcomes):
+    summary = summarize({**outcomes, **outcome_of_slices})
+    assert summary["is_extrapolated"].tolist() == [False, pd.NA, True]
+
+
+def test_table_marks_what_is_extrapolated_and_explains_the_mark(outcome_of_slices, outcomes):
+    *lines, explanation = format_summary(summarize({**outcomes, **outcome_of_slices})).splitlines()
+    rates = [line.split()[9] for line in lines]
+    assert rates == ["tokens/s", "21.33", "-", "4*"]
+    assert explanation == "* extrapolated to the whole model from slices of its layers"
+
+
 def test_files_hold_the_table_unrounded(folder):
     name = write_config(folder / "a.json")
     sweep(name, options=("--csv", "tables/sweep.csv", "--json", "tables/sweep.json"))
     (record,) = json.loads((folder / "tables/sweep.json").read_text())
     row = pd.read_csv(folder / "tables/sweep.csv").iloc[0]
-    for name, value in {"output_tokens_per_s": 32 / 1.5, "token_micro_batch_size": 2, "status": "complete"}.items():
-        expected = value if isinstance(value, str) else pytest.approx(value, rel=1e-9)
+    expected_of = {"output_tokens_per_s": 32 / 1.5, "token_micro_batch_size": 2, "is_extrapolated": False}
+    for name, value in {**expected_of, "status": "complete"}.items():
+        expected = value if isinstance(value, str | bool) else pytest.approx(value, rel=1e-9)
         assert record[name] == expected
         assert row[name] == expected
 

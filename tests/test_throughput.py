@@ -183,3 +183,55 @@ def test_generation_table_leaves_prompts_out_and_keeps_what_failed(timings):
     assert table.loc[8, "exact_flops_per_s"] == pytest.approx(rate)
     assert table["error_type"].tolist() == ["", "OutOfMemoryError"]
     assert table.loc[64, ["time_per_round_s", "tokens_per_s"]].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: overall_tokens_per_s(8, 32, 0.0), "runtime_s must be a positive finite number; got 0"),
+        (lambda: overall_tokens_per_s(0, 32, 1.0), "batch_size must be a positive finite number; got 0"),
+        (lambda: generation_tokens_per_s(8, [1.0, -2.0]), "time_per_round_s must be .*; got -2"),
+        (lambda: batch_flops(GPT2, 1, 1, [1, -1]), "batch_size must be .*; got -1"),
+        (lambda: usd_per_million_tokens(0.0, 1.0), "tokens_per_s must be .*; got 0"),
+        (lambda: usd_per_million_tokens(1.0, None), r"price_usd_per_hour is not known \(None\): give it"),
+        (lambda: usd_per_million_tokens(1.0, 1.0, num_devices=0), "num_devices must be .*; got 0"),
+        (lambda: cluster_efficiency(1e12, 0, 1e12), "num_devices must be .*; got 0"),
+        (lambda: cluster_efficiency(1e12, 1, 0.0), "peak_flops_per_s must be .*; got 0"),
+        (lambda: num_sequences_that_fit(GPT2, 0, 1e9), "num_tokens must be .*; got 0"),
+        (lambda: num_sequences_that_fit(GPT2, 10, -1e9), "memory_bytes must be .*; got -1e"),
+        (lambda: num_passes(-1, 2, 0.5), "num_rounds must be zero or a positive finite number; got -1"),
+        (lambda: num_passes(1, 0, 0.5), "num_micro_batches must be .*; got 0"),
+        (lambda: num_passes(1, 2, 1.5), r"bottleneck_share must be in \(0, 1\]; got 1.5"),
+        (lambda: time_on_more_nodes(1.0, 0, num_rounds=1, num_micro_batches=1, num_stages=2), "num_nodes must be"),
+        (lambda: time_on_more_nodes(1.0, 2, num_rounds=0, num_micro_batches=1, num_stages=2), "num_rounds must be"),
+    ],
+)
+def test_number_that_gives_no_rate_is_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("table", [throughput_table, generation_table])
+def test_table_without_a_column_or_with_a_time_of_zero_is_refused(timings, table):
+    name = "runtime_s" if table is throughput_table else "generation_time_s"
+    timings = timings.iloc[:1]
+    with pytest.raises(ValueError, match=rf"timings lack the column\(s\) batch_size, {name}; needed: num_prompt"):
+        table(timings.drop(columns=["batch_size", name]), GPT2)
+    with pytest.raises(ValueError, match=f"{name} must be a positive finite number; got 0"):
+        table(timings.assign(**{name: 0.0}), GPT2)
+
+
+@pytest.mark.parametrize("option", ["num_devices", "price_usd_per_hour"])
+def test_option_of_zero_is_refused_and_not_replaced(timings, option):
+    with pytest.raises(ValueError, match=f"{option} must be a positive finite number; got 0"):
+        throughput_table(timings, GPT2, accelerator=get_accelerator("A100-80GB"), **{option: 0})
+
+
+def test_setting_whose_batch_is_not_known_has_no_rate(timings):
+    table = throughput_table(timings.assign(batch_size=pd.array([8, pd.NA], dtype="Int64")), GPT2)
+    assert table["tokens_per_s"].isna().tolist() == [False, True]
+
+
+def test_failures_without_their_columns_are_refused(timings):
+    with pytest.raises(ValueError, match=r"failures lack the column\(s\) error_type"):
+        generation_table(timings.iloc[:1], GPT2, failures=pd.DataFrame({"batch_size": [64]}))

@@ -1,7 +1,10 @@
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from idealized_runtime.fits import ExtrapolationWarning
 from idealized_runtime.records.common import SETTING_COLUMNS
 from idealized_runtime.throughput import BatchRuntimeModel, error_table, leave_one_out, num_passes, optimum_table
 from idealized_runtime.throughput.printed import GPT_J
@@ -86,7 +89,7 @@ def test_stages_are_taken_to_be_alike_where_timings_do_not_tell():
 
 
 def test_queries_broadcast():
-    model = BatchRuntimeModel.fit(make_timings())
+    model = BatchRuntimeModel.fit(make_timings(prompt_sizes=(64, 128)))
     k = np.array([1, 2, 4, 8])
     each = [model.predict(128, 32, 8, int(size)) for size in k]
     assert model.predict(128, 32, 8, k).tolist() == pytest.approx(each)
@@ -196,7 +199,48 @@ def test_query_outside_of_the_model_is_refused(sizes, message):
 def test_prompt_beyond_what_was_encoded_together_is_refused():
     model = BatchRuntimeModel.fit(make_timings())
     with pytest.raises(ValueError, match=r"micro_batch_size x num_prompt_tokens must lie in \[128, 4096\]"):
-        model.predict(256, 32, 32, 16)
+        model.predict(128, 32, 64, 32)
+
+
+def test_prompt_size_beyond_those_timed_is_refused_unless_extrapolated():
+    # As many tokens were encoded together, so that only the prompt size itself is new.
+    options = {"prompt_sizes": (64, 128), "output_sizes": (8, 32), "per_context_token_s": 2e-6}
+    model = BatchRuntimeModel.fit(make_timings(**options))
+    message = r"num_prompt_tokens must lie in \[64, 128\], the profiled range; 1 of 2 lie outside, the first is 256"
+    for method in (model.predict, model.predict_interval):
+        with pytest.raises(ValueError, match=message + ".*extrapolate=True"):
+            method([128, 256], 32, 8, 8)
+    with pytest.warns(ExtrapolationWarning, match=r"beyond the profiled range \[64, 128\]: 1 of 2 lie outside"):
+        runtimes_s = model.predict([128, 256], 32, 8, 8, extrapolate=True)
+    generation_s = token_pass_s(8, 256 + 16, per_context_token_s=2e-6) * num_passes(31, 1, 0.6)
+    assert runtimes_s[1] == pytest.approx(prompt_pass_s(8 * 256) + generation_s, rel=1e-6)
+
+
+def test_prompt_sizes_between_those_timed_are_no_extrapolation():
+    model = BatchRuntimeModel.fit(make_timings(prompt_sizes=(64, 128)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict([64, 100, 128], 32, 8, 8, extrapolate=True)
+
+
+def test_passes_are_never_extrapolated():
+    model = BatchRuntimeModel.fit(make_timings())
+    with (
+        pytest.warns(ExtrapolationWarning),
+        pytest.raises(ValueError, match=r"micro_batch_size x num_prompt_tokens must lie in \[128, 4096\]"),
+    ):
+        model.predict(8192, 32, 1, 1, extrapolate=True)
+
+
+def test_best_k_of_a_prompt_size_beyond_those_timed_is_refused():
+    model = BatchRuntimeModel.fit(make_timings(prompt_sizes=(64, 128)))
+    with pytest.raises(ValueError, match=r"num_prompt_tokens must lie in \[64, 128\]"):
+        model.optimal_token_micro_batch_size(2048, 32, 8)
+
+
+def test_prompt_sizes_can_be_left_out_one_by_one():
+    left_out = leave_one_out(make_timings(prompt_sizes=(32, 64, 128)), "num_prompt_tokens")
+    assert left_out["num_prompt_tokens"].unique().tolist() == [64]
 
 
 @pytest.mark.parametrize(
@@ -242,3 +286,11 @@ def test_optimum_needs_no_other_times_than_the_fit_does():
     pd.testing.assert_frame_equal(
         optimum_table(timings.drop(columns="runtime_s"), model), optimum_table(timings, model)
     )
+
+
+def test_column_to_leave_out_and_columns_of_an_optimum_must_be_there():
+    timings = make_timings()
+    with pytest.raises(ValueError, match=r"timings lack the column\(s\) batch"):
+        leave_one_out(timings, "batch")
+    with pytest.raises(ValueError, match=r"timings lack the column\(s\) token_micro_batch_size"):
+        optimum_table(timings.drop(columns="token_micro_batch_size"), BatchRuntimeModel.fit(timings))

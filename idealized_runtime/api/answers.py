@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 
 from idealized_runtime.api import definitions
+from idealized_runtime.records.common import excerpt
 
 # Faults of an answer, as the ``type`` of its error.
 STATUS_ERROR = "StatusError"
@@ -47,6 +48,7 @@ class Answer:
     runtime_s: float | None = None
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    model_reported: str | None = None
     usage: dict | None = None
     finish_reason: str | None = None
     notes: list[str] = field(default_factory=list)
@@ -192,6 +194,8 @@ class AnswerReader:
         if record.get("error"):
             message, code = error_message(record)
             raise ServerFault(message, code)
+        if isinstance(record.get("model"), str):
+            self.answer.model_reported = record["model"]
         if isinstance(record.get("usage"), dict):
             self.answer.usage = record["usage"]
         has_text = False
@@ -267,11 +271,6 @@ def body_message(body: bytes) -> tuple[str, str | None]:
     except ValueError:
         text = re.sub(r"<[^>]*>", " ", body.decode("utf-8", errors="replace"))
         return shorten(" ".join(text.split())) or "(no message)", None
-
-
-def excerpt(body: bytes) -> str:
-    """The beginning of a body, to be shown in a message."""
-    return repr(body[:60].decode("utf-8", errors="replace"))
 
 
 def shorten(text: str) -> str:

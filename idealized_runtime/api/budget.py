@@ -48,10 +48,10 @@ class Budget:
         self.num_requests = 0
         self.cost_usd = 0.0
 
-    def count_earlier(self, trials, *, num_kills: int, lost_usd: float):
-        """Add what a log already holds, and for each killed run the request, of ``lost_usd``, that it may lack."""
-        self.num_requests += sum(trial.get("num_requests", 1) for trial in trials) + num_kills
-        self.cost_usd += sum(trial.get("cost_usd") or 0.0 for trial in trials) + num_kills * lost_usd
+    def count_earlier(self, trials, lost):
+        """Add what a log already holds: its trials, and at their full price the requests that killed runs lost."""
+        self.num_requests += sum(trial.get("num_requests", 1) for trial in trials) + len(lost)
+        self.cost_usd += sum(record.get("cost_usd") or 0.0 for record in (*trials, *lost))
 
     def reserve(self, num_prompt_tokens: int, num_output_tokens: int) -> float:
         """Count one request before it is sent; its price in US dollars.

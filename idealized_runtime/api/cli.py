@@ -118,8 +118,7 @@ def run_profile(arguments) -> int:
     header = make_header(endpoint, sweep, hardware=arguments.hardware, software=arguments.software,
                          prompts=counted_by, limits=limits(arguments))  # fmt: skip
     with LogWriter(arguments.log, header) as log:
-        largest_usd = budget.prices.cost_usd(max(sweep.all_num_prompt_tokens), max(sweep.all_num_output_tokens))
-        budget.count_earlier(log.trials, num_kills=log.num_kills, lost_usd=largest_usd)
+        budget.count_earlier(log.trials, log.lost)
         if log.trials:
             _say(f"{arguments.log} holds {len(log.trials)} trials: going on")
         exit_code = run_logged(_profile(endpoint, sweep, budget, prompts, log, arguments), log, arguments)
@@ -163,7 +162,7 @@ async def _profile(endpoint, sweep, budget, prompts, log, arguments):
 
     retries = Retries(arguments.max_retries, max_wait_s=arguments.max_retry_wait_s)
     async with ApiClient(endpoint) as client:
-        sender = TrialSender(client, budget, retries, on_wait=_say)
+        sender = TrialSender(client, budget, retries, on_send=log.write_sent, on_wait=_say)
         await Profiler(sweep, sender, prompts, log, report=_say).run()
 
 

@@ -15,6 +15,7 @@ from idealized_runtime.api.endpoint import Endpoint
 # What may follow [DONE] is read without timing it, so that the connection can be used again, but not waited for.
 _DRAIN_S = 0.5
 _CONNECT_TIMEOUT_S = 30.0
+_LIST_TIMEOUT_S = 10.0
 _FAULTS = (TimeoutError, httpx.RequestError, answers.UnreadableError, answers.CutError, answers.ServerFault)
 
 
@@ -68,6 +69,16 @@ class ApiClient:
             self._fail(answer, error)
         self._redact(answer)
         return answer
+
+    async def list_models(self) -> list[str] | None:
+        """Names of the models that the server says it has; None where it does not say."""
+        try:
+            async with asyncio.timeout(min(self.endpoint.timeout_s, _LIST_TIMEOUT_S)):
+                response = await self._http.get(f"{self.endpoint.base_url}/models")
+            entries = response.raise_for_status().json()["data"]
+            return [str(entry["id"]) for entry in entries] or None
+        except (TimeoutError, httpx.HTTPError, ValueError, KeyError, TypeError):
+            return None
 
     async def _exchange(self, request, answer, clock):
         response = await self._http.send(request, stream=True)

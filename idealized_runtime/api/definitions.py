@@ -11,7 +11,7 @@ import numpy as np
 STREAMED = "client-streamed"
 WHOLE = "client-whole"
 # Of requests that other tools timed.
-VLLM, GUIDELLM, AIPERF, HELM = "vllm-bench-serve", "guidellm", "aiperf", "helm"
+VLLM, GUIDELLM, AIPERF, HELM = IMPORTED = ("vllm-bench-serve", "guidellm", "aiperf", "helm")
 # Of generation without a server.
 IN_PROCESS = "in-process"
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 
-from idealized_runtime.api.profile import FailingError, ServerCounter
+from idealized_runtime.api.profile import FailingError, calibrate, report_other_model
 from idealized_runtime.api.statistics import LOAD, SETTING
 from idealized_runtime.api.trials import INTERRUPTED_ERROR, TrialSender
 from idealized_runtime.records import LogWriter
@@ -138,9 +139,8 @@ class LoadRunner:
         points = self._sweep.pending(self._log.trials)
         if points:
             self._log.start()
-            counter = ServerCounter(self._sender, self._log)
-            await self._prompts.calibrate(counter.count, self._sweep.all_num_prompt_tokens)
-            self._sender.num_shared_tokens = self._prompts.num_shared_tokens
+            await calibrate(self._prompts, self._sender, self._log, self._sweep.all_num_prompt_tokens)
+            await report_other_model(self._sender.client, self._log, self._report)
         for place, point in enumerate(points, start=1):
             # Writing waits for the disk, during which no other request could be timed: a thread does it.
             with ThreadPoolExecutor(max_workers=1) as disk:
@@ -260,9 +260,12 @@ def poisson_arrivals(rate_per_s: float, rng: np.random.Generator) -> Iterator[fl
 
 
 def describe_load(point: dict) -> str:
-    """A point in words, such as ``4 parallel, p=128 o=16``."""
-    load = f"{point['num_parallel']} parallel" if point["load"] == "closed" else f"{point['rate_per_s']:g} requests/s"
-    return f"{load}, p={point['num_prompt_tokens']} o={point['num_output_tokens']}"
+    """A point in words, such as ``4 parallel, p=128 o=16``, without what it lacks."""
+    known = {name: value for name, value in point.items() if not pd.isna(value)}
+    words = {"num_parallel": "{} parallel", "rate_per_s": "{:g} requests/s"}
+    loads = [form.format(known[name]) for name, form in words.items() if name in known]
+    sizes = [f"{short}={known[name]}" for short, name in zip("po", SETTING, strict=True) if name in known]
+    return ", ".join(part for part in (*loads, " ".join(sizes)) if part) or "all requests"
 
 
 async def _gather(coroutines):

@@ -1,5 +1,6 @@
 """Commands for load, summaries, changes and imports: their flags, and what they print."""
 
+import itertools
 import json
 import secrets
 import sys
@@ -67,10 +68,7 @@ def run_load(arguments) -> int:
     header = make_header(endpoint, sweep, hardware=arguments.hardware, software=arguments.software,
                          prompts=counted_by, limits=cli.limits(arguments))  # fmt: skip
     with LogWriter(arguments.log, header) as log:
-        largest_usd = budget.prices.cost_usd(max(sweep.all_num_prompt_tokens), max(sweep.all_num_output_tokens))
-        # A killed run may have had a request under way in every stream.
-        num_lost = log.num_kills * max(sweep.all_num_parallel, default=1)
-        budget.count_earlier(log.trials, num_kills=num_lost, lost_usd=largest_usd)
+        budget.count_earlier(log.trials, log.lost)
         exit_code = cli.run_logged(_load(endpoint, sweep, budget, prompts, log, arguments), log, arguments)
     return exit_code or _print_summary(_read(arguments.log), objectives)
 
@@ -97,7 +95,7 @@ async def _load(endpoint, sweep, budget, prompts, log, arguments):
 
     retries = Retries(arguments.max_retries, max_wait_s=arguments.max_retry_wait_s)
     async with ApiClient(endpoint) as client:
-        sender = TrialSender(client, budget, retries, on_wait=_say)
+        sender = TrialSender(client, budget, retries, on_send=log.write_sent, on_wait=_say)
         await LoadRunner(sweep, sender, prompts, log, report=_say).run()
 
 
@@ -125,7 +123,7 @@ def run_changes(arguments) -> int:
         raise ValueError("changes are between two sweeps or more; got one log")
     if not 0 < arguments.level < 1:
         raise ValueError(f"--level must lie between 0 and 1; got {arguments.level}")
-    sweeps = sorted((_read(path) for path in arguments.sweeps), key=lambda sweep: sweep["sent_at"].min())
+    sweeps = _read_sweeps(arguments.sweeps)
     earlier, later = sweeps[-2:]
     print(f"{later['sent_at'].min():%Y-%m-%d %H:%M} against {earlier['sent_at'].min():%Y-%m-%d %H:%M} (UTC)")
     print(_table(compare_sweeps(earlier, later, level=arguments.level)))
@@ -137,6 +135,26 @@ def run_changes(arguments) -> int:
         history = compare_with_history(sweeps, level=arguments.level)
         print(_table(history.to_frame().T))
     return 0
+
+
+def _read_sweeps(paths) -> list:
+    """Requests of several logs, oldest first.
+
+    Raises
+    ------
+    ValueError
+        A log does not say when its requests were sent, or two hold the same ones.
+    """
+    sweeps = [_read(path) for path in paths]
+    for path, sweep in zip(paths, sweeps, strict=True):
+        if sweep["sent_at"].isna().any():
+            raise ValueError(f"{path}: does not say when its requests were sent: neither earlier nor later than others")
+    for (first, earlier), (second, later) in itertools.combinations(zip(paths, sweeps, strict=True), 2):
+        if num_shared := len(earlier.merge(later, on=["sent_at", "runtime_s"])):
+            raise ValueError(
+                f"{first} and {second} hold the same requests, {num_shared} of them: changes are between two sweeps"
+            )
+    return sorted(sweeps, key=lambda sweep: sweep["sent_at"].min())
 
 
 def run_import(arguments) -> int:
@@ -203,16 +221,24 @@ def _read(path):
 
 
 def _print_summary(requests, objectives) -> int:
-    from idealized_runtime.api.statistics import measure_goodput, measure_throughput, summarize_requests
+    from idealized_runtime.api.statistics import GROUP, LOAD, measure_goodput, measure_throughput, summarize_requests
     from idealized_runtime.api.validity import check_requests
 
-    _print_percentiles(summarize_requests(requests))
-    print(_table(measure_throughput(requests)))
+    # A point of ours has one size; other tools mix sizes at a load, and parts of it are not what the server bore.
+    by = ["model", *LOAD] if _is_mixed(requests) else GROUP
+    _print_percentiles(summarize_requests(requests, by=by))
+    print(_table(measure_throughput(requests, by=by)))
     if objectives:
-        print(_table(measure_goodput(requests, objectives)))
-    for finding in check_requests(requests).to_dict("records"):
+        print(_table(measure_goodput(requests, objectives, by=by)))
+    for finding in check_requests(requests, by=by).to_dict("records"):
         _say(f"{finding['check']}: {_describe(finding)}: {finding['message']}")
     return 0
+
+
+def _is_mixed(requests) -> bool:
+    from idealized_runtime.api.definitions import IMPORTED
+
+    return requests["definitions"].isin(IMPORTED).any()
 
 
 def _print_percentiles(summary):
@@ -221,12 +247,8 @@ def _print_percentiles(summary):
 
 
 def _describe(finding) -> str:
-    import pandas as pd
-
     from idealized_runtime.api.load import describe_load
 
-    if pd.isna(finding["load"]):
-        return f"p={finding['num_prompt_tokens']} o={finding['num_output_tokens']}"
     return describe_load(finding)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from idealized_runtime.api.answers import CONNECTION_ERROR, MALFORMED_STATUSES
 from idealized_runtime.api.trials import RefusedError, TrialSender, sha256
-from idealized_runtime.records import LogWriter, trial_key
+from idealized_runtime.records import LogWriter, setting_name, trial_key
 from idealized_runtime.records.requests import reported_tokens
 
+_MAX_LISTED = 10
 _SIZES = ("num_prompt_tokens", "num_output_tokens")
 _MALFORMED_REMEDY = (
     "if it names a field that it does not know, choose --force-with, --max-tokens-field or --temperature accordingly"
@@ -146,11 +147,10 @@ class Profiler:
         warmups, trials = self._pending()
         if warmups or trials:
             self._log.start()
-            counter = ServerCounter(self._sender, self._log)
-            await self._prompts.calibrate(counter.count, self._sweep.all_num_prompt_tokens)
-            self._has_succeeded = counter.has_succeeded
-            self._sender.num_shared_tokens = self._prompts.num_shared_tokens
-            for size in self._sweep.all_num_prompt_tokens:
+            sizes = self._sweep.all_num_prompt_tokens
+            self._has_succeeded = await calibrate(self._prompts, self._sender, self._log, sizes)
+            await report_other_model(self._sender.client, self._log, self._report)
+            for size in sizes:
                 self._make_prompt({"num_prompt_tokens": size, "trial": 0, "num_output_tokens": 1}, 0)
             for trial in warmups:
                 await self._run(trial)
@@ -189,7 +189,7 @@ class Profiler:
             self._has_succeeded = True
             self._num_consecutive_failures = 0
             return
-        self._report(f"p={setting[0]} o={setting[1]} failed: {error['message']}")
+        self._report(f"{setting_name(trial)} failed: {error['message']}")
         self._judge_failure(setting, error, record.get("status"))
 
     def _judge_failure(self, setting, error, status):
@@ -210,7 +210,21 @@ class Profiler:
         return self._prompts.make(trial["num_prompt_tokens"], rng)
 
 
-class ServerCounter:
+async def calibrate(prompts, sender: TrialSender, log: LogWriter, all_num_prompt_tokens) -> bool:
+    """Fit the prompts to what the server counts, and tell the sender what all share; whether the server answered.
+
+    Raises
+    ------
+    RefusedError, PromptSizeError
+        Nothing can be timed; the message says why.
+    """
+    counter = _ServerCounter(sender, log)
+    await prompts.calibrate(counter.count, all_num_prompt_tokens)
+    sender.num_shared_tokens = prompts.num_shared_tokens
+    return counter.has_succeeded
+
+
+class _ServerCounter:
     """Asks a server how many tokens a text has, keeping each answer as a calibrating trial.
 
     Parameters
@@ -238,6 +252,22 @@ class ServerCounter:
             raise RefusedError(_with_remedy(error, record.get("status")))
         self.has_succeeded = True
         return _prompt_tokens(record)
+
+
+async def report_other_model(client, log: LogWriter, report: Callable[[str], None]):
+    """Say where another model than the one asked for may answer: not all servers refuse a name that they do not know.
+
+    It may be the same one under another name, so nothing is refused: what an answer names, its trial keeps.
+    """
+    asked = client.endpoint.model
+    reported = {trial.get("model_reported", asked) for trial in log.trials} - {asked}
+    if reported:
+        report(f"asked for model {asked!r}, answered by {', '.join(map(repr, sorted(reported)))}: is it the same?")
+    # One that repeats any name it is given may still tell what it has. This generates nothing, and is in no budget.
+    listed = await client.list_models()
+    if listed is not None and asked not in listed:
+        names = ", ".join(listed[:_MAX_LISTED]) + (", ..." if len(listed) > _MAX_LISTED else "")
+        report(f"model {asked!r} is none of those that the server lists, and was answered all the same: {names}")
 
 
 def _with_remedy(error, status) -> str:

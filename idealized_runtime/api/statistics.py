@@ -90,7 +90,8 @@ def measure_throughput(requests: pd.DataFrame, *, by: Sequence[str] = GROUP) -> 
     -------
     DataFrame, one row a group
         ``by``; ``num_requests``, of them ``num_failed`` and ``num_deviating``; ``duration_s`` from the first sending to
-        the last end (of each repetition, summed), NaN where the requests do not say when they were sent;
+        the last end (of each repetition, summed), NaN where the requests were sent under no
+        load, or do not say when;
         ``requests_per_s`` and ``output_tokens_per_s`` of those that count; ``mean_in_flight``, by Little's law.
     """
     rows = []
@@ -206,7 +207,12 @@ def _describe(values_s, percentiles, level) -> dict:
 
 
 def _duration_s(group) -> float:
-    """Seconds from first sending to last end, over repetitions; an answer that failed ends when it was sent."""
+    """Seconds from first sending to last end, over repetitions; an answer that failed ends when it was sent.
+
+    NaN without a load: a sweep of single requests goes to and fro between its settings, and waits in between.
+    """
+    if group["load"].isna().any():
+        return np.nan
     ends = group["sent_at"] + pd.to_timedelta(group["runtime_s"].fillna(0), unit="s")
     windows = pd.DataFrame({"start": group["sent_at"], "end": ends}).groupby(group["repetition"], dropna=False)
     durations = windows["end"].max() - windows["start"].min()

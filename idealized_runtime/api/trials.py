@@ -81,6 +81,8 @@ class TrialSender:
     retries : Retries
     num_shared_tokens : int
         Prompt tokens that all requests share and a server may keep: a chat template.
+    on_send : callable
+        Told, before each request, its trial and its price: what a killed run had under way is to count as sent.
     on_wait : callable
         Told, before each wait, what failed and for how long the wait is.
     """
@@ -89,6 +91,7 @@ class TrialSender:
     budget: Budget = field(default_factory=Budget)
     retries: Retries = field(default_factory=Retries)
     num_shared_tokens: int = 0
+    on_send: Callable[[dict, float], None] = lambda _trial, _usd: None
     on_wait: Callable[[str], None] = lambda _: None
 
     async def send(self, make_prompt: Callable[[int], str], trial: dict, keep: Callable[[dict], None]) -> dict:
@@ -138,6 +141,7 @@ class TrialSender:
     async def _attempt(self, prompt, trial, costs_usd):
         p, o = trial["num_prompt_tokens"], trial["num_output_tokens"]
         costs_usd.append(self.budget.reserve(p, o))
+        self.on_send(trial, costs_usd[-1])
         answer = await self.client.send(prompt, o)
         costs_usd[-1] = self.budget.settle(costs_usd[-1], answer)
         return answer, prompt

@@ -47,6 +47,8 @@ class RuntimeModel:
     reference_num_prompt_tokens : int
     tile_share : float
         Of the rule between profiled sizes (``fits.interpolation``); not used by method "published".
+    batch_size : int or None
+        Queries that run together; every runtime is that of their batch. None where it is not known.
     overhead_s : float or None
         Constant seconds of a query to an API; None for a model timed on its own hardware.
     intervals : Intervals or None
@@ -65,6 +67,7 @@ class RuntimeModel:
     time_per_output_token_slope_s: float
     reference_num_prompt_tokens: int
     tile_share: float = 0.0
+    batch_size: int | None = None
     overhead_s: float | None = None
     intervals: Intervals | None = None
     r_squared: float | None = None
@@ -73,7 +76,7 @@ class RuntimeModel:
     settings: pd.DataFrame | None = None
 
     @classmethod
-    def fit(cls, runtimes: pd.DataFrame, *, method="weighted") -> "RuntimeModel":
+    def fit(cls, runtimes: pd.DataFrame, *, method="weighted", min_prompt_sizes: int = 2) -> "RuntimeModel":
         """Fit the timings of one model on one hardware and software.
 
         Parameters
@@ -85,6 +88,8 @@ class RuntimeModel:
         method : {"weighted", "published"}
             Least squares of relative errors, with intervals; or the procedure of arXiv:2305.02440 with its
             roundings and HELM's estimate rule, to reproduce published numbers.
+        min_prompt_sizes : int
+            1 allows the timings of a single prompt size, for a model that predicts no other.
 
         Raises
         ------
@@ -93,8 +98,9 @@ class RuntimeModel:
         """
         if method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-        settings = validate_settings(runtimes)
+        settings = validate_settings(runtimes, min_prompt_sizes=min_prompt_sizes)
         parts = _weighted_parts(settings) if method == "weighted" else _published_parts(settings)
+        parts["batch_size"] = _batch_size(runtimes)
         bare = cls(method=method, **parts)
         predicted_s = bare.predict(settings["num_prompt_tokens"], settings["num_output_tokens"])
         settings = settings.assign(predicted_s=predicted_s)
@@ -214,6 +220,8 @@ class RuntimeModel:
                 f"num_prompt_tokens must lie in [{low}, {high}], the profiled range; {found}. "
                 "Profile that size, or pass extrapolate=True"
             )
+        if low == high and self.method == "weighted":
+            raise ValueError(f"one prompt size was profiled, {low}, so there is no line to go on along; {found}")
         message = f"num_prompt_tokens beyond the profiled range [{low}, {high}]: {found}"
         warnings.warn(message, ExtrapolationWarning, stacklevel=3)
         return p
@@ -302,6 +310,11 @@ def _published_parts(settings) -> dict:
         "time_per_output_token_slope_s": 0.0,
         "reference_num_prompt_tokens": min(prompt_times_s),
     }
+
+
+def _batch_size(runtimes) -> int | None:
+    known = runtimes["batch_size"].dropna() if "batch_size" in runtimes else []
+    return int(known.iloc[0]) if len(known) else None
 
 
 def _judge(runtime_s, predicted_s) -> tuple[dict, float]:

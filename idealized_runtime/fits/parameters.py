@@ -86,6 +86,7 @@ def model_to_json(model: RuntimeModel) -> dict:
         "prompt_rule": _rule_to_json(model),
         "reference_num_prompt_tokens": model.reference_num_prompt_tokens,
         "time_per_output_token_slope": model.time_per_output_token_slope_s,
+        **({} if model.batch_size is None else {"batch_size": model.batch_size}),
         "r_squared": model.r_squared,
         "residuals": model.residual_summary,
         "standard_errors": None if model.intervals is None else _standard_errors_to_json(model),
@@ -179,6 +180,12 @@ def _number(name, value) -> float:
     return float(value)
 
 
+def _batch_size(value) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"fit.batch_size must be an integer of at least 1; got {value!r}")
+    return value
+
+
 def _fit_from_json(fit) -> dict:
     if not isinstance(fit, Mapping):
         raise ValueError(f"fit must be an object; got {fit!r:.60}")
@@ -193,6 +200,7 @@ def _fit_from_json(fit) -> dict:
         "tile_share": float(fit["prompt_rule"].get("tile_share", 0.0)),
         "reference_num_prompt_tokens": reference,
         "time_per_output_token_slope_s": _number("time_per_output_token_slope", fit["time_per_output_token_slope"]),
+        "batch_size": _batch_size(fit.get("batch_size")),
         "r_squared": fit["r_squared"],
         "residual_summary": fit["residuals"],
         "intervals": None if intervals is None else _intervals_from_json(intervals, reference),

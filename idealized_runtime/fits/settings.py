@@ -11,7 +11,7 @@ _SETTING = ["num_prompt_tokens", "num_output_tokens"]
 _MAX_NAMED = 5
 
 
-def validate_settings(runtimes: pd.DataFrame) -> pd.DataFrame:
+def validate_settings(runtimes: pd.DataFrame, *, min_prompt_sizes: int = 2) -> pd.DataFrame:
     """One row a setting, sorted: what every fit starts from.
 
     Parameters
@@ -21,6 +21,8 @@ def validate_settings(runtimes: pd.DataFrame) -> pd.DataFrame:
         a trial where there is a column ``trial``. Optional: ``runtime_std_s`` (over trials, ddof = 1),
         ``num_trials``, ``runtime_resolution_s`` (printed times are rounded to it), and the columns that
         say what was timed, which must not vary.
+    min_prompt_sizes : int
+        Fewer are refused.
 
     Returns
     -------
@@ -42,7 +44,7 @@ def validate_settings(runtimes: pd.DataFrame) -> pd.DataFrame:
     _check_values(runtimes)
     settings = _aggregate_trials(runtimes) if "trial" in runtimes else _single_settings(runtimes)
     settings = settings.sort_values(_SETTING, ignore_index=True)
-    _check_design(settings)
+    _check_design(settings, min_prompt_sizes)
     return settings
 
 
@@ -114,9 +116,9 @@ def _aggregate_trials(runtimes):
     return settings.astype({"num_trials": float}).assign(runtime_resolution_s=np.nan_to_num(resolution_s))
 
 
-def _check_design(settings):
+def _check_design(settings, min_prompt_sizes):
     sizes = settings["num_prompt_tokens"].unique()
-    if len(sizes) < 2:
+    if len(sizes) < min_prompt_sizes:
         raise ValueError(f"a fit needs at least 2 prompt sizes; the runtimes hold one, num_prompt_tokens = {sizes[0]}")
     num_outputs = settings.groupby("num_prompt_tokens")["num_output_tokens"].nunique()
     if num_outputs.max() < 2:

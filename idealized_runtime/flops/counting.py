@@ -5,6 +5,7 @@ import numpy as np
 
 def polynomial(tokens, name, *coefficients, batch_size=1):
     """batch_size (c0 + c1 n + c2 n^2 + ...), exact where n is an integer."""
+    check_batch_size(batch_size)
     coefficients = [batch_size * coefficient for coefficient in coefficients]
     return evaluate(lambda n: _horner(n, coefficients), tokens, name, batch_size)
 
@@ -37,12 +38,13 @@ def _horner(n, coefficients):
 
 
 def as_tokens(tokens, name):
-    """A Python number, or an array of int64 or float64, of at least one token."""
+    """A Python number, or an array of int64 or float64, finite and of at least one token."""
     values = np.asarray(tokens)
     if values.dtype.kind not in "iuf":
         raise TypeError(f"{name} must be numbers; got {tokens!r:.60}")
-    if not np.all(values >= 1):
-        raise ValueError(f"{name} must be at least 1; got {values[~(values >= 1)].ravel()[:3].tolist()}")
+    is_bad = ~((values >= 1) & np.isfinite(values))
+    if is_bad.any():
+        raise ValueError(f"{name} must be at least 1 and finite; got {values[is_bad].ravel()[:3].tolist()}")
     if values.ndim == 0:
         return values.item()
     return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)

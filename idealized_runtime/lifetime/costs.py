@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from idealized_runtime.checks import check_not_negative, check_positive, check_utilization
 from idealized_runtime.hardware import Accelerator, get_accelerator
-from idealized_runtime.lifetime.checks import check_not_negative, check_positive, check_utilization
 from idealized_runtime.lifetime.scaling_law import ModelSize
 
 INFERENCE_FLOPS_PER_PARAM_AND_TOKEN = 2

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.lifetime.checks import check_positive
+from idealized_runtime.checks import check_positive
 from idealized_runtime.lifetime.log_huber import NUM_COEFFICIENTS, LogHuber
 from idealized_runtime.lifetime.scaling_law import ScalingLaw
 

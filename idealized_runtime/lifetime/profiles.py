@@ -1,14 +1,13 @@
 """Models whose runtime is known, with their size and the accelerators and batch they were timed with."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from idealized_runtime.architectures import ARCHITECTURES, Architecture
+from idealized_runtime.checks import check_positive
 from idealized_runtime.fits import RuntimeModel, read_parameters
-from idealized_runtime.lifetime.checks import check_positive
 from idealized_runtime.lifetime.demand import QueryMix
 from idealized_runtime.measurements import find_logs
 from idealized_runtime.paper_models import PAPER_MODELS
@@ -104,12 +103,11 @@ def read_profiles(
     """
     path, given = Path(path), dict(num_accelerators or {})
     runtimes = read_parameters(path)
-    batch_sizes = _stated_batch_sizes(path)
     rows = {name: _registry_row(name) for name in runtimes}
     by_architecture = {}
     for name in _select(path, rows, models):
         try:
-            profile = _profile(name, rows[name], runtimes[name], given, batch_sizes[name])
+            profile = _profile(name, rows[name], runtimes[name], given)
         except ValueError as error:
             raise ValueError(f"{path}: {name}: {error}") from error
         by_architecture.setdefault(profile.name, profile)
@@ -131,12 +129,7 @@ def _registry_row(name) -> Architecture | None:
     return next((row for row in ARCHITECTURES.values() if name in (row.name, *row.helm_names)), None)
 
 
-def _stated_batch_sizes(path) -> dict[str, int | None]:
-    entries = json.loads(path.read_text(encoding="utf-8"))
-    return {name: entry.get("fit", {}).get("batch_size") for name, entry in entries.items()}
-
-
-def _profile(name, row, runtime, given, batch_size) -> ModelProfile:
+def _profile(name, row, runtime, given) -> ModelProfile:
     if runtime.overhead_s is not None:
         raise ValueError("timed through an API, which says nothing of accelerators; give a model timed on its hardware")
     hardware, log = _log_of(runtime)
@@ -145,6 +138,7 @@ def _profile(name, row, runtime, given, batch_size) -> ModelProfile:
         raise ValueError("its size is not known: neither the registry nor a log at hand describes this model")
     if row.num_experts is not None:
         raise ValueError("a token visits a part of its experts: its cost is no function of N; leave it out of models")
+    batch_size = runtime.batch_size
     number = given.get(name, given.get(row.name, _published_num_accelerators(hardware, row.name)))
     dtype = _PUBLISHED_DTYPE if hardware in _NUM_ACCELERATORS_IN_LOGS else ""
     if log is not None and not dtype:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from idealized_runtime.lifetime.checks import check_not_negative, check_positive
+from idealized_runtime.checks import check_not_negative, check_positive
 
 TRAINING_FLOPS_PER_PARAM_AND_TOKEN = 6
 # Parameters or tokens: what asks for more counts as out of reach.

@@ -4,12 +4,16 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
+from idealized_runtime.plots.style import label_log_axis
+
 _LABELS = {
     "time_to_first_token_s": "Time to first token (s)",
     "time_per_output_token_s": "Time per output token (s)",
     "runtime_s": "Runtime (s)",
 }
 _LOAD_LABELS = {"num_parallel": "Requests in parallel", "rate_per_s": "Requests sent a second"}
+# More of them would touch each other.
+_MAX_LEVEL_LABELS = 12
 _PERCENTILES = {"p50": "o-", "p95": "s--"}
 
 
@@ -93,11 +97,11 @@ def plot_ratios(raw: pd.DataFrame, comparison: pd.DataFrame, *, ax: plt.Axes | N
         fmt="_", color=denoised_color, markersize=11, markeredgewidth=2, label="denoised",
     )  # fmt: skip
     labels = [f"{p}, {o}" for p, o in comparison[sizes].to_numpy()]
-    ax.set_xticks(comparison["place"], labels, rotation=90)
+    ax.set_xticks(comparison["place"], labels, rotation=90 if len(labels) > _MAX_LEVEL_LABELS else 0)
     ax.grid(axis="x", visible=False)
     # A few trials take many times what the others do.
-    ax.set_yscale("log", base=2)
-    ax.yaxis.set_major_formatter("{x:g}")
+    ax.set_yscale("log")
+    label_log_axis(ax.yaxis)
     ax.set(xlabel="Prompt tokens, output tokens", ylabel="Runtime / idealized runtime")
     ax.legend()
     return ax

@@ -100,10 +100,10 @@ def plot_layer_operators(operators=LAYER_OPERATORS, *, ax: plt.Axes | None = Non
     """
     ax = plt.subplots()[1] if ax is None else ax
     for number, (name, flops) in enumerate(operators):
-        _box(ax, 0, number, 3.2, 0.66, name, _LAYER_BOX)
-        ax.text(3.45, number + 0.33, flops, va="center", fontsize=8)
+        _box(ax, 0, number, 3.2, 0.74, name, _LAYER_BOX, fontsize=7)
+        ax.text(3.45, number + 0.37, flops, va="center", fontsize=8)
         if number:
-            _arrow(ax, (1.6, number - 0.34), (1.6, number))
+            _arrow(ax, (1.6, number - 0.26), (1.6, number))
     ax.text(3.45, len(operators) - 0.02, "FLOPs\na token", va="bottom", fontsize=7.5)
     ax.set(xlim=(-0.1, 4.6), ylim=(-0.3, len(operators) + 0.6))
     ax.axis("off")
@@ -130,7 +130,7 @@ def _draw_pass(ax, left, span, tokens, output, title, num_layers, previous):
     return left + span, 3.41
 
 
-def _box(ax, x, y, width, height, text, color):
+def _box(ax, x, y, width, height, text, color, *, fontsize=8):
     patch = FancyBboxPatch(
         (x, y),
         width,
@@ -141,7 +141,7 @@ def _box(ax, x, y, width, height, text, color):
         linewidth=0.8,
     )
     ax.add_patch(patch)
-    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
+    ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=fontsize)
 
 
 def _arrow(ax, start, end, *, color="0.3", style="arc3"):

@@ -7,18 +7,20 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.patheffects import withStroke
 
 from idealized_runtime.lifetime.comparison import Assumptions
 from idealized_runtime.lifetime.measured import MeasuredQueryCost, profile_table
 from idealized_runtime.lifetime.scaling_law import ModelSize, ScalingLaw
 from idealized_runtime.lifetime.size_curve import SizeCurve
-from idealized_runtime.plots.style import FITTED_COLOR, MEASURED_COLOR
+from idealized_runtime.plots.style import FITTED_COLOR, MEASURED_COLOR, label_log_axis
 
 GUESSED_COLOR = "0.35"
 _TRAINING_COLOR, _INFERENCE_COLOR = "#009E73", "#CC79A7"
 _NUM_POINTS = 200
 _BAND_ALPHA = 0.2
+# Of the width and the height of a map, from its middle: what labels may be centred on.
+_LABELLED_HALF = (0.44, 0.38)
 
 
 def plot_ratio_map(ratios: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
@@ -39,12 +41,12 @@ def plot_ratio_map(ratios: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.A
     norm = TwoSlopeNorm(0, *span)
     ax.pcolormesh(demands, losses, np.log(percent / 100), norm=norm, cmap="RdBu_r", shading="gouraud", rasterized=True)
     lines = ax.contour(demands, losses, percent, levels=_levels(percent), colors="0.15", linewidths=0.7)
-    # Away from the edges that would cut the text, and from the label of the next line.
-    segments = [found[0] for found in lines.allsegs if found]
-    places = [line[int(len(line) * (0.35, 0.65)[number % 2])] for number, line in enumerate(segments)]
-    ax.clabel(lines, fmt=lambda level: f"{level:g} %", fontsize=7, inline_spacing=2, manual=places)
     ax.set(xscale="log", ylabel="Loss (nats a token)", ylim=(losses.max(), losses.min()))
     ax.grid(False)
+    places = _label_places(ax, [found[0] for found in lines.allsegs if found])
+    labels = ax.clabel(lines, fmt=lambda level: f"{level:g} %", fontsize=7, inline_spacing=2, manual=places)
+    for label in labels:
+        label.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
     return ax
 
 
@@ -92,7 +94,9 @@ def plot_loss_errors(runs: pd.DataFrame, laws: Mapping[str, ScalingLaw], *, ax: 
         label = f"{label} (median {100 * error.abs().median():.1f} %)"
         ax.plot(ratio, 100 * error, marker, color=color, markersize=3.5, alpha=0.7, label=label)
     ax.set(xscale="log", xlabel="Training tokens a parameter", ylabel="Predicted / measured loss - 1 (%)")
-    ax.legend()
+    # Room for the legend below the errors, whose markers would else pass for runs.
+    ax.set_ylim(bottom=ax.get_ylim()[0] - 0.2 * np.ptp(ax.get_ylim()))
+    ax.legend(loc="lower left", frameon=True)
     return ax
 
 
@@ -118,8 +122,8 @@ def plot_size_curve(curve: SizeCurve, *, num_params=None, level: float = 0.95, a
     ax.plot(inside, curve(inside), "-", color=FITTED_COLOR, label="Regression")
     ax.plot(curve.num_params, curve.costs, "o", color=MEASURED_COLOR, label="Measured model")
     ax.set(xscale="log", yscale="log", xlabel="Parameters")
-    _label_few(ax.xaxis, sizes, _size_text)
-    _label_few(ax.yaxis, [*lower, *upper], "{:g}".format)
+    label_log_axis(ax.xaxis, _size_text)
+    label_log_axis(ax.yaxis)
     return ax
 
 
@@ -157,7 +161,7 @@ def plot_utilization(
         ax.plot(models["num_params"], models[name], "o", color=color, label=f"{label}, measured")
         ax.axhline(guess, linestyle=":", color=color, label=f"{label}, guessed")
     ax.set(xscale="log", yscale="log", xlabel="Parameters", ylabel="Utilisation (2 N tokens / peak)")
-    _label_few(ax.xaxis, sizes, _size_text)
+    label_log_axis(ax.xaxis, _size_text)
     return ax
 
 
@@ -186,9 +190,11 @@ def plot_against_demand(
     if guessed is not None:
         ax.plot(requests, rows[guessed], ":", color=GUESSED_COLOR, label="Guessed")
     ax.set(xscale="log", yscale="log", xlabel="Requests over the model's life")
-    text = _size_text if value.endswith("num_params") else "{:g}".format if value.endswith("_moves") else None
-    if text is not None:
-        _label_few(ax.yaxis, np.concatenate(bounds), text)
+    # Costs span too many decades for plain numbers.
+    if value.endswith("num_params"):
+        label_log_axis(ax.yaxis, _size_text)
+    elif value.endswith("_moves"):
+        label_log_axis(ax.yaxis)
     return ax
 
 
@@ -227,8 +233,19 @@ def plot_cost_vs_size(
     ax.set(xscale="log", yscale="log", xlabel="Parameters", ylabel="Lifetime cost ($)")
     lowest = min(training_usd.min(), inference_usd.min(), guessed_usd.min())
     ax.set_ylim(lowest / 2, 10 * max(row["cost_usd"], guessed_usd.min()))
-    _label_few(ax.xaxis, sizes, _size_text)
+    label_log_axis(ax.xaxis, _size_text)
     return ax
+
+
+def _label_places(ax, segments) -> list:
+    """Where to write on each line: away from the edges that would cut the text, and from the next line's label."""
+    places = []
+    for number, segment in enumerate(segments):
+        across = ax.transAxes.inverted().transform(ax.transData.transform(segment))
+        distance = np.max(np.abs(across - 0.5) / _LABELLED_HALF, axis=1)
+        inside = segment[distance <= max(1, distance.min())]
+        places.append(inside[int(len(inside) * (0.35, 0.65)[number % 2])])
+    return places
 
 
 def _levels(percent):
@@ -236,13 +253,5 @@ def _levels(percent):
     return candidates[(candidates > percent.min()) & (candidates < percent.max())]
 
 
-def _label_few(axis, values, text):
-    """Ticks of a logarithmic axis as ``text`` of their value: a few, whatever its length."""
-    decades = np.log10(np.max(values) / np.min(values))
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,)))
-    axis.set_major_formatter(lambda value, _: text(value))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _size_text(num_params) -> str:
+def _size_text(num_params, _=None) -> str:
     return f"{num_params / 1e9:.3g} B" if num_params >= 1e9 else f"{num_params / 1e6:.3g} M"

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR
+from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR, label_log_axis
 
 # Ratios to a floor are drawn on a logarithmic axis where they reach further.
 _MAX_LINEAR_RATIO = 5
@@ -23,15 +22,14 @@ def plot_floor_distances(roofline: pd.DataFrame, *, ax: plt.Axes | None = None) 
     """
     ax = plt.subplots()[1] if ax is None else ax
     rows = np.arange(len(roofline))
-    ax.plot(roofline["token_over_floor"], rows, "o", color=MEASURED_COLOR, label="One output token")
-    ax.plot(roofline["prompt_over_floor"], rows, "s", color=FITTED_COLOR, label="Longest prompt")
+    # Slightly above each other, so that equal distances stay visible.
+    ax.plot(roofline["token_over_floor"], rows - 0.14, "o", color=MEASURED_COLOR, label="One output token")
+    ax.plot(roofline["prompt_over_floor"], rows + 0.14, "s", color=FITTED_COLOR, label="Longest prompt")
     ax.axvline(1, color="0.4", linewidth=0.8)
     _name_rows(ax, roofline.index)
     if roofline[["token_over_floor", "prompt_over_floor"]].max(axis=None) > _MAX_LINEAR_RATIO:
         ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        label_log_axis(ax.xaxis)
     ax.set(xlabel="Measured time over its floor")
     ax.set_xlim(left=0.9)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)

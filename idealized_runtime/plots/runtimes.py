@@ -6,9 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR
+from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR, label_log_axis
 
 
 def plot_runtime_vs_output_tokens(
@@ -100,7 +99,8 @@ def plot_residuals(residuals: pd.DataFrame, *, ax: plt.Axes | None = None) -> pl
     percent = 100 * residuals["relative_error"]
     ax.plot(residuals["runtime_s"], percent, "o", color=MEASURED_COLOR, markersize=3, alpha=0.6)
     _note(ax, f"median {percent.abs().median():.2f} %, 95th {percent.abs().quantile(0.95):.2f} %")
-    _set_log_axis(ax, residuals["runtime_s"])
+    ax.set_xscale("log")
+    label_log_axis(ax.xaxis)
     # Room for the note above the points; an error plot reads from zero, alike on both sides.
     limit = max(1.35 * percent.abs().max(), 0.1)
     ax.set_ylim(-limit, limit)
@@ -123,15 +123,6 @@ def _error_bars(fit, sizes, times_s, level):
         return None
     lower_s, upper_s = fit.prompt_encoding_interval_s(sizes, level)
     return np.maximum([times_s - lower_s, upper_s - times_s], 0)
-
-
-def _set_log_axis(ax, values):
-    """Logarithmic x axis whose ticks are plain numbers, a few whatever its length."""
-    decades = np.log10(values.max() / values.min())
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.2 else (1, 3) if decades < 2.2 else (1,)))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_knee(ax, knee, largest):

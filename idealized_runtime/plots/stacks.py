@@ -1,14 +1,17 @@
 """Figures of software stacks compared query by query, and of capability against what it costs to run."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
-# Speed-ups are drawn on a logarithmic axis where they reach further.
-_MAX_LINEAR_SPEED_UP = 5
+from idealized_runtime.plots.style import label_log_axis
+
+# Bars leave the panel beyond so many times the speed-ups it holds: one may be without end.
+_MAX_BAR_REACH = 2
 _FRONTIER_COLOR = "0.1"
 _OTHERS_COLOR = "0.6"
 # Of a line of text on the axis of scores.
@@ -24,7 +27,7 @@ SERIES = {
 }
 
 
-def plot_speed_ups(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
+def plot_speed_ups(table: pd.DataFrame, *, models: Sequence[str] | None = None, ax: plt.Axes | None = None) -> plt.Axes:
     """Draw the speed-up of one stack on every query against the query's runtime with the baseline.
 
     A grey line stands where both are as fast.
@@ -33,20 +36,20 @@ def plot_speed_ups(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Ax
     ----------
     table : DataFrame
         As from ``compare_stacks``, of one stack; a colour a model, intervals as bars.
+    models : sequence of str, optional
+        Whose places tell the colours, the same in every panel that is given the same; those of ``table`` where it
+        is not given.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    groups = table.groupby("model", sort=False)
-    colors = sns.color_palette("colorblind")
-    for number, (model, group) in enumerate(groups):
+    styles = _model_styles(table["model"].unique() if models is None else models)
+    for model, group in table.groupby("model", sort=False):
         distances = [group["speed_up"] - group["speed_up_lower"], group["speed_up_upper"] - group["speed_up"]]
-        style = {"color": colors[number % len(colors)], "fmt": "os^"[number // len(colors) % 3]}
-        ax.errorbar(group["baseline_s"], group["speed_up"], yerr=distances, linewidth=0.8, label=model, **style)
+        ax.errorbar(group["baseline_s"], group["speed_up"], yerr=distances, linewidth=0.8, label=model, **styles[model])
     ax.axhline(1, color="0.4", linewidth=0.8)
-    ax.set(xscale="log", xlabel="Runtime with the baseline (s)", ylabel="Speed-up")
-    _write_plain_ticks(ax.xaxis)
-    if table["speed_up"].max() > _MAX_LINEAR_SPEED_UP:
-        ax.set_yscale("log")
-        _write_plain_ticks(ax.yaxis)
+    ax.set(xscale="log", yscale="log", xlabel="Runtime with the baseline (s)", ylabel="Speed-up")
+    ax.set_ylim(_speed_up_limits(table))
+    label_log_axis(ax.xaxis)
+    label_log_axis(ax.yaxis)
     ax.legend(title="Model")
     return ax
 
@@ -84,8 +87,9 @@ def plot_capability_frontier(
     for model, row in points[points["is_measured"]].drop(frontier.index, errors="ignore").iterrows():
         place = (row[value], row["mmlu_percent"])
         ax.annotate(model, place, xytext=(5, 0), textcoords="offset points", va="center", fontsize=7)
-    _name_points(ax, frontier[frontier["frontier_probability"] > 0.5], value)
-    _write_plain_ticks(ax.xaxis)
+    likely = frontier[frontier["frontier_probability"] > 0.5]
+    _name_points(ax, likely.assign(left=points.loc[likely.index, f"{value}_lower"]), value)
+    label_log_axis(ax.xaxis)
     return ax
 
 
@@ -93,7 +97,7 @@ def add_proportional_axis(ax: plt.Axes, factor: float, label: str):
     """A second horizontal axis on top, of what is ``factor`` times the first."""
     top = ax.secondary_xaxis("top", functions=(lambda x: factor * x, lambda x: x / factor))
     top.set_xlabel(label)
-    _write_plain_ticks(top.xaxis)
+    label_log_axis(top.xaxis)
 
 
 def capability_legend(points: pd.DataFrame) -> list[Line2D]:
@@ -102,12 +106,30 @@ def capability_legend(points: pd.DataFrame) -> list[Line2D]:
     handles = [_marker(_series_color(series), SERIES[series]) for series in named]
     if any(_series_color(model) == _OTHERS_COLOR for model in points.index):
         handles.append(_marker(_OTHERS_COLOR, "others"))
+    if points["is_measured"].any():
+        handles.append(_marker("0.1", "timed", filled=True))
     return [
         *handles,
-        _marker("0.1", "timed", filled=True),
         _marker("0.1", "predicted"),
         Line2D([], [], linestyle="--", color=_FRONTIER_COLOR, linewidth=1, label="Pareto frontier"),
     ]
+
+
+def _model_styles(models) -> dict[str, dict]:
+    """Colour and marker of each model; no two alike among the first thirty."""
+    colors = sns.color_palette("colorblind")
+    return {
+        model: {"color": colors[number % len(colors)], "fmt": "os^"[number // len(colors) % 3]}
+        for number, model in enumerate(models)
+    }
+
+
+def _speed_up_limits(table) -> tuple[float, float]:
+    """Of the axis: hold every point and the line at 1, and of the bars what is near them."""
+    points = table["speed_up"].min(), table["speed_up"].max()
+    low = max(table["speed_up_lower"].min(), points[0] / _MAX_BAR_REACH)
+    high = min(table["speed_up_upper"].max(), points[1] * _MAX_BAR_REACH)
+    return 0.95 * min(low, 1), 1.05 * max(high, 1)
 
 
 def _name_points(ax, points, value):
@@ -119,7 +141,9 @@ def _name_points(ax, points, value):
     height = np.inf
     for model, row in points.iloc[::-1].iterrows():
         height = min(row["mmlu_percent"] + 0.5, height - _NAME_HEIGHT_PERCENT)
-        edge = min(np.log(row[value]), np.interp(height, points["mmlu_percent"], np.log(points[value])))
+        # Left of all that the frontier holds as far down as the text and a marker reach.
+        lowest = height - _NAME_HEIGHT_PERCENT
+        edge = min(np.log(row["left"]), np.interp(lowest, points["mmlu_percent"], np.log(points["left"])))
         ax.annotate(
             model,
             (row[value], row["mmlu_percent"]),
@@ -141,9 +165,3 @@ def _series_color(model) -> str:
 def _marker(color, label, *, filled=False) -> Line2D:
     face = color if filled else "white"
     return Line2D([], [], marker="o", linestyle="none", color=color, markerfacecolor=face, label=label)
-
-
-def _write_plain_ticks(axis):
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())

@@ -1,11 +1,13 @@
 """The look of every figure, their panels, and how they are written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
+from matplotlib.ticker import LogLocator, NullFormatter
 
 STYLE = {
     "axes.grid": True,
@@ -31,6 +33,10 @@ STYLE = {
 # Told apart with every kind of colour vision: blue, orange and grey of seaborn's "colorblind".
 MEASURED_COLOR, FITTED_COLOR, KNEE_COLOR = (sns.color_palette("colorblind")[i] for i in (0, 3, 7))
 PANEL_WIDTH_IN, PANEL_HEIGHT_IN = 2.4, 2.0
+# Multiples of powers of ten that ticks stand at, where so many fit the axis.
+_TICKS_IN_DECADE = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
+# Of two neighbours on a logarithmic axis, in units of the room that matplotlib counts for a tick.
+_ROOM_OF_LABEL = 1.1
 # What would differ between two runs that draw the same.
 _NO_METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 
@@ -63,8 +69,19 @@ def make_panels(names: Sequence[str], *, num_columns: int = 4) -> tuple[plt.Figu
     return figure, axes
 
 
-def finish_panels(figure: plt.Figure, axes: dict[str, plt.Axes], *, legend_title: str | None = None):
-    """Leave axis labels to the outer panels, and give all panels one legend above them."""
+def finish_panels(
+    figure: plt.Figure, axes: dict[str, plt.Axes], *, legend_title: str | None = None, legend_side: str = "top"
+):
+    """Leave axis labels to the outer panels, and give all panels one legend.
+
+    Parameters
+    ----------
+    figure, axes
+        As from :func:`make_panels`.
+    legend_title : str, optional
+    legend_side : {"top", "right"}
+        Above the panels, or beside them, one line an entry, where there are many.
+    """
     panels = list(axes.values())
     for number, ax in enumerate(panels):
         spec = ax.get_subplotspec()
@@ -80,9 +97,23 @@ def finish_panels(figure: plt.Figure, axes: dict[str, plt.Axes], *, legend_title
         if ax.get_legend() is not None:
             ax.get_legend().remove()
     if handles:
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 8), title=legend_title
-        )
+        place, ncols = {"top": ("upper center", min(len(handles), 8)), "right": ("right center", 1)}[legend_side]
+        figure.legend(handles.values(), handles.keys(), loc=f"outside {place}", ncols=ncols, title=legend_title)
+
+
+def label_log_axis(axis: mpl.axis.Axis, text: str | Callable = "{x:g}"):
+    """Plain numbers on a logarithmic axis, as many as fit it.
+
+    Parameters
+    ----------
+    axis : Axis
+        ``ax.xaxis`` or ``ax.yaxis``.
+    text : str or function of value and position
+        As ``set_major_formatter`` takes it.
+    """
+    axis.set_major_locator(_FittingLogLocator())
+    axis.set_major_formatter(text)
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save_figure(figure: plt.Figure, path) -> list[Path]:
@@ -101,3 +132,17 @@ def save_figure(figure: plt.Figure, path) -> list[Path]:
         written.append(path.with_name(f"{path.name}.{suffix}"))
         figure.savefig(written[-1], metadata=metadata)
     return written
+
+
+class _FittingLogLocator(LogLocator):
+    """The densest of several ways to divide a decade whose labels have room."""
+
+    def tick_values(self, vmin, vmax):
+        low, high = sorted((vmin, vmax))
+        labels_a_decade = self.axis.get_tick_space() / max(np.log10(high / low), 1e-9)
+        for subs in _TICKS_IN_DECADE:
+            closest = np.diff(np.log10([*subs, 10])).min()
+            if closest * labels_a_decade >= _ROOM_OF_LABEL:
+                break
+        self.set_params(subs=subs)
+        return super().tick_values(vmin, vmax)

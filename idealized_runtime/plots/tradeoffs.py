@@ -6,9 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from idealized_runtime.paper_models import PAPER_MODELS
+from idealized_runtime.plots.style import label_log_axis
 from idealized_runtime.tradeoff_points import TASKS
 
 # Label and limits of each metric's axis, the same in all of its panels.
@@ -121,10 +122,7 @@ def plot_efficiency_vs_capability(
     ax.margins(y=0.12)
     ax.xaxis.set_minor_formatter(NullFormatter())
     if errors is not None:
-        # Over little more than one decade, tens alone would leave an axis with one number.
-        low, high = ax.get_xlim()
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high < 30 * low else (1,)))
-        ax.xaxis.set_major_formatter("{x:g}")
+        label_log_axis(ax.xaxis)
     return ax
 
 

@@ -16,11 +16,12 @@ from idealized_runtime.prediction.left_out import (
     prediction_error,
 )
 from idealized_runtime.prediction.predicted import PredictedRuntime, PredictionError
-from idealized_runtime.prediction.predictor import RuntimePredictor, fit_predictor
+from idealized_runtime.prediction.predictor import MessagesNotTimedError, RuntimePredictor, fit_predictor
 from idealized_runtime.prediction.stack import StackTimes, fit_stack_times, stack_times_table
 
 __all__ = [
     "LeftOutModel",
+    "MessagesNotTimedError",
     "PredictedRuntime",
     "PredictionError",
     "RuntimePredictor",

@@ -18,7 +18,6 @@ def fewest_devices(
 ) -> tuple[int, int]:
     """Tensor and pipeline parallel size of the fewest devices whose memory holds weights and cache.
 
-    Stages may differ by a layer: a query, which passes them one after the other, takes as long.
     One device where its memory is not known.
 
     Raises

@@ -21,6 +21,10 @@ from idealized_runtime.roofline import refuse_impossible
 from idealized_runtime.timed_models import TimedModel
 
 
+class MessagesNotTimedError(ValueError):
+    """Several devices are asked for, and every log of the stack is of one."""
+
+
 @dataclass(frozen=True, eq=False)
 class RuntimePredictor:
     """Predicts runtimes on one machine and software stack.
@@ -50,13 +54,13 @@ class RuntimePredictor:
 
         Raises
         ------
-        ValueError
+        MessagesNotTimedError
             Several devices are asked for, and no log of the stack tells what messages between devices take.
         """
         known = self.models[0]
         placement = Placement(known.dtype, known.is_cuda, tensor_parallel_size, pipeline_parallel_size)
         if placement.is_parallel and "message_s" not in identified_terms(self.models):
-            raise ValueError(
+            raise MessagesNotTimedError(
                 f"every log of this stack is of one device, so nothing is known of messages between devices; got "
                 f"tensor_parallel_size {tensor_parallel_size}, pipeline_parallel_size {pipeline_parallel_size}. "
                 "Time one model on several devices"

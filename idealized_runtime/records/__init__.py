@@ -3,8 +3,8 @@
 A log is JSON Lines: a ``header`` (what was timed, and on what), one ``setting`` a line with every
 trial unrounded, a ``footer`` with the count. Each line is flushed as it is written, so a run that is
 killed loses at most the setting it was in; a log without footer is incomplete. The log of an API holds
-one ``trial`` a request instead. The text that Megatron drivers printed in 2023 (arXiv:2305.02440) reads
-into the same frame.
+one ``trial`` a request instead, and before it that the request was ``sent``. The text that Megatron drivers
+printed in 2023 (arXiv:2305.02440) reads into the same frame.
 """
 
 from pathlib import Path
@@ -25,14 +25,9 @@ from idealized_runtime.records.common import (
     SliceWarning,
     setting_name,
 )
-from idealized_runtime.records.json_lines import (
-    load_log,
-    read_failures,
-    read_trials,
-    runtime_sentence,
-    setting_key,
-)
+from idealized_runtime.records.json_lines import load_log, read_failures, read_trials
 from idealized_runtime.records.requests import trial_key
+from idealized_runtime.records.settings import runtime_sentence, setting_key
 from idealized_runtime.records.writer import LogWriter
 
 __all__ = [
@@ -122,10 +117,10 @@ def read_requests(path) -> pd.DataFrame:
         (missing where a connection was used again), ``time_to_headers_s``, ``time_to_first_token_s`` (missing where
         the answer was not streamed), ``runtime_s``, ``time_per_output_token_s``, ``inter_chunk_times_s`` (an array a
         row), ``num_chunks`` (with text); ``num_prompt_tokens_reported, num_output_tokens_reported,
-        num_cached_prompt_tokens`` from the server's usage; ``status, finish_reason``; ``num_requests``, more than one
-        where they were repeated; ``cost_usd``; ``error_type, error_message`` of a failure;
-        ``deviations``, why a trial is left out of the fit, and ``notes``, what else was odd, both joined by commas;
-        ``is_fit``, whether a fit uses the row; ``definitions``, which ones its times follow
+        num_cached_prompt_tokens`` from the server's usage; ``status, finish_reason``; ``model_reported``, as the
+        answer names it; ``num_requests``, more than one where they were repeated; ``cost_usd``; ``error_type,
+        error_message`` of a failure; ``deviations``, why a trial is left out of the fit, and ``notes``, what else was
+        odd, both joined by commas; ``is_fit``, whether a fit uses the row; ``definitions``, which ones its times follow
         (:mod:`idealized_runtime.api.definitions`).
 
     Raises

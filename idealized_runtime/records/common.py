@@ -1,5 +1,7 @@
 """What every timing log shares: the columns of its frame, and its faults."""
 
+import sys
+
 import pandas as pd
 
 IDENTITY_COLUMNS = ["model", "hardware", "software"]
@@ -37,13 +39,28 @@ class RepeatedSettingWarning(UserWarning):
 
 
 def setting_name(setting: dict) -> str:
-    """Sizes of a setting, to be shown in a message; those of its batch only where it is no single sequence."""
+    """Sizes of a setting or a trial, to be shown in a message; those of its batch only where it is more than one."""
     name = f"p={setting['num_prompt_tokens']} o={setting['num_output_tokens']}"
-    batch, *parts = (setting[column] for column in BATCH_COLUMNS)
-    name += f" B={batch}" if batch != 1 else ""
-    return name if parts == [batch, batch] else f"{name} m={parts[0]} k={parts[1]}"
+    if setting.get("batch_size", 1) == 1:
+        return name
+    return f"{name} B={setting['batch_size']} m={setting['micro_batch_size']} k={setting['token_micro_batch_size']}"
+
+
+def excerpt(data: bytes) -> str:
+    """The beginning of a line or of an answer, to be shown in a message."""
+    return repr(data[:60].decode("utf-8", errors="replace"))
 
 
 def with_frame_dtypes(frame: pd.DataFrame) -> pd.DataFrame:
     """The same rows, in the types that every reader gives: missing integers stay integers."""
     return frame.astype({name: "Int64" for name in _NULLABLE_COLUMNS if name in frame})
+
+
+def is_integer(value, least: int) -> bool:
+    """Whether a value of a record is an integer of at least ``least``."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def is_duration(value) -> bool:
+    """Whether a value of a record is positive seconds."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max

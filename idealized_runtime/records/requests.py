@@ -1,22 +1,21 @@
 """Trials of a model behind an API, as records of a timing log and as a frame with one row a request."""
 
-import sys
+from collections import Counter
 
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.api import definitions
-from idealized_runtime.records.common import LogFormatError, with_frame_dtypes
+from idealized_runtime.records.common import LogFormatError, is_duration, is_integer, with_frame_dtypes
 
 # Fields that a trial under load has beside those of every trial; they tell one trial from another.
 LOAD_FIELDS = ("load", "num_parallel", "rate_per_s", "repetition")
 _SIZES = ("num_prompt_tokens", "num_output_tokens")
 _DURATIONS = ("time_to_connect_s", "time_to_headers_s", "time_to_first_token_s", "runtime_s")
-_REQUIRED = ("sent_at", "definitions")
 # Copied from record to row as they are; missing where a record lacks them.
 _COPIED = (
     "trial", "is_warmup", "block", *LOAD_FIELDS, "scheduled_at", "sent_at", *_DURATIONS,
-    "status", "finish_reason", "cost_usd", "definitions",
+    "status", "finish_reason", "model_reported", "cost_usd", "definitions",
 )  # fmt: skip
 _COUNTS = ("num_prompt_tokens_reported", "num_output_tokens_reported", "num_cached_prompt_tokens")
 _NULLABLE_INTEGERS = ("block", "num_parallel", "repetition", "status", *_COUNTS)
@@ -56,12 +55,14 @@ def check_trial(where, trial: dict, seen: set[tuple]) -> dict:
         # Other tools do not tell what was asked for in a request that failed.
         if "error" in trial and name in _SIZES and trial.get(name) is None:
             continue
-        if not _is_integer(trial.get(name), least):
+        if not is_integer(trial.get(name), least):
             raise LogFormatError(f"{where}: {name} must be an integer of at least {least}; got {trial.get(name)!r}")
-    for name in _REQUIRED:
-        if not isinstance(trial.get(name), str):
-            raise LogFormatError(f"{where}: {name} must be a text; got {trial.get(name)!r}")
-    if "error" not in trial and not _is_duration(trial.get("runtime_s")):
+    if not isinstance(trial.get("definitions"), str):
+        raise LogFormatError(f"{where}: definitions must be a text; got {trial.get('definitions')!r}")
+    # Other tools do not always tell when they sent a request: null says so.
+    if not isinstance(trial.get("sent_at", 0), str | None):
+        raise LogFormatError(f"{where}: sent_at must be a text or null; got {trial.get('sent_at')!r}")
+    if "error" not in trial and not is_duration(trial.get("runtime_s")):
         raise LogFormatError(f"{where}: runtime_s must be positive seconds; got {trial.get('runtime_s')!r}")
     _check_chunks(where, trial.get("chunk_times_s", []))
     if trial_key(trial) in seen:
@@ -70,6 +71,41 @@ def check_trial(where, trial: dict, seen: set[tuple]) -> dict:
             "stands here a second time"
         )
     return trial
+
+
+def check_sent(where, sent: dict) -> dict:
+    """The same record of a request that was sent.
+
+    Raises
+    ------
+    LogFormatError
+        It does not say of which trial; the message begins with ``where``.
+    """
+    for name in (*_SIZES, "trial"):
+        if not is_integer(sent.get(name), 0):
+            raise LogFormatError(f"{where}: {name} must be an integer of at least 0; got {sent.get(name)!r}")
+    cost_usd = sent.get("cost_usd")
+    if cost_usd != 0 and not is_duration(cost_usd):
+        raise LogFormatError(f"{where}: cost_usd must be US dollars; got {cost_usd!r}")
+    return sent
+
+
+def lost_requests(log) -> list[dict]:
+    """Records of the requests that were sent and are in no trial, since the run that sent them was killed.
+
+    Parameters
+    ----------
+    log : object with ``sent`` and ``trials``, lists of dict
+    """
+    num_kept = Counter()
+    for trial in log.trials:
+        num_kept[trial_key(trial)] += trial.get("num_requests", 1)
+    lost = []
+    for sent in log.sent:
+        num_kept[trial_key(sent)] -= 1
+        if num_kept[trial_key(sent)] < 0:
+            lost.append(sent)
+    return lost
 
 
 def requests_frame(log) -> pd.DataFrame:
@@ -94,9 +130,12 @@ def timings_frame(log) -> pd.DataFrame:
     of :mod:`idealized_runtime.denoised`, not for a rule.
     """
     requests = requests_frame(log)
-    requests = requests[requests["is_fit"] & requests["load"].isna()].reset_index(drop=True)
+    is_loaded = requests["load"].notna()
+    requests = requests[requests["is_fit"] & ~is_loaded].reset_index(drop=True)
     if requests.empty:
-        raise LogFormatError(f"{log.path}: holds no timing: none of its {len(log.trials)} trials can be used")
+        held = f"{log.path}: holds no timing: none of its {len(log.trials)} trials can be used"
+        under_load = f"; {is_loaded.sum()} of them are under load: a summary reads those" if is_loaded.any() else ""
+        raise LogFormatError(held + under_load)
     frame = requests[["model", "hardware", "software", *_SIZES]].assign(
         batch_size=1,
         micro_batch_size=1,
@@ -152,7 +191,7 @@ def _time_per_output_token_s(trial, chunk_times_s) -> float | None:
 def reported_tokens(usage: dict | None, name: str) -> int | None:
     """A number of tokens that a server reports; None where it reports none, or something else."""
     value = (usage or {}).get(name)
-    return value if _is_integer(value, 0) else None
+    return value if is_integer(value, 0) else None
 
 
 def cached_tokens(usage: dict | None) -> int | None:
@@ -162,13 +201,5 @@ def cached_tokens(usage: dict | None) -> int | None:
 
 
 def _check_chunks(where, times_s):
-    if not isinstance(times_s, list) or not all(_is_duration(time_s) for time_s in times_s):
+    if not isinstance(times_s, list) or not all(is_duration(time_s) for time_s in times_s):
         raise LogFormatError(f"{where}: chunk_times_s must be a list of positive seconds; got {times_s!r:.60}")
-
-
-def _is_integer(value, least) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_duration(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max

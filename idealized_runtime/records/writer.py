@@ -2,19 +2,14 @@
 
 import json
 import os
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
-from idealized_runtime.records.common import LogFormatError, LogMismatchError
-from idealized_runtime.records.json_lines import (
-    SCHEMA_VERSION,
-    check_header,
-    check_setting,
-    excerpt,
-    parse_lines,
-    setting_key,
-)
-from idealized_runtime.records.requests import check_trial, trial_key
+from idealized_runtime.records.common import LogFormatError, LogMismatchError, excerpt
+from idealized_runtime.records.json_lines import SCHEMA_VERSION, check_header, parse_lines
+from idealized_runtime.records.requests import check_sent, check_trial, lost_requests, trial_key
+from idealized_runtime.records.settings import check_setting, setting_key
 
 # Fields of a header that may differ when a run goes on: when it was, how busy the machine, what is asked for.
 _VOLATILE_FIELDS = ("sweep", "environment", "started_at")
@@ -50,7 +45,9 @@ class LogWriter:
     trials : list of dict
         All trials of an API that the file holds.
     num_kills : int
-        Earlier runs that were killed; the request that each may have had under way is not among the trials.
+        Earlier runs that were killed.
+    lost : list of dict
+        Requests that these had under way: sent, and in no trial.
 
     Raises
     ------
@@ -71,8 +68,11 @@ class LogWriter:
         self.num_failed = 0
         self.trials: list[dict] = []
         self.num_kills = 0
+        self.lost: list[dict] = []
         self._is_after_kill = False
         self._file = None
+        # Requests are noted by the thread that sends them, trials perhaps by another.
+        self._lock = threading.Lock()
         # Bytes of the file to keep when this run writes its first line; a run with nothing to add writes none.
         self._kept_bytes = 0
         self._seen_bytes = 0
@@ -94,6 +94,7 @@ class LogWriter:
         self.trials = list(log.trials)
         self._is_after_kill = log.is_api and not log.is_complete and log.last_record != "stop"
         self.num_kills = log.num_kills + self._is_after_kill
+        self.lost = lost_requests(log)
         self.num_failed = sum("error" in held for held in (*log.settings, *log.trials))
         # A footer stays only until there is something to add.
         kept = lines[:-1] if log.is_complete else lines
@@ -141,6 +142,13 @@ class LogWriter:
         if self.path is not None and self._file is None:
             self._open()
 
+    def write_sent(self, trial: dict, cost_usd: float):
+        """Append that a request of a trial is about to be sent, and what it costs at most: so it counts if killed."""
+        record = {"record": "sent", **trial, "cost_usd": cost_usd}
+        check_sent(f"{self.path}: new request", record)
+        # A killed process takes no line back; to wait for the disk would delay what is timed.
+        self._write(record, is_waiting=False)
+
     def write_trial(self, trial: dict):
         """Append one trial of an API, or its error.
 
@@ -184,7 +192,7 @@ class LogWriter:
     def __exit__(self, *_):
         self.close()
 
-    def _write(self, record):
+    def _write(self, record, *, is_waiting=True):
         line = json.dumps(record, allow_nan=False) + "\n"
         if self.path is None:
             return
@@ -192,7 +200,7 @@ class LogWriter:
             self._open()
         elif self._is_complete:
             raise ValueError(f"{self.path} is finished: open it again to add settings")
-        self._append(line)
+        self._append(line, is_waiting=is_waiting)
 
     def _open(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,10 +221,13 @@ class LogWriter:
     def _resume_record(self) -> dict:
         return {"record": "resume", **{key: self._header[key] for key in _VOLATILE_FIELDS if key in self._header}}
 
-    def _append(self, line):
-        self._file.write(line)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+    def _append(self, line, *, is_waiting=True):
+        """Write a line, and wait for the disk unless told otherwise."""
+        with self._lock:
+            self._file.write(line)
+            self._file.flush()
+        if is_waiting:
+            os.fsync(self._file.fileno())
 
 
 def _identity(header: dict) -> dict:

@@ -108,7 +108,9 @@ def _davinci_gigabytes(data) -> Evidence:
 def _fewest_devices(data) -> Evidence:
     memory_bytes = get_accelerator("A100-80GB").memory_bytes
     fewest = {
-        name: num_accelerators_needed(row.architecture, memory_bytes, num_context_tokens=CONTEXT_TOKENS)
+        name: num_accelerators_needed(
+            row.architecture, memory_bytes, num_context_tokens=CONTEXT_TOKENS, even_stages=True
+        )
         for name, row in PAPER_MODELS.items()
     }
     above = [f"{name} ({number})" for name, number in fewest.items() if number < int(TABLE_1[name][2])]

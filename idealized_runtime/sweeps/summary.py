@@ -9,7 +9,8 @@ from idealized_runtime.records import IncompleteLogWarning, LogFormatError, load
 from idealized_runtime.sweeps.execution import Outcome
 from idealized_runtime.sweeps.jobs import Job
 
-_BEST_COLUMNS = ["num_prompt_tokens", "num_output_tokens", "batch_size", "token_micro_batch_size"]
+_SIZE_COLUMNS = ["num_prompt_tokens", "num_output_tokens", "batch_size", "token_micro_batch_size"]
+_BEST_DTYPES = {**dict.fromkeys(_SIZE_COLUMNS, "Int64"), "is_extrapolated": "boolean"}
 
 
 def summarize(outcomes: Mapping[Job, Outcome]) -> pd.DataFrame:
@@ -22,14 +23,16 @@ def summarize(outcomes: Mapping[Job, Outcome]) -> pd.DataFrame:
         ``num_failed_settings`` that did not fit; the longest query timed (most output tokens, then most
         prompt tokens), ``num_prompt_tokens, num_output_tokens``; its ``batch_size`` and
         ``token_micro_batch_size`` with the most ``output_tokens_per_s`` (batch size x output tokens /
-        runtime, prompt encoding included), all missing where none was timed; ``status, error, log``.
+        runtime, prompt encoding included), and ``is_extrapolated`` where slices of the layers were timed and
+        not the whole model, all missing where none was timed; ``status, error, log``.
     """
     frame = pd.DataFrame([_row(job, outcome) for job, outcome in outcomes.items()])
-    return frame.astype(dict.fromkeys(_BEST_COLUMNS, "Int64"))
+    return frame.astype(_BEST_DTYPES)
 
 
 def format_summary(summary: pd.DataFrame) -> str:
     """The table for a terminal, rounded; errors stand in the summary, and were said when they occurred."""
+    is_extrapolated = summary["is_extrapolated"].fillna(False)
     table = pd.DataFrame(
         {
             "model": summary["model"],
@@ -41,13 +44,15 @@ def format_summary(summary: pd.DataFrame) -> str:
             "output": summary["num_output_tokens"],
             "B": summary["batch_size"],
             "k": summary["token_micro_batch_size"],
-            "tokens/s": summary["output_tokens_per_s"].map("{:.4g}".format, na_action="ignore"),
+            "tokens/s": summary["output_tokens_per_s"].map("{:.4g}".format, na_action="ignore")
+            + is_extrapolated.map({True: "*", False: ""}),
             "status": summary["status"],
             "log": summary["log"],
         }
     )
     # Missing integers would print as <NA>.
-    return table.astype(object).where(table.notna(), "-").to_string(index=False)
+    text = table.astype(object).where(table.notna(), "-").to_string(index=False)
+    return text + ("\n* extrapolated to the whole model from slices of its layers" if is_extrapolated.any() else "")
 
 
 def _row(job, outcome) -> dict:
@@ -82,10 +87,10 @@ def _timed_settings(job) -> tuple[pd.DataFrame, int]:
 
 def _best_setting(timed) -> dict:
     if timed.empty:
-        return dict.fromkeys([*_BEST_COLUMNS, "output_tokens_per_s"], pd.NA)
+        return dict.fromkeys([*_BEST_DTYPES, "output_tokens_per_s"], pd.NA)
     # Batches are compared on one query: of more output tokens, fewer a second are no worse.
     longest = timed[timed["num_output_tokens"] == timed["num_output_tokens"].max()]
     longest = longest[longest["num_prompt_tokens"] == longest["num_prompt_tokens"].max()]
     tokens_per_s = (longest["batch_size"] * longest["num_output_tokens"] / longest["runtime_s"]).astype(float)
     best = longest.loc[tokens_per_s.idxmax()]
-    return {**best[_BEST_COLUMNS], "output_tokens_per_s": tokens_per_s.max()}
+    return {**best[[*_BEST_DTYPES]], "output_tokens_per_s": tokens_per_s.max()}

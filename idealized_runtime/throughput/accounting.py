@@ -1,5 +1,8 @@
 """Rates of a timed batch: tokens, operations, share of the peak, dollars. All take numbers, arrays or columns.
 
+What would give no rate, such as a time or a number of devices of zero, is refused by a ValueError that names it; NaN
+in arrays and columns stands for missing, and stays.
+
 Token throughput counts generated tokens. A batch of B prompts yields B tokens while it encodes them and B more in
 each of the o - 1 rounds that follow; two rates are in use, and differ by what the prompts cost:
 
@@ -11,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture
+from idealized_runtime.checks import check_columns, check_positive, check_positive_or_missing
 from idealized_runtime.flops import (
     kv_cache_bytes_per_token,
     paper_output_token_flops,
@@ -21,15 +25,18 @@ from idealized_runtime.flops import (
 from idealized_runtime.hardware import Accelerator
 
 COUNTS = ("paper", "exact")
+_SIZES = ("num_prompt_tokens", "num_output_tokens", "batch_size")
 
 
 def overall_tokens_per_s(batch_size, num_output_tokens, runtime_s):
     """Generated tokens over the whole runtime, prompt encoding included: B o / t."""
+    check_positive_or_missing(batch_size=batch_size, num_output_tokens=num_output_tokens, runtime_s=runtime_s)
     return batch_size * num_output_tokens / runtime_s
 
 
 def generation_tokens_per_s(batch_size, time_per_round_s):
     """Generated tokens over the generation time alone: B / the time in which each sequence grows by one token."""
+    check_positive_or_missing(batch_size=batch_size, time_per_round_s=time_per_round_s)
     return batch_size / time_per_round_s
 
 
@@ -55,10 +62,11 @@ def batch_flops(
     Raises
     ------
     ValueError
-        An unknown ``count``.
+        An unknown ``count``, or a size that is not positive.
     """
     if count not in COUNTS:
         raise ValueError(f"count must be one of {', '.join(COUNTS)}; got {count!r}")
+    check_positive_or_missing(batch_size=batch_size)
     p, o = (np.asarray(tokens, dtype=float) for tokens in (num_prompt_tokens, num_output_tokens))
     flops_of_query = _paper_query_flops if count == "paper" else query_flops
     flops = flops_of_query(architecture, p, o)
@@ -75,11 +83,13 @@ def usd_per_million_tokens(tokens_per_s, price_usd_per_hour, *, num_devices=1):
     price_usd_per_hour : float
         Of one device; or of a whole machine, with ``num_devices`` the number of machines.
     """
+    check_positive_or_missing(tokens_per_s=tokens_per_s, price_usd_per_hour=price_usd_per_hour, num_devices=num_devices)
     return 1e6 * num_devices * price_usd_per_hour / 3600 / tokens_per_s
 
 
 def cluster_efficiency(flops_per_s, num_devices, peak_flops_per_s):
     """Share of the peak rate of all devices: between 0 and 1."""
+    check_positive_or_missing(flops_per_s=flops_per_s, num_devices=num_devices, peak_flops_per_s=peak_flops_per_s)
     return flops_per_s / (num_devices * peak_flops_per_s)
 
 
@@ -96,8 +106,10 @@ def num_sequences_that_fit(architecture: Architecture, num_tokens, memory_bytes,
     Returns
     -------
     float
-        An upper bound: activations and the program itself take memory, too. Below 1 where not one fits.
+        An upper bound: activations and the program itself take memory, too. Below 1 where not one fits. Layers
+        with a window count whole, as programs hold them whose cache is made once.
     """
+    check_positive(num_tokens=num_tokens, memory_bytes=memory_bytes)
     cache_bytes = num_tokens * kv_cache_bytes_per_token(architecture, dtype=dtype)
     return (memory_bytes - weight_bytes(architecture, dtype=dtype)) / cache_bytes
 
@@ -138,24 +150,25 @@ def throughput_table(
     Raises
     ------
     ValueError
-        The accelerator's peak for ``dtype`` is not known; the message lists those that are.
+        A column is absent, a number is not positive, or the accelerator's peak for ``dtype`` is not known; the
+        message lists those that are.
     """
-    p, o, batch, runtime_s = (
-        timings[name].to_numpy(float) for name in ("num_prompt_tokens", "num_output_tokens", "batch_size", "runtime_s")
-    )
+    p, o, batch, runtime_s = _columns(timings, *_SIZES, "runtime_s")
+    check_positive(num_devices=num_devices)
     table = pd.DataFrame({"tokens_per_s": overall_tokens_per_s(batch, o, runtime_s)}, index=timings.index)
     if "generation_time_s" in timings:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rates = generation_tokens_per_s(batch, timings["generation_time_s"].to_numpy(float) / (o - 1))
         # A query of one output token generates none after its prompt.
-        table["generation_tokens_per_s"] = np.where(o > 1, rates, np.nan)
+        (generation_s,) = _columns(timings, "generation_time_s")
+        time_per_round_s = np.divide(generation_s, o - 1, out=np.full(len(o), np.nan), where=o > 1)
+        table["generation_tokens_per_s"] = generation_tokens_per_s(batch, time_per_round_s)
     for count in COUNTS:
         table[f"{count}_flops_per_s"] = batch_flops(architecture, p, o, batch, count=count) / runtime_s
         table[f"{count}_flops_per_s_per_device"] = table[f"{count}_flops_per_s"] / num_devices
     if accelerator is not None:
         peak = accelerator.peak_flops(dtype)
         table["cluster_efficiency"] = cluster_efficiency(table["exact_flops_per_s"], num_devices, peak)
-        price_usd_per_hour = price_usd_per_hour or accelerator.price_usd_per_hour
+        if price_usd_per_hour is None:
+            price_usd_per_hour = accelerator.price_usd_per_hour
     if price_usd_per_hour is not None:
         table["usd_per_million_tokens"] = usd_per_million_tokens(
             table["tokens_per_s"], price_usd_per_hour, num_devices=num_devices
@@ -185,17 +198,16 @@ def generation_table(
     Raises
     ------
     ValueError
-        A row has one output token, which the prompt yields: nothing was generated after it.
+        A column is absent, a time is not positive, or a row has one output token, which the prompt yields:
+        nothing was generated after it.
     """
+    p, o, batch, generation_s = _columns(timings, *_SIZES, "generation_time_s")
     if (num_single := int((timings["num_output_tokens"] < 2).sum())) > 0:
         raise ValueError(
             f"num_output_tokens must be at least 2 for a rate of generation; {num_single} of {len(timings)} rows have "
             "1: drop them"
         )
-    p, o, batch, generation_s = (
-        timings[name].to_numpy(float)
-        for name in ("num_prompt_tokens", "num_output_tokens", "batch_size", "generation_time_s")
-    )
+    check_positive(generation_time_s=generation_s)
     rates = {"time_per_round_s": generation_s / (o - 1)}
     rates["tokens_per_s"] = generation_tokens_per_s(batch, rates["time_per_round_s"])
     for count in COUNTS:
@@ -203,8 +215,14 @@ def generation_table(
         rates[f"{count}_flops_per_s"] = flops / generation_s
     table = pd.DataFrame({"batch_size": batch.astype(int), **rates, "error_type": ""})
     if failures is not None:
+        check_columns(failures, ["batch_size", "error_type"], name="failures")
         table = pd.concat([table, failures[["batch_size", "error_type"]].astype({"batch_size": int})])
     return table.set_index("batch_size").sort_index()
+
+
+def _columns(timings, *names) -> list[np.ndarray]:
+    check_columns(timings, names)
+    return [timings[name].to_numpy(dtype=float, na_value=np.nan) for name in names]
 
 
 def _paper_query_flops(architecture, p, o):

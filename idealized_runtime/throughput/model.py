@@ -1,10 +1,13 @@
 """BatchRuntimeModel: what a batch costs, in seconds, on a pipeline that works through it in micro-batches."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.checks import check_columns
+from idealized_runtime.fits.model import ExtrapolationWarning
 from idealized_runtime.fits.quantiles import half_width
 from idealized_runtime.records.common import IDENTITY_COLUMNS, PARALLELISM_COLUMNS, SETTING_COLUMNS
 from idealized_runtime.throughput.pass_times import PassTimes, Work, fit_pass_times
@@ -67,21 +70,33 @@ class BatchRuntimeModel:
         settings = settings.assign(predicted_s=predicted_s, relative_error=predicted_s / measured_s - 1)
         return cls(num_stages, prompt, generation, settings)
 
-    def predict(self, num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, *, m=None):
+    def predict(
+        self, num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, *, m=None, extrapolate=False
+    ):
         """Runtime of each batch in seconds; float for scalars, else an array.
 
         Parameters
         ----------
         m : int or array, optional
             Prompts that are encoded together; the whole batch where it is not given.
+        extrapolate : bool
+            Allow prompts beyond the profiled ones, as long as so many tokens were encoded together: the time of
+            a generated token goes on along its line in the length of the context.
 
         Raises
         ------
         ValueError
-            A size is no integer of at least 1, k or m does not divide B, or k or m p lies outside the
-            profiled range.
+            A size is no integer of at least 1, k or m does not divide B, k or m p lies outside the profiled
+            range, or p does and ``extrapolate`` is not set.
+
+        Warns
+        -----
+        ExtrapolationWarning
+            A p lies outside the profiled range. The numbers of output tokens and of micro-batches may exceed
+            the profiled ones.
         """
-        works, shape = self._works(num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, m)
+        sizes = num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, m
+        works, shape = self._works(*sizes, extrapolate)
         return _plain(sum(part.predict(work) for part, work in works), shape)
 
     def predict_interval(
@@ -96,7 +111,7 @@ class BatchRuntimeModel:
         Raises
         ------
         ValueError
-            As :meth:`predict`; or nothing is known of the errors.
+            As :meth:`predict`, which alone extrapolates; or nothing is known of the errors.
         """
         works, shape = self._works(num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, m)
         predicted_s = sum(part.predict(work) for part, work in works)
@@ -114,8 +129,9 @@ class BatchRuntimeModel:
         Raises
         ------
         ValueError
-            No divisor of B lies in the profiled range.
+            No divisor of B lies in the profiled range, or p does not.
         """
+        self._check_prompts(np.atleast_1d(num_prompt_tokens), extrapolate=False)
         low, high = self.generation.sizes[[0, -1]]
         candidates = [k for k in range(1, batch_size + 1) if batch_size % k == 0 and low <= k <= high]
         if not candidates:
@@ -124,7 +140,7 @@ class BatchRuntimeModel:
         work = _work(*(size.astype(float) for size in sizes))[1]
         return candidates[int(np.argmin(self.generation.predict(work)))]
 
-    def _works(self, num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, m):
+    def _works(self, num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, m, extrapolate=False):
         given = num_prompt_tokens, num_output_tokens, batch_size, batch_size if m is None else m, token_micro_batch_size
         sizes = dict(zip(SETTING_COLUMNS, map(np.asarray, given), strict=True))
         for name, size in sizes.items():
@@ -134,10 +150,19 @@ class BatchRuntimeModel:
         for name, size in zip(SETTING_COLUMNS[3:], arrays[3:], strict=True):
             if np.any(arrays[2] % size):
                 raise ValueError(f"{name} must divide batch_size; got {size.ravel()[:5]} for {arrays[2].ravel()[:5]}")
+        self._check_prompts(arrays[0].ravel(), extrapolate)
         prompt_work, token_work = _work(*(array.astype(float).ravel() for array in arrays))
         _check_range("micro_batch_size x num_prompt_tokens", prompt_work.size, self.prompt.sizes)
         _check_range("token_micro_batch_size", token_work.size, self.generation.sizes)
         return [(self.prompt, prompt_work), (self.generation, token_work)], arrays[0].shape
+
+    def _check_prompts(self, num_prompt_tokens, extrapolate):
+        profiled = np.sort(self.settings["num_prompt_tokens"])
+        if not extrapolate:
+            _check_range("num_prompt_tokens", num_prompt_tokens, profiled, ", or pass extrapolate=True to predict")
+        elif outside := _outside(num_prompt_tokens, profiled):
+            message = f"num_prompt_tokens beyond the profiled range [{profiled[0]}, {profiled[-1]}]: {outside}"
+            warnings.warn(message, ExtrapolationWarning, stacklevel=4)
 
 
 def leave_one_out(timings: pd.DataFrame, column: str = "token_micro_batch_size") -> pd.DataFrame:
@@ -157,6 +182,7 @@ def leave_one_out(timings: pd.DataFrame, column: str = "token_micro_batch_size")
         lie outside the range of the others: the first and last k; no row where all share one value.
     """
     settings = _checked_settings(timings)
+    check_columns(timings, [column])
     columns = [*SETTING_COLUMNS, "runtime_s", "predicted_s", "relative_error"]
     parts = [settings.head(0).reindex(columns=columns).astype(dict.fromkeys(columns[-3:], "float64"))]
     for value in settings[column].unique():
@@ -213,6 +239,7 @@ def optimum_table(timings: pd.DataFrame, model: BatchRuntimeModel) -> pd.DataFra
         ``loss_percent``, by how much the generation time measured at the predicted best k is longer. Prompts do
         not depend on k, and what their times scatter does not decide.
     """
+    check_columns(timings, [*SETTING_COLUMNS, *_TIMES])
     rows = {}
     for batch_size, group in timings.groupby("batch_size"):
         by_k = group.set_index("token_micro_batch_size")
@@ -235,6 +262,8 @@ def _predictable(settings, model) -> pd.DataFrame:
     prompt_tokens = settings["micro_batch_size"] * settings["num_prompt_tokens"]
     is_inside = prompt_tokens.between(*model.prompt.sizes[[0, -1]])
     is_inside &= settings["token_micro_batch_size"].between(*model.generation.sizes[[0, -1]])
+    profiled = model.settings["num_prompt_tokens"]
+    is_inside &= settings["num_prompt_tokens"].between(profiled.min(), profiled.max())
     inside = settings[is_inside]
     p, o, batch, m, k = (inside[name].to_numpy() for name in SETTING_COLUMNS)
     measured_s = inside[_TIMES].sum(axis=1)
@@ -251,8 +280,7 @@ def _work(p, o, batch, m, k) -> tuple[Work, Work]:
 
 def _checked_settings(timings) -> pd.DataFrame:
     needed = [*SETTING_COLUMNS, "pipeline_parallel_size", *_TIMES]
-    if missing := [name for name in needed if name not in timings]:
-        raise ValueError(f"timings lack the column(s) {', '.join(missing)}; needed: {', '.join(needed)}")
+    check_columns(timings, needed)
     for name in (*IDENTITY_COLUMNS, *PARALLELISM_COLUMNS):
         if name in timings and len(values := timings[name].drop_duplicates()) > 1:
             found = ", ".join(map(str, values.head(5)))
@@ -270,14 +298,20 @@ def _checked_settings(timings) -> pd.DataFrame:
     return settings.astype(dict.fromkeys(SETTING_COLUMNS, "int64"))
 
 
-def _check_range(name, values, sizes):
-    low, high = sizes[[0, -1]]
-    is_outside = (values < low) | (values > high)
-    if is_outside.any():
+def _check_range(name, values, sizes, or_else=""):
+    if outside := _outside(values, sizes):
+        low, high = sizes[[0, -1]]
         raise ValueError(
-            f"{name} must lie in [{low:g}, {high:g}], the profiled range; {is_outside.sum()} of {len(values)} lie "
-            f"outside, the first is {values[is_outside][0]:g}. Profile that size"
+            f"{name} must lie in [{low:g}, {high:g}], the profiled range; {outside}. Profile that size{or_else}"
         )
+
+
+def _outside(values, sizes) -> str:
+    """How many values lie outside the range of ascending sizes, and the first of them; empty where none does."""
+    is_outside = (values < sizes[0]) | (values > sizes[-1])
+    if not is_outside.any():
+        return ""
+    return f"{is_outside.sum()} of {len(values)} lie outside, the first is {values[is_outside][0]:g}"
 
 
 def _plain(values, shape):

@@ -14,6 +14,8 @@ which is (n + P - 1) stage times for one round through P stages alike.
 
 import numpy as np
 
+from idealized_runtime.checks import check_not_negative, check_positive, check_positive_or_missing, check_share
+
 
 def num_passes(num_rounds, num_micro_batches, bottleneck_share):
     """Duration of R rounds of n micro-batches, in units of one micro-batch's way through all stages.
@@ -31,7 +33,15 @@ def num_passes(num_rounds, num_micro_batches, bottleneck_share):
     -------
     float or ndarray
         Source: derived in this module's docstring.
+
+    Raises
+    ------
+    ValueError
+        An argument is out of range.
     """
+    check_not_negative(num_rounds=num_rounds)
+    check_positive(num_micro_batches=num_micro_batches)
+    check_share(bottleneck_share=bottleneck_share)
     rounds, n, u = (np.asarray(value, dtype=float) for value in (num_rounds, num_micro_batches, bottleneck_share))
     passes = np.maximum(rounds + (n - 1) * u, 1 + (rounds * n - 1) * u)
     return np.where(rounds > 0, passes, 0.0)[()]
@@ -64,7 +74,14 @@ def time_on_more_nodes(time_s, num_nodes, *, num_rounds, num_micro_batches, num_
     -------
     float or ndarray
         Seconds.
+
+    Raises
+    ------
+    ValueError
+        A number is not positive.
     """
+    check_positive_or_missing(time_s=time_s)
+    check_positive(num_nodes=num_nodes, num_rounds=num_rounds, num_stages=num_stages)
     part = num_passes(num_rounds, num_micro_batches, 1 / num_stages)
     whole = num_nodes * num_passes(num_rounds, num_micro_batches, 1 / (num_nodes * num_stages))
     return time_s * whole / part

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from idealized_runtime.architectures import Architecture
 from megatron_lm.engines.experts import Experts
 
@@ -12,13 +14,14 @@ class Layer:
     """Parameters of one Transformer layer, as Megatron stores them: (weight, bias or None), norms without None.
 
     A layer has ``experts`` or, all others, ``up`` and ``down``. ``window`` is the number of tokens that it
-    attends to, None where it attends to all.
+    attends to, None where it attends to all; ``sinks`` has a logit for each head, None where there are no sinks.
     """
 
     norm_1: tuple
     qkv: tuple
     query_norm: tuple | None
     key_norm: tuple | None
+    sinks: torch.Tensor | None
     projection: tuple
     norm_2: tuple
     up: tuple | None
@@ -37,6 +40,7 @@ def layer_parameters(layer, architecture: Architecture, activate: Callable) -> L
         qkv=linear_parameters(attention.linear_qkv),
         query_norm=norm_parameters(attention.q_layernorm) if normalizes_heads else None,
         key_norm=norm_parameters(attention.k_layernorm) if normalizes_heads else None,
+        sinks=attention.core_attention.softmax_offset,
         projection=linear_parameters(attention.linear_proj),
         norm_2=norm_parameters(layer.pre_mlp_layernorm),
         up=None if has_experts else linear_parameters(mlp.linear_fc1),

@@ -10,8 +10,10 @@ from megatron.core.models.gpt import GPTModel
 
 from idealized_runtime.architectures import Architecture
 from megatron_lm.engines.layers import layer_parameters, norm_parameters
+from megatron_lm.engines.rotary import Rotary
 from megatron_lm.engines.shards import Shards
-from megatron_lm.layer_functions import activation_function, rotary_frequencies
+from megatron_lm.engines.sinks import attend_prompt_with_sinks, attend_token_with_sinks
+from megatron_lm.layer_functions import activation_function, clamped_gate
 
 
 class SdpaEngine:
@@ -20,14 +22,17 @@ class SdpaEngine:
     def __init__(self, model: GPTModel, architecture: Architecture):
         self._architecture = architecture
         self._shards = Shards(parallel_state.get_tensor_model_parallel_group())
-        self._activation = activation_function(architecture)
+        self._activation, self._clamped_gate = activation_function(architecture), clamped_gate(architecture)
         self._layers = [layer_parameters(layer, architecture, self._activate) for layer in model.decoder.layers]
         self._is_first_stage, self._is_last_stage = model.pre_process, model.post_process
-        self._uses_rope = architecture.position_embedding_type == "rope"
+        self._like = next(model.parameters())
+        self.dtype = self._like.dtype
+        uses_rope = architecture.position_embedding_type == "rope"
+        self._rotary = Rotary(architecture, self._like) if uses_rope else None
         if self._is_first_stage:
             self._word_embeddings = model.embedding.word_embeddings.weight
             self._embedding_multiplier = architecture.uncounted_options.get("embedding_multiplier")
-            if not self._uses_rope:
+            if not uses_rope:
                 self._position_embeddings = model.embedding.position_embeddings.weight[
                     architecture.num_extra_positions :
                 ]
@@ -37,13 +42,11 @@ class SdpaEngine:
             self._output_weight = (
                 model.output_layer.weight if model.output_layer.weight is not None else self._word_embeddings
             )
-        self._like = next(model.parameters())
-        self.dtype = self._like.dtype
-        self._rotary = _rotary_table(architecture, self._like) if self._uses_rope else None
         self._norm = F.layer_norm if architecture.normalization == "LayerNorm" else _rms_norm
         self._num_query_groups = architecture.num_query_groups // self._shards.count
         self._heads_per_group = architecture.num_attention_heads // architecture.num_query_groups
-        self._caches: list[tuple[torch.Tensor, torch.Tensor]] = []
+        # A layer's keys and values, (2, sequences, groups, tokens, head_dim): side by side, to be written at once.
+        self._caches: list[torch.Tensor] = []
         self._cache_size = (0, 0)
         self._window_mask: torch.Tensor | None = None
 
@@ -51,8 +54,8 @@ class SdpaEngine:
         if self._cache_size != (batch_size, max_sequence_length):
             # Freed before the new one is allocated, and not taken for it should that fail.
             self._caches, self._cache_size = [], (0, 0)
-            shape = (batch_size, self._num_query_groups, max_sequence_length, self._architecture.head_dim)
-            self._caches = [(self._like.new_empty(shape), self._like.new_empty(shape)) for _ in self._layers]
+            shape = (2, batch_size, self._num_query_groups, max_sequence_length, self._architecture.head_dim)
+            self._caches = [self._like.new_empty(shape) for _ in self._layers]
             self._cache_size = (batch_size, max_sequence_length)
 
     def encode(self, inputs, first_sequence=0):
@@ -65,20 +68,36 @@ class SdpaEngine:
         return num_sequences, num_tokens, self._architecture.hidden_size
 
     def _forward(self, inputs, start, first_sequence):
-        end = start + inputs.shape[1]
-        sequences = slice(first_sequence, first_sequence + len(inputs))
-        return self._walk(inputs, slice(start, end), partial(self._attend, sequences=sequences, start=start, end=end))
+        num_sequences, num_tokens = inputs.shape[:2]
+        sequences = slice(first_sequence, first_sequence + num_sequences)
+        positions = slice(start, start + num_tokens)
+        if num_tokens > 1:
+            angles = self._rotary and self._rotary.angles(positions, num_sequences)
+            return self._walk(inputs, positions, sequences, partial(self._attend, angles=angles, end=positions.stop))
+        return self._decode_token(inputs, positions, sequences, self._seen(positions.stop))
 
-    def _walk(self, inputs, positions, attend: Callable):
+    def _seen(self, end) -> dict:
+        """Slots of the cache that the newest of ``end`` tokens attends to, by window; and their mask, here none."""
+        windows = {layer.window for layer in self._layers}
+        return {window: (slice(0 if window is None else max(0, end - window), end), None) for window in windows}
+
+    def _decode_token(self, inputs, positions, sequences, seen):
+        """Pass of a token a sequence, at ``positions``: a slice, or an index on the device."""
+        turns = self._rotary and self._rotary.matrices(positions, self._heads_per_group + 1)
+        return self._walk(
+            inputs, positions, sequences, partial(self._attend_token, positions=positions, turns=turns, seen=seen)
+        )
+
+    def _walk(self, inputs, positions, sequences, attend: Callable):
         """Pass of tokens at ``positions``, whatever indexes a table of them, through embedding, layers and logits."""
         batch_size, num_tokens = inputs.shape[:2]
         hidden = self._embed(inputs, positions) if self._is_first_stage else inputs
-        # Two dimensions let each linear layer be one fused multiply-add.
+        # Two dimensions let each linear layer be one fused multiply-add; in place, so that its result is added by it.
         hidden = hidden.view(batch_size * num_tokens, -1)
         for layer, cache in zip(self._layers, self._caches, strict=True):
-            attended = attend(layer, cache, self._normalize(hidden, layer.norm_1))
-            hidden = hidden + self._shards.linear(attended, *layer.projection)
-            hidden = hidden + self._feed_forward(layer, self._normalize(hidden, layer.norm_2))
+            attended = attend(layer, cache[:, sequences], self._heads(layer, self._normalize(hidden, layer.norm_1)))
+            self._shards.add_linear(hidden, attended, *layer.projection)
+            self._add_feed_forward(layer, hidden)
         hidden = hidden.view(batch_size, num_tokens, -1)
         return self._logits(hidden[:, -1]) if self._is_last_stage else hidden
 
@@ -86,7 +105,7 @@ class SdpaEngine:
         hidden = self._shards.embed(tokens, self._word_embeddings)
         if self._embedding_multiplier is not None:
             hidden = hidden * self._embedding_multiplier
-        return hidden if self._uses_rope else hidden + self._position_embeddings[positions]
+        return hidden if self._rotary else hidden + self._position_embeddings[positions]
 
     def _logits(self, hidden):
         logits = F.linear(self._normalize(hidden, self._final_norm), self._output_weight)
@@ -95,40 +114,50 @@ class SdpaEngine:
     def _normalize(self, hidden, parameters):
         return self._norm(hidden, hidden.shape[-1:], *parameters, self._architecture.layernorm_epsilon)
 
-    def _attend(self, layer, cache, hidden, sequences, start, end):
-        """Self-attention of positions ``start`` to ``end``; (tokens, hidden) -> (tokens, hidden)."""
-        keys, values = cache[0][sequences], cache[1][sequences]
-        query, key, value = self._project(layer, hidden, len(keys), slice(start, end))
-        keys[:, :, start:end] = key
-        values[:, :, start:end] = value
-        has_left = layer.window is not None and end > layer.window
-        mask = self._mask_of_window(layer.window, end) if has_left and end - start > 1 else None
-        # One token needs no mask: what has left its window is not read.
-        seen = slice(end - layer.window if has_left and mask is None else 0, end)
-        attended = F.scaled_dot_product_attention(
-            query,
-            keys[:, :, seen],
-            values[:, :, seen],
-            attn_mask=mask,
-            is_causal=mask is None and end - start > 1,
-            enable_gqa=self._heads_per_group > 1,
-        )
-        return attended.transpose(1, 2).reshape(hidden.shape[0], -1)
+    def _heads(self, layer, hidden):
+        """Heads of shape (tokens, groups, heads of a group, head_dim): query heads, then the key, then the value."""
+        # As Megatron keeps them.
+        shape = (len(hidden), self._num_query_groups, self._heads_per_group + 2, -1)
+        heads = F.linear(hidden, *layer.qkv).view(shape)
+        if layer.query_norm is None:
+            return heads
+        query, key, value = heads.split((self._heads_per_group, 1, 1), dim=2)
+        return torch.cat((self._normalize(query, layer.query_norm), self._normalize(key, layer.key_norm), value), dim=2)
 
-    def _project(self, layer, hidden, batch_size, positions):
-        """Query, key and value, each of shape (sequences, heads, tokens, head_dim), of tokens at ``positions``."""
-        # Megatron keeps, for each query group, its query heads, its key head and its value head together.
-        heads = F.linear(hidden, *layer.qkv).view(
-            batch_size, len(hidden) // batch_size, self._num_query_groups, self._heads_per_group + 2, -1
+    def _attend(self, layer, cache, heads, angles, end):
+        """Self-attention of prompts, the tokens up to ``end``; heads -> (tokens, hidden)."""
+        query_and_key = heads[:, :, :-1] if angles is None else self._rotary.turn(heads[:, :, :-1], angles)
+        query, key, value = (
+            tensor.unflatten(0, (-1, end)).flatten(2, 3).transpose(1, 2)
+            for tensor in (query_and_key[:, :, :-1], query_and_key[:, :, -1:], heads[:, :, -1:])
         )
-        query, key, value = heads[:, :, :, :-2].flatten(2, 3), heads[:, :, :, -2], heads[:, :, :, -1]
-        if layer.query_norm is not None:
-            query, key = self._normalize(query, layer.query_norm), self._normalize(key, layer.key_norm)
-        query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-        if self._uses_rope:
-            cosine, sine = self._rotary[0][positions], self._rotary[1][positions]
-            query, key = _rotate(query, cosine, sine), _rotate(key, cosine, sine)
-        return query, key, value
+        cache[0, :, :, :end], cache[1, :, :, :end] = key, value
+        mask = self._mask_of_window(layer.window, end) if layer.window is not None and end > layer.window else None
+        if layer.sinks is not None:
+            attended = attend_prompt_with_sinks(query, key, value, layer.sinks, mask)
+        else:
+            attended = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=self._heads_per_group > 1
+            )
+        return attended.transpose(1, 2).reshape(len(heads), -1)
+
+    def _attend_token(self, layer, cache, heads, positions, turns, seen):
+        """Self-attention of one token a sequence over slots of the cache; heads -> (sequences, hidden)."""
+        if turns is not None:
+            turned = torch.empty_like(heads)
+            rows, turned_rows = (tensor.flatten(0, 1).transpose(0, 1) for tensor in (heads, turned))
+            torch.bmm(rows, turns, out=turned_rows)
+            heads = turned
+        _write(cache, positions, heads[:, :, -2:].permute(2, 0, 1, 3).unsqueeze(3))
+        slots, mask = seen[layer.window]
+        if layer.sinks is not None:
+            keys, values = cache[:, :, :, slots]
+            return attend_token_with_sinks(heads[:, :, :-2], keys, values, layer.sinks, mask).reshape(len(heads), -1)
+        # As rows of one query, the heads of a group read its keys once, by kernels that know no groups; and each group
+        # as a batch of its own, they come out in the order of the projection.
+        keys, values = cache[:, :, :, slots].flatten(1, 2).unsqueeze(2)
+        query = heads[:, :, :-2].flatten(0, 1).unsqueeze(1)
+        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask).reshape(len(heads), -1)
 
     def _mask_of_window(self, window, num_tokens):
         """Whether a token (row) attends to another (column): to itself and the ``window - 1`` before it."""
@@ -137,14 +166,19 @@ class SdpaEngine:
             self._window_mask = ones.tril().triu(1 - window)
         return self._window_mask
 
-    def _feed_forward(self, layer, hidden):
+    def _add_feed_forward(self, layer, hidden):
+        normalized = self._normalize(hidden, layer.norm_2)
         if layer.experts is not None:
-            return layer.experts(hidden)
-        return self._shards.linear(self._activate(F.linear(hidden, *layer.up)), *layer.down)
+            hidden.add_(layer.experts(normalized))
+        else:
+            self._shards.add_linear(hidden, self._activate(F.linear(normalized, *layer.up)), *layer.down)
 
     def _activate(self, up):
         if self._architecture.swiglu:
             gate, up = up.chunk(2, dim=-1)
+            if self._clamped_gate is not None:
+                limit, offset = self._clamped_gate
+                gate, up = gate.clamp(max=limit), up.clamp(-limit, limit) + offset
             return self._activation(gate) * up
         return self._activation(up)
 
@@ -153,17 +187,8 @@ def _rms_norm(hidden, shape, weight, epsilon):
     return F.rms_norm(hidden, shape, weight, epsilon)
 
 
-def _rotary_table(architecture, like) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine of every position's rotary angles, each of shape (positions, rotated dimensions)."""
-    positions = torch.arange(architecture.max_position_embeddings, dtype=torch.float32, device=like.device)
-    angles = torch.outer(positions, rotary_frequencies(architecture, like.device)).repeat(1, 2)
-    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
-
-
-def _rotate(heads, cosine, sine):
-    num_rotated = cosine.shape[-1]
-    if num_rotated < heads.shape[-1]:
-        rotated = _rotate(heads[..., :num_rotated], cosine, sine)
-        return torch.cat((rotated, heads[..., num_rotated:]), dim=-1)
-    first, second = heads.chunk(2, dim=-1)
-    return heads * cosine + torch.cat((-second, first), dim=-1) * sine
+def _write(cache, positions, keys_and_values):
+    if isinstance(positions, slice):
+        cache[:, :, :, positions] = keys_and_values
+    else:
+        cache.index_copy_(3, positions, keys_and_values)

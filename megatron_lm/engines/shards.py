@@ -20,6 +20,13 @@ class Shards:
         distributed.all_reduce(output, group=self._group)
         return output if bias is None else output.add_(bias)
 
+    def add_linear(self, hidden, inputs, weight, bias):
+        """Add to ``hidden``, in place, what :meth:`linear` gives."""
+        if self.count == 1 and bias is None:
+            hidden.addmm_(inputs, weight.t())
+        else:
+            hidden.add_(self.linear(inputs, weight, bias))
+
     def embed(self, tokens, weight):
         """Embeddings of tokens, a rank holding a range of the vocabulary."""
         if self.count == 1:

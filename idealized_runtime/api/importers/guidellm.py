@@ -1,6 +1,7 @@
 """Reports of GuideLLM (``guidellm run --output kind=json,path=...``): benchmarks, each of many requests.
 
-Read as GuideLLM 0.8 writes them. Requests that were under way when a benchmark ended are left out.
+Read as GuideLLM 0.3 to 0.8 write them. Requests that were under way when a benchmark ended are left out. The clock of
+0.3 starts before a connection is opened, that of later ones after.
 """
 
 from idealized_runtime.api import definitions
@@ -18,7 +19,12 @@ TOOL = "GuideLLM"
 
 def is_report(record) -> bool:
     """Whether an object of a JSON file is such a report."""
-    return isinstance(record, dict) and "benchmarks" in record and "guidellm_version" in record.get("metadata", {})
+    if not isinstance(record, dict) or not isinstance(record.get("benchmarks"), list):
+        return False
+    # Until 0.3 a report named no version.
+    first = next(iter(record["benchmarks"]), None)
+    metadata = record.get("metadata", first if isinstance(first, dict) and "request_totals" in first else None)
+    return isinstance(metadata, dict) and bool({"guidellm_version", "request_totals"} & metadata.keys())
 
 
 def import_report(report: dict, where: str, *, hardware: str | None) -> Imported:
@@ -30,16 +36,11 @@ def import_report(report: dict, where: str, *, hardware: str | None) -> Imported
         A field is missing or malformed, or the report holds no request.
     """
     trials, header = [], None
-    for benchmark in Fields(report, where, TOOL).items("benchmarks"):
-        config = benchmark.inner("config")
-        backend = config.inner("backend")
-        load, requests = _load(config.inner("strategy")), benchmark.inner("requests")
+    for number, benchmark in enumerate(Fields(report, where, TOOL).items("benchmarks")):
+        strategy, model, base_url, endpoint = _circumstances(benchmark)
+        load, requests = {**_load(strategy), "repetition": number}, benchmark.inner("requests")
         header = header or make_header(
-            backend.get("model", str),
-            software="unknown",
-            hardware=hardware or "unknown",
-            base_url=backend.get("target", str),
-            endpoint=backend.get("request_format", str),
+            model, software="unknown", hardware=hardware or "unknown", base_url=base_url, endpoint=endpoint
         )
         for kind in ("successful", "errored"):
             for request in requests.items(kind, is_optional=True):
@@ -47,6 +48,20 @@ def import_report(report: dict, where: str, *, hardware: str | None) -> Imported
     if not trials:
         raise ImportFormatError(f"{where}: no benchmark holds single requests; run {TOOL} without a sample size")
     return Imported(header, trials)
+
+
+def _circumstances(benchmark) -> tuple:
+    """Strategy, model, address and protocol of a benchmark."""
+    if "request_totals" in benchmark.values:  # 0.3
+        worker = benchmark.inner("worker")
+        strategy = benchmark.inner("args").inner("strategy")
+        return strategy, worker.get("backend_model", str), worker.get("backend_target", str), "unknown"
+    backend = benchmark.inner("config").inner("backend")
+    # Named from 0.7 on, and null where it is the default.
+    endpoint = backend.get("request_format", str, is_optional=True) or "unknown"
+    return (
+        benchmark.inner("config").inner("strategy"), backend.get("model", str), backend.get("target", str), endpoint,
+    )  # fmt: skip
 
 
 def _load(strategy) -> dict:
@@ -69,11 +84,7 @@ def _load(strategy) -> dict:
 
 
 def _trial(request, number, load) -> dict:
-    info = request.inner("info")
-    timings = info.inner("timings")
-    # One that failed before it was sent has the time it was taken up.
-    sent_s = timings.number("request_start", is_optional=True) or timings.number("resolve_start")
-    planned_s = timings.number("targeted_start", is_optional=True)
+    sent_s, planned_s, error = _course(request)
     record = {
         "trial": number,
         "num_prompt_tokens": request.get("prompt_tokens", int, is_optional=True),
@@ -84,9 +95,22 @@ def _trial(request, number, load) -> dict:
         "scheduled_at": utc_text(planned_s) if load["load"] == "open" and planned_s is not None else None,
         "definitions": definitions.GUIDELLM,
     }
-    if error := info.get("error", str, is_optional=True):
+    if error:
         return record | {"error": {"type": error.partition("(")[0], "message": error}}
     return record | _times(request)
+
+
+def _course(request) -> tuple[float, float | None, str | None]:
+    """When a request was sent and when it was due, in seconds since 1970, and what failed."""
+    old = request.inner("scheduler_info", is_optional=True)  # 0.3
+    if old is not None:
+        planned_s = old.number("targeted_start_time", is_optional=True)
+        return request.number("start_time"), planned_s, request.get("error", str, is_optional=True)
+    info = request.inner("info")
+    timings = info.inner("timings")
+    # One that failed before it was sent has the time it was taken up.
+    sent_s = timings.number("request_start", is_optional=True) or timings.number("resolve_start")
+    return sent_s, timings.number("targeted_start", is_optional=True), info.get("error", str, is_optional=True)
 
 
 def _times(request) -> dict:

@@ -70,6 +70,9 @@ def _read_gpt_oss(config):
     clamped = {"activation_func": "clamped swiglu", **unusual_options(config, swiglu_alpha=1.702, swiglu_limit=7.0)}
     biases = {"add_bias_linear": True, "add_qkv_bias": config["attention_bias"]}
     experts = _experts(config, "num_local_experts", "intermediate_size")
+    if config.get("rope_parameters"):
+        # What they leave out is as usual, not as in the class.
+        config = {**config, "rope_scaling": None}
     return read_llama_like(config, softmax_type="learnable", options=clamped, **biases, **experts, **windows)
 
 

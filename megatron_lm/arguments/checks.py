@@ -1,0 +1,106 @@
+"""What the flags must agree on, and what follows from them: sizes, sampling, log, processes and engine."""
+
+import os
+
+from megatron_lm import ranks
+from megatron_lm.arguments.flags import CUDA_ENGINE_NAMES
+from megatron_lm.arguments.sampling import Sampling
+from megatron_lm.batching import all_batchings
+
+
+def complete(arguments):
+    """Fill in what follows from the flags: each size once, the batchings, the sampling.
+
+    Raises
+    ------
+    ValueError
+        A value is none, or contradicts another; the message names the flag.
+    """
+    if arguments.all_num_output_tokens is None:
+        if arguments.out_seq_length is None:
+            raise ValueError("give --all-num-output-tokens, or --out-seq-length for a single number of output tokens")
+        arguments.all_num_output_tokens = [arguments.out_seq_length]
+    for name in ("all_num_input_tokens", "all_num_output_tokens"):
+        # A size given twice is the same setting.
+        setattr(arguments, name, list(dict.fromkeys(getattr(arguments, name))))
+    if arguments.fp16 and arguments.bf16:
+        raise ValueError("--fp16 and --bf16 exclude each other; give one, or none for float32")
+    arguments.batchings = all_batchings(
+        arguments.global_batch_size,
+        arguments.micro_batch_size,
+        arguments.token_micro_batch_size,
+        num_stages=arguments.pipeline_model_parallel_size,
+    )
+    if not 0 <= arguments.seed < 2**63:
+        raise ValueError(f"--seed must lie in [0, 2**63); got {arguments.seed}")
+    arguments.sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
+    if arguments.log is not None:
+        _check_log(arguments.log)
+
+
+def _check_log(path):
+    """Refuse a log that could not be written when the first setting has been timed."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"--log {path} is no regular file: it could not be resumed; give a file")
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if existing != path and not existing.is_dir():
+        raise ValueError(f"--log {path}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f"--log {path}: no permission to write {existing}")
+
+
+def check_parallelism(arguments):
+    """Refuse, with a ValueError, what cannot be shared out among the processes that there are."""
+    tensor_size, num_stages = arguments.tensor_model_parallel_size, arguments.pipeline_model_parallel_size
+    num_ranks = ranks.num_ranks()
+    if tensor_size * num_stages != num_ranks:
+        raise ValueError(
+            f"--tensor-model-parallel-size {tensor_size} x --pipeline-model-parallel-size {num_stages} needs "
+            f"{tensor_size * num_stages} processes; there are {num_ranks}: start them with torchrun "
+            f"--nproc-per-node {tensor_size * num_stages} -- generate_text.py ..., on more machines with --nnodes"
+        )
+    architecture = arguments.architecture
+    for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size"):
+        size = getattr(architecture, name)
+        if size % tensor_size:
+            raise ValueError(
+                f"--tensor-model-parallel-size {tensor_size} must divide {name} of {architecture.name}, {size}"
+            )
+    for size in arguments.num_layers_profiled:
+        if size % num_stages:
+            raise ValueError(
+                f"--pipeline-model-parallel-size {num_stages} must divide the number of layers; got {size} of the "
+                f"{architecture.num_layers} layers of {architecture.name}"
+            )
+
+
+def check_engine(arguments):
+    """Refuse, with a ValueError, what the software stack cannot do."""
+    engine = arguments.inference_engine
+    if engine not in CUDA_ENGINE_NAMES:
+        return
+    if arguments.device == "cpu":
+        raise ValueError(f"--inference-engine {engine} needs CUDA; with --device cpu use sdpa or eager")
+    if arguments.tensor_model_parallel_size * arguments.pipeline_model_parallel_size > 1:
+        raise ValueError(f"--inference-engine {engine} runs on one process; over several use sdpa or eager")
+    if engine == "sdpa+graph" and arguments.num_warmup == 0:
+        raise ValueError("--inference-engine sdpa+graph captures its graphs in warm-up runs: --num-warmup at least 1")
+    if engine == "megatron":
+        _check_megatron_engine(arguments)
+
+
+def _check_megatron_engine(arguments):
+    batch_sizes = {sizes for sizes in arguments.batchings if len(set(sizes)) > 1}
+    if batch_sizes:
+        raise ValueError(
+            "--inference-engine megatron generates a batch as a whole: without --micro-batch-size and "
+            f"--token-micro-batch-size, or with those of the batch; got (batch, prompts, tokens) {sorted(batch_sizes)}"
+        )
+    sampling, vocab_size = arguments.sampling, arguments.architecture.vocab_size
+    if sampling.top_k and sampling.top_p:
+        raise ValueError("--inference-engine megatron takes --top-k or --top-p, not both")
+    if sampling.top_k > 1 and sampling.top_k >= vocab_size:
+        raise ValueError(
+            f"--inference-engine megatron: --top-k must be below the vocabulary, {vocab_size}; got {sampling.top_k} "
+            "(0 keeps all tokens)"
+        )

@@ -1,0 +1,56 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from idealized_runtime.checks import (
+    check_columns,
+    check_not_negative,
+    check_positive,
+    check_positive_or_missing,
+    check_share,
+    check_utilization,
+)
+
+
+@pytest.mark.parametrize("value", [0, -1.5, np.nan, np.inf, [1, 2, 0], pd.Series([1.0, np.nan])])
+def test_what_is_not_positive_is_named(value):
+    with pytest.raises(ValueError, match=r"price must be a positive finite number; got (0|-1.5|nan|inf)$"):
+        check_positive(price=value)
+
+
+@pytest.mark.parametrize("value", [1, 1e-30, [1, np.nan], pd.Series([1, pd.NA], dtype="Int64"), []])
+def test_missing_elements_pass_where_they_may(value):
+    check_positive_or_missing(price=value)
+
+
+@pytest.mark.parametrize("value", [0, np.nan, np.inf, [np.nan, 0.0], pd.Series([-1, pd.NA], dtype="Int64")])
+def test_missing_number_is_refused_even_where_elements_may_be_missing(value):
+    with pytest.raises(ValueError, match="price must be a positive finite number; got"):
+        check_positive_or_missing(price=value)
+
+
+@pytest.mark.parametrize("check", [check_positive, check_positive_or_missing, check_not_negative, check_share])
+def test_number_that_is_not_known_asks_for_it(check):
+    with pytest.raises(ValueError, match=r"price is not known \(None\): give it"):
+        check(price=None)
+
+
+@pytest.mark.parametrize("value", ["x", [1, "x"], {}])
+def test_what_is_no_number_is_refused_by_name(value):
+    with pytest.raises(TypeError, match="price must be a number, or an array or column of them; got"):
+        check_positive(price=value)
+
+
+@pytest.mark.parametrize(("check", "allowed"), [(check_utilization, "a share of the peak rate"), (check_share, "")])
+@pytest.mark.parametrize("value", [0, 1.01, np.nan])
+def test_shares_lie_above_zero_and_at_most_at_one(check, allowed, value):
+    check(mfu=1.0)
+    with pytest.raises(ValueError, match=rf"mfu must be in \(0, 1\].*{allowed}; got {value:g}"):
+        check(mfu=value)
+
+
+def test_columns_that_are_absent_are_named_with_those_needed():
+    frame = pd.DataFrame({"a": [1]})
+    check_columns(frame, ["a"])
+    with pytest.raises(ValueError, match=r"timings lack the column\(s\) b, c; needed: a, b, c; there are: a"):
+        check_columns(frame, ["a", "b", "c"])

@@ -16,6 +16,7 @@ from idealized_runtime.architectures import Architecture, require_buildable
 from megatron_lm.latent_attention import latent_options, set_norms_of_latents, use_unfused_attention
 from megatron_lm.layer_functions import activation_function, clamped_gate, rotary_frequencies
 from megatron_lm.parallel import ProcessGrid
+from megatron_lm.parallel_blocks import put_blocks_side_by_side, share_norms
 
 # Dimension of each weight that tensor parallelism shares out among the ranks; what is not here each rank has whole.
 _SHARDED_DIMENSIONS = {
@@ -89,6 +90,8 @@ def _block_spec(architecture, config):
     spec = get_gpt_decoder_block_spec(config, False, architecture.normalization)
     if architecture.multi_latent_attention:
         use_unfused_attention(spec)
+    if architecture.parallel_blocks:
+        put_blocks_side_by_side(spec)
     return spec
 
 
@@ -99,6 +102,8 @@ def _add_what_megatron_has_no_option_for(model, architecture, device):
         model.rotary_pos_emb.inv_freq = rotary_frequencies(architecture, device)
     if architecture.multi_latent_attention:
         set_norms_of_latents(model)
+    if architecture.norms_per_layer == 1:
+        share_norms(model)
     if "embedding_multiplier" in options and model.pre_process:
         model.embedding.word_embeddings.register_forward_hook(
             lambda _, __, embeddings: embeddings * options["embedding_multiplier"]

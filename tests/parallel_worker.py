@@ -55,6 +55,7 @@ ARCHITECTURES = {
             "moe_router_num_groups": 2, "moe_router_group_topk": 1, "moe_router_topk_scaling_factor": 2.5,
         },
     ),
+    "parallel blocks": replace(GPT, parallel_blocks=True, norms_per_layer=1, num_query_groups=2),
     "sinks": replace(GPT, **LLAMA, softmax_type="learnable"),
 }  # fmt: skip
 # (micro-batch size of prompts, of tokens) of a batch of four

@@ -24,6 +24,8 @@ SIZES = {
 GPT_SIZES = {"vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 40, "layer_norm_epsilon": 1e-3}
 OPT_SIZES = {name: SIZES[name] for name in SIZES if name not in ("num_key_value_heads", "intermediate_size")}
 OPT_SIZES |= {"ffn_dim": 100}
+GPT_NEOX = {**OPT_SIZES, "intermediate_size": 100, "layer_norm_eps": 1e-3}
+FALCON = {name: SIZES[name] for name in OPT_SIZES if name in SIZES} | {"layer_norm_epsilon": 1e-3, "alibi": False}
 EXPERTS = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24}
 QWEN_2_MOE = {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 40}
 # A context short enough for all three kinds of frequencies to be there: kept, blended and slowed down.
@@ -74,6 +76,11 @@ CASES = {
     "gpt_oss": ("gpt_oss", GPT_OSS),
     "gpt_oss, tight gate": ("gpt_oss", {**GPT_OSS, "swiglu_alpha": 1.1, "swiglu_limit": 0.5,
                                         "rope_parameters": YARN}),
+    "gpt_neox": ("gpt_neox", GPT_NEOX),
+    "gpt_neox, one after the other": ("gpt_neox", {**GPT_NEOX, "use_parallel_residual": False, "rotary_pct": 1.0}),
+    "falcon": ("falcon", FALCON),
+    "falcon, two norms": ("falcon", {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True}),
+    "falcon, as many keys": ("falcon", {**FALCON, "multi_query": False, "tie_word_embeddings": False}),
     "deepseek_v2": ("deepseek_v2", DEEPSEEK),
     "deepseek_v2, full queries": ("deepseek_v2", {**DEEPSEEK, "q_lora_rank": None, "routed_scaling_factor": 1.7,
                                                   "rope_parameters": LATENT_YARN}),
@@ -113,8 +120,7 @@ def twins(request):
     fill_with_noise(theirs)
     architecture = Architecture.from_hf_config(theirs.config.to_dict(), name=family)
     ours = build_model(architecture, device=CPU, dtype=torch.float32, seed=1)
-    copy_weights = {"gpt2": copy_gpt2_weights, "opt": copy_opt_weights}.get(family, copy_llama_weights)
-    copy_weights(theirs, ours, architecture)
+    COPIES.get(family, copy_llama_weights)(theirs, ours, architecture)
     return Twins(theirs, ours, architecture)
 
 
@@ -171,6 +177,39 @@ def copy_opt_weights(theirs, ours, architecture):
         copy_linear(block.fc1, layer.mlp.linear_fc1)
         copy_linear(block.fc2, layer.mlp.linear_fc2)
     copy_norm(source.final_layer_norm, ours.decoder.final_layernorm)
+
+
+def copy_gpt_neox_weights(theirs, ours, architecture):
+    source = theirs.gpt_neox
+    ours.embedding.word_embeddings.weight.copy_(source.embed_in.weight)
+    for block, layer in zip(source.layers, ours.decoder.layers, strict=True):
+        copy_norm(block.input_layernorm, layer.input_layernorm)
+        # As Megatron keeps them: each head's query, key and value together.
+        copy_linear(block.attention.query_key_value, layer.self_attention.linear_qkv)
+        copy_linear(block.attention.dense, layer.self_attention.linear_proj)
+        copy_norm(block.post_attention_layernorm, layer.pre_mlp_layernorm)
+        copy_linear(block.mlp.dense_h_to_4h, layer.mlp.linear_fc1)
+        copy_linear(block.mlp.dense_4h_to_h, layer.mlp.linear_fc2)
+    copy_norm(source.final_layer_norm, ours.decoder.final_layernorm)
+    ours.output_layer.weight.copy_(theirs.lm_head.weight)
+
+
+def copy_falcon_weights(theirs, ours, architecture):
+    source = theirs.transformer
+    ours.embedding.word_embeddings.weight.copy_(source.word_embeddings.weight)
+    for block, layer in zip(source.h, ours.decoder.layers, strict=True):
+        has_two = hasattr(block, "ln_attn")
+        copy_norm(block.ln_attn if has_two else block.input_layernorm, layer.input_layernorm)
+        if has_two:
+            copy_norm(block.ln_mlp, layer.pre_mlp_layernorm)
+        # As Megatron keeps them: of each group its queries, its key and its value.
+        copy_linear(block.self_attention.query_key_value, layer.self_attention.linear_qkv)
+        copy_linear(block.self_attention.dense, layer.self_attention.linear_proj)
+        copy_linear(block.mlp.dense_h_to_4h, layer.mlp.linear_fc1)
+        copy_linear(block.mlp.dense_4h_to_h, layer.mlp.linear_fc2)
+    copy_norm(source.ln_f, ours.decoder.final_layernorm)
+    if architecture.untie_embeddings_and_output_weights:
+        ours.output_layer.weight.copy_(theirs.lm_head.weight)
 
 
 def copy_llama_weights(theirs, ours, architecture):
@@ -280,6 +319,14 @@ def copy_norm(source, target, *, zero_centered=False):
     target.weight.copy_(source.weight + 1 if zero_centered else source.weight)
     if getattr(target, "bias", None) is not None:
         target.bias.copy_(source.bias)
+
+
+COPIES = {
+    "gpt2": copy_gpt2_weights,
+    "opt": copy_opt_weights,
+    "gpt_neox": copy_gpt_neox_weights,
+    "falcon": copy_falcon_weights,
+}
 
 
 @pytest.mark.parametrize("engine_name", ENGINES)

@@ -41,6 +41,8 @@ BUILT_FEATURES: Mapping[str, Callable[[object], bool]] = {
     "softmax_type": _any,
     "window_size": _any,
     "window_attn_skip_freq": _any,
+    "parallel_blocks": _any,
+    "norms_per_layer": _one_of(1),
     "num_extra_positions": _any,
     "num_experts": _any,
     "moe_router_topk": _any,
@@ -93,7 +95,11 @@ def _unbuilt_combinations(a):
         unbuilt.append("rotary_interleaved = True without kv_lora_rank")
     if _rope_type(a) == "yarn" and "rotary_percent" in a.uncounted_options:
         unbuilt.append("rope_scaling of rope_type 'yarn' with rotary_percent")
+    if a.norms_per_layer == 1 and not a.parallel_blocks:
+        unbuilt.append("norms_per_layer = 1 without parallel_blocks")
     if a.num_experts is not None:
+        if a.parallel_blocks:
+            unbuilt.append("parallel_blocks with num_experts")
         if a.moe_shared_expert_intermediate_size is not None and a.add_bias_linear:
             unbuilt.append("moe_shared_expert_intermediate_size with add_bias_linear")
         if a.moe_router_topk == 1 and not a.uncounted_options.get("moe_router_pre_softmax"):

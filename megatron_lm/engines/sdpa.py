@@ -24,6 +24,7 @@ class SdpaEngine:
         self._shards = Shards(parallel_state.get_tensor_model_parallel_group())
         self._activation, self._clamped_gate = activation_function(architecture), clamped_gate(architecture)
         self._layers = [layer_parameters(layer, architecture, self._activate) for layer in model.decoder.layers]
+        self._is_parallel = architecture.parallel_blocks
         self._is_first_stage, self._is_last_stage = model.pre_process, model.post_process
         self._like = next(model.parameters())
         self.dtype = self._like.dtype
@@ -103,9 +104,11 @@ class SdpaEngine:
         # Two dimensions let each linear layer be one fused multiply-add; in place, so that its result is added by it.
         hidden = hidden.view(batch_size * num_tokens, -1)
         for layer, cache in zip(self._layers, self._caches, strict=True):
-            attended = attend(layer, cache[:, sequences], self._normalize(hidden, layer.norm_1))
-            self._shards.add_linear(hidden, attended, *layer.projection)
-            self._add_feed_forward(layer, hidden)
+            normalized = self._normalize(hidden, layer.norm_1)
+            # A block beside the attention reads the hidden state to which that has added nothing yet.
+            beside = self._normalize_beside(layer, hidden, normalized) if self._is_parallel else None
+            self._shards.add_linear(hidden, attend(layer, cache[:, sequences], normalized), *layer.projection)
+            self._add_feed_forward(layer, hidden, self._normalize(hidden, layer.norm_2) if beside is None else beside)
         hidden = hidden.view(batch_size, num_tokens, -1)
         return self._logits(hidden[:, -1]) if self._is_last_stage else hidden
 
@@ -184,8 +187,10 @@ class SdpaEngine:
             self._window_mask = ones.tril().triu(1 - window)
         return self._window_mask
 
-    def _add_feed_forward(self, layer, hidden):
-        normalized = self._normalize(hidden, layer.norm_2)
+    def _normalize_beside(self, layer, hidden, normalized):
+        return normalized if self._architecture.norms_per_layer == 1 else self._normalize(hidden, layer.norm_2)
+
+    def _add_feed_forward(self, layer, hidden, normalized):
         if layer.experts is not None:
             hidden.add_(layer.experts(normalized))
         else:

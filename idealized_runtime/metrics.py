@@ -292,8 +292,8 @@ def _positive(value, name):
     if value is None:
         raise ValueError(f"{name} is not known (None): give it")
     values = np.asarray(value, dtype=float)
-    if np.any(values <= 0) or (values.ndim == 0 and np.isnan(values)):
-        raise ValueError(f"{name} must be positive; got {value!r:.80}")
+    if np.any(values <= 0) or (values.ndim == 0 and not np.isfinite(values)):
+        raise ValueError(f"{name} must be positive and finite; got {value!r:.80}")
     return value
 
 

@@ -122,10 +122,8 @@ def num_accelerators_needed(
     ValueError
         One layer does not fit one server.
     """
-    num_context_tokens = num_context_tokens or architecture.max_position_embeddings
-    cache_bytes = kv_cache_bytes_per_token(architecture, dtype=dtype) * num_context_tokens
-    total_bytes = weight_bytes(architecture, dtype=dtype) + cache_bytes
-    widths = [size for size in (1, 2, 4, MAX_TENSOR_PARALLEL_SIZE) if architecture.num_attention_heads % size == 0]
+    total_bytes = sequence_bytes(architecture, num_context_tokens=num_context_tokens, dtype=dtype)
+    widths = tensor_parallel_sizes(architecture)
     depths = [size for size in range(2, architecture.num_layers + 1) if architecture.num_layers % size == 0]
     for number in [*widths, *(widths[-1] * depth for depth in depths)]:
         if total_bytes <= number * memory_bytes:
@@ -134,6 +132,18 @@ def num_accelerators_needed(
         f"{architecture.name}: {total_bytes / architecture.num_layers:.3g} bytes a layer do not fit "
         f"{widths[-1]} devices of {memory_bytes:.3g} bytes"
     )
+
+
+def tensor_parallel_sizes(architecture: Architecture) -> list[int]:
+    """Numbers of devices of one server that can share a layer."""
+    return [size for size in (1, 2, 4, MAX_TENSOR_PARALLEL_SIZE) if architecture.num_attention_heads % size == 0]
+
+
+def sequence_bytes(architecture: Architecture, *, num_context_tokens: int | None = None, dtype: str = "float16") -> int:
+    """Bytes of the weights and of the cache of one sequence, the longest where no number of tokens is given."""
+    num_context_tokens = num_context_tokens or architecture.max_position_embeddings
+    cache_bytes = kv_cache_bytes_per_token(architecture, dtype=dtype) * num_context_tokens
+    return weight_bytes(architecture, dtype=dtype) + cache_bytes
 
 
 def model_table(memory_bytes: Mapping[str, float]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import pandas as pd
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.measurements import find_logs
-from idealized_runtime.records import LogFormatError, load_log, read_architecture, read_log
+from idealized_runtime.records import LogFormatError, is_json_log, load_log, read_architecture, read_log
 
 _TEXT_DTYPE = re.compile(r"^ {1,4}params_dtype \.{3,} torch\.(\w+)\s*$", re.MULTILINE)
 
@@ -70,11 +70,22 @@ class TimedModel:
         ValueError
             They cannot be fitted; the message begins with the model's name.
         """
-        batch_size = self.runtimes["batch_size"]
         try:
-            return RuntimeModel.fit(self.runtimes[batch_size.isna() | (batch_size == 1)])
+            return RuntimeModel.fit(self._runtimes_of_one_sequence)
         except ValueError as error:
             raise ValueError(f"{self.architecture.name}: {error}") from error
+
+    @property
+    def mean_power_watts(self) -> float | None:
+        """Joules over seconds of its settings of one sequence; None where no energy was measured."""
+        runtimes = self._runtimes_of_one_sequence
+        known = runtimes[runtimes["energy_joules"].notna()]
+        return None if known.empty else float(known["energy_joules"].sum() / known["runtime_s"].sum())
+
+    @property
+    def _runtimes_of_one_sequence(self) -> pd.DataFrame:
+        batch_size = self.runtimes["batch_size"]
+        return self.runtimes[batch_size.isna() | (batch_size == 1)]
 
 
 def read_timed_models(hardware: str, *, software: str | None = None) -> dict[str, TimedModel]:
@@ -129,7 +140,7 @@ def read_timed_model(path) -> TimedModel:
         num_layers_profiled=architecture.num_layers_profiled or architecture.num_layers,
         runtimes=runtimes,
     )
-    return replace(model, **(_json_fields(path) if path.suffix == ".jsonl" else {"dtype": _text_dtype(path)}))
+    return replace(model, **(_json_fields(path) if is_json_log(path) else {"dtype": _text_dtype(path)}))
 
 
 def _json_fields(path) -> dict:

@@ -173,7 +173,14 @@ def test_training_is_amortized_by_its_energy_over_that_of_a_query():
         (lambda: dollar_cost_usd(1.0, num_accelerators=1, price_usd_per_hour=None), r"price_usd_per_hour is not known"),
         (lambda: dollar_cost_usd(1.0, num_accelerators=0, price_usd_per_hour=1), "num_accelerators must be positive"),
         (lambda: dollar_cost_usd(1.0, num_accelerators=1, price_usd_per_hour=1, utilization=0), "utilization must lie"),
-        (lambda: energy_joules(1.0, num_accelerators=1, power_watts=-5), "power_watts must be positive; got -5"),
+        (
+            lambda: energy_joules(1.0, num_accelerators=1, power_watts=-5),
+            "power_watts must be positive and finite; got -5",
+        ),
+        (
+            lambda: energy_joules(1.0, num_accelerators=1, power_watts=float("inf")),
+            "must be positive and finite; got inf",
+        ),
         (
             lambda: energy_joules(1.0, num_accelerators=1, power_watts=5, idle_power_watts=-1),
             "idle_power_watts must not be negative",

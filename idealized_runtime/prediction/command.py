@@ -103,7 +103,6 @@ def _answer(arguments) -> dict:
     width, depth = _parallelism(arguments, architecture, predictor, accelerator)
     predicted = predictor.predict_runtime(architecture, tensor_parallel_size=width, pipeline_parallel_size=depth)
     _check_prompt(predicted, p, arguments.extrapolate)
-    runtime_s = _estimate(predicted, p, o, arguments.level)
     own_log = _own_log(predictor, architecture, width, depth)
     return {
         "model": architecture.name,
@@ -115,10 +114,7 @@ def _answer(arguments) -> dict:
         "num_prompt_tokens": p,
         "num_output_tokens": o,
         "level": arguments.level,
-        "prompt_encoding_time_s": asdict(_estimate(predicted, p, 1, arguments.level)),
-        "time_per_output_token_s": asdict(_token_estimate(predicted, p + 1, arguments.level)),
-        "runtime_s": asdict(runtime_s),
-        **_prices(arguments, predictor.models, accelerator, width * depth, runtime_s),
+        **_estimates(arguments, predictor.models, accelerator, predicted),
         "left_out_percent": _left_out(predictor),
         "is_timed": own_log is not None,
         "own_log_runtime_s": own_log and _own_runtime(own_log, p, o, arguments.level),
@@ -196,6 +192,18 @@ def _token_estimate(predicted, num_context_tokens, level) -> Estimate:
     if predicted.error is not None:
         bounds = predicted.time_per_output_token_interval_at(num_context_tokens, level)
     return Estimate(predicted.time_per_output_token_at(num_context_tokens), *bounds)
+
+
+def _estimates(arguments, models, accelerator, predicted) -> dict:
+    p, o, level = arguments.num_prompt_tokens, arguments.num_output_tokens, arguments.level
+    runtime_s = _estimate(predicted, p, o, level)
+    num_devices = predicted.placement.tensor_parallel_size * predicted.placement.pipeline_parallel_size
+    return {
+        "prompt_encoding_time_s": asdict(_estimate(predicted, p, 1, level)),
+        "time_per_output_token_s": asdict(_token_estimate(predicted, p + 1, level)),
+        "runtime_s": asdict(runtime_s),
+        **_prices(arguments, models, accelerator, num_devices, runtime_s),
+    }
 
 
 def _prices(arguments, models, accelerator, number, runtime_s) -> dict:

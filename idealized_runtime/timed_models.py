@@ -1,5 +1,6 @@
 """Timed models: what a log measured and on what, together with the runtime model fitted to it."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -154,10 +155,25 @@ def _json_fields(path) -> dict:
         "dtype": header.get("dtype") or "float32",
         "is_cuda": header["software"].get("cuda") is not None,
         "num_layers_profiled": profiled,
-        "machine_rates": best_rates(
-            (record.get("environment") or {}).get("machine_rates") for record in (header, *log.resumes)
-        ),
+        "machine_rates": best_rates(_measured_rates(path, record) for record in (header, *log.resumes)),
     }
+
+
+def _measured_rates(path, record) -> Mapping | None:
+    environment = record.get("environment") or {}
+    rates = environment.get("machine_rates") if isinstance(environment, Mapping) else None
+    if rates is None:
+        return None
+    flops_per_s = rates.get("matmul_flops_per_s") if isinstance(rates, Mapping) else None
+    if not isinstance(flops_per_s, Mapping) or not all(
+        isinstance(rate, int | float) and 0 < rate < math.inf
+        for rate in (rates.get("memory_bytes_per_s"), *flops_per_s.values())
+    ):
+        raise LogFormatError(
+            f"{path}: machine_rates must have memory_bytes_per_s and, by data type, matmul_flops_per_s, all positive; "
+            f"got {rates!r:.80}"
+        )
+    return rates
 
 
 def best_rates(measured: Iterable[Mapping | None]) -> dict | None:
@@ -171,7 +187,7 @@ def best_rates(measured: Iterable[Mapping | None]) -> dict | None:
     known = [rates for rates in measured if rates is not None]
     if not known:
         return None
-    best = {name: max(rates[name] for rates in known) for name in known[0] if name.endswith("_bytes_per_s")}
+    best = {name: max(rates.get(name, 0.0) for rates in known) for name in known[0] if name.endswith("_bytes_per_s")}
     dtypes = {dtype for rates in known for dtype in rates["matmul_flops_per_s"]}
     return {
         **known[0],

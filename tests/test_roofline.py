@@ -10,6 +10,7 @@ from idealized_runtime.roofline import (
     ImpossibleMeasurementError,
     MachineRates,
     Roofline,
+    floor_distances,
     machine_rates,
     refuse_impossible,
     roofline_of,
@@ -144,6 +145,33 @@ def test_table_divides_fitted_times_by_their_floors(tmp_path):
     assert row["token_over_floor"] == pytest.approx(row["time_per_output_token_ms"] / row["token_floor_ms"])
     assert row["prompt_encoding_time_ms"] == pytest.approx(1200)
     assert row["prompt_over_floor"] == pytest.approx(1200 / row["prompt_floor_ms"])
+
+
+def test_distance_of_every_fitted_time_is_its_ratio_to_its_floor(tmp_path):
+    rates = {"memory_bytes_per_s": 1e12, "matmul_flops_per_s": {}}
+    path = write_log(tmp_path / "box" / "toy.jsonl", environment={"machine_rates": rates})
+    distances = floor_distances(str(path.parent))["toy"]
+    floors = roofline_of(read_timed_model(path))
+    assert list(distances.index) == ["output token", 1, 2, 4]
+    assert distances["output token"] == pytest.approx(0.02 / floors.output_token_s(3))
+    assert distances[4] == pytest.approx(1.4 / floors.prompt_encoding_s(4))
+
+
+def test_distance_is_missing_where_a_log_does_not_tell_its_data_type(tmp_path):
+    sentences = [
+        f"Runtime for {{'num_input_tokens': {p}, 'num_output_tokens': {o}}}: {p + o}.000 seconds +- 0.001\n"
+        for p in (1, 2)
+        for o in (1, 2)
+    ]
+    (tmp_path / "old.log").write_text("".join(sentences))
+    assert floor_distances(f"{tmp_path}/")["old"].isna().all()
+
+
+def test_impossible_log_has_no_distances(tmp_path):
+    rates = {"memory_bytes_per_s": 1e12, "matmul_flops_per_s": {"float32": 1.0}}
+    write_log(tmp_path / "toy.jsonl", environment={"machine_rates": rates})
+    with pytest.raises(ImpossibleMeasurementError, match="toy on box"):
+        floor_distances(f"{tmp_path}/")
 
 
 @pytest.mark.parametrize("hardware", ["a100", "v100", "cpu"])

@@ -277,7 +277,8 @@ def check_header(header: dict) -> dict:
             raise ValueError(f"the header's {name} must be an integer of at least 1; got {header.get(name)!r}")
     for name, needed in (("software", ["megatron-core"]), ("architecture", [])):
         if not isinstance(header.get(name), dict) or any(key not in header[name] for key in needed):
-            raise ValueError(f"the header's {name} must be an object {needed or ''}; got {header.get(name)!r:.60}")
+            named = "".join(f" with {key}" for key in needed)
+            raise ValueError(f"the header's {name} must be an object{named}; got {header.get(name)!r:.60}")
     _check_slices(header["num_layers_profiled"], Architecture.from_dict(header["architecture"]).num_layers)
     return header
 

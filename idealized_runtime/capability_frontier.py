@@ -77,12 +77,7 @@ def capability_points(
     if not rows:
         raise ValueError(f"no model with a score can answer {sum(query)} tokens on the devices that were timed")
     points = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
-    for bound in ("", "_lower", "_upper"):
-        devices = {"runtime_s": points[f"runtime_s{bound}"], "num_accelerators": points["num_accelerators"]}
-        cost_usd = dollar_cost_usd(**devices, price_usd_per_hour=price_usd_per_hour)
-        points[f"cost_usd_per_1000_queries{bound}"] = 1000 * cost_usd
-        points[f"energy_joules{bound}"] = energy_joules(**devices, power_watts=power_watts)
-    return points
+    return _with_costs(points, price_usd_per_hour, power_watts)
 
 
 def frontier_table(
@@ -123,6 +118,16 @@ def frontier_table(
         ),
     )
     return table.sort_values(value, kind="stable")
+
+
+def _with_costs(points, price_usd_per_hour, power_watts) -> pd.DataFrame:
+    points = points.copy()
+    for bound in ("", "_lower", "_upper"):
+        devices = {"runtime_s": points[f"runtime_s{bound}"], "num_accelerators": points["num_accelerators"]}
+        cost_usd = dollar_cost_usd(**devices, price_usd_per_hour=price_usd_per_hour)
+        points[f"cost_usd_per_1000_queries{bound}"] = 1000 * cost_usd
+        points[f"energy_joules{bound}"] = energy_joules(**devices, power_watts=power_watts)
+    return points
 
 
 def _point(predictor, name, query, level, parallelism) -> dict:

@@ -62,7 +62,7 @@ def test_price_that_nobody_knows_is_not_made_up(config, capsys):
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
 def test_price_or_power_that_is_no_positive_number_is_refused(config, capsys, flag, value):
     message = error_of(capsys, "--hf-config", str(config), "--hardware", "cpu", *QUERY, flag, value)
-    assert "must be positive and finite" in message
+    assert "must be a positive finite number" in message
 
 
 def test_answer_says_where_price_and_power_come_from(published, capsys):

@@ -12,7 +12,7 @@ from idealized_runtime.lifetime.bootstrap import (
     intervals_of,
     optimum_intervals,
 )
-from idealized_runtime.lifetime.cli import PROPERTY_FLAGS
+from idealized_runtime.lifetime.cli import MEASURED_FLAGS, PROPERTY_FLAGS
 from idealized_runtime.lifetime.costs import dollar_costs, flop_costs
 from idealized_runtime.lifetime.fitting import fit_scaling_law
 from idealized_runtime.lifetime.law_files import FittedLaw, read_law, write_law
@@ -40,11 +40,17 @@ def cost_optimal(arguments) -> report.Report:
     """The size of least lifetime cost."""
     if arguments.parameters is not None:
         return measured_cost_optimal(arguments, _law(arguments))
-    if arguments.queries is not None or arguments.extrapolate:
-        raise ValueError("--queries and --extrapolate go with --parameters: guessed costs depend on means alone")
+    _refuse_measured_flags(arguments)
     flops, usd, assumed = _dollar_costs(arguments)
     rows = [*report.request_rows(assumed["demand"]), *_rental_rows(assumed)]
     return _optimum(arguments, "Cost-Optimal", flops, usd, assumed, rows)
+
+
+def _refuse_measured_flags(arguments):
+    given = [flag for flag in MEASURED_FLAGS if getattr(arguments, flag[2:].replace("-", "_"))]
+    if given:
+        verb = "go" if len(given) > 1 else "goes"
+        raise ValueError(f"{', '.join(given)} {verb} with --parameters: guessed costs depend on means alone")
 
 
 def model(arguments) -> report.Report:

@@ -22,7 +22,9 @@ def measured_cost_optimal(arguments, fitted: FittedLaw) -> report.Report:
         Of ``cost-optimal``.
     fitted : FittedLaw
     """
-    profiles = read_profiles(arguments.parameters)
+    profiles = read_profiles(
+        arguments.parameters, models=arguments.models, num_accelerators=_num_accelerators(arguments)
+    )
     query_cost = MeasuredQueryCost.fit(profiles, _read_mix(arguments), extrapolate=arguments.extrapolate)
     assumptions = _assume(arguments, profiles)
     table = compare_with_guess(
@@ -36,6 +38,14 @@ def measured_cost_optimal(arguments, fitted: FittedLaw) -> report.Report:
     )
     data = _describe(arguments, fitted, query_cost, assumptions, table)
     return report.Report("\n".join(_rows(data)), report.plain(data))
+
+
+def _num_accelerators(arguments) -> dict[str | None, int]:
+    """As ``read_profiles`` takes them."""
+    pairs = arguments.num_accelerators or []
+    if len(numbers := dict(pairs)) < len(pairs):
+        raise ValueError(f"--num-accelerators: one number a model, and one for all others; got {len(pairs)} numbers")
+    return numbers
 
 
 def _read_mix(arguments) -> QueryMix:

@@ -167,7 +167,7 @@ def test_intervals_of_a_fit_are_carried_to_the_optimum(run, law_file):
 
 
 def test_draws_that_do_not_reach_the_loss_are_counted(run, law_file):
-    text = run(f"compute-optimal --loss 1.6 --coefficients {law_file}")
+    text = run(f"compute-optimal --loss 1.65 --coefficients {law_file}")
     assert re.search(r"over the \d+ of 40 bootstrap refits that reach the loss", text)
 
 
@@ -224,7 +224,7 @@ def test_folder_of_the_law_is_looked_for_before_the_fit(capsys, csv, tmp_path, m
         ("model --model 0 --data 1e9", "--model: must be a positive number; got '0'"),
         ("model --model nan --data 1e9", "--model: must be a positive number; got 'nan'"),
         ("model --chinchilla --model 1e30 --alpha 500 --beta 0.001", "numbers beyond 1e308"),
-        ("model --model 1e200 --data 1e200", "numbers beyond 1e308"),
+        ("model --model 1e200 --data 1e200", r"1e\+200 parameters; .* not asked beyond 7e\+05 to 1.6e\+15"),
         ("compute-optimal --loss 1.2", "loss must be above E = 1.69.*got 1.2"),
         ("compute-optimal --loss two", "--loss: must be a positive number; got 'two'"),
         ("compute-optimal --loss 2 --inference_tokens -5", "--inference-tokens.*: must be zero or a positive.*'-5'"),

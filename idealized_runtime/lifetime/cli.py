@@ -36,7 +36,8 @@ examples:
     {PROGRAM} compute-optimal --loss 2.5 --coefficients law.json
 
 Flags may be spelled with underscores, as arXiv:2401.00448's scripts spell them. COMMAND --help lists those of a
-command; --json prints the same answer as data. Bad input exits with status 2.
+command; --json prints the same answer as data. Sizes beyond the training runs of a scaling law are warned of, and
+refused a hundred times below or 1e5 times above them. Bad input exits with status 2.
 """
 DEFAULT_HARDWARE = {"train": ("H100", "bf16"), "inference": ("H100", "fp8")}
 MEASURED_FLAGS = ("--queries", "--extrapolate", "--models", "--num-accelerators")

@@ -14,6 +14,7 @@ from idealized_runtime.lifetime.bootstrap import (
 )
 from idealized_runtime.lifetime.cli import MEASURED_FLAGS, PROPERTY_FLAGS
 from idealized_runtime.lifetime.costs import dollar_costs, flop_costs
+from idealized_runtime.lifetime.fitted_range import check_range
 from idealized_runtime.lifetime.fitting import fit_scaling_law
 from idealized_runtime.lifetime.law_files import FittedLaw, read_law, write_law
 from idealized_runtime.lifetime.measured_commands import measured_cost_optimal, rent_as_asked
@@ -114,8 +115,10 @@ def _optimum(arguments, name, flops, usd, assumed, rows) -> report.Report:
     fitted = _law(arguments)
     costs = usd or flops
     optimum = minimize_lifetime_cost(fitted.law, arguments.loss, costs)
+    sizes = {"Chinchilla_size": optimum.chinchilla, "optimal_size": optimum.optimal}
     data = {
         "law": report.describe_law(fitted.law),
+        "is_extrapolated": check_range(fitted.law, **sizes),
         "loss": arguments.loss,
         **assumed,
         "chinchilla": report.describe_model(fitted.law, optimum.chinchilla, flops, usd),
@@ -145,7 +148,8 @@ def _model(arguments, flops, usd, assumed, rows) -> report.Report:
     given = _given_properties(arguments)
     fitted = _law(arguments)
     solve = chinchilla_size if arguments.chinchilla else size_from
-    data = report.describe_model(fitted.law, solve(fitted.law, **given), flops, usd)
+    size = solve(fitted.law, **given)
+    data = report.describe_model(fitted.law, size, flops, usd)
     intervals = _model_intervals(arguments, fitted, given, flops, usd)
     has_demand = any(assumed["demand"].values()) and assumed["demand"].get("num_requests", 1) > 0
     text = [
@@ -155,7 +159,11 @@ def _model(arguments, flops, usd, assumed, rows) -> report.Report:
         *rows,
         *report.law_rows(report.describe_law(fitted.law)),
     ]
-    law = {"law": report.describe_law(fitted.law), "is_chinchilla": arguments.chinchilla}
+    law = {
+        "law": report.describe_law(fitted.law),
+        "is_extrapolated": check_range(fitted.law, model=size),
+        "is_chinchilla": arguments.chinchilla,
+    }
     return report.Report("\n".join(text), report.plain({**law, **assumed, "model": data, "intervals": intervals}))
 
 

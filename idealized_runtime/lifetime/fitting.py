@@ -5,12 +5,13 @@ by start with finite differences; here every step advances all starts together, 
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_positive
+from idealized_runtime.lifetime.fitted_range import FittedRange
 from idealized_runtime.lifetime.log_huber import NUM_COEFFICIENTS, LogHuber
 from idealized_runtime.lifetime.scaling_law import ScalingLaw
 
@@ -80,7 +81,7 @@ def fit_scaling_law(runs: pd.DataFrame, *, delta: float = HUBER_DELTA, starts=No
     minima, values = objective.minimize(starts)
     best = np.argmin(values)
     return ScalingLawFit(
-        law=_law_of_runs(minima[best], len(runs)),
+        law=_law_of_runs(minima[best], runs),
         objective=float(values[best]),
         log_residuals=objective.residuals(minima[best : best + 1])[0],
         num_starts=len(starts),
@@ -88,9 +89,10 @@ def fit_scaling_law(runs: pd.DataFrame, *, delta: float = HUBER_DELTA, starts=No
     )
 
 
-def _law_of_runs(coefficients, num_runs) -> ScalingLaw:
+def _law_of_runs(coefficients, runs) -> ScalingLaw:
     try:
-        return law_of(coefficients, source=f"fitted to {num_runs} training runs")
+        law = law_of(coefficients, source=f"fitted to {len(runs)} training runs")
+        return replace(law, fitted_range=FittedRange.of_runs(runs))
     except ValueError as error:
         raise ValueError(f"no law with positive coefficients describes these runs: {error}") from error
 

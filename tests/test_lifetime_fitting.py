@@ -250,13 +250,40 @@ def test_same_seed_same_draws(published_runs, published_fit):
     np.testing.assert_array_equal(coefficients_of(first), coefficients_of(again))
 
 
+@pytest.mark.filterwarnings("ignore:.*determine no law:idealized_runtime.missing.MissingValueWarning")
 def test_resamples_without_a_law_are_left_out_and_counted():
     """Runs that hardly differ, and noise: in some resamples the loss rises with size or tokens."""
     runs = make_runs(tokens_per_param=(10, 11, 12), num_params=(1e8, 2e8, 3e8), noise=0.05)
     fit = fit_scaling_law(make_runs(), starts=FEW_STARTS)
-    with pytest.warns(MissingValueWarning, match="of 40 rows of the bootstrap have no law with positive finite"):
+    with pytest.warns(MissingValueWarning, match="rows of the bootstrap have no law with positive finite"):
         draws = bootstrap_scaling_law(runs, fit, num_draws=40)
     assert 0 < len(draws.A) < 40
+
+
+def test_resamples_that_tell_no_exponent_are_left_out_and_counted():
+    """Two of three sizes stand in one run each, so that many resamples lack a size."""
+    of_one_size = make_runs(num_params=(1e8,), tokens_per_param=np.geomspace(5, 640, 10))
+    runs = pd.concat([of_one_size, make_runs(num_params=(2e8, 4e8), tokens_per_param=(20,))], ignore_index=True)
+    fit = fit_scaling_law(make_runs(), starts=FEW_STARTS)
+    rng = np.random.default_rng(0)
+    rng.choice(len(default_starts()), 16, replace=False)  # the starts, drawn before the runs
+    counts = rng.multinomial(12, np.full(12, 1 / 12), size=60)
+    num_bad = int(np.count_nonzero((counts[:, 10:] == 0).any(axis=1)))
+    assert 20 < num_bad < 50
+    message = f"{num_bad} of 60 rows of the bootstrap have runs of fewer than 3 sizes"
+    with pytest.warns(MissingValueWarning, match=message):
+        draws = bootstrap_scaling_law(runs, fit, num_draws=60)
+    assert len(draws.A) == 60 - num_bad
+
+
+def test_bootstrap_without_any_resample_that_tells_a_law_is_refused():
+    runs = make_runs(num_params=(1e8, 2e8))
+    fit = fit_scaling_law(make_runs(), starts=FEW_STARTS)
+    with (
+        pytest.warns(MissingValueWarning, match="5 of 5 rows of the bootstrap have runs of fewer than 3 sizes"),
+        pytest.raises(ValueError, match="no resample of the training runs determines a law: add runs of other sizes"),
+    ):
+        bootstrap_scaling_law(runs, fit, num_draws=5)
 
 
 @pytest.mark.parametrize(

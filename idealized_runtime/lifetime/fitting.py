@@ -16,6 +16,8 @@ from idealized_runtime.lifetime.log_huber import NUM_COEFFICIENTS, LogHuber
 from idealized_runtime.lifetime.scaling_law import ScalingLaw
 
 HUBER_DELTA = 1e-3
+# Sizes, and numbers of training tokens, that tell an exponent and its factor from the constant.
+MIN_DISTINCT = 3
 # The sweep of arXiv:2401.00448's code: exponents, log E, log A = log B.
 _EXPONENTS = (0, 0.5, 1, 1.5, 2)
 _LOG_E = (-1, -0.5, 0, 0.5, 1)
@@ -115,6 +117,6 @@ def _check_runs(runs):
         raise ValueError(f"five coefficients need more than {NUM_COEFFICIENTS} runs; got {len(runs)}")
     for column, what in (("num_params", "sizes"), ("num_training_tokens", "numbers of training tokens")):
         check_positive(**{column: runs[column]})
-        if runs[column].nunique() < 3:
-            raise ValueError(f"an exponent needs runs of at least 3 {what}; got {runs[column].nunique()}")
+        if runs[column].nunique() < MIN_DISTINCT:
+            raise ValueError(f"an exponent needs runs of at least {MIN_DISTINCT} {what}; got {runs[column].nunique()}")
     check_positive(loss=runs["loss"])

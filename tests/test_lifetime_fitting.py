@@ -13,7 +13,7 @@ from idealized_runtime.lifetime import (
     optimum_intervals,
     read_training_runs,
 )
-from idealized_runtime.lifetime.bootstrap import intervals_of
+from idealized_runtime.lifetime.bootstrap import UnreachableLossError, intervals_of
 from idealized_runtime.lifetime.fitting import coefficients_of, default_starts, law_of
 from idealized_runtime.lifetime.log_huber import LogHuber
 from idealized_runtime.lifetime.scaling_law import is_reachable
@@ -236,8 +236,20 @@ def test_draws_that_do_not_reach_the_loss_are_told_apart(published_draws):
     assert (reaching.E < 1.6).all()
     with pytest.raises(ValueError, match="loss must be above E"):
         optimum_intervals(published_draws, 1.6, flop_costs(1e12))
-    with pytest.raises(ValueError, match="no draw of the scaling law reaches loss 1e-300"):
-        optimum_intervals(draws_that_reach(published_draws, 1e-300), 1e-300, flop_costs(1e12))
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        ({"loss": 1e-300}, "loss 1e-300 is reached by 0 % of the drawn scaling laws only: give a higher loss"),
+        ({"loss": 1.3}, r"loss 1.3 is reached by \d+ % of the drawn scaling laws only: give a higher loss"),
+        ({"loss": 2.5, "num_params": 2e7}, r"loss 2.5 with 2e\+07 parameters is reached by"),
+        ({"loss": 2.5, "num_training_tokens": 1e8}, r"loss 2.5 with 1e\+08 training tokens is reached by"),
+    ],
+)
+def test_loss_that_most_draws_do_not_reach_is_refused(published_draws, asked, what):
+    with pytest.raises(UnreachableLossError, match=what):
+        draws_that_reach(published_draws, **asked)
 
 
 def test_a_loss_a_hair_above_the_least_is_not_reached():

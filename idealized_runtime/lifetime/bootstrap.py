@@ -26,6 +26,8 @@ from idealized_runtime.missing import warn_missing
 # to 250, four ended above the best of 600 starts, by 0.2 % of the objective or less.
 _NUM_EXTRA_STARTS = 16
 _DRAWS_AT_A_TIME = 250
+# Of the draws, that must reach a loss.
+_MIN_SHARE = 0.5
 
 
 def bootstrap_scaling_law(
@@ -106,8 +108,18 @@ def _refit(runs, delta, starts, counts):
     return minima.reshape(-1, num_starts, starts.shape[1])[np.arange(len(counts)), best]
 
 
+class UnreachableLossError(ValueError):
+    """Too few of the drawn scaling laws reach the loss at all."""
+
+
 def draws_that_reach(draws: ScalingLaw, loss: float, num_params=None, num_training_tokens=None) -> ScalingLaw:
-    """Those draws of a law that reach a loss, with this size or so many training tokens where one is given."""
+    """Those draws of a law that reach a loss, with this size or so many training tokens where one is given.
+
+    Raises
+    ------
+    UnreachableLossError
+        Less than half of them do: an interval over these would say little of what is not known.
+    """
     reaches = is_reachable(draws, loss)
     # A steep exponent makes a power beyond 1e308, and its term rightly zero.
     with np.errstate(over="ignore"):
@@ -115,6 +127,14 @@ def draws_that_reach(draws: ScalingLaw, loss: float, num_params=None, num_traini
             reaches &= draws.loss(num_params, MAX_SIZE) < loss
         if num_training_tokens is not None:
             reaches &= draws.loss(MAX_SIZE, num_training_tokens) < loss
+    if reaches.mean() < _MIN_SHARE:
+        asked = f"loss {loss:g}"
+        for value, unit in ((num_params, "parameters"), (num_training_tokens, "training tokens")):
+            asked += "" if value is None else f" with {value:.4g} {unit}"
+        raise UnreachableLossError(
+            f"{asked} is reached by {100 * reaches.mean():.0f} % of the drawn scaling laws only: "
+            f"give a higher loss; the median E is {np.median(draws.E):.3f}"
+        )
     return replace(draws, **{name: getattr(draws, name)[reaches] for name in COEFFICIENTS})
 
 
@@ -149,10 +169,8 @@ def optimum_intervals(draws: ScalingLaw, loss: float, costs, *, level: float = 0
     Raises
     ------
     ValueError
-        A draw does not reach the loss, or there is none.
+        A draw does not reach the loss.
     """
-    if not np.size(draws.E):
-        raise ValueError(f"no draw of the scaling law reaches loss {loss:g}: give a higher one")
     optimum = minimize_lifetime_cost(draws, loss, costs)
     return intervals_of(
         {

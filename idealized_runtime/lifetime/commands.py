@@ -172,7 +172,7 @@ def _model_intervals(arguments, fitted, given, flops, usd):
     draws = fitted.draws
     if draws is not None and "loss" in given:
         draws = draws_that_reach(draws, given["loss"], given.get("num_params"), given.get("num_training_tokens"))
-    if draws is None or not draws.E.size:
+    if draws is None:
         return None
     solve = chinchilla_size if arguments.chinchilla else size_from
     drawn = report.describe_model(draws, solve(draws, **given), flops, usd)

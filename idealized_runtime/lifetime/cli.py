@@ -6,6 +6,8 @@ import math
 import sys
 from importlib import import_module
 
+from idealized_runtime.lifetime.flags import DEFAULT_HARDWARE
+
 PROGRAM = "python -m idealized_runtime.lifetime"
 DESCRIPTION = """\
 What should be trained? Sizes a language model for its whole life: training it, then serving it.
@@ -36,13 +38,6 @@ examples:
 Flags may be spelled with underscores, as arXiv:2401.00448's scripts spell them. COMMAND --help lists those of a
 command; --json prints the same answer as data. Bad input exits with status 2.
 """
-DEFAULT_HARDWARE = {"train": ("H100", "bf16"), "inference": ("H100", "fp8")}
-PROPERTY_FLAGS = {
-    "num_params": "--model",
-    "num_training_tokens": "--data",
-    "training_flops": "--compute",
-    "loss": "--loss",
-}
 
 
 def main(argv=None) -> int:

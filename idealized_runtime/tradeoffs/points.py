@@ -10,7 +10,7 @@ from scipy import stats
 from idealized_runtime.fits import ExtrapolationWarning
 from idealized_runtime.metrics import dollar_cost_usd
 from idealized_runtime.paper_models import PAPER_MODELS
-from idealized_runtime.tradeoffs import frontier_probability, pareto_frontier, rank, rank_probabilities
+from idealized_runtime.tradeoffs.frontier import frontier_probability, pareto_frontier, rank, rank_probabilities
 
 # Tasks in the order of the paper's columns.
 TASKS = {

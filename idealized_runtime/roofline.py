@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.flops import output_token_bytes, output_token_flops, prompt_encoding_flops
+from idealized_runtime.flops import least_output_token_flops, output_token_bytes, prompt_encoding_flops
 from idealized_runtime.hardware import Accelerator, get_accelerator
 from idealized_runtime.timed_models import TimedModel
 
@@ -129,7 +129,8 @@ class Roofline:
     def output_token_s(self, num_context_tokens, *, batch_size: int = 1, cache_bytes: float = 0.0):
         """Seconds below which no further output token comes, after so many tokens (itself included)."""
         context = np.asarray(num_context_tokens, dtype=float)
-        flops = output_token_flops(self.architecture, context)
+        # An engine may cache latents, which are the fewest bytes, or what is made of them, the fewest operations.
+        flops = least_output_token_flops(self.architecture, context)
         # Of one sequence: experts that no token of a batch visits are not read, and all may visit the same.
         num_bytes = output_token_bytes(self.architecture, context, dtype=self.dtype)
         weights = self._weight_bytes()

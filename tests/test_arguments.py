@@ -146,11 +146,12 @@ def test_unknown_architecture_is_named(error_of):
     assert "gpt2-smal" in error_of("--architecture", "gpt2-smal", *SWEEP)
 
 
-def test_architecture_is_taken_from_a_hugging_face_config(tmp_path):
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_architecture_is_taken_from_a_hugging_face_config(tmp_path, encoding):
     folder = tmp_path / "tiny-gpt2"
     folder.mkdir()
     config = {"model_type": "gpt2", "n_layer": 3, "n_embd": 48, "n_head": 4, "vocab_size": 99, "n_positions": 77}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), encoding=encoding)
     architecture = parse("--hf-config", folder / "config.json", *SWEEP).architecture
     assert (architecture.name, architecture.num_layers, architecture.hidden_size) == ("tiny-gpt2", 3, 48)
     assert (architecture.vocab_size, architecture.max_position_embeddings) == (99, 77)

@@ -256,6 +256,12 @@ def test_kinds_of_models_that_no_log_is_of_are_named():
     assert fit_predictor(stack()).predict_runtime(NEW).caveats == ()
 
 
+def test_quantised_weights_are_said_to_be_taken_in_the_type_of_the_stack():
+    quantised = dataclasses.replace(NEW, uncounted_options={"quantization_config": {"quant_method": "mxfp4"}})
+    (caveat,) = fit_predictor(stack()).predict_runtime(quantised).caveats
+    assert caveat == "its configuration quantises weights; this is the time with all of them in float16"
+
+
 def test_width_that_was_not_timed_is_named(a100):
     assert any("over 2 devices was not timed, only over 1, 4, 8" in caveat for caveat in
                a100.predict_runtime(NEW, tensor_parallel_size=2).caveats)  # fmt: skip

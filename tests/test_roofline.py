@@ -54,6 +54,19 @@ def test_large_batch_is_bound_by_computing():
     assert roofline().output_token_s(1, batch_size=4096) == pytest.approx(4096 * output_token_flops(BIG, 1) / 1e14)
 
 
+def test_floor_of_latent_attention_holds_for_a_cache_of_latents_and_for_one_of_keys_and_values():
+    sizes = {"kv_lora_rank": 512, "qk_head_dim": 128, "qk_pos_emb_head_dim": 64, "v_head_dim": 128}
+    options = {"add_bias_linear": False, "add_qkv_bias": False, "normalization": "RMSNorm"}
+    latent = dataclasses.replace(BIG, position_embedding_type="rope", **sizes, **options)
+    # Reading: of latents. Computing: of 32 heads in 32 layers with keys 192 and values 128 wide.
+    assert roofline(latent).output_token_s(10**6) == pytest.approx(output_token_bytes(latent, 10**6) / 1e12)
+    computing = dataclasses.replace(RATES, memory_bytes_per_s=1e30)
+    per_pair_s = roofline(latent, rates=computing).output_token_s(2) - roofline(latent, rates=computing).output_token_s(
+        1
+    )
+    assert per_pair_s == pytest.approx(2 * 32 * 32 * (192 + 128) / 1e14, rel=1e-3)
+
+
 def test_tensor_parallelism_divides_a_floor_and_pipeline_stages_only_what_a_batch_adds():
     one_s = roofline().output_token_s(100)
     assert roofline(tensor_parallel_size=4).output_token_s(100) == pytest.approx(one_s / 4)

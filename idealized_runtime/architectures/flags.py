@@ -20,7 +20,7 @@ def architecture_of_flags(name: str | None, hf_config: Path | None) -> Architect
     if name is not None:
         return get_architecture(name)
     try:
-        config = json.loads(hf_config.read_text(encoding="utf-8"))
+        config = json.loads(hf_config.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"--hf-config {hf_config}: {error.strerror}") from error
     except ValueError as error:

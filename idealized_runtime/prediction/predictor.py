@@ -102,6 +102,8 @@ def _caveats(models, architecture, placement):
     timed_kinds = set().union(*(_kinds(model.architecture) for model in models))
     if new := [kind for kind in _kinds(architecture) if kind not in timed_kinds]:
         yield f"no timed model has {' or '.join(new)}: its layers may launch more kernels and use the device otherwise"
+    if "quantization_config" in architecture.uncounted_options:
+        yield f"its configuration quantises weights; this is the time with all of them in {placement.dtype}"
 
 
 def _kinds(architecture) -> list[str]:

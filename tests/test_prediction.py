@@ -231,7 +231,7 @@ def test_prompt_beyond_the_logs_is_refused_or_warned_of():
     assert list(predicted.is_extrapolated([1, 1024, 1025])) == [False, False, True]
     with pytest.raises(ValueError, match=r"must lie in \[1, 1024\].*first is 2000"):
         predicted.predict([5, 2000], 1)
-    with pytest.warns(ExtrapolationWarning, match="beyond the timed range"):
+    with pytest.warns(ExtrapolationWarning, match="beyond the profiled range"):
         assert predicted.predict(2000, 1, extrapolate=True) > predicted.predict(1024, 1)
 
 

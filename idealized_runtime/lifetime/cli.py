@@ -6,6 +6,7 @@ import math
 import sys
 from importlib import import_module
 
+from idealized_runtime.lifetime.flags import DEFAULT_HARDWARE
 from idealized_runtime.messages import warnings_as_lines
 
 PROGRAM = "python -m idealized_runtime.lifetime"
@@ -39,14 +40,6 @@ Flags may be spelled with underscores, as arXiv:2401.00448's scripts spell them.
 command; --json prints the same answer as data. Sizes beyond the training runs of a scaling law are warned of, and
 refused a hundred times below or 1e5 times above them. Bad input exits with status 2.
 """
-DEFAULT_HARDWARE = {"train": ("H100", "bf16"), "inference": ("H100", "fp8")}
-MEASURED_FLAGS = ("--queries", "--extrapolate", "--models", "--num-accelerators")
-PROPERTY_FLAGS = {
-    "num_params": "--model",
-    "num_training_tokens": "--data",
-    "training_flops": "--compute",
-    "loss": "--loss",
-}
 
 
 def main(argv=None) -> int:

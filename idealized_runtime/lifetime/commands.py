@@ -12,10 +12,10 @@ from idealized_runtime.lifetime.bootstrap import (
     intervals_of,
     optimum_intervals,
 )
-from idealized_runtime.lifetime.cli import MEASURED_FLAGS, PROPERTY_FLAGS
 from idealized_runtime.lifetime.costs import dollar_costs, flop_costs
 from idealized_runtime.lifetime.fitted_range import check_range
 from idealized_runtime.lifetime.fitting import fit_scaling_law
+from idealized_runtime.lifetime.flags import MEASURED_FLAGS, PROPERTY_FLAGS
 from idealized_runtime.lifetime.law_files import FittedLaw, read_law, write_law
 from idealized_runtime.lifetime.measured_commands import measured_cost_optimal, rent_as_asked
 from idealized_runtime.lifetime.optimum import minimize_lifetime_cost

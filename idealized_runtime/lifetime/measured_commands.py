@@ -1,11 +1,11 @@
 """The answer of ``cost-optimal --parameters FILE``: the cheapest size with inference as measured, beside the guess."""
 
 from idealized_runtime.lifetime import report
-from idealized_runtime.lifetime.cli import DEFAULT_HARDWARE
 from idealized_runtime.lifetime.comparison import SIZING, Assumptions, compare_with_guess, sizing_table
 from idealized_runtime.lifetime.costs import Rental, rent
 from idealized_runtime.lifetime.demand import QueryMix
 from idealized_runtime.lifetime.fitted_range import check_range, describe_range, refuse_far
+from idealized_runtime.lifetime.flags import DEFAULT_HARDWARE
 from idealized_runtime.lifetime.law_files import FittedLaw
 from idealized_runtime.lifetime.measured import MeasuredQueryCost
 from idealized_runtime.lifetime.profiles import read_profiles

@@ -226,12 +226,16 @@ def _add_record(log, where, line, seen):
     elif record["record"] == "resume":
         log.resumes.append(record)
     elif record["record"] == "footer":
-        unit, held = ("trials", log.trials) if log.is_api else ("settings", log.settings)
-        if record.get(f"num_{unit}") != len(held):
-            raise LogFormatError(
-                f"{where}: the footer counts {record.get(f'num_{unit}')} {unit}; the log holds {len(held)}"
-            )
+        _check_count(where, record, log)
         log.is_complete = True
+
+
+def _check_count(where, footer, log):
+    unit, held = ("trials", log.trials) if log.is_api else ("settings", log.settings)
+    if footer.get(f"num_{unit}") != len(held):
+        raise LogFormatError(
+            f"{where}: the footer counts {footer.get(f'num_{unit}')} {unit}; the log holds {len(held)}"
+        )
 
 
 def _parse_record(where, line: bytes) -> dict:

@@ -164,13 +164,15 @@ def run_import(arguments) -> int:
 
     requests = import_requests(arguments.file, hardware=arguments.hardware)
     if arguments.log is not None:
-        (part, *others) = import_trials(arguments.file, hardware=arguments.hardware)
-        if others:
-            raise ValueError(f"{arguments.file} holds {1 + len(others)} runs, and a log one: split it")
-        with LogWriter(arguments.log, part.header) as log:
+        parts = import_trials(arguments.file, hardware=arguments.hardware)
+        if any(part.header != parts[0].header for part in parts):
+            raise ValueError(
+                f"{arguments.file} holds runs of several models, protocols or hardware, and a log one: split it"
+            )
+        with LogWriter(arguments.log, parts[0].header) as log:
             if log.trials:
                 raise ValueError(f"{arguments.log} holds {len(log.trials)} trials already; give another --log")
-            for trial in part.trials:
+            for trial in itertools.chain.from_iterable(part.trials for part in parts):
                 log.write_trial(trial)
             log.finish()
     return _print_summary(requests, {})

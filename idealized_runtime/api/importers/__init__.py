@@ -72,8 +72,8 @@ def import_trials(path, *, hardware: str | None = None) -> list[Imported]:
         folder, path = path, aiperf.requests_file(path)
         if path is None:
             raise ImportFormatError(
-                f"{folder}: holds no {aiperf.REQUESTS_FILE} of AIPerf; HELM does not say when it sent its queries, and its "
-                "runs are read without a log"
+                f"{folder}: holds no {aiperf.REQUESTS_FILE} of AIPerf; HELM does not say when it sent its queries, and "
+                "its runs are read without a log"
             )
     records = _read_records(path)
     if all(map(vllm_bench.is_result, records)):

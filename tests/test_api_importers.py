@@ -185,9 +185,10 @@ def test_totals_have_the_columns_of_a_summary():
         assert columns[: len(summary_columns())] == summary_columns()
 
 
-def test_totals_of_aiperf_are_no_requests():
+@pytest.mark.parametrize("name", ["profile_export_aiperf.json", "profile_export_aiperf.csv"])
+def test_totals_of_aiperf_are_no_requests(name):
     with pytest.raises(ImportFormatError, match=r"holds totals only; give profile_export\.jsonl beside it"):
-        import_requests(DATA / "aiperf_closed" / "profile_export_aiperf.json")
+        import_requests(DATA / "aiperf_closed" / name)
 
 
 def test_older_aiperf_is_read(tmp_path):
@@ -261,6 +262,13 @@ def test_failed_request_of_guidellm_before_it_named_its_version_is_read(tmp_path
     assert import_requests(write(tmp_path / "r.json", report))["error_message"].tolist()[2] == "Server Error"
 
 
+def test_failed_request_of_guidellm_without_a_reason_has_failed(tmp_path):
+    report = load("guidellm_concurrent.json")
+    requests = report["benchmarks"][0]["requests"]
+    requests["errored"] = [requests["successful"].pop()]
+    assert import_requests(write(tmp_path / "r.json", report))["is_fit"].tolist() == [True] * 5 + [False]
+
+
 def test_guidellm_before_it_named_the_protocol_is_read(tmp_path):
     report = load("guidellm_concurrent.json")
     del report["benchmarks"][0]["config"]["backend"]["request_format"]
@@ -308,6 +316,7 @@ def damage(record, place, value):
         ("vllm_closed.json", ["model_id"], 3, r"field 'model_id' must be of type str; got 3"),
         ("vllm_closed.json", ["request_rate"], None, r"field 'request_rate' is missing; vllm bench serve writes it"),
         ("vllm_closed.json", ["ttfts", 4], "x", r"\[4\]: field 'ttfts' must be of type int or float; got 'x'"),
+        ("vllm_closed.json", ["ttfts", 2], float("nan"), r"\[2\]: field 'ttfts' must be finite; got nan"),
         ("vllm_closed.json", ["itls"], [], r"lists of one length each request; got .*'itls': 0"),
         ("vllm_closed.json", ["date"], "today", r"field 'date' must be like 20260105-103000"),
         ("guidellm_concurrent.json", ["benchmarks", 0, "config"], None, r"benchmarks\[0\]: field 'config' is missing"),

@@ -72,6 +72,15 @@ def test_runs_of_one_model_are_imported_into_one_log(tmp_path, capsys):
     assert "holds runs of several models, protocols or hardware, and a log one: split it" in capsys.readouterr().err
 
 
+def test_import_that_cannot_be_logged_whole_leaves_no_log(tmp_path, capsys):
+    result = json.loads((DATA / "vllm_closed.json").read_text())
+    result["input_lens"][3] = 0
+    (tmp_path / "r.json").write_text(json.dumps(result))
+    assert main(["import", str(tmp_path / "r.json"), "--log", str(tmp_path / "log.jsonl")]) == 2
+    assert "r.json: request 3: num_prompt_tokens must be an integer of at least 1; got 0" in capsys.readouterr().err
+    assert not (tmp_path / "log.jsonl").exists()
+
+
 def test_helm_runs_are_no_log(tmp_path, capsys):
     assert main(["import", str(tmp_path), "--log", str(tmp_path / "log.jsonl")]) == 2
     (tmp_path / "runs").mkdir()

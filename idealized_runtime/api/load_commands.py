@@ -159,23 +159,39 @@ def _read_sweeps(paths) -> list:
 
 def run_import(arguments) -> int:
     """Summarise another tool's requests, and write them as a log where asked to."""
-    from idealized_runtime.api.importers import import_requests, import_trials
+    from idealized_runtime.api.importers import import_requests
     from idealized_runtime.records import LogWriter
 
     requests = import_requests(arguments.file, hardware=arguments.hardware)
     if arguments.log is not None:
-        parts = import_trials(arguments.file, hardware=arguments.hardware)
-        if any(part.header != parts[0].header for part in parts):
-            raise ValueError(
-                f"{arguments.file} holds runs of several models, protocols or hardware, and a log one: split it"
-            )
-        with LogWriter(arguments.log, parts[0].header) as log:
+        header, trials = _read_loggable(arguments.file, arguments.hardware)
+        with LogWriter(arguments.log, header) as log:
             if log.trials:
                 raise ValueError(f"{arguments.log} holds {len(log.trials)} trials already; give another --log")
-            for trial in itertools.chain.from_iterable(part.trials for part in parts):
+            for trial in trials:
                 log.write_trial(trial)
             log.finish()
     return _print_summary(requests, {})
+
+
+def _read_loggable(path, hardware) -> tuple[dict, list[dict]]:
+    """Header and trials of another tool's file.
+
+    Raises
+    ------
+    ValueError
+        They make no log; the message says why.
+    """
+    from idealized_runtime.api.importers import import_trials
+    from idealized_runtime.records.requests import check_trial
+
+    parts = import_trials(path, hardware=hardware)
+    if any(part.header != parts[0].header for part in parts):
+        raise ValueError(f"{path} holds runs of several models, protocols or hardware, and a log one: split it")
+    trials, seen = [trial for part in parts for trial in part.trials], set()
+    for number, trial in enumerate(trials):
+        check_trial(f"{path}: request {number}", trial, seen)
+    return parts[0].header, trials
 
 
 def read_objectives(given) -> dict[str, float]:

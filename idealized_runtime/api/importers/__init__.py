@@ -75,6 +75,8 @@ def import_trials(path, *, hardware: str | None = None) -> list[Imported]:
                 f"{folder}: holds no {aiperf.REQUESTS_FILE} of AIPerf; HELM does not say when it sent its queries, and "
                 "its runs are read without a log"
             )
+    if path.suffix == ".csv" and aiperf.is_csv(path.read_text(encoding="utf-8", errors="replace")):
+        raise ImportFormatError(_totals_only(path))
     records = _read_records(path)
     if all(map(vllm_bench.is_result, records)):
         places = [str(path) if len(records) == 1 else f"{path}: result {index}" for index in range(len(records))]
@@ -88,9 +90,7 @@ def import_trials(path, *, hardware: str | None = None) -> list[Imported]:
     if aiperf.is_request(records[0]):
         return [aiperf.import_requests(path, hardware=hardware)]
     if aiperf.is_totals(records[0]):
-        raise ImportFormatError(
-            f"{path}: holds totals only; give {aiperf.REQUESTS_FILE} beside it, or read it with import_summary"
-        )
+        raise ImportFormatError(_totals_only(path))
     raise ImportFormatError(f"{path}: no known format; {_KNOWN}")
 
 
@@ -118,7 +118,7 @@ def import_summary(path, *, hardware: str | None = None) -> pd.DataFrame:
     if path.is_dir():
         return _summarize(import_requests(path, hardware=hardware))
     if path.suffix == ".csv":
-        if not aiperf.is_csv(path.read_text(encoding="utf-8")):
+        if not aiperf.is_csv(path.read_text(encoding="utf-8", errors="replace")):
             raise ImportFormatError(f"{path}: no known format; {_KNOWN}")
         return _totals_frame(aiperf.import_csv(path))
     records = _read_records(path)
@@ -128,6 +128,10 @@ def import_summary(path, *, hardware: str | None = None) -> pd.DataFrame:
         rows = [row for record in records for row in vllm_bench.import_totals(record, str(path))]
         return _totals_frame(rows)
     return _summarize(import_requests(path, hardware=hardware))
+
+
+def _totals_only(path) -> str:
+    return f"{path}: holds totals only; give {aiperf.REQUESTS_FILE} beside it, or read it with import_summary"
 
 
 def _summarize(requests) -> pd.DataFrame:

@@ -43,6 +43,13 @@ def test_load_of_mixed_sizes_is_summarised_whole(tmp_path, capsys):
     assert "few_requests: 2 parallel: p99 of 6 requests" in err
 
 
+def test_findings_of_several_models_name_them(tmp_path, capsys):
+    results = [json.loads((DATA / "vllm_closed.json").read_text()) | {"model_id": name} for name in ("one", "two")]
+    (tmp_path / "r.json").write_text(json.dumps(results))
+    assert main(["summary", str(tmp_path / "r.json")]) == 0
+    assert "few_requests: two: 2 parallel: p99 of 6" in capsys.readouterr().err
+
+
 def test_sweep_under_no_load_has_no_throughput(tmp_path, capsys):
     assert main(["summary", str(write_sweep(tmp_path / "log.jsonl", 1))]) == 0
     assert "requests_per_s" not in capsys.readouterr().out

@@ -239,6 +239,7 @@ def _read(path):
 
 
 def _print_summary(requests, objectives) -> int:
+    from idealized_runtime.api.load import describe_load
     from idealized_runtime.api.statistics import GROUP, LOAD, measure_goodput, measure_throughput, summarize_requests
     from idealized_runtime.api.validity import check_requests
 
@@ -248,8 +249,10 @@ def _print_summary(requests, objectives) -> int:
     print(_table(measure_throughput(requests, by=by)))
     if objectives:
         print(_table(measure_goodput(requests, objectives, by=by)))
+    has_models = requests["model"].nunique() > 1
     for finding in check_requests(requests, by=by).to_dict("records"):
-        _say(f"{finding['check']}: {_describe(finding)}: {finding['message']}")
+        model = f"{finding['model']}: " if has_models else ""
+        _say(f"{finding['check']}: {model}{describe_load(finding)}: {finding['message']}")
     return 0
 
 
@@ -262,12 +265,6 @@ def _is_mixed(requests) -> bool:
 def _print_percentiles(summary):
     wanted = [name for name in summary if not name.endswith(("_low", "_high")) or name.startswith("p99")]
     print(_table(summary[wanted]))
-
-
-def _describe(finding) -> str:
-    from idealized_runtime.api.load import describe_load
-
-    return describe_load(finding)
 
 
 def _table(frame) -> str:

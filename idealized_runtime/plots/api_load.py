@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import LogLocator
 
 _LABELS = {
     "time_to_first_token_s": "Time to first token (s)",
@@ -97,6 +98,7 @@ def plot_ratios(raw: pd.DataFrame, comparison: pd.DataFrame, *, ax: plt.Axes | N
     ax.grid(axis="x", visible=False)
     # A few trials take many times what the others do.
     ax.set_yscale("log", base=2)
+    ax.yaxis.set_major_locator(LogLocator(base=2, subs=(1, 1.25, 1.5, 1.75), numticks=12))
     ax.yaxis.set_major_formatter("{x:g}")
     ax.set(xlabel="Prompt tokens, output tokens", ylabel="Runtime / idealized runtime")
     ax.legend()

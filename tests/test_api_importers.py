@@ -9,7 +9,7 @@ from api_frames import make_requests
 
 from idealized_runtime.api.definitions import DEFINITIONS
 from idealized_runtime.api.importers import ImportFormatError, import_requests, import_summary, import_trials
-from idealized_runtime.api.statistics import summary_columns
+from idealized_runtime.api.statistics import measure_throughput, summary_columns
 from idealized_runtime.published import ROOT
 from idealized_runtime.records import IncompleteLogWarning, LogWriter, read_requests
 
@@ -104,6 +104,41 @@ def test_appended_vllm_results_are_read_one_after_the_other(tmp_path):
     assert import_requests(path)["load"].tolist() == ["closed"] * 6 + ["open"] * 5
 
 
+def test_appended_vllm_results_are_repetitions_with_a_time_of_their_own(tmp_path):
+    path = tmp_path / "twice.json"
+    later = load("vllm_closed.json") | {"date": "20261121-114225"}
+    path.write_text("\n".join(json.dumps(result) for result in (load("vllm_closed.json"), later)))
+    assert import_requests(path)["repetition"].tolist() == [0] * 6 + [1] * 6
+    assert measure_throughput(import_requests(path), by=["load"])["duration_s"].item() < 10
+
+
+def test_list_of_vllm_results_is_read_one_after_the_other(tmp_path):
+    path = write(tmp_path / "summary.json", [load("vllm_closed.json"), load("vllm_poisson.json")])
+    assert import_requests(path)["load"].tolist() == ["closed"] * 6 + ["open"] * 5
+
+
+def test_older_vllm_results_name_a_backend(tmp_path):
+    result = load("vllm_closed.json")
+    result["backend"] = result.pop("endpoint_type")
+    assert len(import_requests(write(tmp_path / "r.json", result))) == 6
+
+
+def test_rate_that_rises_is_none(tmp_path):
+    result = load("vllm_closed.json") | {"ramp_up_strategy": "linear", "ramp_up_start_rps": 1, "ramp_up_end_rps": 9}
+    requests = import_requests(write(tmp_path / "r.json", result))
+    assert set(requests["load"]) == {"open"}
+    assert requests["rate_per_s"].isna().all()
+
+
+def test_vllm_request_that_was_refused_without_a_reason_failed(tmp_path):
+    result = load("vllm_closed.json")
+    for name, value in (("ttfts", 0.0), ("itls", []), ("latencies", 0.0), ("output_lens", 0)):
+        result[name][1] = value
+    requests = import_requests(write(tmp_path / "r.json", result))
+    assert requests["error_message"].notna().tolist() == [False, True, False, False, False, False]
+    assert requests["is_fit"].sum() == 5
+
+
 def test_vllm_result_without_a_limit_has_all_requests_in_parallel(tmp_path):
     path = write(tmp_path / "r.json", load("vllm_closed.json") | {"max_concurrency": None})
     assert set(import_requests(path)["num_parallel"]) == {6}
@@ -150,9 +185,47 @@ def test_totals_have_the_columns_of_a_summary():
         assert columns[: len(summary_columns())] == summary_columns()
 
 
-def test_totals_of_aiperf_are_no_requests():
+@pytest.mark.parametrize("name", ["profile_export_aiperf.json", "profile_export_aiperf.csv"])
+def test_totals_of_aiperf_are_no_requests(name):
     with pytest.raises(ImportFormatError, match=r"holds totals only; give profile_export\.jsonl beside it"):
-        import_requests(DATA / "aiperf_closed" / "profile_export_aiperf.json")
+        import_requests(DATA / "aiperf_closed" / name)
+
+
+def test_older_aiperf_is_read(tmp_path):
+    requests = import_requests(DATA / "aiperf_0.3")
+    assert set(requests["num_parallel"]) == {3}
+    assert set(requests["model"]) == {"NAME"}
+    totals = import_summary(DATA / "aiperf_0.3" / "profile_export_aiperf.json").set_index("quantity")
+    assert totals.loc["runtime_s", "mean"] == pytest.approx(requests["runtime_s"].mean())
+    assert set(totals["num_parallel"]) == {3}
+
+
+def test_older_aiperf_at_a_rate_is_an_open_loop(tmp_path):
+    shutil.copytree(DATA / "aiperf_0.3", tmp_path, dirs_exist_ok=True)
+    totals = json.loads((tmp_path / "profile_export_aiperf.json").read_text())
+    totals["input_config"]["loadgen"] = {"request_rate": 10.0, "request_rate_mode": "poisson", "request_count": 8}
+    write(tmp_path / "profile_export_aiperf.json", totals)
+    assert set(import_requests(tmp_path)["rate_per_s"]) == {10.0}
+
+
+def test_export_of_aiperf_under_a_chosen_name_is_found(tmp_path):
+    for name, ours in (("profile_export.jsonl", "mine.jsonl"), ("profile_export_aiperf.json", "mine.json")):
+        shutil.copy(DATA / "aiperf_closed" / name, tmp_path / ours)
+    expected = import_requests(DATA / "aiperf_closed")
+    for path in (tmp_path, tmp_path / "mine.jsonl"):
+        pd.testing.assert_frame_equal(import_requests(path), expected)
+
+
+def test_usage_that_aiperf_was_told_stands_beside_its_own_counts(tmp_path):
+    shutil.copytree(DATA / "aiperf_closed", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "profile_export.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        record["metrics"]["usage_completion_tokens"] = {"value": 9, "unit": "tokens"}
+    path.write_text("\n".join(map(json.dumps, records)))
+    requests = import_requests(tmp_path)
+    assert set(requests["num_output_tokens"]) == {8}
+    assert set(requests["num_output_tokens_reported"]) == {9}
 
 
 def test_requests_of_aiperf_need_its_totals_for_model_and_load(tmp_path):
@@ -187,6 +260,13 @@ def test_failed_request_of_guidellm_before_it_named_its_version_is_read(tmp_path
     requests = report["benchmarks"][0]["requests"]
     requests["errored"] = [{**requests["successful"].pop(), "error": "Server Error", "output_tokens": None}]
     assert import_requests(write(tmp_path / "r.json", report))["error_message"].tolist()[2] == "Server Error"
+
+
+def test_failed_request_of_guidellm_without_a_reason_has_failed(tmp_path):
+    report = load("guidellm_concurrent.json")
+    requests = report["benchmarks"][0]["requests"]
+    requests["errored"] = [requests["successful"].pop()]
+    assert import_requests(write(tmp_path / "r.json", report))["is_fit"].tolist() == [True] * 5 + [False]
 
 
 def test_guidellm_before_it_named_the_protocol_is_read(tmp_path):
@@ -236,6 +316,7 @@ def damage(record, place, value):
         ("vllm_closed.json", ["model_id"], 3, r"field 'model_id' must be of type str; got 3"),
         ("vllm_closed.json", ["request_rate"], None, r"field 'request_rate' is missing; vllm bench serve writes it"),
         ("vllm_closed.json", ["ttfts", 4], "x", r"\[4\]: field 'ttfts' must be of type int or float; got 'x'"),
+        ("vllm_closed.json", ["ttfts", 2], float("nan"), r"\[2\]: field 'ttfts' must be finite; got nan"),
         ("vllm_closed.json", ["itls"], [], r"lists of one length each request; got .*'itls': 0"),
         ("vllm_closed.json", ["date"], "today", r"field 'date' must be like 20260105-103000"),
         ("guidellm_concurrent.json", ["benchmarks", 0, "config"], None, r"benchmarks\[0\]: field 'config' is missing"),

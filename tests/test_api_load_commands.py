@@ -3,8 +3,9 @@ import json
 import pytest
 
 from idealized_runtime.api.cli import main
+from idealized_runtime.api.importers import ImportFormatError, import_trials
 from idealized_runtime.published import ROOT
-from idealized_runtime.records import LogWriter, read_requests
+from idealized_runtime.records import IncompleteLogWarning, LogWriter, read_requests
 
 DATA = ROOT / "tests" / "data" / "importers"
 HEADER = {"kind": "api", "model": "m", "hardware": "h", "software": "s", "base_url": "u", "endpoint": "e"}
@@ -42,6 +43,13 @@ def test_load_of_mixed_sizes_is_summarised_whole(tmp_path, capsys):
     assert "few_requests: 2 parallel: p99 of 6 requests" in err
 
 
+def test_findings_of_several_models_name_them(tmp_path, capsys):
+    results = [json.loads((DATA / "vllm_closed.json").read_text()) | {"model_id": name} for name in ("one", "two")]
+    (tmp_path / "r.json").write_text(json.dumps(results))
+    assert main(["summary", str(tmp_path / "r.json")]) == 0
+    assert "few_requests: two: 2 parallel: p99 of 6" in capsys.readouterr().err
+
+
 def test_sweep_under_no_load_has_no_throughput(tmp_path, capsys):
     assert main(["summary", str(write_sweep(tmp_path / "log.jsonl", 1))]) == 0
     assert "requests_per_s" not in capsys.readouterr().out
@@ -58,6 +66,33 @@ def test_imported_log_says_the_hardware(tmp_path):
     log = tmp_path / "log.jsonl"
     assert main(["import", str(DATA / "guidellm_concurrent.json"), "--hardware", "a100", "--log", str(log)]) == 0
     assert set(read_requests(log)["hardware"]) == {"a100"}
+
+
+def test_runs_of_one_model_are_imported_into_one_log(tmp_path, capsys):
+    results = [json.loads((DATA / name).read_text()) for name in ("vllm_closed.json", "vllm_poisson.json")]
+    (tmp_path / "runs.json").write_text("\n".join(map(json.dumps, results)))
+    assert main(["import", str(tmp_path / "runs.json"), "--hardware", "h", "--log", str(tmp_path / "log.jsonl")]) == 0
+    with pytest.warns(IncompleteLogWarning, match="1 trials failed"):
+        assert len(read_requests(tmp_path / "log.jsonl")) == 11
+    (tmp_path / "models.json").write_text(json.dumps([results[0], results[0] | {"model_id": "other"}]))
+    assert main(["import", str(tmp_path / "models.json"), "--log", str(tmp_path / "other.jsonl")]) == 2
+    assert "holds runs of several models, protocols or hardware, and a log one: split it" in capsys.readouterr().err
+
+
+def test_import_that_cannot_be_logged_whole_leaves_no_log(tmp_path, capsys):
+    result = json.loads((DATA / "vllm_closed.json").read_text())
+    result["input_lens"][3] = 0
+    (tmp_path / "r.json").write_text(json.dumps(result))
+    assert main(["import", str(tmp_path / "r.json"), "--log", str(tmp_path / "log.jsonl")]) == 2
+    assert "r.json: request 3: num_prompt_tokens must be an integer of at least 1; got 0" in capsys.readouterr().err
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_helm_runs_are_no_log(tmp_path, capsys):
+    assert main(["import", str(tmp_path), "--log", str(tmp_path / "log.jsonl")]) == 2
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ImportFormatError, match=r"runs: holds no .*profile_export\.jsonl.*HELM"):
+        import_trials(tmp_path / "runs")
 
 
 def test_import_does_not_write_over_a_log(tmp_path, capsys):

@@ -12,11 +12,14 @@ from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from api_server import CUT, ApiServer, json_answer, refusal, usage_of, well_behaved
 from test_records_requests import make_trial, write_log
 
 from idealized_runtime.api import cli, definitions
+from idealized_runtime.api.fit import parameter_lines
+from idealized_runtime.denoised import fit_denoised
 from idealized_runtime.fits import read_parameters
 from idealized_runtime.published import ROOT
 from idealized_runtime.records import load_log, read_requests, read_trials
@@ -571,6 +574,16 @@ def test_parameters_are_recovered_from_a_log_of_known_times(tmp_path, capsys):
     assert model.prompt_encoding_time_s(32) == pytest.approx(0.01 + 28 * 0.002)
     assert "time per output token   10.000 ms (" in capsys.readouterr().out
     assert sorted(path.suffix for path in tmp_path.glob("figure.*")) == [".pdf", ".png"]
+
+
+def test_interval_that_ends_at_its_estimate_is_told():
+    # The time of a prompt falls at first, not significantly: the fit pools it, and the interval is that of both.
+    rng = np.random.default_rng(345)
+    rows = [(p, o, 0.1 + (o - 1) * 0.01 + rng.normal(0, 5e-4)) for p in (1, 32, 128) for o in (1, 8) for _ in range(3)]
+    trials = pd.DataFrame(rows, columns=["num_prompt_tokens", "num_output_tokens", "runtime_s"]).assign(model="tiny")
+    lines = parameter_lines(fit_denoised(trials, method="weighted"), trials, estimator="minimum")
+    assert lines[-1].startswith("an interval ends at its estimate for prompts of 1, 32: ")
+    assert lines[0].endswith("none with the bias of a floor")
 
 
 def test_every_estimator_draws_and_prints(tmp_path, capsys):

@@ -154,3 +154,12 @@ def test_quantile_goes_from_normal_to_uniform():
     quantiles = uniform_plus_normal_quantiles(0.95, np.array([0.0, 1.0]))
     assert quantiles == pytest.approx([1.95996, 0.95 * np.sqrt(3)], rel=1e-4)
     assert half_width(0.95, 4.0, 0.0) == pytest.approx(2.77645, rel=1e-5)
+
+
+def test_time_per_output_token_is_not_below_zero_at_its_lower_bound():
+    # Two sizes at two numbers of output tokens leave one degree of freedom: a wide interval.
+    settings = [(1, 1, 0.1), (1, 8, 0.17), (64, 1, 0.1), (64, 8, 0.15)]
+    frame = pd.DataFrame(settings, columns=["num_prompt_tokens", "num_output_tokens", "runtime_s"])
+    lower, upper = RuntimeModel.fit(frame).time_per_output_token_interval_s()
+    assert lower == 0
+    assert upper > 0.01

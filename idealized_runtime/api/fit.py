@@ -1,5 +1,6 @@
 """Denoised parameters of a log of API trials, and their figure."""
 
+import numpy as np
 import pandas as pd
 
 from idealized_runtime.denoised import fit_denoised
@@ -34,9 +35,11 @@ def fit_log(path, *, estimator: str = "minimum") -> tuple[pd.DataFrame, RuntimeM
 
 def parameter_lines(model: RuntimeModel, trials: pd.DataFrame, *, estimator: str, level: float = 0.95) -> list[str]:
     """Denoised parameters in words, for a terminal."""
+    # How low a floor lies depends on the number of trials, and its scatter does not show that.
+    bias = "" if estimator == "frontier" else ", none with the bias of a floor"
     lines = [
         f"{trials['model'].iloc[0]}: {len(trials)} trials, estimator {estimator!r}; {100 * level:g} % intervals, those "
-        "of prompts with the overhead taken as known",
+        f"of prompts with the overhead taken as known{bias}",
         f"time per output token   {_milliseconds(model.time_per_output_token_s, model, None, level)}",
         f"overhead                {1e3 * model.overhead_s:.3f} ms",
     ]
@@ -46,7 +49,17 @@ def parameter_lines(model: RuntimeModel, trials: pd.DataFrame, *, estimator: str
         f"prompt of {size:>6} tokens {_milliseconds(time_s, model, size, level)}"
         for size, time_s in zip(sizes, times_s, strict=True)
     ]
-    return lines
+    return lines + _one_sided(model, sizes, times_s, level)
+
+
+def _one_sided(model, sizes, times_s, level) -> list[str]:
+    """A line that names the prompts whose interval ends at the estimate."""
+    if model.intervals is None:
+        return []
+    ends = np.any([np.isclose(times_s, bound_s) for bound_s in model.prompt_encoding_interval_s(sizes, level)], axis=0)
+    named = ", ".join(map(str, np.array(sizes)[ends]))
+    reason = "the trials hint at more than the fit holds for significant; time more of them, or more sizes"
+    return [f"an interval ends at its estimate for prompts of {named}: {reason}"] if named else []
 
 
 def _milliseconds(time_s, model, size, level) -> str:

@@ -136,21 +136,39 @@ def _read_sweeps(paths) -> list:
 
 def run_import(arguments) -> int:
     """Summarise another tool's requests, and write them as a log where asked to."""
-    from idealized_runtime.api.importers import import_requests, import_trials
+    from idealized_runtime.api.importers import import_requests
     from idealized_runtime.records import LogWriter
 
     requests = import_requests(arguments.file, hardware=arguments.hardware)
     if arguments.log is not None:
-        (part, *others) = import_trials(arguments.file, hardware=arguments.hardware)
-        if others:
-            raise ValueError(f"{arguments.file} holds {1 + len(others)} runs, and a log one: split it")
-        with LogWriter(arguments.log, part.header) as log:
+        header, trials = _read_loggable(arguments.file, arguments.hardware)
+        with LogWriter(arguments.log, header) as log:
             if log.trials:
                 raise ValueError(f"{arguments.log} holds {len(log.trials)} trials already; give another --log")
-            for trial in part.trials:
+            for trial in trials:
                 log.write_trial(trial)
             log.finish()
     return _print_summary(requests, {})
+
+
+def _read_loggable(path, hardware) -> tuple[dict, list[dict]]:
+    """Header and trials of another tool's file.
+
+    Raises
+    ------
+    ValueError
+        They make no log; the message says why.
+    """
+    from idealized_runtime.api.importers import import_trials
+    from idealized_runtime.records.requests import check_trial
+
+    parts = import_trials(path, hardware=hardware)
+    if any(part.header != parts[0].header for part in parts):
+        raise ValueError(f"{path} holds runs of several models, protocols or hardware, and a log one: split it")
+    trials, seen = [trial for part in parts for trial in part.trials], set()
+    for number, trial in enumerate(trials):
+        check_trial(f"{path}: request {number}", trial, seen)
+    return parts[0].header, trials
 
 
 def read_objectives(given) -> dict[str, float]:
@@ -194,6 +212,7 @@ def _read(path):
 
 
 def _print_summary(requests, objectives) -> int:
+    from idealized_runtime.api.load import describe_load
     from idealized_runtime.api.statistics import GROUP, LOAD, measure_goodput, measure_throughput, summarize_requests
     from idealized_runtime.api.validity import check_requests
 
@@ -203,8 +222,10 @@ def _print_summary(requests, objectives) -> int:
     print(_table(measure_throughput(requests, by=by)))
     if objectives:
         print(_table(measure_goodput(requests, objectives, by=by)))
+    has_models = requests["model"].nunique() > 1
     for finding in check_requests(requests, by=by).to_dict("records"):
-        say(f"{finding['check']}: {_describe(finding)}: {finding['message']}")
+        model = f"{finding['model']}: " if has_models else ""
+        say(f"{finding['check']}: {model}{describe_load(finding)}: {finding['message']}")
     return 0
 
 
@@ -217,12 +238,6 @@ def _is_mixed(requests) -> bool:
 def _print_percentiles(summary):
     wanted = [name for name in summary if not name.endswith(("_low", "_high")) or name.startswith("p99")]
     print(_table(summary[wanted]))
-
-
-def _describe(finding) -> str:
-    from idealized_runtime.api.load import describe_load
-
-    return describe_load(finding)
 
 
 def _table(frame) -> str:

@@ -52,7 +52,7 @@ def import_requests(path, *, hardware: str | None = None) -> pd.DataFrame:
         HELM instances without runtime.
     """
     path = Path(path)
-    if path.is_dir() and not (path / aiperf.REQUESTS_FILE).is_file():
+    if path.is_dir() and aiperf.requests_file(path) is None:
         from idealized_runtime.api.importers.helm_runs import import_runs
 
         return import_runs(path, hardware=hardware)
@@ -69,20 +69,28 @@ def import_trials(path, *, hardware: str | None = None) -> list[Imported]:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / aiperf.REQUESTS_FILE
+        folder, path = path, aiperf.requests_file(path)
+        if path is None:
+            raise ImportFormatError(
+                f"{folder}: holds no {aiperf.REQUESTS_FILE} of AIPerf; HELM does not say when it sent its queries, and "
+                "its runs are read without a log"
+            )
+    if path.suffix == ".csv" and aiperf.is_csv(path.read_text(encoding="utf-8", errors="replace")):
+        raise ImportFormatError(_totals_only(path))
     records = _read_records(path)
     if all(map(vllm_bench.is_result, records)):
         places = [str(path) if len(records) == 1 else f"{path}: result {index}" for index in range(len(records))]
         pairs = zip(records, places, strict=True)
-        return [vllm_bench.import_result(record, where, hardware=hardware) for record, where in pairs]
+        return [
+            vllm_bench.import_result(record, where, repetition=number, hardware=hardware)
+            for number, (record, where) in enumerate(pairs)
+        ]
     if guidellm.is_report(records[0]):
         return [guidellm.import_report(records[0], str(path), hardware=hardware)]
     if aiperf.is_request(records[0]):
         return [aiperf.import_requests(path, hardware=hardware)]
     if aiperf.is_totals(records[0]):
-        raise ImportFormatError(
-            f"{path}: holds totals only; give {aiperf.REQUESTS_FILE} beside it, or read it with import_summary"
-        )
+        raise ImportFormatError(_totals_only(path))
     raise ImportFormatError(f"{path}: no known format; {_KNOWN}")
 
 
@@ -98,7 +106,8 @@ def import_summary(path, *, hardware: str | None = None) -> pd.DataFrame:
     -------
     DataFrame
         The columns of :func:`~idealized_runtime.api.statistics.summarize_requests`, over all sizes of a load. Totals
-        have no intervals, and only the percentiles that the tool wrote; what is missing is NaN.
+        have no intervals, only the percentiles that the tool wrote, and ``std`` over all values (ddof = 0); what is
+        missing is NaN.
 
     Raises
     ------
@@ -109,7 +118,7 @@ def import_summary(path, *, hardware: str | None = None) -> pd.DataFrame:
     if path.is_dir():
         return _summarize(import_requests(path, hardware=hardware))
     if path.suffix == ".csv":
-        if not aiperf.is_csv(path.read_text(encoding="utf-8")):
+        if not aiperf.is_csv(path.read_text(encoding="utf-8", errors="replace")):
             raise ImportFormatError(f"{path}: no known format; {_KNOWN}")
         return _totals_frame(aiperf.import_csv(path))
     records = _read_records(path)
@@ -119,6 +128,10 @@ def import_summary(path, *, hardware: str | None = None) -> pd.DataFrame:
         rows = [row for record in records for row in vllm_bench.import_totals(record, str(path))]
         return _totals_frame(rows)
     return _summarize(import_requests(path, hardware=hardware))
+
+
+def _totals_only(path) -> str:
+    return f"{path}: holds totals only; give {aiperf.REQUESTS_FILE} beside it, or read it with import_summary"
 
 
 def _summarize(requests) -> pd.DataFrame:

@@ -1,7 +1,8 @@
 """Exports of AIPerf (``aiperf profile``): single requests in ``profile_export.jsonl``, totals as JSON and CSV.
 
-Read as AIPerf 0.13 writes them. The requests do not name the model and the load: those stand in the totals beside them,
-``profile_export_aiperf.json``.
+Read as AIPerf 0.3 to 0.13 write them. The requests do not name the model and the load: those stand in the totals beside
+them, ``profile_export_aiperf.json``. Sizes are counted by AIPerf's own tokenizer; since 0.13 the server's usage stands
+beside them.
 """
 
 import csv
@@ -40,7 +41,12 @@ _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0}
 
 def is_totals(record) -> bool:
     """Whether an object of a JSON file is AIPerf's totals."""
-    return isinstance(record, dict) and "aiperf_version" in record and "input_config" in record
+    # Until 0.3 the version was not named.
+    return (
+        isinstance(record, dict)
+        and "input_config" in record
+        and bool({"aiperf_version", "request_count"} & set(record))
+    )
 
 
 def is_request(record) -> bool:
@@ -56,23 +62,25 @@ def import_requests(path, *, hardware: str | None) -> Imported:
     ImportFormatError
         The totals are not beside it, or a line or field is missing or malformed.
     """
-    totals_path = path.with_name(TOTALS_FILE)
+    totals_path = _totals_path(path)
     if not totals_path.is_file():
-        raise ImportFormatError(f"{path}: {TOTALS_FILE} must lie beside it: it names the model and the load")
+        raise ImportFormatError(f"{path}: {totals_path.name} must lie beside it: it names the model and the load")
     try:
         totals = Fields(json.loads(totals_path.read_text(encoding="utf-8")), str(totals_path), TOOL)
     except ValueError as error:
         raise ImportFormatError(f"{totals_path}: not JSON: {error}") from error
     config = totals.inner("input_config")
     endpoint = config.inner("endpoint")
+    # One address until 0.3.
+    urls = endpoint.get("urls", list, is_optional=True) or [endpoint.get("url", str)]
     header = make_header(
         _model(config),
         software="unknown",
         hardware=hardware or "unknown",
-        base_url=", ".join(endpoint.get("urls", list)),
+        base_url=", ".join(urls),
         endpoint=endpoint.get("type", str),
     )
-    loads = {phase.get("name", str): _load(phase) for phase in config.items("phases")}
+    loads = _loads(config)
     return Imported(header, [_trial(line, number, loads) for number, line in enumerate(_lines(path))])
 
 
@@ -80,8 +88,7 @@ def import_totals(record: dict, where: str) -> list[dict]:
     """Rows of :func:`idealized_runtime.api.importers.import_summary` of the totals as JSON."""
     totals = Fields(record, where, TOOL)
     config = totals.inner("input_config")
-    phases = [phase for phase in config.items("phases") if not phase.values.get("exclude_from_results")]
-    key = {"model": _model(config), **(_load(phases[0]) if phases else {})}
+    key = {"model": _model(config), **next(iter(_loads(config, is_counted=True).values()), {})}
     rows = []
     for name, quantity in _QUANTITIES.items():
         metric = totals.inner(name, is_optional=True)
@@ -89,7 +96,7 @@ def import_totals(record: dict, where: str) -> list[dict]:
             scale = _scale(metric.get("unit", str), metric.where)
             values = {field: metric.number(field) * scale for field in metric.values if _is_statistic(field)}
             row = {_STATISTICS.get(field, field): value for field, value in values.items()}
-            rows.append({**key, "quantity": quantity, "num_values": metric.get("count", int), **row})
+            rows.append({**key, "quantity": quantity, "num_values": metric.get("count", int, is_optional=True), **row})
     return rows
 
 
@@ -133,13 +140,37 @@ def _lines(path):
         yield Fields(record, where, TOOL)
 
 
+def requests_file(folder):
+    """The single requests in a folder: under AIPerf's own name for them, or the only ones with totals beside them."""
+    if (folder / REQUESTS_FILE).is_file():
+        return folder / REQUESTS_FILE
+    found = [path for path in folder.glob("*.jsonl") if _totals_path(path).is_file()]
+    return found[0] if len(found) == 1 else None
+
+
+def _totals_path(path):
+    """Totals of the same run, whose name a user may have chosen (``--profile-export-prefix``)."""
+    return path.with_name(TOTALS_FILE if path.name == REQUESTS_FILE else f"{path.stem}.json")
+
+
 def _model(config) -> str:
+    if "models" not in config.values:  # older than 0.13
+        return ", ".join(map(str, config.inner("endpoint").get("model_names", list)))
     return ", ".join(model.get("name", str) for model in config.inner("models").items("items"))
 
 
-def _load(phase) -> dict:
+def _loads(config, *, is_counted=False) -> dict[str, dict]:
+    """Load of each phase by its name, or of those only that the totals count."""
+    if "phases" not in config.values and "models" not in config.values:  # older than 0.13
+        load = _load(config.inner("loadgen"), rate_name="request_rate")
+        return {"profiling": load, "warmup": load}
+    phases = config.items("phases")
+    return {p.get("name", str): _load(p) for p in phases if not (is_counted and p.values.get("exclude_from_results"))}
+
+
+def _load(phase, *, rate_name="rate") -> dict:
     """Closed where requests wait for each other, open at a rate."""
-    rate, limit = phase.number("rate", is_optional=True), phase.get("concurrency", int, is_optional=True)
+    rate, limit = phase.number(rate_name, is_optional=True), phase.get("concurrency", int, is_optional=True)
     if rate is not None:
         return drop_missing({"load": "open", "rate_per_s": float(rate), "num_parallel": limit})
     return drop_missing({"load": "closed", "num_parallel": limit})
@@ -184,12 +215,16 @@ def _times(metrics) -> dict:
         "runtime_s": _seconds(metrics, "request_latency", is_optional=False),
         "time_per_output_token_s": _seconds(metrics, "inter_token_latency"),
         "chunk_times_s": chunk_times_s,
-        "usage": {"prompt_tokens": p, "completion_tokens": o},
+        "usage": {
+            "prompt_tokens": int(_value(metrics, "usage_prompt_tokens", p)),
+            "completion_tokens": int(_value(metrics, "usage_completion_tokens", o)),
+        },
     }
 
 
-def _value(metrics, name) -> float:
-    return metrics.inner(name).number("value")
+def _value(metrics, name, default=None) -> float:
+    metric = metrics.inner(name, is_optional=default is not None)
+    return default if metric is None else metric.number("value")
 
 
 def _seconds(metrics, name, *, is_optional=True) -> float | None:

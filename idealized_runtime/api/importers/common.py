@@ -1,5 +1,6 @@
 """What every importer shares: fields that are checked, and the frame that records become."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -52,8 +53,11 @@ class Fields:
         return value
 
     def number(self, name: str, *, is_optional: bool = False) -> float | None:
-        """Value of a numeric field."""
-        return self.get(name, (int, float), is_optional=is_optional)
+        """Value of a numeric field; finite, though Python writes NaN into JSON."""
+        value = self.get(name, (int, float), is_optional=is_optional)
+        if value is not None and not math.isfinite(value):
+            raise ImportFormatError(f"{self.where}: field {name!r} must be finite; got {value!r}")
+        return value
 
     def inner(self, name: str, *, is_optional: bool = False) -> "Fields | None":
         """Object in a field."""

@@ -44,7 +44,7 @@ def import_report(report: dict, where: str, *, hardware: str | None) -> Imported
         )
         for kind in ("successful", "errored"):
             for request in requests.items(kind, is_optional=True):
-                trials.append(_trial(request, len(trials), load))
+                trials.append(_trial(request, len(trials), load, has_failed=kind == "errored"))
     if not trials:
         raise ImportFormatError(f"{where}: no benchmark holds single requests; run {TOOL} without a sample size")
     return Imported(header, trials)
@@ -83,7 +83,7 @@ def _load(strategy) -> dict:
     )
 
 
-def _trial(request, number, load) -> dict:
+def _trial(request, number, load, *, has_failed) -> dict:
     sent_s, planned_s, error = _course(request)
     record = {
         "trial": number,
@@ -95,7 +95,8 @@ def _trial(request, number, load) -> dict:
         "scheduled_at": utc_text(planned_s) if load["load"] == "open" and planned_s is not None else None,
         "definitions": definitions.GUIDELLM,
     }
-    if error:
+    if has_failed:
+        error = error or "failed without a reason"
         return record | {"error": {"type": error.partition("(")[0], "message": error}}
     return record | _times(request)
 

@@ -1,6 +1,7 @@
 """Results of ``vllm bench serve --save-result --save-detailed``: a JSON object a run, several where it appended.
 
-Read as vLLM 0.32 writes them; ``latencies`` came late, and is the sum of ``ttfts`` and ``itls`` in files without it.
+Read as vLLM 0.32 writes them, and as older ones did: ``endpoint_type`` was ``backend``; ``start_times`` and
+``latencies`` came late, and the latter are the sums of ``ttfts`` and ``itls`` in files without them.
 """
 
 import json
@@ -30,21 +31,23 @@ _QUANTITIES = {
 
 def is_result(record) -> bool:
     """Whether an object of a JSON file is such a result."""
-    return isinstance(record, dict) and {"endpoint_type", "model_id", "request_throughput"} <= record.keys()
+    if not isinstance(record, dict) or not {"model_id", "request_throughput"} <= record.keys():
+        return False
+    return "endpoint_type" in record or "backend" in record
 
 
 def read_results(text: str) -> list[dict]:
-    """Objects of a file: one, or with ``--append-result`` one a line."""
+    """Objects of a file: one, with ``--append-result`` one a line, or a list of them (``vllm bench sweep serve``)."""
     decoder, results, place = json.JSONDecoder(), [], 0
     while place < len(text):
         result, place = decoder.raw_decode(text, place)
         results.append(result)
         place += len(text[place:]) - len(text[place:].lstrip())
-    return results
+    return results[0] if len(results) == 1 and isinstance(results[0], list) else results
 
 
-def import_result(result: dict, where: str, *, hardware: str | None) -> Imported:
-    """Requests of one result.
+def import_result(result: dict, where: str, *, repetition: int = 0, hardware: str | None) -> Imported:
+    """Requests of one result, which is so many-th of its file.
 
     Its clock starts anywhere: sending times are set so that the run ends at the file's ``date``, which has no time zone
     and is taken for UTC. Differences between them are exact.
@@ -66,9 +69,9 @@ def import_result(result: dict, where: str, *, hardware: str | None) -> Imported
         software="unknown",
         hardware=hardware or str(result.get("hardware", "unknown")),
         base_url="unknown",
-        endpoint=fields.get("endpoint_type", str),
+        endpoint=fields.get("endpoint_type" if "endpoint_type" in result else "backend", str),
     )
-    load = _load(fields, len(lists["errors"]))
+    load = {**_load(fields, len(lists["errors"])), "repetition": repetition}
     return Imported(header, [_trial(fields, lists, index, load) for index in range(len(lists["errors"]))])
 
 
@@ -107,9 +110,12 @@ def _lists(fields) -> dict[str, list]:
 
 def _load(fields, num_requests) -> dict:
     """Open at a finite rate; else closed, with all requests at once where nothing limits them."""
-    rate, limit = fields.get("request_rate", (int, float, str)), fields.get("max_concurrency", int, is_optional=True)
-    if rate != "inf":
-        return drop_missing({"load": "open", "rate_per_s": float(rate), "num_parallel": limit})
+    limit = fields.get("max_concurrency", int, is_optional=True)
+    if "ramp_up_strategy" in fields.values:
+        # No single rate: it rises while requests are sent.
+        return drop_missing({"load": "open", "num_parallel": limit})
+    if fields.values.get("request_rate") != "inf":
+        return drop_missing({"load": "open", "rate_per_s": float(fields.number("request_rate")), "num_parallel": limit})
     return {"load": "closed", "num_parallel": limit or num_requests}
 
 
@@ -122,7 +128,11 @@ def _trial(fields, lists, index, load) -> dict:
         "sent_at": _sent_at(fields, lists, index),
         "definitions": definitions.VLLM,
     }
-    if error := request.get("errors", str):
+    error = request.get("errors", str)
+    if not error and request.number("ttfts") == 0 and request.get("output_lens", int) == 0:
+        # Of a refused request vLLM keeps the reason in words, which a server may leave out.
+        error = "refused without a reason"
+    if error:
         return record | {"num_output_tokens": None, "error": {"type": "RequestError", "message": error}}
     chunk_times_s = np.cumsum([request.number("ttfts"), *request.get("itls", list)])
     runtime_s = request.number("latencies") if "latencies" in lists else float(chunk_times_s[-1])

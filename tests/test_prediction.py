@@ -112,6 +112,16 @@ def test_experts_that_a_prompt_visits_are_read_and_computed():
     assert 1.5 * dense < prompt_work(experts, [100], CUDA).layer_flops < 2 * dense
 
 
+def test_tokens_of_a_prompt_visit_the_same_expert_by_chance():
+    experts = dataclasses.replace(NEW, num_experts=8, moe_router_topk=2)
+    one, two, many = prompt_work(experts, [1, 2, 1000], CUDA).weight_bytes
+    # Of the 6 experts that the first token leaves out, the second visits each with probability 2 / 8.
+    assert (two - one) / (many - one) == pytest.approx(1 / 4)
+    every = output_token_bytes(experts, 1, batch_size=4) - output_token_bytes(experts, 1)
+    cache = output_token_bytes(NEW, 2) - output_token_bytes(NEW, 1)
+    assert many - one == pytest.approx(every - 3 * cache)
+
+
 def test_launches_hide_behind_the_device_on_cuda_and_add_to_it_on_a_cpu():
     work = token_work(NEW, [1], CUDA)
     launching, reading = StackTimes(launch_s=1e-3), StackTimes(byte_s=1e-12)

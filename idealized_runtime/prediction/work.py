@@ -1,5 +1,6 @@
 """What a pass through a model asks of one device: bytes, operations, launches and messages."""
 
+import math
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -103,11 +104,23 @@ def is_misaligned(architecture: Architecture, placement: Placement) -> bool:
 
 
 def _weight_bytes_read(architecture, num_tokens, dtype) -> np.ndarray:
-    """Weights that a pass of so many tokens reads, the output projection included; of experts, those visited."""
-    sizes, place = np.unique(np.ceil(num_tokens).astype(int), return_inverse=True)
-    cache = kv_cache_bytes_per_token(architecture, dtype=dtype)
-    read = [output_token_bytes(architecture, 1, batch_size=int(size), dtype=dtype) - size * cache for size in sizes]
-    return np.array(read, dtype=float)[place]
+    """Weights that a pass of so many tokens reads, the output projection included.
+
+    Of experts, as many as tokens visit on average when a router without preferences sends each of them on its own.
+    """
+    num_experts, topk = architecture.num_experts, architecture.moe_router_topk
+    one = _weight_bytes(architecture, 1, dtype)
+    if num_experts is None or num_experts == topk:
+        return np.full(num_tokens.shape, one)
+    every = _weight_bytes(architecture, math.ceil(num_experts / topk), dtype)
+    visited = num_experts * (1 - (1 - topk / num_experts) ** num_tokens)
+    return one + (every - one) * (visited - topk) / (num_experts - topk)
+
+
+def _weight_bytes(architecture, batch_size, dtype) -> float:
+    """Weights that so many tokens read which visit different experts, as long as there are any left."""
+    cache_bytes = batch_size * kv_cache_bytes_per_token(architecture, dtype=dtype)
+    return float(output_token_bytes(architecture, 1, batch_size=batch_size, dtype=dtype) - cache_bytes)
 
 
 def _work(architecture, num_tokens, placement, *, weights, cache, flops, is_prompt) -> Work:

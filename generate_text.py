@@ -13,15 +13,9 @@ from megatron_lm.prompts import DEFAULT_PROMPTS_FILES, encode_file, take_prompt
 
 
 def main(argv=None) -> int:
-    for name in ("stdout", "stderr"):
-        # Python has no stream where it was started with that descriptor closed, and tqdm needs one.
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    _provide_streams()
     arguments = parse_arguments(argv)
-    # A scheduler's stop signal leaves a valid, incomplete log, as Ctrl-C does, which shells keep from background jobs.
-    # Ranks that write none end at once, even while they wait for others: Python's handler would wait with them.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler if ranks.rank() == 0 else signal.SIG_DFL)
+    _take_stop_signals()
     try:
         return run(arguments)
     except ranks.OtherRankError as error:
@@ -42,6 +36,20 @@ def main(argv=None) -> int:
         rank = f"rank {ranks.rank()}: " if ranks.num_ranks() > 1 else ""
         print(f"generate_text.py: {rank}error: {error}", file=sys.stderr, flush=True)
         return 2
+
+
+def _provide_streams():
+    for name in ("stdout", "stderr"):
+        # Python has no stream where it was started with that descriptor closed, and tqdm needs one.
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
+def _take_stop_signals():
+    # A scheduler's stop signal leaves a valid, incomplete log, as Ctrl-C does, which shells keep from background jobs.
+    # Ranks that write none end at once, even while they wait for others: Python's handler would wait with them.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler if ranks.rank() == 0 else signal.SIG_DFL)
 
 
 def _what_was_kept(log) -> str:

@@ -5,6 +5,7 @@ of its log; one that was not, with a prediction from the logs of others.
 """
 
 import contextlib
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import stats
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.capability_scores import CAPABILITY_SCORES
+from idealized_runtime.flops import kv_cache_bytes, weight_bytes
 from idealized_runtime.metrics import dollar_cost_usd, energy_joules
 from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor
 from idealized_runtime.prediction.answers import fewest_devices
@@ -61,23 +63,21 @@ def capability_points(
     Raises
     ------
     ValueError
-        The predictor knows no interval, or every model is left out.
+        The predictor knows no interval, a model does not fit the devices given for it or has no score, or every
+        model is left out.
     """
-    query = num_prompt_tokens, num_output_tokens
+    query, parallelisms = (num_prompt_tokens, num_output_tokens), parallelisms or {}
+    if unknown := parallelisms.keys() - CAPABILITY_SCORES.keys():
+        raise ValueError(f"parallelisms are of models with a score; there is none of {', '.join(sorted(unknown))}")
     rows = {}
     for name in CAPABILITY_SCORES:
         if get_architecture(name).max_position_embeddings >= sum(query):
             with contextlib.suppress(MessagesNotTimedError):
-                rows[name] = _point(predictor, name, query, level, (parallelisms or {}).get(name))
+                rows[name] = _point(predictor, name, query, level, parallelisms.get(name))
     if not rows:
         raise ValueError(f"no model with a score can answer {sum(query)} tokens on the devices that were timed")
     points = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
-    for bound in ("", "_lower", "_upper"):
-        devices = {"runtime_s": points[f"runtime_s{bound}"], "num_accelerators": points["num_accelerators"]}
-        cost_usd = dollar_cost_usd(**devices, price_usd_per_hour=price_usd_per_hour)
-        points[f"cost_usd_per_1000_queries{bound}"] = 1000 * cost_usd
-        points[f"energy_joules{bound}"] = energy_joules(**devices, power_watts=power_watts)
-    return points
+    return _with_costs(points, price_usd_per_hour, power_watts)
 
 
 def frontier_table(
@@ -120,6 +120,16 @@ def frontier_table(
     return table.sort_values(value, kind="stable")
 
 
+def _with_costs(points, price_usd_per_hour, power_watts) -> pd.DataFrame:
+    points = points.copy()
+    for bound in ("", "_lower", "_upper"):
+        devices = {"runtime_s": points[f"runtime_s{bound}"], "num_accelerators": points["num_accelerators"]}
+        cost_usd = dollar_cost_usd(**devices, price_usd_per_hour=price_usd_per_hour)
+        points[f"cost_usd_per_1000_queries{bound}"] = 1000 * cost_usd
+        points[f"energy_joules{bound}"] = energy_joules(**devices, power_watts=power_watts)
+    return points
+
+
 def _point(predictor, name, query, level, parallelism) -> dict:
     timed = {model.architecture.name: model for model in predictor.models}.get(name)
     if timed is None:
@@ -145,18 +155,30 @@ def _timed(model, query, parallelism):
     if not model.runtimes["is_extrapolated"].any():
         return number, model.fit, ()
     # A slice ran on fewer devices than the whole model needs.
-    width, depth = parallelism or _fewest_devices(model, model.architecture, query)
+    width, depth = _parallelism(model, model.architecture, query, parallelism)
     return max(number, width * depth), model.fit, ("timed by slices of its layers, without messages between them",)
 
 
 def _predicted(predictor, name, query, parallelism):
     """The same of a model that was not timed."""
     architecture = get_architecture(name)
-    width, depth = parallelism or _fewest_devices(predictor.models[0], architecture, query)
+    width, depth = _parallelism(predictor.models[0], architecture, query, parallelism)
     runtimes = predictor.predict_runtime(architecture, tensor_parallel_size=width, pipeline_parallel_size=depth)
     return width * depth, runtimes, runtimes.caveats
 
 
-def _fewest_devices(timed, architecture, query) -> tuple[int, int]:
+def _parallelism(timed, architecture, query, given) -> tuple[int, int]:
+    """What was given for an architecture, if so many devices hold it; else that of as few as do."""
     accelerator = known_accelerator(timed.hardware)
-    return fewest_devices(architecture, accelerator, num_context_tokens=sum(query), dtype=timed.dtype)
+    if given is None:
+        return fewest_devices(architecture, accelerator, num_context_tokens=sum(query), dtype=timed.dtype)
+    memory_bytes = getattr(accelerator, "memory_bytes", None) or np.inf
+    num_bytes = weight_bytes(architecture, dtype=timed.dtype) + kv_cache_bytes(
+        architecture, sum(query), dtype=timed.dtype
+    )
+    if num_bytes > math.prod(given) * memory_bytes:
+        raise ValueError(
+            f"{architecture.name} on {given[0]} x {given[1]} devices: {num_bytes:.3g} bytes do not fit their memory of "
+            f"{memory_bytes:.3g} bytes each; give other parallelisms for it"
+        )
+    return tuple(given)

@@ -11,16 +11,18 @@ from one pass to the next: the check counts as read from memory only what exceed
 a model that fits the cache.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.flops import output_token_bytes, output_token_flops, prompt_encoding_flops
+from idealized_runtime.flops import least_output_token_flops, output_token_bytes, prompt_encoding_flops
 from idealized_runtime.hardware import Accelerator, get_accelerator
-from idealized_runtime.timed_models import TimedModel
+from idealized_runtime.measurements import find_logs, model_of_log
+from idealized_runtime.records import LogFormatError
+from idealized_runtime.timed_models import TimedModel, read_timed_model
 
 # A copy loop reaches less than reading alone: 10 % less on the CPU of logs/cpu.
 MEASURED_RATE_TOLERANCE = 0.15
@@ -28,6 +30,7 @@ PEAK_RATE_TOLERANCE = 0.05
 # Where a log does not say: more than any GPU before 2025 has (NVIDIA B200: 126 MB), and most processors.
 CUDA_CACHE_BYTES, CPU_CACHE_BYTES = 128e6, 512e6
 _MAX_NAMED = 3
+_TOKEN = "output token"
 
 
 class ImpossibleMeasurementError(ValueError):
@@ -129,7 +132,8 @@ class Roofline:
     def output_token_s(self, num_context_tokens, *, batch_size: int = 1, cache_bytes: float = 0.0):
         """Seconds below which no further output token comes, after so many tokens (itself included)."""
         context = np.asarray(num_context_tokens, dtype=float)
-        flops = output_token_flops(self.architecture, context)
+        # An engine may cache latents, which are the fewest bytes, or what is made of them, the fewest operations.
+        flops = least_output_token_flops(self.architecture, context)
         # Of one sequence: experts that no token of a batch visits are not read, and all may visit the same.
         num_bytes = output_token_bytes(self.architecture, context, dtype=self.dtype)
         weights = self._weight_bytes()
@@ -223,6 +227,48 @@ def roofline_table(models: Mapping[str, TimedModel], *, num_prompt_tokens: int |
     """
     rows = {name: _floor_row(model, num_prompt_tokens) for name, model in models.items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def floor_distances(hardware: str, names: Iterable[str] | None = None) -> pd.DataFrame:
+    """How many times its floor each fitted time of the logs of one hardware takes.
+
+    Parameters
+    ----------
+    hardware : str
+    names : iterable of str, optional
+        Models, as in :func:`idealized_runtime.measurements.find_logs`; every model where it is not given.
+
+    Returns
+    -------
+    DataFrame, one column a model
+        By what was fitted: ``output token``, then each prompt size. Missing where the log does not tell the
+        architecture or data type, where nothing is known of the machine, and at sizes that were not timed.
+
+    Raises
+    ------
+    ImpossibleMeasurementError
+        A log holds a runtime below its floor.
+    """
+    columns = {}
+    for path in find_logs(hardware, names):
+        try:
+            model = read_timed_model(path)
+        except LogFormatError:
+            columns[model_of_log(path)] = {}
+            continue
+        refuse_impossible(model)
+        columns[model.architecture.name] = _distances(model)
+    sizes = sorted({size for column in columns.values() for size in column} - {_TOKEN})
+    return pd.DataFrame(columns, index=pd.Index([_TOKEN, *sizes], name="fitted time"), dtype=float)
+
+
+def _distances(model) -> dict:
+    fit, roofline = model.fit, roofline_of(model)
+    if roofline is None:
+        return {}
+    prompts = fit.profiled_prompt_times_s / roofline.prompt_encoding_s(fit.num_prompt_tokens)
+    token = fit.time_per_output_token_s / roofline.output_token_s(model.reference_num_context_tokens)
+    return {_TOKEN: token, **dict(zip(fit.num_prompt_tokens.tolist(), prompts, strict=True))}
 
 
 def _floor_row(model, num_prompt_tokens) -> dict:

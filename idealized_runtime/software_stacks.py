@@ -55,7 +55,7 @@ def read_stacks(folders: Mapping[str, str]) -> dict[str, dict[str, TimedModel]]:
     Raises
     ------
     ValueError
-        The logs are of several machines; the message names them.
+        The logs are of several machines, or of one model on different numbers of devices; the message names them.
     PublishedDataMissingError
         There is no such folder.
     """
@@ -64,6 +64,7 @@ def read_stacks(folders: Mapping[str, str]) -> dict[str, dict[str, TimedModel]]:
     if len({name for names in machines.values() for name in names}) > 1:
         named = "; ".join(f"{stack}: {', '.join(names)}" for stack, names in machines.items())
         raise ValueError(f"stacks are compared on one kind of hardware; the logs are of several: {named}")
+    _check_parallelism(stacks)
     return stacks
 
 
@@ -203,6 +204,20 @@ def summarize_speed_ups(table: pd.DataFrame) -> pd.DataFrame:
     summary = pd.DataFrame.from_dict(rows, orient="index")
     summary.index = pd.MultiIndex.from_tuples(summary.index, names=["stack", "model"])
     return summary.astype({"num_queries": int})
+
+
+def _check_parallelism(stacks):
+    for name in dict.fromkeys(name for models in stacks.values() for name in models):
+        sizes = {
+            stack: f"{models[name].tensor_parallel_size}x{models[name].pipeline_parallel_size}"
+            for stack, models in stacks.items()
+            if name in models
+        }
+        if len(set(sizes.values())) > 1:
+            named = ", ".join(f"{stack} {size}" for stack, size in sizes.items())
+            raise ValueError(
+                f"{name} was timed at different tensor x pipeline parallel sizes ({named}); compare equal ones"
+            )
 
 
 def _check_stacks(stacks, baseline):

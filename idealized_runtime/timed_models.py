@@ -1,5 +1,6 @@
 """Timed models: what a log measured and on what, together with the runtime model fitted to it."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import pandas as pd
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.measurements import find_logs
-from idealized_runtime.records import LogFormatError, load_log, read_architecture, read_log
+from idealized_runtime.records import LogFormatError, is_json_log, load_log, read_architecture, read_log
 
 _TEXT_DTYPE = re.compile(r"^ {1,4}params_dtype \.{3,} torch\.(\w+)\s*$", re.MULTILINE)
 
@@ -70,11 +71,22 @@ class TimedModel:
         ValueError
             They cannot be fitted; the message begins with the model's name.
         """
-        batch_size = self.runtimes["batch_size"]
         try:
-            return RuntimeModel.fit(self.runtimes[batch_size.isna() | (batch_size == 1)])
+            return RuntimeModel.fit(self._runtimes_of_one_sequence)
         except ValueError as error:
             raise ValueError(f"{self.architecture.name}: {error}") from error
+
+    @property
+    def mean_power_watts(self) -> float | None:
+        """Joules over seconds of its settings of one sequence; None where no energy was measured."""
+        runtimes = self._runtimes_of_one_sequence
+        known = runtimes[runtimes["energy_joules"].notna()]
+        return None if known.empty else float(known["energy_joules"].sum() / known["runtime_s"].sum())
+
+    @property
+    def _runtimes_of_one_sequence(self) -> pd.DataFrame:
+        batch_size = self.runtimes["batch_size"]
+        return self.runtimes[batch_size.isna() | (batch_size == 1)]
 
 
 def read_timed_models(hardware: str, *, software: str | None = None) -> dict[str, TimedModel]:
@@ -129,7 +141,7 @@ def read_timed_model(path) -> TimedModel:
         num_layers_profiled=architecture.num_layers_profiled or architecture.num_layers,
         runtimes=runtimes,
     )
-    return replace(model, **(_json_fields(path) if path.suffix == ".jsonl" else {"dtype": _text_dtype(path)}))
+    return replace(model, **(_json_fields(path) if is_json_log(path) else {"dtype": _text_dtype(path)}))
 
 
 def _json_fields(path) -> dict:
@@ -143,10 +155,25 @@ def _json_fields(path) -> dict:
         "dtype": header.get("dtype") or "float32",
         "is_cuda": header["software"].get("cuda") is not None,
         "num_layers_profiled": profiled,
-        "machine_rates": best_rates(
-            (record.get("environment") or {}).get("machine_rates") for record in (header, *log.resumes)
-        ),
+        "machine_rates": best_rates(_measured_rates(path, record) for record in (header, *log.resumes)),
     }
+
+
+def _measured_rates(path, record) -> Mapping | None:
+    environment = record.get("environment") or {}
+    rates = environment.get("machine_rates") if isinstance(environment, Mapping) else None
+    if rates is None:
+        return None
+    flops_per_s = rates.get("matmul_flops_per_s") if isinstance(rates, Mapping) else None
+    if not isinstance(flops_per_s, Mapping) or not all(
+        isinstance(rate, int | float) and 0 < rate < math.inf
+        for rate in (rates.get("memory_bytes_per_s"), *flops_per_s.values())
+    ):
+        raise LogFormatError(
+            f"{path}: machine_rates must have memory_bytes_per_s and, by data type, matmul_flops_per_s, all positive; "
+            f"got {rates!r:.80}"
+        )
+    return rates
 
 
 def best_rates(measured: Iterable[Mapping | None]) -> dict | None:
@@ -160,7 +187,7 @@ def best_rates(measured: Iterable[Mapping | None]) -> dict | None:
     known = [rates for rates in measured if rates is not None]
     if not known:
         return None
-    best = {name: max(rates[name] for rates in known) for name in known[0] if name.endswith("_bytes_per_s")}
+    best = {name: max(rates.get(name, 0.0) for rates in known) for name in known[0] if name.endswith("_bytes_per_s")}
     dtypes = {dtype for rates in known for dtype in rates["matmul_flops_per_s"]}
     return {
         **known[0],

@@ -43,6 +43,11 @@ def all_batchings(
         for token_micro_batch_size in token_micro_batch_sizes or [filling_micro_batch_size(batch_size, num_stages)]
         if batch_size % micro_batch_size == 0 and batch_size % token_micro_batch_size == 0
     ]
+    _check_all_used(batchings, cuts, batch_sizes, micro_batch_sizes, token_micro_batch_sizes)
+    return list(dict.fromkeys(batchings))
+
+
+def _check_all_used(batchings, cuts, batch_sizes, micro_batch_sizes, token_micro_batch_sizes):
     for place, flag, sizes in (
         (2, "--token-micro-batch-size", token_micro_batch_sizes),
         (1, "--micro-batch-size", micro_batch_sizes),
@@ -55,7 +60,6 @@ def all_batchings(
                 f"batches of {_listed({cut[0] for cut in cuts})}, micro-batches of {_listed({cut[1] for cut in cuts})} "
                 f"for prompts and {_listed(token_micro_batch_sizes or ['any'])} for tokens were asked for"
             )
-    return list(dict.fromkeys(batchings))
 
 
 def filling_micro_batch_size(batch_size: int, num_stages: int) -> int:

@@ -1,5 +1,6 @@
 """CPU or CUDA; and the stand-ins that let megatron-core run where there is no CUDA."""
 
+import gc
 import resource
 import sys
 from pathlib import Path
@@ -133,5 +134,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def release_memory(device: torch.device):
     """Give freed blocks back, so that the next setting can have them."""
+    # An engine whose captured steps refer to it is in a cycle with them.
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -18,6 +18,8 @@ _ACTIVATIONS = {
 # gpt-oss: the gate's activation is the approximation of GELU by a sigmoid, and is clamped, as is what it gates.
 _CLAMPED_SWIGLU = "clamped swiglu"
 _CLAMPED_ALPHA, _CLAMPED_LIMIT, _CLAMPED_OFFSET = 1.702, 7.0, 1.0
+# DeepSeek normalises latents with this, whatever the epsilon of its other norms.
+LATENT_NORM_EPSILON = 1e-6
 
 
 def activation_function(architecture: Architecture) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -42,16 +44,21 @@ def clamped_gate(architecture: Architecture) -> tuple[float, float] | None:
     return options.get("swiglu_limit", _CLAMPED_LIMIT), _CLAMPED_OFFSET
 
 
+def rotary_width(architecture: Architecture) -> int:
+    """Dimensions of each head that have a position: all of them, unless latents leave it to a part of their own."""
+    return architecture.qk_pos_emb_head_dim or architecture.head_dim
+
+
 def rotary_frequencies(architecture: Architecture, device: torch.device) -> torch.Tensor:
     """Angle, in radians, by which each pair of a head's dimensions turns from one position to the next.
 
     Returns
     -------
     float32 tensor of shape (rotated dimensions / 2,)
-        Fewer than ``head_dim / 2`` where only a part of each head is rotated.
+        Fewer than ``rotary_width / 2`` where only a part of that is rotated.
     """
     options = architecture.uncounted_options
-    num_rotated = int(architecture.head_dim * options.get("rotary_percent", 1.0))
+    num_rotated = int(rotary_width(architecture) * options.get("rotary_percent", 1.0))
     exponents = torch.arange(0, num_rotated, 2, dtype=torch.float32, device=device) / num_rotated
     frequencies = 1.0 / architecture.rotary_base**exponents
     scaling = options.get("rope_scaling")

@@ -9,18 +9,25 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
 from megatron.core.process_groups_config import ProcessGroupCollection
-from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer import MLATransformerConfig, TransformerConfig
 from megatron.core.transformer.moe import moe_utils
 
 from idealized_runtime.architectures import Architecture, require_buildable
+from megatron_lm.latent_attention import latent_options, set_norms_of_latents, use_unfused_attention
 from megatron_lm.layer_functions import activation_function, clamped_gate, rotary_frequencies
 from megatron_lm.parallel import ProcessGrid
+from megatron_lm.parallel_blocks import put_blocks_side_by_side, share_norms
 
 # Dimension of each weight that tensor parallelism shares out among the ranks; what is not here each rank has whole.
 _SHARDED_DIMENSIONS = {
     "word_embeddings": 0, "output_layer": 0, "linear_qkv": 0, "linear_fc1": 0, "linear_proj": 1, "linear_fc2": 1,
 }  # fmt: skip
 _INIT_STD = 0.02
+# Uncounted options that Megatron has under the same name.
+_ROUTER_OPTIONS = {
+    "moe_router_pre_softmax", "moe_router_score_function", "moe_router_enable_expert_bias", "moe_router_num_groups",
+    "moe_router_group_topk", "moe_router_topk_scaling_factor",
+}  # fmt: skip
 # Its router asks whether this is None, and without Transformer Engine does not know the name.
 moe_utils.te_general_gemm = getattr(moe_utils, "te_general_gemm", None)
 
@@ -60,7 +67,7 @@ def build_model(
     config = transformer_config(architecture, device=device, dtype=dtype, grid=grid)
     model = GPTModel(
         config=config,
-        transformer_layer_spec=get_gpt_decoder_block_spec(config, False, architecture.normalization),
+        transformer_layer_spec=_block_spec(architecture, config),
         # Every rank holds an equal range of the vocabulary; engines drop the padding from the logits.
         vocab_size=-(-architecture.vocab_size // num_shards) * num_shards,
         max_sequence_length=architecture.max_position_embeddings + architecture.num_extra_positions,
@@ -79,11 +86,24 @@ def build_model(
     return model
 
 
+def _block_spec(architecture, config):
+    spec = get_gpt_decoder_block_spec(config, False, architecture.normalization)
+    if architecture.multi_latent_attention:
+        use_unfused_attention(spec)
+    if architecture.parallel_blocks:
+        put_blocks_side_by_side(spec)
+    return spec
+
+
 def _add_what_megatron_has_no_option_for(model, architecture, device):
     options = architecture.uncounted_options
     if "rope_scaling" in options and not _uses_yarn(architecture):
         # Megatron's own option is Llama 3.1's, for one length of pre-training only.
         model.rotary_pos_emb.inv_freq = rotary_frequencies(architecture, device)
+    if architecture.multi_latent_attention:
+        set_norms_of_latents(model)
+    if architecture.norms_per_layer == 1:
+        share_norms(model)
     if "embedding_multiplier" in options and model.pre_process:
         model.embedding.word_embeddings.register_forward_hook(
             lambda _, __, embeddings: embeddings * options["embedding_multiplier"]
@@ -91,7 +111,9 @@ def _add_what_megatron_has_no_option_for(model, architecture, device):
 
 
 def _position_embedding_type(architecture):
-    return "yarn" if _uses_yarn(architecture) else architecture.position_embedding_type
+    # Latent attention has its own, in its configuration.
+    uses_yarn = _uses_yarn(architecture) and not architecture.multi_latent_attention
+    return "yarn" if uses_yarn else architecture.position_embedding_type
 
 
 def _uses_yarn(architecture):
@@ -154,7 +176,8 @@ def transformer_config(
     architecture: Architecture, *, device: torch.device, dtype: torch.dtype, grid: ProcessGrid | None = None
 ) -> TransformerConfig:
     """Megatron's configuration of an architecture, for inference on one rank of a grid."""
-    config = TransformerConfig(
+    config_class = MLATransformerConfig if architecture.multi_latent_attention else TransformerConfig
+    config = config_class(
         num_layers=architecture.num_layers,
         hidden_size=architecture.hidden_size,
         normalization=architecture.normalization,
@@ -175,14 +198,16 @@ def transformer_config(
         # Megatron's default keeps float16 softmax in float16 only where a fused kernel does it.
         attention_softmax_in_fp32=dtype != torch.float32,
     )
-    if _uses_yarn(architecture):
+    if _position_embedding_type(architecture) == "yarn":
         # Megatron reads them from its configuration, which does not declare them.
-        for name, value in _yarn_options(architecture.uncounted_options["rope_scaling"]).items():
+        for name, value in _yarn_options(architecture).items():
             setattr(config, f"yarn_{name}", value)
+        config.yarn_correction_range_round_to_int = architecture.uncounted_options["rope_scaling"].get("truncate", True)
     return config
 
 
-def _yarn_options(scaling):
+def _yarn_options(architecture):
+    scaling = architecture.uncounted_options["rope_scaling"]
     return {
         "rotary_scaling_factor": scaling["factor"],
         "original_max_position_embeddings": scaling["original_max_position_embeddings"],
@@ -190,13 +215,12 @@ def _yarn_options(scaling):
         "beta_slow": scaling.get("beta_slow", 1.0),
         "mscale": scaling.get("mscale") or 1.0,
         "mscale_all_dim": scaling.get("mscale_all_dim") or 0.0,
-        "correction_range_round_to_int": scaling.get("truncate", True),
     }
 
 
 def _attention_options(architecture):
     window, pattern = architecture.window_size, architecture.window_attn_skip_freq
-    return {
+    options = {
         "num_attention_heads": architecture.num_attention_heads,
         "num_query_groups": architecture.num_query_groups,
         "kv_channels": architecture.head_dim,
@@ -207,6 +231,10 @@ def _attention_options(architecture):
         "window_size": None if window is None else (window - 1, 0),
         "window_attn_skip_freq": list(pattern) if isinstance(pattern, tuple) else pattern,
     }
+    if not architecture.multi_latent_attention:
+        return options
+    yarn = _yarn_options(architecture) if _uses_yarn(architecture) else None
+    return {**options, **latent_options(architecture, yarn)}
 
 
 def _feed_forward_options(architecture):
@@ -225,7 +253,7 @@ def _feed_forward_options(architecture):
         **dense,
         "num_moe_experts": architecture.num_experts,
         "moe_router_topk": architecture.moe_router_topk,
-        "moe_router_pre_softmax": architecture.uncounted_options.get("moe_router_pre_softmax", False),
+        **{name: value for name, value in architecture.uncounted_options.items() if name in _ROUTER_OPTIONS},
         "moe_router_load_balancing_type": "none",
         "moe_ffn_hidden_size": architecture.moe_ffn_hidden_size,
         "moe_layer_freq": list(pattern) if isinstance(pattern, tuple) else pattern,

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -53,24 +54,17 @@ def time_trials(
     clock = _Clock(device)
     runs, energies_joules = [], []
     result = None
-    gc.collect()
-    gc_was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        with torch.inference_mode():
-            for _ in range(num_warmup + num_trials):
-                barrier()
-                if meter is not None:
-                    meter.start()
-                clock.start()
-                result = work(clock.split)
-                runs.append(clock.stop())
-                if meter is not None:
-                    energies_joules.append(meter.joules())
-                on_trial()
-    finally:
-        if gc_was_enabled:
-            gc.enable()
+    with _no_garbage_collection(), torch.inference_mode():
+        for _ in range(num_warmup + num_trials):
+            barrier()
+            if meter is not None:
+                meter.start()
+            clock.start()
+            result = work(clock.split)
+            runs.append(clock.stop())
+            if meter is not None:
+                energies_joules.append(meter.joules())
+            on_trial()
     prompts_s, runtimes_s = [prompt_s for prompt_s, _ in runs], [runtime_s for _, runtime_s in runs]
     trials = slice(num_warmup, None)
     return Trials(
@@ -83,6 +77,18 @@ def time_trials(
         energies_joules=None if meter is None else energies_joules[trials],
         result=result,
     )
+
+
+@contextmanager
+def _no_garbage_collection():
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Clock:

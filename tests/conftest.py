@@ -1,4 +1,5 @@
 import os
+import sys
 
 import pytest
 
@@ -9,6 +10,14 @@ from idealized_runtime.published import PublishedDataMissingError, published_dat
 def published():
     """The folder of published measurements."""
     return published_data()
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    """Leave no figure of a test behind; one that draws none does not pay for matplotlib."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 def _skip_without_published_data():

@@ -46,6 +46,16 @@ ARCHITECTURES = {
             "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24},
         },
     ),
+    "deepseek": replace(
+        GPT, **{**LLAMA, "num_query_groups": 4}, num_experts=4, moe_router_topk=2, moe_ffn_hidden_size=24,
+        moe_layer_freq=(0, 1, 1, 1), moe_shared_expert_intermediate_size=24, q_lora_rank=28, kv_lora_rank=20,
+        qk_head_dim=16, qk_pos_emb_head_dim=8, v_head_dim=12,
+        uncounted_options={
+            "rotary_interleaved": True, "moe_router_score_function": "sigmoid", "moe_router_enable_expert_bias": True,
+            "moe_router_num_groups": 2, "moe_router_group_topk": 1, "moe_router_topk_scaling_factor": 2.5,
+        },
+    ),
+    "parallel blocks": replace(GPT, parallel_blocks=True, norms_per_layer=1, num_query_groups=2),
     "sinks": replace(GPT, **LLAMA, softmax_type="learnable"),
 }  # fmt: skip
 # (micro-batch size of prompts, of tokens) of a batch of four

@@ -131,6 +131,15 @@ def test_estimates_are_corrected_by_what_jobs_took():
     assert budget.expected_s(job) == pytest.approx(2.5 * job.estimated_s())
 
 
+def test_job_that_hangs_is_stopped_long_before_the_budget_ends():
+    (short, long), _ = planned(["gpt-j", "davinci"], engines=["sdpa"])
+    budget = command_line.Budget(1e6)
+    assert budget.limit_s(long) == pytest.approx(3 * long.estimated_s())
+    assert budget.limit_s(short) == pytest.approx(max(120, 3 * short.estimated_s()))
+    # Nor is any job left to outrun the budget.
+    assert command_line.Budget(50).limit_s(long) < 30
+
+
 def test_failed_job_is_reported_and_the_others_run(monkeypatch, capsys, tmp_path, config):
     server = FakeServer({"tiny sdpa": Outcome("failed", "no luck")})
     monkeypatch.setattr("megatron_lm.campaign.execution.JobServer", lambda: server)

@@ -87,6 +87,16 @@ def test_model_timed_by_slices_counts_the_devices_that_hold_all_of_it(predictor,
     assert "slices" in row["caveats"]
 
 
+def test_devices_that_do_not_hold_a_model_are_refused(predictor):
+    with pytest.raises(ValueError, match=r"deepseek-v3 on 8 x 1 devices: 1\.34e\+12 bytes do not fit"):
+        capability_points(predictor, **QUERY, **PRICES, parallelisms={"deepseek-v3": (8, 1)})
+
+
+def test_devices_of_a_model_without_a_score_are_refused(predictor):
+    with pytest.raises(ValueError, match=r"there is none of deepseek-v33"):
+        capability_points(predictor, **QUERY, **PRICES, parallelisms={"deepseek-v33": (8, 3)})
+
+
 def test_query_that_no_model_can_answer_is_refused(predictor):
     with pytest.raises(ValueError, match="no model with a score can answer 100000000 tokens"):
         capability_points(predictor, num_prompt_tokens=99_999_999, num_output_tokens=1, **PRICES)

@@ -10,6 +10,7 @@ from test_generation import greedy, logits_with_cache, random_tokens
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from idealized_runtime.architectures import Architecture
+from idealized_runtime.flops import kv_cache_bytes
 from megatron_lm import device as devices
 from megatron_lm.engines import ENGINES
 from megatron_lm.model import build_model
@@ -23,6 +24,8 @@ SIZES = {
 GPT_SIZES = {"vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 40, "layer_norm_epsilon": 1e-3}
 OPT_SIZES = {name: SIZES[name] for name in SIZES if name not in ("num_key_value_heads", "intermediate_size")}
 OPT_SIZES |= {"ffn_dim": 100}
+GPT_NEOX = {**OPT_SIZES, "intermediate_size": 100, "layer_norm_eps": 1e-3}
+FALCON = {name: SIZES[name] for name in OPT_SIZES if name in SIZES} | {"layer_norm_epsilon": 1e-3, "alibi": False}
 EXPERTS = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24}
 QWEN_2_MOE = {**SIZES, **EXPERTS, "shared_expert_intermediate_size": 40}
 # A context short enough for all three kinds of frequencies to be there: kept, blended and slowed down.
@@ -33,6 +36,13 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
         "rope_theta": 1e3}  # fmt: skip
 GPT_OSS = {**SIZES, "intermediate_size": 24, "head_dim": 24, "num_local_experts": 8, "num_experts_per_tok": 3,
            "sliding_window": 6}  # fmt: skip
+DEEPSEEK = {name: SIZES[name] for name in SIZES if name != "num_key_value_heads"}
+DEEPSEEK |= {"num_hidden_layers": 3, "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24,
+             "kv_lora_rank": 20, "q_lora_rank": 28, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12,
+             "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}  # fmt: skip
+# Four groups of two experts, of which the two are kept whose experts have the largest sum.
+DEEPSEEK_V3 = {**DEEPSEEK, "num_experts_per_tok": 4, "n_group": 4, "topk_group": 2}
+LATENT_YARN = {**YARN, "mscale": 1.5, "mscale_all_dim": 0.5}
 LINEAR_SCALING = {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}
 # By name of the case: family and configuration, one small instance a family, then its options.
 CASES = {
@@ -66,6 +76,21 @@ CASES = {
     "gpt_oss": ("gpt_oss", GPT_OSS),
     "gpt_oss, tight gate": ("gpt_oss", {**GPT_OSS, "swiglu_alpha": 1.1, "swiglu_limit": 0.5,
                                         "rope_parameters": YARN}),
+    "gpt_neox": ("gpt_neox", GPT_NEOX),
+    "gpt_neox, one after the other": ("gpt_neox", {**GPT_NEOX, "use_parallel_residual": False, "rotary_pct": 1.0}),
+    "falcon": ("falcon", FALCON),
+    "falcon, two norms": ("falcon", {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": True}),
+    "falcon, as many keys": ("falcon", {**FALCON, "multi_query": False, "tie_word_embeddings": False}),
+    "deepseek_v2": ("deepseek_v2", DEEPSEEK),
+    "deepseek_v2, full queries": ("deepseek_v2", {**DEEPSEEK, "q_lora_rank": None, "routed_scaling_factor": 1.7,
+                                                  "rope_parameters": LATENT_YARN}),
+    "deepseek_v2, best of groups": ("deepseek_v2", {**DEEPSEEK, "topk_method": "group_limited_greedy",
+                                                    "num_experts_per_tok": 2, "n_group": 4, "topk_group": 2}),
+    "deepseek_v3": ("deepseek_v3", DEEPSEEK_V3),
+    "deepseek_v3, yarn": ("deepseek_v3", {**DEEPSEEK_V3, "rope_parameters": LATENT_YARN, "n_group": 1,
+                                          "topk_group": 1}),
+    "deepseek_v3, dense": ("deepseek_v3", {**DEEPSEEK_V3, "first_k_dense_replace": 3, "q_lora_rank": None,
+                                           "rope_parameters": YARN}),
 }  # fmt: skip
 
 
@@ -95,8 +120,7 @@ def twins(request):
     fill_with_noise(theirs)
     architecture = Architecture.from_hf_config(theirs.config.to_dict(), name=family)
     ours = build_model(architecture, device=CPU, dtype=torch.float32, seed=1)
-    copy_weights = {"gpt2": copy_gpt2_weights, "opt": copy_opt_weights}.get(family, copy_llama_weights)
-    copy_weights(theirs, ours, architecture)
+    COPIES.get(family, copy_llama_weights)(theirs, ours, architecture)
     return Twins(theirs, ours, architecture)
 
 
@@ -115,6 +139,9 @@ def fill_with_noise(model):
     for parameter in model.parameters():
         center = 1.0 if parameter.ndim == 1 and bool((parameter == 1).all()) else 0.0
         parameter.copy_(center + 0.3 * torch.randn(parameter.shape, generator=generator))
+    for name, buffer in model.named_buffers():
+        if name.endswith(("e_score_correction_bias", "expert_bias")):
+            buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
 
 
 def copy_gpt2_weights(theirs, ours, architecture):
@@ -152,12 +179,48 @@ def copy_opt_weights(theirs, ours, architecture):
     copy_norm(source.final_layer_norm, ours.decoder.final_layernorm)
 
 
+def copy_gpt_neox_weights(theirs, ours, architecture):
+    source = theirs.gpt_neox
+    ours.embedding.word_embeddings.weight.copy_(source.embed_in.weight)
+    for block, layer in zip(source.layers, ours.decoder.layers, strict=True):
+        copy_norm(block.input_layernorm, layer.input_layernorm)
+        # As Megatron keeps them: each head's query, key and value together.
+        copy_linear(block.attention.query_key_value, layer.self_attention.linear_qkv)
+        copy_linear(block.attention.dense, layer.self_attention.linear_proj)
+        copy_norm(block.post_attention_layernorm, layer.pre_mlp_layernorm)
+        copy_linear(block.mlp.dense_h_to_4h, layer.mlp.linear_fc1)
+        copy_linear(block.mlp.dense_4h_to_h, layer.mlp.linear_fc2)
+    copy_norm(source.final_layer_norm, ours.decoder.final_layernorm)
+    ours.output_layer.weight.copy_(theirs.lm_head.weight)
+
+
+def copy_falcon_weights(theirs, ours, architecture):
+    source = theirs.transformer
+    ours.embedding.word_embeddings.weight.copy_(source.word_embeddings.weight)
+    for block, layer in zip(source.h, ours.decoder.layers, strict=True):
+        has_two = hasattr(block, "ln_attn")
+        copy_norm(block.ln_attn if has_two else block.input_layernorm, layer.input_layernorm)
+        if has_two:
+            copy_norm(block.ln_mlp, layer.pre_mlp_layernorm)
+        # As Megatron keeps them: of each group its queries, its key and its value.
+        copy_linear(block.self_attention.query_key_value, layer.self_attention.linear_qkv)
+        copy_linear(block.self_attention.dense, layer.self_attention.linear_proj)
+        copy_linear(block.mlp.dense_h_to_4h, layer.mlp.linear_fc1)
+        copy_linear(block.mlp.dense_4h_to_h, layer.mlp.linear_fc2)
+    copy_norm(source.ln_f, ours.decoder.final_layernorm)
+    if architecture.untie_embeddings_and_output_weights:
+        ours.output_layer.weight.copy_(theirs.lm_head.weight)
+
+
 def copy_llama_weights(theirs, ours, architecture):
     zero_centered = architecture.uncounted_options.get("layernorm_zero_centered_gamma", False)
     ours.embedding.word_embeddings.weight.copy_(theirs.model.embed_tokens.weight)
     for block, layer in zip(theirs.model.layers, ours.decoder.layers, strict=True):
         copy_norm(block.input_layernorm, layer.input_layernorm, zero_centered=zero_centered)
-        copy_query_key_value(block.self_attn, layer.self_attention.linear_qkv, architecture)
+        if architecture.multi_latent_attention:
+            copy_latent_attention(block.self_attn, layer.self_attention)
+        else:
+            copy_query_key_value(block.self_attn, layer.self_attention.linear_qkv, architecture)
         if architecture.qk_layernorm:
             copy_norm(block.self_attn.q_norm, layer.self_attention.q_layernorm)
             copy_norm(block.self_attn.k_norm, layer.self_attention.k_layernorm)
@@ -193,6 +256,17 @@ def copy_query_key_value(attention, linear, architecture):
         linear.bias.copy_(interleave(biases, architecture))
 
 
+def copy_latent_attention(source, target):
+    queries = {"q_proj": "linear_q_proj", "q_a_proj": "linear_q_down_proj", "q_b_proj": "linear_q_up_proj"}
+    latents = {"kv_a_proj_with_mqa": "linear_kv_down_proj", "kv_b_proj": "linear_kv_up_proj"}
+    for theirs, ours in {**queries, **latents}.items():
+        if getattr(source, theirs, None) is not None:
+            copy_linear(getattr(source, theirs), getattr(target, ours))
+    if source.q_lora_rank is not None:
+        copy_norm(source.q_a_layernorm, target.q_layernorm)
+    copy_norm(source.kv_a_layernorm, target.kv_layernorm)
+
+
 def interleave(query_key_value, architecture):
     """Query, key and value rows as Megatron keeps them: those of one query group together."""
     by_group = [rows.reshape(architecture.num_query_groups, -1, *rows.shape[1:]) for rows in query_key_value]
@@ -213,9 +287,13 @@ def copy_experts(source, target):
     ):
         expert.linear_fc1.weight.copy_(up)
         expert.linear_fc2.weight.copy_(down)
-    if target.shared_experts is not None:
+    if target.router.expert_bias is not None:
+        target.router.expert_bias.copy_(source.gate.e_score_correction_bias)
+    if hasattr(source, "shared_expert_gate"):
         copy_gated(source.shared_expert, target.shared_experts)
         target.shared_experts.gate_weight.copy_(source.shared_expert_gate.weight)
+    elif target.shared_experts is not None:
+        copy_gated(source.shared_experts, target.shared_experts)
 
 
 def copy_gpt_oss_experts(source, target):
@@ -241,6 +319,14 @@ def copy_norm(source, target, *, zero_centered=False):
     target.weight.copy_(source.weight + 1 if zero_centered else source.weight)
     if getattr(target, "bias", None) is not None:
         target.bias.copy_(source.bias)
+
+
+COPIES = {
+    "gpt2": copy_gpt2_weights,
+    "opt": copy_opt_weights,
+    "gpt_neox": copy_gpt_neox_weights,
+    "falcon": copy_falcon_weights,
+}
 
 
 @pytest.mark.parametrize("engine_name", ENGINES)
@@ -369,6 +455,20 @@ def test_widths_that_grouped_products_cannot_take_are_refused_by_name(name, size
         ValueError, match=f"needs {name} to be a multiple of 8 in torch.bfloat16; got {size}: use .* eager"
     ):
         ENGINES["sdpa"](model, architecture)
+
+
+def test_latent_attention_is_not_built_with_tensor_parallelism():
+    _, architecture = build_family("deepseek_v3, dense")
+    with pytest.raises(ValueError, match=r"kv_lora_rank = 20.* not shared out .*--tensor-model-parallel-size 2"):
+        build_model(architecture, device=CPU, dtype=torch.float32, seed=1, grid=SimpleNamespace(tensor_parallel_size=2))
+
+
+def test_latents_are_all_that_the_cache_of_sdpa_holds():
+    model, architecture = build_family("deepseek_v3")
+    engine = ENGINES["sdpa"](model, architecture)
+    engine.reset(3, 10)
+    held = sum(cache.numel() * cache.element_size() for cache in engine._caches)
+    assert held == kv_cache_bytes(architecture, 10, batch_size=3, dtype="float32")
 
 
 def test_experts_are_not_built_with_tensor_parallelism():

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from idealized_runtime.architectures import HF_FAMILIES, Architecture, unsupported_features
+from idealized_runtime.architectures import HF_FAMILIES, Architecture, get_architecture, unsupported_features
 from idealized_runtime.architectures.open_models import OPEN_MODELS
 
 SIZES = {
@@ -45,7 +45,7 @@ FAMILIES = {
     "phi3": {**SIZES, "pad_token_id": 0},
     "olmo2": SIZES,
     "deepseek_v2": {**SIZES, **DEEPSEEK},
-    "deepseek_v3": {**SIZES, **DEEPSEEK},
+    "deepseek_v3": {**SIZES, **DEEPSEEK, "n_group": 2, "topk_group": 1},
     "gpt_oss": {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 3},
 }
 OPTIONS = [
@@ -233,6 +233,7 @@ def test_missing_size_is_named(family, missing):
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 LONG_ROPE = {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [2.0]}
+DEEPSEEK_V2, DEEPSEEK_V3 = ({"model_type": f"deepseek_v{version}", **DEEPSEEK} for version in (2, 3))
 GPT_OSS = {"model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2}
 LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
            "original_max_position_embeddings": 32}  # fmt: skip
@@ -263,10 +264,23 @@ LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_f
         ({**GPT_OSS, "attention_bias": False}, "add_attention_bias = False"),
         ({**GPT_OSS, "swiglu_limit": None}, "swiglu_limit = None"),
         ({"model_type": "bloom", **BLOOM_SIZES}, "position_embedding_type = 'alibi'"),
-        ({"model_type": "gptj", **GPT_SIZES}, "parallel_blocks = True"),
+        ({"model_type": "gptj", **GPT_SIZES}, "add_output_layer_bias = True"),
+        ({"model_type": "falcon", **FALCON_SIZES, "alibi": True}, "position_embedding_type = 'alibi'"),
         ({"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 1},
          "moe_router_topk = 1 without moe_router_pre_softmax"),
-        ({"model_type": "deepseek_v3", **DEEPSEEK}, "kv_lora_rank = 12"),
+        (DEEPSEEK_V3, "moe_router_num_groups = 8, of which 4, with num_experts = 4"),
+        ({**DEEPSEEK_V3, "n_group": 4, "topk_group": 2}, "moe_router_group_score = 'sum of the best two'"),
+        ({**DEEPSEEK_V2, "topk_method": "group_limited_greedy", "n_group": 2, "topk_group": 1},
+         "moe_router_group_score = 'best'"),
+        ({**DEEPSEEK_V2, "topk_method": "noaux_tc"}, "topk_method = 'noaux_tc'"),
+        ({**DEEPSEEK_V2, "norm_topk_prob": True}, "norm_topk_prob = True"),
+        ({**DEEPSEEK_V3, "norm_topk_prob": False}, "norm_topk_prob = False"),
+        ({**DEEPSEEK_V3, "num_experts_per_tok": 1}, "moe_router_topk = 1 without moe_router_pre_softmax"),
+        ({**DEEPSEEK_V3, "rope_interleave": False}, "kv_lora_rank without rotary_interleaved"),
+        ({**DEEPSEEK_V3, "partial_rotary_factor": 0.5}, "kv_lora_rank with rotary_percent"),
+        ({**DEEPSEEK_V3, "rope_scaling": LLAMA_3}, "kv_lora_rank with rope_scaling of rope_type 'llama3'"),
+        ({**DEEPSEEK_V3, "rope_scaling": {**YARN, "truncate": False}},
+         "kv_lora_rank with rope_scaling of truncate = False"),
         ({"model_type": "llama4_text", **LLAMA_4}, "qk_l2_norm = True"),
     ],
 )  # fmt: skip
@@ -287,6 +301,8 @@ def test_option_that_is_counted_but_not_built_is_a_named_feature(change, feature
         {**LLAMA, "rope_scaling": {"type": "linear", "factor": 2.0}},
         {**LLAMA, "rope_scaling": {**YARN, "beta_fast": 16.0, "truncate": False, "mscale": 1.0, "mscale_all_dim": 1.0}},
         {**LLAMA, **GPT_OSS},
+        {**LLAMA, **DEEPSEEK_V2, "rope_scaling": {**YARN, "mscale": 0.7, "mscale_all_dim": 0.7}},
+        {**LLAMA, **DEEPSEEK_V3, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 4},
         {**LLAMA, "model_type": "phi3", "partial_rotary_factor": 0.5},
         {**LLAMA, "model_type": "mistral", "sliding_window": 32},
         {**LLAMA, "model_type": "qwen3"},
@@ -299,6 +315,10 @@ def test_option_that_is_counted_but_not_built_is_a_named_feature(change, feature
 )
 def test_model_of_built_features_has_none_that_is_not(config):
     assert unsupported_features(Architecture.from_hf_config(config)) == []
+
+
+def test_open_model_whose_router_scores_groups_otherwise_is_not_built():
+    assert unsupported_features(get_architecture("deepseek-v2")) == ["moe_router_group_score = 'best'"]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,12 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from idealized_runtime.lifetime import ScalingLaw, get_scaling_law
 from idealized_runtime.lifetime.cli import main
+from idealized_runtime.lifetime.law_files import FittedLaw, write_law
 from idealized_runtime.published import ROOT
 
 COST_OPTIMAL = (
@@ -167,8 +170,28 @@ def test_intervals_of_a_fit_are_carried_to_the_optimum(run, law_file):
 
 
 def test_draws_that_do_not_reach_the_loss_are_counted(run, law_file):
-    text = run(f"compute-optimal --loss 1.6 --coefficients {law_file}")
+    text = run(f"compute-optimal --loss 1.65 --coefficients {law_file}")
     assert re.search(r"over the \d+ of 40 bootstrap refits that reach the loss", text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "compute-optimal --loss 1.4",
+        "cost-optimal --loss 1.4",
+        f"cost-optimal --loss 1.4 --parameters {ROOT}/processed_jsons/a100.json",
+        "model --chinchilla --loss 1.4",
+        "model --loss 1.4 --model 1e13",
+    ],
+)
+def test_loss_that_most_refits_do_not_reach_is_refused_by_every_command(capsys, tmp_path, line):
+    """A law that reaches it stands beside draws of which four in ten do."""
+    law, floors = get_scaling_law(E=1.0), np.array(4 * [1.0] + 6 * [1.45])
+    draws = ScalingLaw(*(np.full(10, value) for value in (law.A, law.B)), floors, np.full(10, law.alpha),
+                       np.full(10, law.beta))  # fmt: skip
+    write_law(tmp_path / "law.json", FittedLaw(law, draws))
+    assert main([*line.split(), "--coefficients", str(tmp_path / "law.json")]) == 2
+    assert re.search(r"loss 1.4.* is reached by 40 % of the drawn scaling laws only", capsys.readouterr().err)
 
 
 def test_intervals_of_a_fit_are_carried_to_the_loss(run, law_file):
@@ -224,7 +247,7 @@ def test_folder_of_the_law_is_looked_for_before_the_fit(capsys, csv, tmp_path, m
         ("model --model 0 --data 1e9", "--model: must be a positive number; got '0'"),
         ("model --model nan --data 1e9", "--model: must be a positive number; got 'nan'"),
         ("model --chinchilla --model 1e30 --alpha 500 --beta 0.001", "numbers beyond 1e308"),
-        ("model --model 1e200 --data 1e200", "numbers beyond 1e308"),
+        ("model --model 1e200 --data 1e200", r"1e\+200 parameters; .* not asked beyond 7e\+05 to 1.6e\+15"),
         ("compute-optimal --loss 1.2", "loss must be above E = 1.69.*got 1.2"),
         ("compute-optimal --loss two", "--loss: must be a positive number; got 'two'"),
         ("compute-optimal --loss 2 --inference_tokens -5", "--inference-tokens.*: must be zero or a positive.*'-5'"),

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from idealized_runtime.lifetime.bootstrap import UnreachableLossError
 from idealized_runtime.lifetime.comparison import (
     SIZING,
     Assumptions,
-    UnreachableLossError,
     chinchilla_ratio_maps,
     compare_with_guess,
     sizing_table,

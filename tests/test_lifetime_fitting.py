@@ -13,7 +13,7 @@ from idealized_runtime.lifetime import (
     optimum_intervals,
     read_training_runs,
 )
-from idealized_runtime.lifetime.bootstrap import intervals_of
+from idealized_runtime.lifetime.bootstrap import UnreachableLossError, intervals_of
 from idealized_runtime.lifetime.fitting import coefficients_of, default_starts, law_of
 from idealized_runtime.lifetime.log_huber import LogHuber
 from idealized_runtime.lifetime.scaling_law import is_reachable
@@ -236,8 +236,20 @@ def test_draws_that_do_not_reach_the_loss_are_told_apart(published_draws):
     assert (reaching.E < 1.6).all()
     with pytest.raises(ValueError, match="loss must be above E"):
         optimum_intervals(published_draws, 1.6, flop_costs(1e12))
-    with pytest.raises(ValueError, match="no draw of the scaling law reaches loss 1e-300"):
-        optimum_intervals(draws_that_reach(published_draws, 1e-300), 1e-300, flop_costs(1e12))
+
+
+@pytest.mark.parametrize(
+    ("asked", "what"),
+    [
+        ({"loss": 1e-300}, "loss 1e-300 is reached by 0 % of the drawn scaling laws only: give a higher loss"),
+        ({"loss": 1.3}, r"loss 1.3 is reached by \d+ % of the drawn scaling laws only: give a higher loss"),
+        ({"loss": 2.5, "num_params": 2e7}, r"loss 2.5 with 2e\+07 parameters is reached by"),
+        ({"loss": 2.5, "num_training_tokens": 1e8}, r"loss 2.5 with 1e\+08 training tokens is reached by"),
+    ],
+)
+def test_loss_that_most_draws_do_not_reach_is_refused(published_draws, asked, what):
+    with pytest.raises(UnreachableLossError, match=what):
+        draws_that_reach(published_draws, **asked)
 
 
 def test_a_loss_a_hair_above_the_least_is_not_reached():
@@ -250,13 +262,40 @@ def test_same_seed_same_draws(published_runs, published_fit):
     np.testing.assert_array_equal(coefficients_of(first), coefficients_of(again))
 
 
+@pytest.mark.filterwarnings("ignore:.*determine no law:idealized_runtime.missing.MissingValueWarning")
 def test_resamples_without_a_law_are_left_out_and_counted():
     """Runs that hardly differ, and noise: in some resamples the loss rises with size or tokens."""
     runs = make_runs(tokens_per_param=(10, 11, 12), num_params=(1e8, 2e8, 3e8), noise=0.05)
     fit = fit_scaling_law(make_runs(), starts=FEW_STARTS)
-    with pytest.warns(MissingValueWarning, match="of 40 rows of the bootstrap have no law with positive finite"):
+    with pytest.warns(MissingValueWarning, match="rows of the bootstrap have no law with positive finite"):
         draws = bootstrap_scaling_law(runs, fit, num_draws=40)
     assert 0 < len(draws.A) < 40
+
+
+def test_resamples_that_tell_no_exponent_are_left_out_and_counted():
+    """Two of three sizes stand in one run each, so that many resamples lack a size."""
+    of_one_size = make_runs(num_params=(1e8,), tokens_per_param=np.geomspace(5, 640, 10))
+    runs = pd.concat([of_one_size, make_runs(num_params=(2e8, 4e8), tokens_per_param=(20,))], ignore_index=True)
+    fit = fit_scaling_law(make_runs(), starts=FEW_STARTS)
+    rng = np.random.default_rng(0)
+    rng.choice(len(default_starts()), 16, replace=False)  # the starts, drawn before the runs
+    counts = rng.multinomial(12, np.full(12, 1 / 12), size=60)
+    num_bad = int(np.count_nonzero((counts[:, 10:] == 0).any(axis=1)))
+    assert 20 < num_bad < 50
+    message = f"{num_bad} of 60 rows of the bootstrap have runs of fewer than 3 sizes"
+    with pytest.warns(MissingValueWarning, match=message):
+        draws = bootstrap_scaling_law(runs, fit, num_draws=60)
+    assert len(draws.A) == 60 - num_bad
+
+
+def test_bootstrap_without_any_resample_that_tells_a_law_is_refused():
+    runs = make_runs(num_params=(1e8, 2e8))
+    fit = fit_scaling_law(make_runs(), starts=FEW_STARTS)
+    with (
+        pytest.warns(MissingValueWarning, match="5 of 5 rows of the bootstrap have runs of fewer than 3 sizes"),
+        pytest.raises(ValueError, match="no resample of the training runs determines a law: add runs of other sizes"),
+    ):
+        bootstrap_scaling_law(runs, fit, num_draws=5)
 
 
 @pytest.mark.parametrize(

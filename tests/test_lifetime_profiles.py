@@ -101,6 +101,19 @@ def test_number_of_accelerators_can_be_given(tmp_path):
     assert profile.num_accelerators == 4
 
 
+def test_number_of_accelerators_without_a_name_is_that_of_all_others(tmp_path):
+    path = write_parameters(tmp_path / "parameters.json", **{"davinci": make_runtime(), "gpt-j": make_runtime()})
+    assert [profile.num_accelerators for profile in read_profiles(path, num_accelerators={None: 4, "gpt-j": 2})] == [
+        2,
+        4,
+    ]
+
+
+def test_number_of_accelerators_may_be_given_by_the_name_in_the_registry(tmp_path):
+    path = write_parameters(tmp_path / "parameters.json", **{"openai/davinci": make_runtime()})
+    assert read_profiles(path, num_accelerators={"davinci": 4})[0].num_accelerators == 4
+
+
 @pytest.mark.parametrize(
     ("runtimes", "options", "message"),
     [
@@ -108,6 +121,11 @@ def test_number_of_accelerators_can_be_given(tmp_path):
         ({"mystery": make_runtime()}, {}, "mystery: its size is not known"),
         ({"davinci": make_runtime(overhead_s=0.2)}, {}, "davinci: timed through an API"),
         ({"davinci": make_runtime()}, {"models": ["curie"]}, "no model curie; there are: davinci"),
+        (
+            {"davinci": make_runtime()},
+            {"num_accelerators": {"davinci": 8, "divinci": 1}},
+            "no model divinci; there are: davinci",
+        ),
         ({"davinci": make_runtime()}, {"num_accelerators": {"davinci": 0}}, "num_accelerators must be a positive"),
     ],
 )

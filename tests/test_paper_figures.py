@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime import tradeoff_points
 from idealized_runtime.fits import read_parameters
 from idealized_runtime.flops import paper_flops_without_attention
 from idealized_runtime.measurements import fit_models, read_logs
 from idealized_runtime.paper_models import PAPER_MODELS, by_printed_name
+from idealized_runtime.tradeoffs import points as tradeoff_points
 
 LARGE, GRANDE, GPT_J = "AI21/J1-Large v1", "AI21/J1-Grande v1", "EleutherAI/GPT-J"
 ANTHROPIC, DAVINCI, TNLG, YALM = "Anthropic/v4-s3", "OpenAI/davinci", "Microsoft+NV/TNLG v2", "Yandex/YaLM"

@@ -26,7 +26,6 @@ OUTPUT_SIZES = [1, 2, 8, 32]
 def _quiet_figures():
     with mpl.rc_context({"backend": "agg"}):
         yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

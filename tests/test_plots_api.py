@@ -1,7 +1,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pytest
 
 from idealized_runtime.plots.api import (
     plot_estimators,
@@ -11,12 +10,6 @@ from idealized_runtime.plots.api import (
     plot_trial_runtimes,
     share_legend,
 )
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 def lines_by_label(ax):

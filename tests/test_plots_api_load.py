@@ -1,4 +1,3 @@
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,12 +5,6 @@ from api_frames import make_requests
 
 from idealized_runtime.api.statistics import measure_goodput, measure_throughput, summarize_requests
 from idealized_runtime.plots.api_load import plot_percentiles, plot_ratios, plot_throughput
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
@@ -63,6 +64,16 @@ def test_frontier_is_joined_and_named_and_so_is_what_was_timed(drawn):
     (frontier,) = [line for line in drawn.lines if line.get_linestyle() == "--"]
     assert frontier.get_ydata().tolist() == [60.0, 70.0]
     assert {text.get_text() for text in drawn.texts} == {"llama-x", "qwen-y", "bloom"}
+
+
+def test_names_of_models_that_score_alike_stand_below_each_other():
+    costs = {f"llama-{place}": (place, 0.99 * place, 1.01 * place, 60 + place, False) for place in (1, 2, 3, 4)}
+    points = pd.DataFrame.from_dict(costs, orient="index", columns=make_points().columns)
+    ax = plot_capability_frontier(points, frontier_table(points, "cost"), value="cost")
+    heights = [text.get_position()[1] for text in ax.texts]
+    # As far from each other as the text needs, about the middle of their scores.
+    assert np.diff(heights).min() > 2
+    assert np.mean(heights) == pytest.approx(62.5)
 
 
 def test_intervals_are_drawn_as_bars(drawn):

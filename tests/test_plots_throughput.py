@@ -10,8 +10,7 @@ from idealized_runtime.throughput import BatchRuntimeModel
 
 @pytest.fixture
 def ax():
-    yield plt.subplots()[1]
-    plt.close("all")
+    return plt.subplots()[1]
 
 
 @pytest.fixture

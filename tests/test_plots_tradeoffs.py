@@ -1,10 +1,8 @@
 import matplotlib as mpl
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import pytest
 
 from idealized_runtime.paper_models import PAPER_MODELS
 from idealized_runtime.plots import tradeoffs as plots_tradeoffs
@@ -19,12 +17,6 @@ POINTS = pd.DataFrame(
         "half_width": [0.2, 0.1, 0.1],
     }
 )
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def lines_by_label(ax):

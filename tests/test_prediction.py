@@ -7,6 +7,7 @@ import pytest
 from idealized_runtime.architectures import Architecture, get_architecture
 from idealized_runtime.fits import ExtrapolationWarning
 from idealized_runtime.flops import output_token_bytes
+from idealized_runtime.hardware import Accelerator
 from idealized_runtime.metrics import query_metrics
 from idealized_runtime.prediction import (
     PredictedRuntime,
@@ -21,6 +22,7 @@ from idealized_runtime.prediction import (
     prediction_error,
     prediction_table,
 )
+from idealized_runtime.prediction.answers import fewest_devices
 from idealized_runtime.prediction.work import Placement, is_misaligned, prompt_work, token_work
 from idealized_runtime.roofline import ImpossibleMeasurementError
 from idealized_runtime.timed_models import TimedModel, read_timed_models
@@ -157,6 +159,17 @@ def test_no_fitted_time_is_negative_or_beats_the_rates_of_the_machine(a100, cpu)
     assert 1 / a100.times.flop_s <= 312e12
 
 
+def test_least_times_are_of_the_best_rates_that_a_log_holds():
+    rates = [
+        {"memory_bytes_per_s": rate, "matmul_flops_per_s": {"float16": 1e15}} for rate in (1e12, 1e13, 1e13, 1e13, 1e13)
+    ]
+    models = [dataclasses.replace(model, machine_rates=rate) for model, rate in zip(stack(), rates, strict=True)]
+    assert 1 / fit_stack_times(models).byte_s == pytest.approx(1.5e12, rel=0.02)
+    slow = [dataclasses.replace(model, machine_rates=rates[0]) for model in stack()]
+    # An honest measurement may exceed measured rates by 15 %.
+    assert 1 / fit_stack_times(slow).byte_s == pytest.approx(1.15e12, rel=1e-3)
+
+
 def test_time_that_no_log_tells_of_is_zero_and_messages_are_then_refused():
     predictor = fit_predictor(stack())
     assert predictor.times.message_s == predictor.times.misaligned == 0
@@ -218,7 +231,7 @@ def test_prompt_beyond_the_logs_is_refused_or_warned_of():
     assert list(predicted.is_extrapolated([1, 1024, 1025])) == [False, False, True]
     with pytest.raises(ValueError, match=r"must lie in \[1, 1024\].*first is 2000"):
         predicted.predict([5, 2000], 1)
-    with pytest.warns(ExtrapolationWarning, match="beyond the timed range"):
+    with pytest.warns(ExtrapolationWarning, match="beyond the profiled range"):
         assert predicted.predict(2000, 1, extrapolate=True) > predicted.predict(1024, 1)
 
 
@@ -263,8 +276,38 @@ def test_quantised_weights_are_said_to_be_taken_in_the_type_of_the_stack():
 
 
 def test_width_that_was_not_timed_is_named(a100):
-    assert any("over 2 devices was not timed, only over 1, 4, 8" in caveat for caveat in
+    assert any("of size 2 was not timed, only of 1, 4, 8" in caveat for caveat in
                a100.predict_runtime(NEW, tensor_parallel_size=2).caveats)  # fmt: skip
+
+
+def test_stages_that_were_not_timed_are_named(a100):
+    caveats = a100.predict_runtime(NEW, tensor_parallel_size=8, pipeline_parallel_size=3).caveats
+    assert any("pipeline parallelism of size 3 was not timed, only of 1" in caveat for caveat in caveats)
+
+
+def test_devices_that_cannot_share_the_model_are_refused(a100):
+    with pytest.raises(ValueError, match="must divide the 64 attention heads of new; got 3"):
+        a100.predict_runtime(NEW, tensor_parallel_size=3)
+    with pytest.raises(ValueError, match=r"must lie in \[1, 30\], the layers of new; got 31"):
+        a100.predict_runtime(NEW, pipeline_parallel_size=31)
+
+
+@pytest.mark.parametrize(
+    ("name", "memory_bytes", "devices"),
+    [
+        ("davinci", 80e9, (8, 1)),
+        # Stages need not hold equally many layers: 105 make 2 stages, a prime number of them 3.
+        ("tnlg-v2", 80e9, (8, 2)),
+        ("deepseek-v3", 80e9, (8, 3)),
+        # 14 heads are shared by 2 devices, 71 heads by none.
+        ("qwen2.5-0.5b", 0.3e9, (2, 2)),
+        ("falcon-7b", 8e9, (1, 2)),
+    ],
+)
+def test_fewest_devices_can_share_heads_and_layers(name, memory_bytes, devices):
+    accelerator = Accelerator("box", memory_bytes=memory_bytes, sources={"memory_bytes": "made up"})
+    found = fewest_devices(get_architecture(name), accelerator, num_context_tokens=100, dtype="float16")
+    assert found == devices
 
 
 def test_left_out_models_on_a100_are_predicted_within_the_targets(a100):

@@ -299,7 +299,7 @@ def test_line_that_is_not_what_it_claims_is_an_error_with_file_and_line(log_path
         ({"num_layers_profiled": [4, 13]}, "13 layers profiled; the architecture has 12"),
         ({"num_layers_profiled": 13}, "13 layers profiled; the architecture has 12"),
         ({"tensor_parallel_size": "1"}, "tensor_parallel_size must be an integer"),
-        ({"software": {}}, r"software must be an object \['megatron-core'\]"),
+        ({"software": {}}, "software must be an object with megatron-core"),
         ({"architecture": {"name": "toy"}}, "an architecture needs hidden_size"),
         ({"architecture": None}, "architecture must be an object"),
     ],

@@ -17,7 +17,7 @@ from idealized_runtime.reproduction import (
 from idealized_runtime.reproduction.data import PaperData
 from idealized_runtime.reproduction.frontiers import METRICS
 from idealized_runtime.reproduction.timings import equals_entry
-from idealized_runtime.tradeoff_points import TASKS
+from idealized_runtime.tradeoffs.points import TASKS
 
 
 def claim(printed="0.178", evidence=None, section="Table 3", text="prompt time"):

@@ -10,6 +10,7 @@ from idealized_runtime.roofline import (
     ImpossibleMeasurementError,
     MachineRates,
     Roofline,
+    floor_distances,
     machine_rates,
     refuse_impossible,
     roofline_of,
@@ -52,6 +53,19 @@ def test_batch_reads_the_weights_once_and_the_cache_of_every_sequence():
 
 def test_large_batch_is_bound_by_computing():
     assert roofline().output_token_s(1, batch_size=4096) == pytest.approx(4096 * output_token_flops(BIG, 1) / 1e14)
+
+
+def test_floor_of_latent_attention_holds_for_a_cache_of_latents_and_for_one_of_keys_and_values():
+    sizes = {"kv_lora_rank": 512, "qk_head_dim": 128, "qk_pos_emb_head_dim": 64, "v_head_dim": 128}
+    options = {"add_bias_linear": False, "add_qkv_bias": False, "normalization": "RMSNorm"}
+    latent = dataclasses.replace(BIG, position_embedding_type="rope", **sizes, **options)
+    # Reading: of latents. Computing: of 32 heads in 32 layers with keys 192 and values 128 wide.
+    assert roofline(latent).output_token_s(10**6) == pytest.approx(output_token_bytes(latent, 10**6) / 1e12)
+    computing = dataclasses.replace(RATES, memory_bytes_per_s=1e30)
+    per_pair_s = roofline(latent, rates=computing).output_token_s(2) - roofline(latent, rates=computing).output_token_s(
+        1
+    )
+    assert per_pair_s == pytest.approx(2 * 32 * 32 * (192 + 128) / 1e14, rel=1e-3)
 
 
 def test_tensor_parallelism_divides_a_floor_and_pipeline_stages_only_what_a_batch_adds():
@@ -131,6 +145,33 @@ def test_table_divides_fitted_times_by_their_floors(tmp_path):
     assert row["token_over_floor"] == pytest.approx(row["time_per_output_token_ms"] / row["token_floor_ms"])
     assert row["prompt_encoding_time_ms"] == pytest.approx(1200)
     assert row["prompt_over_floor"] == pytest.approx(1200 / row["prompt_floor_ms"])
+
+
+def test_distance_of_every_fitted_time_is_its_ratio_to_its_floor(tmp_path):
+    rates = {"memory_bytes_per_s": 1e12, "matmul_flops_per_s": {}}
+    path = write_log(tmp_path / "box" / "toy.jsonl", environment={"machine_rates": rates})
+    distances = floor_distances(str(path.parent))["toy"]
+    floors = roofline_of(read_timed_model(path))
+    assert list(distances.index) == ["output token", 1, 2, 4]
+    assert distances["output token"] == pytest.approx(0.02 / floors.output_token_s(3))
+    assert distances[4] == pytest.approx(1.4 / floors.prompt_encoding_s(4))
+
+
+def test_distance_is_missing_where_a_log_does_not_tell_its_data_type(tmp_path):
+    sentences = [
+        f"Runtime for {{'num_input_tokens': {p}, 'num_output_tokens': {o}}}: {p + o}.000 seconds +- 0.001\n"
+        for p in (1, 2)
+        for o in (1, 2)
+    ]
+    (tmp_path / "old.log").write_text("".join(sentences))
+    assert floor_distances(f"{tmp_path}/")["old"].isna().all()
+
+
+def test_impossible_log_has_no_distances(tmp_path):
+    rates = {"memory_bytes_per_s": 1e12, "matmul_flops_per_s": {"float32": 1.0}}
+    write_log(tmp_path / "toy.jsonl", environment={"machine_rates": rates})
+    with pytest.raises(ImpossibleMeasurementError, match="toy on box"):
+        floor_distances(f"{tmp_path}/")
 
 
 @pytest.mark.parametrize("hardware", ["a100", "v100", "cpu"])

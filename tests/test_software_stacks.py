@@ -144,6 +144,13 @@ def test_stacks_of_two_machines_are_refused(tmp_path):
         read_stacks({"old": str(tmp_path / "one"), "new": str(tmp_path / "two")})
 
 
+def test_model_on_different_numbers_of_devices_is_refused(tmp_path):
+    write_log(tmp_path / "one" / "toy.jsonl")
+    write_log(tmp_path / "two" / "toy.jsonl", tensor_parallel_size=2)
+    with pytest.raises(ValueError, match=r"toy was timed at different .*\(old 1x1, new 2x1\)"):
+        read_stacks({"old": str(tmp_path / "one"), "new": str(tmp_path / "two")})
+
+
 def test_engines_of_one_machine_are_read_as_stacks(tmp_path):
     for engine in ("eager", "sdpa"):
         write_log(tmp_path / engine / "toy.jsonl", engine=engine)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from idealized_runtime.records import LogFormatError
@@ -33,9 +35,34 @@ def test_json_log_tells_what_was_timed_and_on_what(tmp_path):
     assert (model.is_cuda, model.slices, model.machine_rates) == (True, 2, rates)
 
 
+@pytest.mark.parametrize(
+    "rates",
+    [{}, "fast", {"memory_bytes_per_s": 0, "matmul_flops_per_s": {}},
+     {"memory_bytes_per_s": "fast", "matmul_flops_per_s": {}},
+     {"memory_bytes_per_s": 1e9, "matmul_flops_per_s": {"float32": -1.0}}],
+)  # fmt: skip
+def test_rates_that_are_none_are_refused(tmp_path, rates):
+    path = write_log(tmp_path / "toy.jsonl", environment={"machine_rates": rates})
+    with pytest.raises(LogFormatError, match=r"toy\.jsonl: machine_rates must have memory_bytes_per_s"):
+        read_timed_model(path)
+
+
 def test_log_without_a_cuda_version_is_of_a_cpu_without_known_rates(tmp_path):
     model = read_timed_model(write_log(tmp_path / "toy.jsonl"))
     assert (model.is_cuda, model.machine_rates) == (False, None)
+
+
+def test_json_log_is_known_by_its_contents_and_not_by_its_name(tmp_path):
+    model = read_timed_model(write_log(tmp_path / "toy.log"))
+    assert (model.architecture, model.dtype, model.is_cuda) == (TOY, "float32", False)
+
+
+def test_mean_power_is_all_measured_joules_over_their_seconds(tmp_path):
+    model = read_timed_model(write_log(tmp_path / "toy.jsonl"))
+    assert model.mean_power_watts is None
+    joules = 50 * model.runtimes["runtime_s"]
+    joules[0] = None
+    assert replace(model, runtimes=model.runtimes.assign(energy_joules=joules)).mean_power_watts == pytest.approx(50)
 
 
 def test_text_log_of_2023_tells_its_data_type_and_parallelism(tmp_path):

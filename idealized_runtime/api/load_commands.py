@@ -3,16 +3,16 @@
 import itertools
 import json
 import secrets
-import sys
-import warnings
 from pathlib import Path
+
+from idealized_runtime.api.sending import add_endpoint_arguments, run_sweep, say, saying_warnings
 
 _OBJECTIVE_HELP = "seconds that a request may take: ttft=0.5 tpot=0.05 e2e=10; prints goodput"
 
 
-def add_parsers(commands, *, add_endpoint_arguments):
+def add_parsers(commands):
     """Add the commands to the parser of ``python -m idealized_runtime.api``."""
-    _add_load(commands, add_endpoint_arguments)
+    _add_load(commands)
     summarise = commands.add_parser(
         "summary", help="percentiles, throughput and goodput of a log or of another tool's file"
     )
@@ -30,7 +30,7 @@ def add_parsers(commands, *, add_endpoint_arguments):
     imports.add_argument("--log", type=Path, help="log to write, which every other command reads")
 
 
-def _add_load(commands, add_endpoint_arguments):
+def _add_load(commands):
     parser = commands.add_parser("load", help="time requests at so many in parallel, or at a rate")
     # A request that is refused under load is a result.
     add_endpoint_arguments(parser)
@@ -56,27 +56,14 @@ def _add_objectives(parser):
 
 def run_load(arguments) -> int:
     """Time what the log lacks of a load sweep, and summarise it."""
-    from idealized_runtime.api import cli
-
     objectives = read_objectives(arguments.objective)
-    endpoint, budget = cli.make_endpoint(arguments), cli.make_budget(arguments)
-    prompts, counted_by = cli.make_prompts(arguments)
-    from idealized_runtime.api.profile import make_header
-    from idealized_runtime.records import LogWriter
-
-    sweep = _make_sweep(arguments)
-    header = make_header(endpoint, sweep, hardware=arguments.hardware, software=arguments.software,
-                         prompts=counted_by, limits=cli.limits(arguments))  # fmt: skip
-    with LogWriter(arguments.log, header) as log:
-        budget.count_earlier(log.trials, log.lost)
-        exit_code = cli.run_logged(_load(endpoint, sweep, budget, prompts, log, arguments), log, arguments)
-    return exit_code or _print_summary(_read(arguments.log), objectives)
+    return run_sweep(arguments, _make_sweep) or _print_summary(_read(arguments.log), objectives)
 
 
 def _make_sweep(arguments):
-    from idealized_runtime.api.load import LoadSweep
+    from idealized_runtime.api.load import LoadRunner, LoadSweep
 
-    return LoadSweep(
+    sweep = LoadSweep(
         all_num_prompt_tokens=tuple(arguments.all_num_input_tokens),
         all_num_output_tokens=tuple(arguments.all_num_output_tokens),
         all_num_parallel=tuple(arguments.all_num_parallel),
@@ -86,17 +73,7 @@ def _make_sweep(arguments):
         num_repetitions=arguments.num_repetitions,
         seed=secrets.randbits(32) if arguments.seed is None else arguments.seed,
     )
-
-
-async def _load(endpoint, sweep, budget, prompts, log, arguments):
-    from idealized_runtime.api.client import ApiClient
-    from idealized_runtime.api.load import LoadRunner
-    from idealized_runtime.api.trials import Retries, TrialSender
-
-    retries = Retries(arguments.max_retries, max_wait_s=arguments.max_retry_wait_s)
-    async with ApiClient(endpoint) as client:
-        sender = TrialSender(client, budget, retries, on_send=log.write_sent, on_wait=_say)
-        await LoadRunner(sweep, sender, prompts, log, report=_say).run()
+    return sweep, LoadRunner
 
 
 def run_summary(arguments) -> int:
@@ -130,7 +107,7 @@ def run_changes(arguments) -> int:
     try:
         print(_table(compare_parameters(earlier, later, level=arguments.level).reset_index()))
     except ValueError as error:
-        _say(f"denoised parameters are not compared: {error}")
+        say(f"denoised parameters are not compared: {error}")
     if len(sweeps) > 3:
         history = compare_with_history(sweeps, level=arguments.level)
         print(_table(history.to_frame().T))
@@ -212,12 +189,8 @@ def _is_log(path) -> bool:
 def _read(path):
     from idealized_runtime.records import read_requests
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        requests = read_requests(path)
-    for warning in caught:
-        _say(str(warning.message))
-    return requests
+    with saying_warnings():
+        return read_requests(path)
 
 
 def _print_summary(requests, objectives) -> int:
@@ -231,7 +204,7 @@ def _print_summary(requests, objectives) -> int:
     if objectives:
         print(_table(measure_goodput(requests, objectives, by=by)))
     for finding in check_requests(requests, by=by).to_dict("records"):
-        _say(f"{finding['check']}: {_describe(finding)}: {finding['message']}")
+        say(f"{finding['check']}: {_describe(finding)}: {finding['message']}")
     return 0
 
 
@@ -255,7 +228,3 @@ def _describe(finding) -> str:
 def _table(frame) -> str:
     """A table for a terminal; columns that hold nothing are left out."""
     return frame.dropna(axis="columns", how="all").round(4).to_string(index=False, na_rep="") + "\n"
-
-
-def _say(sentence: str):
-    print(sentence, file=sys.stderr, flush=True)

@@ -8,7 +8,6 @@ import pandas as pd
 from idealized_runtime.api.statistics import GROUP, percentile_interval, sent_requests, timed_requests
 from idealized_runtime.api.unimodality import critical_dip, dip_statistic
 
-CHECKS = ("failures", "few_requests", "drift", "two_populations", "sent_late")
 _CHECKED = {"time_to_first_token_s": "TTFT", "runtime_s": "runtime"}
 _SIGNIFICANCE = 0.01
 # Medians of consecutive batches hang on each other less than requests do, which wait in the same queue.
@@ -37,7 +36,7 @@ def check_requests(requests: pd.DataFrame, *, by: Sequence[str] = GROUP, percent
     Returns
     -------
     DataFrame
-        ``by``, ``check`` (of :data:`CHECKS`) and ``message``: ``failures``; ``few_requests`` to bound the percentile
+        ``by``, ``check`` and ``message``; checks are ``failures``; ``few_requests`` to bound the percentile
         from above at 95 %; ``drift`` of TTFT or runtime over the run (Mann-Kendall on medians of 10 consecutive
         batches, 1 %, and more than 2 % from end to end), as where a queue grows; ``two_populations`` (Hartigan's dip,
         1 %), as of cached and uncached prompts; ``sent_late``, requests of an open loop that this client sent after

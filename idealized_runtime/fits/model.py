@@ -1,6 +1,5 @@
 """RuntimeModel: what a query costs, in seconds, with its interval."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ from idealized_runtime.fits import interpolation
 from idealized_runtime.fits.arrays import plain, token_array
 from idealized_runtime.fits.intervals import Intervals, RuleError
 from idealized_runtime.fits.published import fit_published, next_larger_times
+from idealized_runtime.fits.ranges import check_range
 from idealized_runtime.fits.settings import validate_settings
 from idealized_runtime.fits.weighted import fit_weighted
 
@@ -20,10 +20,6 @@ METHODS = ("weighted", "published")
 _MAX_TABLE_TOKENS = 2**22
 # Queries are worked through in blocks that stay in the cache.
 _BLOCK_QUERIES = 2**15
-
-
-class ExtrapolationWarning(UserWarning):
-    """A prompt size lies outside the profiled range."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,20 +206,10 @@ class RuntimeModel:
 
     def _checked_prompts(self, num_prompt_tokens, extrapolate):
         p = token_array("num_prompt_tokens", num_prompt_tokens)
-        low, high = self.num_prompt_tokens[[0, -1]]
-        if not p.size or (p.min() >= low and p.max() <= high):
-            return p
-        outside = p[(p < low) | (p > high)]
-        found = f"{outside.size} of {p.size} lie outside, the first is {outside.flat[0]}"
-        if not extrapolate:
-            raise ValueError(
-                f"num_prompt_tokens must lie in [{low}, {high}], the profiled range; {found}. "
-                "Profile that size, or pass extrapolate=True"
-            )
-        if low == high and self.method == "weighted":
-            raise ValueError(f"one prompt size was profiled, {low}, so there is no line to go on along; {found}")
-        message = f"num_prompt_tokens beyond the profiled range [{low}, {high}]: {found}"
-        warnings.warn(message, ExtrapolationWarning, stacklevel=3)
+        profiled = self.num_prompt_tokens
+        if extrapolate and len(profiled) == 1 and self.method == "weighted" and np.any(p != profiled[0]):
+            raise ValueError(f"one prompt size was profiled, {profiled[0]}, so there is no line to go on along")
+        check_range("num_prompt_tokens", p, profiled, extrapolate=extrapolate, stacklevel=3)
         return p
 
     def _runtimes(self, p, o, out=None):

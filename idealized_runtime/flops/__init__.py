@@ -26,6 +26,7 @@ from idealized_runtime.flops.memory import (
 from idealized_runtime.flops.operations import (
     ATTENTION,
     LOGITS,
+    least_output_token_flops,
     output_token_flops,
     prompt_encoding_flops,
     query_flops,
@@ -37,6 +38,7 @@ __all__ = [
     "LOGITS",
     "kv_cache_bytes",
     "kv_cache_bytes_per_token",
+    "least_output_token_flops",
     "output_token_bytes",
     "output_token_flops",
     "paper_flops_without_attention",

@@ -86,10 +86,23 @@ def output_token_flops(
     _check_choice("attention", attention, ATTENTION)
     _check_choice("logits", logits, LOGITS)
     per_token = _flops_per_token(architecture) + (0 if logits == "none" else _flops_per_logit(architecture))
+    per_pair = 0 if attention == "none" else _decode_flops_per_pair(architecture)
+    return _count_output_token(architecture, num_context_tokens, batch_size, per_token, per_pair)
 
+
+def least_output_token_flops(architecture: Architecture, num_context_tokens, *, batch_size: int = 1):
+    """:func:`output_token_flops` by whichever cache takes fewer: of latents, or of the keys and values made of them.
+
+    The latter are many more bytes to read, but fewer operations where a latent is wider than a head.
+    """
+    per_token = _flops_per_token(architecture) + _flops_per_logit(architecture)
+    per_pair = min(_decode_flops_per_pair(architecture), _prompt_flops_per_pair(architecture))
+    return _count_output_token(architecture, num_context_tokens, batch_size, per_token, per_pair)
+
+
+def _count_output_token(architecture, num_context_tokens, batch_size, per_token, per_pair):
     def count(n):
-        pairs = 0 * n if attention == "none" else sum_over_layers(architecture, num_attended, n)
-        return batch_size * (per_token + _decode_flops_per_pair(architecture) * pairs)
+        return batch_size * (per_token + per_pair * sum_over_layers(architecture, num_attended, n))
 
     return evaluate(count, num_context_tokens, "num_context_tokens", batch_size)
 

@@ -9,8 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.lifetime.fitting import HUBER_DELTA, ScalingLawFit, coefficients_of, default_starts, law_of
-from idealized_runtime.lifetime.log_huber import LogHuber
+from idealized_runtime.lifetime.fitting import (
+    HUBER_DELTA,
+    MIN_DISTINCT,
+    ScalingLawFit,
+    coefficients_of,
+    default_starts,
+    law_of,
+)
+from idealized_runtime.lifetime.log_huber import NUM_COEFFICIENTS, LogHuber
 from idealized_runtime.lifetime.optimum import minimize_lifetime_cost
 from idealized_runtime.lifetime.scaling_law import COEFFICIENTS, MAX_SIZE, ScalingLaw, is_reachable
 from idealized_runtime.missing import warn_missing
@@ -19,6 +26,8 @@ from idealized_runtime.missing import warn_missing
 # to 250, four ended above the best of 600 starts, by 0.2 % of the objective or less.
 _NUM_EXTRA_STARTS = 16
 _DRAWS_AT_A_TIME = 250
+# Of the draws, that must reach a loss.
+_MIN_SHARE = 0.5
 
 
 def bootstrap_scaling_law(
@@ -45,12 +54,13 @@ def bootstrap_scaling_law(
     Raises
     ------
     ValueError
-        ``num_draws`` is not positive.
+        ``num_draws`` is not positive, or no resample determines a law.
 
     Warns
     -----
     MissingValueWarning
-        No law with positive finite coefficients fits some resamples; these are left out.
+        Some resamples hold fewer than five different runs, or fewer than three sizes or numbers of training
+        tokens, or no law with positive finite coefficients fits them; these are left out.
     """
     if num_draws < 1:
         raise ValueError(f"num_draws must be at least 1; got {num_draws}")
@@ -58,12 +68,35 @@ def bootstrap_scaling_law(
     sweep = default_starts()
     starts = np.vstack([coefficients_of(fit.law), sweep[rng.choice(len(sweep), _NUM_EXTRA_STARTS, replace=False)]])
     counts = rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=num_draws)
-    blocks = np.array_split(counts, -(-num_draws // _DRAWS_AT_A_TIME))
+    counts = counts[_determine_a_law(runs, counts)]
+    blocks = np.array_split(counts, -(-len(counts) // _DRAWS_AT_A_TIME))
     coefficients = np.vstack([_refit(runs, delta, starts, block) for block in blocks])
     with np.errstate(over="ignore"):
         is_law = (coefficients[:, 3:] > 0).all(axis=1) & np.isfinite(np.exp(coefficients[:, :3])).all(axis=1)
     warn_missing(~is_law, "of the bootstrap have no law with positive finite coefficients, and are left out")
+    _refuse_none(is_law)
     return law_of(coefficients[is_law], source=f"bootstrap: {fit.law.source}")
+
+
+def _determine_a_law(runs, counts) -> np.ndarray:
+    """Which rows of counts hold enough different runs, of enough sizes and durations, for five coefficients."""
+    is_enough = (counts > 0).sum(axis=1) >= NUM_COEFFICIENTS
+    for name in ("num_params", "num_training_tokens"):
+        count_of_each = counts @ pd.get_dummies(runs[name]).to_numpy(int)
+        is_enough &= (count_of_each > 0).sum(axis=1) >= MIN_DISTINCT
+    warn_missing(
+        ~is_enough,
+        f"of the bootstrap have runs of fewer than {MIN_DISTINCT} sizes or numbers of training tokens, or fewer than "
+        f"{NUM_COEFFICIENTS} different runs, which determine no law, and are left out",
+        stacklevel=3,
+    )
+    _refuse_none(is_enough)
+    return is_enough
+
+
+def _refuse_none(is_left):
+    if not is_left.any():
+        raise ValueError("no resample of the training runs determines a law: add runs of other sizes and durations")
 
 
 def _refit(runs, delta, starts, counts):
@@ -75,8 +108,18 @@ def _refit(runs, delta, starts, counts):
     return minima.reshape(-1, num_starts, starts.shape[1])[np.arange(len(counts)), best]
 
 
+class UnreachableLossError(ValueError):
+    """Too few of the drawn scaling laws reach the loss at all."""
+
+
 def draws_that_reach(draws: ScalingLaw, loss: float, num_params=None, num_training_tokens=None) -> ScalingLaw:
-    """Those draws of a law that reach a loss, with this size or so many training tokens where one is given."""
+    """Those draws of a law that reach a loss, with this size or so many training tokens where one is given.
+
+    Raises
+    ------
+    UnreachableLossError
+        Less than half of them do: an interval over these would say little of what is not known.
+    """
     reaches = is_reachable(draws, loss)
     # A steep exponent makes a power beyond 1e308, and its term rightly zero.
     with np.errstate(over="ignore"):
@@ -84,6 +127,14 @@ def draws_that_reach(draws: ScalingLaw, loss: float, num_params=None, num_traini
             reaches &= draws.loss(num_params, MAX_SIZE) < loss
         if num_training_tokens is not None:
             reaches &= draws.loss(MAX_SIZE, num_training_tokens) < loss
+    if reaches.mean() < _MIN_SHARE:
+        asked = f"loss {loss:g}"
+        for value, unit in ((num_params, "parameters"), (num_training_tokens, "training tokens")):
+            asked += "" if value is None else f" with {value:.4g} {unit}"
+        raise UnreachableLossError(
+            f"{asked} is reached by {100 * reaches.mean():.0f} % of the drawn scaling laws only: "
+            f"give a higher loss; the median E is {np.median(draws.E):.3f}"
+        )
     return replace(draws, **{name: getattr(draws, name)[reaches] for name in COEFFICIENTS})
 
 
@@ -118,10 +169,8 @@ def optimum_intervals(draws: ScalingLaw, loss: float, costs, *, level: float = 0
     Raises
     ------
     ValueError
-        A draw does not reach the loss, or there is none.
+        A draw does not reach the loss.
     """
-    if not np.size(draws.E):
-        raise ValueError(f"no draw of the scaling law reaches loss {loss:g}: give a higher one")
     optimum = minimize_lifetime_cost(draws, loss, costs)
     return intervals_of(
         {

@@ -6,6 +6,9 @@ import math
 import sys
 from importlib import import_module
 
+from idealized_runtime.lifetime.flags import DEFAULT_HARDWARE
+from idealized_runtime.messages import warnings_as_lines
+
 PROGRAM = "python -m idealized_runtime.lifetime"
 DESCRIPTION = """\
 What should be trained? Sizes a language model for its whole life: training it, then serving it.
@@ -34,15 +37,9 @@ examples:
     {PROGRAM} compute-optimal --loss 2.5 --coefficients law.json
 
 Flags may be spelled with underscores, as arXiv:2401.00448's scripts spell them. COMMAND --help lists those of a
-command; --json prints the same answer as data. Bad input exits with status 2.
+command; --json prints the same answer as data. Sizes beyond the training runs of a scaling law are warned of, and
+refused a hundred times below or 1e5 times above them. Bad input exits with status 2.
 """
-DEFAULT_HARDWARE = {"train": ("H100", "bf16"), "inference": ("H100", "fp8")}
-PROPERTY_FLAGS = {
-    "num_params": "--model",
-    "num_training_tokens": "--data",
-    "training_flops": "--compute",
-    "loss": "--loss",
-}
 
 
 def main(argv=None) -> int:
@@ -50,7 +47,8 @@ def main(argv=None) -> int:
     arguments = build_parser().parse_args(_with_dashes(sys.argv[1:] if argv is None else argv))
     commands = import_module("idealized_runtime.lifetime.commands")
     try:
-        report = getattr(commands, arguments.command.replace("-", "_"))(arguments)
+        with warnings_as_lines(f"{PROGRAM} {arguments.command}"):
+            report = getattr(commands, arguments.command.replace("-", "_"))(arguments)
     except (ValueError, OSError) as error:
         return _fail(arguments, error)
     except OverflowError:
@@ -235,6 +233,10 @@ def _add_measured(parser):
                        help="sizes of the requests (columns num_prompt_tokens, num_output_tokens; weight) "
                        "in place of the means")  # fmt: skip
     group.add_argument("--extrapolate", action="store_true", help="allow prompts longer than those timed")
+    group.add_argument("--models", nargs="+", metavar="NAME", help="only these models of the file")
+    group.add_argument("--num-accelerators", nargs="+", type=accelerators, metavar="N|NAME=N",
+                       help="that hold a model while a query runs: of the one named, or of all others; needed where "
+                       "file and logs do not say, as with HELM's parameters")  # fmt: skip
 
 
 def _add_coefficients(parser):
@@ -246,6 +248,14 @@ def _add_coefficients(parser):
     for name in ("A", "B", "E", "alpha", "beta"):
         allowed = not_negative if name == "E" else positive
         group.add_argument(f"--{name}", type=allowed, help="this coefficient instead of the set's")
+
+
+def accelerators(text) -> tuple[str | None, int]:
+    """Name of a model, None for all of them, and its number of accelerators."""
+    name, equals, number = text.rpartition("=")
+    if not number.isdecimal() or int(number) < 1 or (equals and not name):
+        raise argparse.ArgumentTypeError(f"must be N or NAME=N, N an integer of at least 1; got {text!r}")
+    return name or None, int(number)
 
 
 def _number(text, is_allowed, allowed):

@@ -12,9 +12,10 @@ from idealized_runtime.lifetime.bootstrap import (
     intervals_of,
     optimum_intervals,
 )
-from idealized_runtime.lifetime.cli import PROPERTY_FLAGS
 from idealized_runtime.lifetime.costs import dollar_costs, flop_costs
+from idealized_runtime.lifetime.fitted_range import check_range
 from idealized_runtime.lifetime.fitting import fit_scaling_law
+from idealized_runtime.lifetime.flags import MEASURED_FLAGS, PROPERTY_FLAGS
 from idealized_runtime.lifetime.law_files import FittedLaw, read_law, write_law
 from idealized_runtime.lifetime.measured_commands import measured_cost_optimal, rent_as_asked
 from idealized_runtime.lifetime.optimum import minimize_lifetime_cost
@@ -40,11 +41,17 @@ def cost_optimal(arguments) -> report.Report:
     """The size of least lifetime cost."""
     if arguments.parameters is not None:
         return measured_cost_optimal(arguments, _law(arguments))
-    if arguments.queries is not None or arguments.extrapolate:
-        raise ValueError("--queries and --extrapolate go with --parameters: guessed costs depend on means alone")
+    _refuse_measured_flags(arguments)
     flops, usd, assumed = _dollar_costs(arguments)
     rows = [*report.request_rows(assumed["demand"]), *_rental_rows(assumed)]
     return _optimum(arguments, "Cost-Optimal", flops, usd, assumed, rows)
+
+
+def _refuse_measured_flags(arguments):
+    given = [flag for flag in MEASURED_FLAGS if getattr(arguments, flag[2:].replace("-", "_"))]
+    if given:
+        verb = "go" if len(given) > 1 else "goes"
+        raise ValueError(f"{', '.join(given)} {verb} with --parameters: guessed costs depend on means alone")
 
 
 def model(arguments) -> report.Report:
@@ -108,8 +115,10 @@ def _optimum(arguments, name, flops, usd, assumed, rows) -> report.Report:
     fitted = _law(arguments)
     costs = usd or flops
     optimum = minimize_lifetime_cost(fitted.law, arguments.loss, costs)
+    sizes = {"Chinchilla_size": optimum.chinchilla, "optimal_size": optimum.optimal}
     data = {
         "law": report.describe_law(fitted.law),
+        "is_extrapolated": check_range(fitted.law, **sizes),
         "loss": arguments.loss,
         **assumed,
         "chinchilla": report.describe_model(fitted.law, optimum.chinchilla, flops, usd),
@@ -139,7 +148,8 @@ def _model(arguments, flops, usd, assumed, rows) -> report.Report:
     given = _given_properties(arguments)
     fitted = _law(arguments)
     solve = chinchilla_size if arguments.chinchilla else size_from
-    data = report.describe_model(fitted.law, solve(fitted.law, **given), flops, usd)
+    size = solve(fitted.law, **given)
+    data = report.describe_model(fitted.law, size, flops, usd)
     intervals = _model_intervals(arguments, fitted, given, flops, usd)
     has_demand = any(assumed["demand"].values()) and assumed["demand"].get("num_requests", 1) > 0
     text = [
@@ -149,7 +159,11 @@ def _model(arguments, flops, usd, assumed, rows) -> report.Report:
         *rows,
         *report.law_rows(report.describe_law(fitted.law)),
     ]
-    law = {"law": report.describe_law(fitted.law), "is_chinchilla": arguments.chinchilla}
+    law = {
+        "law": report.describe_law(fitted.law),
+        "is_extrapolated": check_range(fitted.law, model=size),
+        "is_chinchilla": arguments.chinchilla,
+    }
     return report.Report("\n".join(text), report.plain({**law, **assumed, "model": data, "intervals": intervals}))
 
 
@@ -158,7 +172,7 @@ def _model_intervals(arguments, fitted, given, flops, usd):
     draws = fitted.draws
     if draws is not None and "loss" in given:
         draws = draws_that_reach(draws, given["loss"], given.get("num_params"), given.get("num_training_tokens"))
-    if draws is None or not draws.E.size:
+    if draws is None:
         return None
     solve = chinchilla_size if arguments.chinchilla else size_from
     drawn = report.describe_model(draws, solve(draws, **given), flops, usd)

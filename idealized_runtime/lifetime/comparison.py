@@ -16,10 +16,6 @@ from idealized_runtime.lifetime.size_curve import FloorPowerLaw
 SIZING = ("num_params", "num_training_tokens", "cost_usd")
 
 
-class UnreachableLossError(ValueError):
-    """Too few of the drawn scaling laws reach the loss at all."""
-
-
 @dataclass(frozen=True)
 class Assumptions:
     """What is not measured: prices, how training uses its hardware, and the guess that a measurement replaces.
@@ -198,9 +194,4 @@ def _usable(law, law_draws, least_loss, num_draws) -> tuple[ScalingLaw, float]:
         return replace(law, **{name: np.full((num_draws, 1), getattr(law, name)) for name in COEFFICIENTS}), 1.0
     usable = draws_that_reach(law_draws, least_loss)
     share = usable.E.size / law_draws.E.size
-    if share < 0.5:
-        raise UnreachableLossError(
-            f"loss {least_loss:g} is reached by {100 * share:.0f} % of the drawn scaling laws only: "
-            f"give a higher loss; the median E is {np.median(law_draws.E):.3f}"
-        )
     return replace(usable, **{name: getattr(usable, name)[:, None] for name in COEFFICIENTS}), share

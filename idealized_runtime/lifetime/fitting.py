@@ -5,16 +5,19 @@ by start with finite differences; here every step advances all starts together, 
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_positive
+from idealized_runtime.lifetime.fitted_range import FittedRange
 from idealized_runtime.lifetime.log_huber import NUM_COEFFICIENTS, LogHuber
 from idealized_runtime.lifetime.scaling_law import ScalingLaw
 
 HUBER_DELTA = 1e-3
+# Sizes, and numbers of training tokens, that tell an exponent and its factor from the constant.
+MIN_DISTINCT = 3
 # The sweep of arXiv:2401.00448's code: exponents, log E, log A = log B.
 _EXPONENTS = (0, 0.5, 1, 1.5, 2)
 _LOG_E = (-1, -0.5, 0, 0.5, 1)
@@ -80,7 +83,7 @@ def fit_scaling_law(runs: pd.DataFrame, *, delta: float = HUBER_DELTA, starts=No
     minima, values = objective.minimize(starts)
     best = np.argmin(values)
     return ScalingLawFit(
-        law=_law_of_runs(minima[best], len(runs)),
+        law=_law_of_runs(minima[best], runs),
         objective=float(values[best]),
         log_residuals=objective.residuals(minima[best : best + 1])[0],
         num_starts=len(starts),
@@ -88,9 +91,10 @@ def fit_scaling_law(runs: pd.DataFrame, *, delta: float = HUBER_DELTA, starts=No
     )
 
 
-def _law_of_runs(coefficients, num_runs) -> ScalingLaw:
+def _law_of_runs(coefficients, runs) -> ScalingLaw:
     try:
-        return law_of(coefficients, source=f"fitted to {num_runs} training runs")
+        law = law_of(coefficients, source=f"fitted to {len(runs)} training runs")
+        return replace(law, fitted_range=FittedRange.of_runs(runs))
     except ValueError as error:
         raise ValueError(f"no law with positive coefficients describes these runs: {error}") from error
 
@@ -113,6 +117,6 @@ def _check_runs(runs):
         raise ValueError(f"five coefficients need more than {NUM_COEFFICIENTS} runs; got {len(runs)}")
     for column, what in (("num_params", "sizes"), ("num_training_tokens", "numbers of training tokens")):
         check_positive(**{column: runs[column]})
-        if runs[column].nunique() < 3:
-            raise ValueError(f"an exponent needs runs of at least 3 {what}; got {runs[column].nunique()}")
+        if runs[column].nunique() < MIN_DISTINCT:
+            raise ValueError(f"an exponent needs runs of at least {MIN_DISTINCT} {what}; got {runs[column].nunique()}")
     check_positive(loss=runs["loss"])

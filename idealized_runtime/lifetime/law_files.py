@@ -1,11 +1,12 @@
 """A fitted scaling law and its bootstrap draws as a JSON file, so that other commands carry its intervals on."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from idealized_runtime.lifetime.fitted_range import FittedRange
 from idealized_runtime.lifetime.scaling_law import COEFFICIENTS, ScalingLaw
 
 
@@ -27,13 +28,15 @@ class FittedLaw:
 def write_law(path, fitted: FittedLaw):
     """Write a law, unrounded, with its draws."""
     data = {name: float(getattr(fitted.law, name)) for name in COEFFICIENTS} | {"source": fitted.law.source}
+    if fitted.law.fitted_range is not None:
+        data["fitted_range"] = asdict(fitted.law.fitted_range)
     if fitted.draws is not None:
         data["draws"] = {name: getattr(fitted.draws, name).tolist() for name in COEFFICIENTS}
     Path(path).write_text(json.dumps(data) + "\n", encoding="utf-8")
 
 
 def read_law(path) -> FittedLaw:
-    """Read what :func:`write_law` wrote; ``draws`` may be absent.
+    """Read what :func:`write_law` wrote; ``draws`` and ``fitted_range`` may be absent.
 
     Raises
     ------
@@ -45,7 +48,11 @@ def read_law(path) -> FittedLaw:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         draws = data.get("draws")
-        law = ScalingLaw(**{name: float(data[name]) for name in COEFFICIENTS}, source=data.get("source", str(path)))
+        law = ScalingLaw(
+            **{name: float(data[name]) for name in COEFFICIENTS},
+            source=data.get("source", str(path)),
+            fitted_range=_range_of(data.get("fitted_range")),
+        )
         return FittedLaw(law, draws and _law_of_arrays(draws, law.source))
     except FileNotFoundError:
         raise FileNotFoundError(f"no such file: {path}; `fit --out {path}` writes one") from None
@@ -53,6 +60,13 @@ def read_law(path) -> FittedLaw:
         raise ValueError(f"{path}: coefficient {error} is missing; `fit --out` writes files of this form") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no file of coefficients: {error}") from error
+
+
+def _range_of(data) -> FittedRange | None:
+    if data is None:
+        return None
+    (least_params, most_params), (least_tokens, most_tokens) = data["num_params"], data["num_training_tokens"]
+    return FittedRange((float(least_params), float(most_params)), (float(least_tokens), float(most_tokens)))
 
 
 def _law_of_arrays(draws, source) -> ScalingLaw:

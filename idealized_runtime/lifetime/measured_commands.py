@@ -1,14 +1,18 @@
 """The answer of ``cost-optimal --parameters FILE``: the cheapest size with inference as measured, beside the guess."""
 
 from idealized_runtime.lifetime import report
-from idealized_runtime.lifetime.cli import DEFAULT_HARDWARE
 from idealized_runtime.lifetime.comparison import SIZING, Assumptions, compare_with_guess, sizing_table
 from idealized_runtime.lifetime.costs import Rental, rent
 from idealized_runtime.lifetime.demand import QueryMix
+from idealized_runtime.lifetime.fitted_range import check_range, describe_range, refuse_far
+from idealized_runtime.lifetime.flags import DEFAULT_HARDWARE
 from idealized_runtime.lifetime.law_files import FittedLaw
 from idealized_runtime.lifetime.measured import MeasuredQueryCost
 from idealized_runtime.lifetime.profiles import read_profiles
+from idealized_runtime.lifetime.scaling_law import ModelSize
 
+# A cost that was regressed on a few timed models is not good for more.
+_MOST_TIMES_BEYOND = 100
 _LABELS = {"num_params": "Model Size (params)", "num_training_tokens": "Training Data (tok)",
            "cost_usd": "Total (Train + Inference) Cost ($)"}  # fmt: skip
 
@@ -22,7 +26,9 @@ def measured_cost_optimal(arguments, fitted: FittedLaw) -> report.Report:
         Of ``cost-optimal``.
     fitted : FittedLaw
     """
-    profiles = read_profiles(arguments.parameters)
+    profiles = read_profiles(
+        arguments.parameters, models=arguments.models, num_accelerators=_num_accelerators(arguments)
+    )
     query_cost = MeasuredQueryCost.fit(profiles, _read_mix(arguments), extrapolate=arguments.extrapolate)
     assumptions = _assume(arguments, profiles)
     table = compare_with_guess(
@@ -36,6 +42,14 @@ def measured_cost_optimal(arguments, fitted: FittedLaw) -> report.Report:
     )
     data = _describe(arguments, fitted, query_cost, assumptions, table)
     return report.Report("\n".join(_rows(data)), report.plain(data))
+
+
+def _num_accelerators(arguments) -> dict[str | None, int]:
+    """As ``read_profiles`` takes them."""
+    pairs = arguments.num_accelerators or []
+    if len(numbers := dict(pairs)) < len(pairs):
+        raise ValueError(f"--num-accelerators: one number a model, and one for all others; got {len(pairs)} numbers")
+    return numbers
 
 
 def _read_mix(arguments) -> QueryMix:
@@ -73,10 +87,12 @@ def rent_as_asked(arguments, side, default=None) -> Rental:
 
 def _describe(arguments, fitted, query_cost, assumptions, table) -> dict:
     row, sizing = table.iloc[0], sizing_table(table.iloc[0])
+    is_beyond_law = _check_ranges(fitted.law, query_cost, sizing)
     peak = assumptions.inference.accelerator.peak_flops(assumptions.inference.dtype)
     implied = query_cost.utilization(row["num_params"], peak, level=arguments.level).iloc[0]
     return {
         "law": report.describe_law(fitted.law),
+        "is_extrapolated": is_beyond_law,
         "loss": arguments.loss,
         **_describe_assumed(arguments, query_cost, assumptions),
         "measured": {
@@ -96,6 +112,22 @@ def _describe(arguments, fitted, query_cost, assumptions, table) -> dict:
         "utilization": {name: implied[name] for name in ("prompts", "output_tokens")},
         "intervals": _describe_intervals(arguments, fitted, table, sizing, implied),
     }
+
+
+def _check_ranges(law, query_cost, sizing) -> bool | None:
+    """Whether sizes lie beyond the scaling law's runs; those far from them, or from what was timed, are refused."""
+    sizes = {
+        f"{name}_size": ModelSize(*sizing.loc[["num_params", "num_training_tokens"], column])
+        for name, column in (("guessed", "guessed"), ("optimal", "measured"))
+    }
+    is_beyond_law = check_range(law, **sizes)
+    ends, value = (
+        (query_cost.profiles[0].num_params, query_cost.profiles[-1].num_params),
+        sizes["optimal_size"].num_params,
+    )
+    found = describe_range("optimal_size", value, "parameters", "the measured models have", ends)
+    refuse_far(found, value, ends, times_below=_MOST_TIMES_BEYOND, times_above=_MOST_TIMES_BEYOND)
+    return is_beyond_law
 
 
 def _describe_assumed(arguments, query_cost, assumptions) -> dict:

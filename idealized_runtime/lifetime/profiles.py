@@ -80,7 +80,7 @@ class ModelProfile:
 
 
 def read_profiles(
-    path, *, models: Iterable[str] | None = None, num_accelerators: Mapping[str, int] | None = None
+    path, *, models: Iterable[str] | None = None, num_accelerators: Mapping[str | None, int] | None = None
 ) -> tuple[ModelProfile, ...]:
     """Profiles of a parameter file, such as ``processed_jsons/a100.json``, smallest model first.
 
@@ -94,6 +94,7 @@ def read_profiles(
     models : iterable of str, optional
         Only these: names in the file, or of the registry.
     num_accelerators : mapping of model name to int, optional
+        By names as in ``models``; under None that of all others.
 
     Raises
     ------
@@ -102,8 +103,12 @@ def read_profiles(
         accelerators is not known, or a token visits only a part of it. The message begins with path and model.
     """
     path, given = Path(path), dict(num_accelerators or {})
+    of_all_others = given.pop(None, None)
     runtimes = read_parameters(path)
     rows = {name: _registry_row(name) for name in runtimes}
+    _select(path, rows, given)
+    if of_all_others is not None:
+        given = {**dict.fromkeys(runtimes, of_all_others), **given}
     by_architecture = {}
     for name in _select(path, rows, models):
         try:
@@ -139,7 +144,7 @@ def _profile(name, row, runtime, given) -> ModelProfile:
     if row.num_experts is not None:
         raise ValueError("a token visits a part of its experts: its cost is no function of N; leave it out of models")
     batch_size = runtime.batch_size
-    number = given.get(name, given.get(row.name, _published_num_accelerators(hardware, row.name)))
+    number = given.get(row.name, given.get(name, _published_num_accelerators(hardware, row.name)))
     dtype = _PUBLISHED_DTYPE if hardware in _NUM_ACCELERATORS_IN_LOGS else ""
     if log is not None and not dtype:
         frame = read_log(log)

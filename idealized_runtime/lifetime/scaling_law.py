@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from idealized_runtime.checks import check_not_negative, check_positive
+from idealized_runtime.lifetime.fitted_range import FittedRange
 
 TRAINING_FLOPS_PER_PARAM_AND_TOKEN = 6
 # Parameters or tokens: what asks for more counts as out of reach.
@@ -54,6 +55,8 @@ class ScalingLaw:
         The loss that no size and no number of tokens gets below; not negative.
     source : str
         Where the coefficients come from.
+    fitted_range : FittedRange, optional
+        The training runs behind them, where these are known.
 
     Raises
     ------
@@ -67,6 +70,7 @@ class ScalingLaw:
     alpha: float | np.ndarray
     beta: float | np.ndarray
     source: str = ""
+    fitted_range: FittedRange | None = None
 
     def __post_init__(self):
         check_positive(A=self.A, B=self.B, alpha=self.alpha, beta=self.beta)
@@ -248,18 +252,24 @@ def _chinchilla_size_of_loss(law, loss):
 
 
 _HOFFMANN = "Hoffmann et al. 2022, arXiv:2203.15556"
+# arXiv:2203.15556, abstract: 70 million to over 16 billion parameters on 5 to 500 billion tokens. The refit is to
+# points of its Figure 4.
+_HOFFMANN_RANGE = FittedRange((7e7, 1.6e10), (5e9, 5e11))
 SCALING_LAWS = {
     "chinchilla": ScalingLaw(
         406.4, 410.7, 1.69, 0.336, 0.283,
         f"{_HOFFMANN}, approach 3, with the exponents that arXiv:2401.00448 (Beyond Chinchilla) and its code use",
+        _HOFFMANN_RANGE,
     ),
-    "hoffmann-2022": ScalingLaw(406.4, 410.7, 1.69, 0.34, 0.28, f"{_HOFFMANN}, Eq. 10, as printed"),
+    "hoffmann-2022": ScalingLaw(406.4, 410.7, 1.69, 0.34, 0.28, f"{_HOFFMANN}, Eq. 10, as printed", _HOFFMANN_RANGE),
     "hoffmann-2022-tex": ScalingLaw(
         406.4, 410.7, 1.6934, 0.3392, 0.2849,
         f"{_HOFFMANN}, as its TeX source has them before rounding, quoted by Besiroglu et al. 2024, arXiv:2404.10102",
+        _HOFFMANN_RANGE,
     ),
     "epoch": ScalingLaw(482.01, 2085.43, 1.8172, 0.3478, 0.3658,
-                        "Besiroglu et al. 2024 (Epoch AI), arXiv:2404.10102: a refit to the points of Hoffmann et al."),
+                        "Besiroglu et al. 2024 (Epoch AI), arXiv:2404.10102: a refit to the points of Hoffmann et al.",
+                        _HOFFMANN_RANGE),
 }  # fmt: skip
 
 

@@ -59,7 +59,7 @@ def check_parameters(path, parameters: Mapping[str, object]):
             raise ParameterError(f"{path} has no parameter {name!r}{hint}; it declares {', '.join(declared)}")
 
 
-def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output, kernel_name: str = "python3") -> Path:
+def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output) -> Path:
     """Execute a notebook from the top with papermill, in the notebook's own folder.
 
     Parameters
@@ -90,7 +90,7 @@ def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
-            path, output, parameters=dict(parameters or {}), cwd=path.parent, kernel_name=kernel_name,
+            path, output, parameters=dict(parameters or {}), cwd=path.parent, kernel_name="python3",
             language="python", progress_bar=False,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:

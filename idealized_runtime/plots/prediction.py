@@ -5,11 +5,14 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR, label_log_axis
 
 # Ratios to a floor are drawn on a logarithmic axis where they reach further.
 _MAX_LINEAR_RATIO = 5
+# Of per cent: more of them run into each other in half a figure.
+_FEW_TICKS = {"nbins": 7, "steps": [1, 2, 5, 10]}
 
 
 def plot_floor_distances(roofline: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
@@ -57,6 +60,7 @@ def plot_token_errors(
     limit = 1.1 * max(*np.abs(percent), target_percent or 0)
     ax.set_xlim(-limit, limit)
     ax.set(xlabel="Error of the time per\noutput token (%)")
+    ax.xaxis.set_major_locator(MaxNLocator(**_FEW_TICKS))
     return ax
 
 
@@ -76,6 +80,7 @@ def plot_prompt_errors(left_out: Mapping, *, ax: plt.Axes | None = None) -> plt.
         ax.plot(middle, row, "o", color=FITTED_COLOR)
     _name_rows(ax, left_out)
     ax.set(xlabel="Error of the prompt\nencoding time (%)")
+    ax.xaxis.set_major_locator(MaxNLocator(**_FEW_TICKS))
     return ax
 
 

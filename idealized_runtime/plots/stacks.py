@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.lines import Line2D
+from scipy.optimize import isotonic_regression
 
 from idealized_runtime.plots.style import label_log_axis
 
@@ -133,14 +134,14 @@ def _speed_up_limits(table) -> tuple[float, float]:
 
 
 def _name_points(ax, points, value):
-    """Names to the left of the frontier, from the top down, each below the last and tied to its point."""
+    """Names to the left of the frontier, below each other, as near to their points as that leaves them."""
     low, high = np.log(ax.dataLim.intervalx)
     # Room for the names of the cheapest models.
     ax.set_xlim(np.exp(low - 0.35 * (high - low)), np.exp(high + 0.05 * (high - low)))
     points = points.sort_values("mmlu_percent")
-    height = np.inf
-    for model, row in points.iloc[::-1].iterrows():
-        height = min(row["mmlu_percent"] + 0.5, height - _NAME_HEIGHT_PERCENT)
+    steps = _NAME_HEIGHT_PERCENT * np.arange(len(points))
+    heights = isotonic_regression(points["mmlu_percent"] - steps).x + steps
+    for height, (model, row) in zip(heights, points.iterrows(), strict=True):
         # Left of all that the frontier holds as far down as the text and a marker reach.
         lowest = height - _NAME_HEIGHT_PERCENT
         edge = min(np.log(row["left"]), np.interp(lowest, points["mmlu_percent"], np.log(points["left"])))

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter
 
 from idealized_runtime.paper_models import PAPER_MODELS
 from idealized_runtime.plots.style import label_log_axis
-from idealized_runtime.tradeoff_points import TASKS
+from idealized_runtime.tradeoffs.points import TASKS
 
 # Label and limits of each metric's axis, the same in all of its panels.
 METRICS = {

@@ -2,7 +2,8 @@
 
 ``work`` counts what a pass asks of a device, ``stack`` fits what the machine takes for it, ``left_out`` leaves out
 one model after the other to see how well that predicts, ``predictor`` puts both together, ``predicted`` is the
-runtime of a new model with its interval, ``answers`` has tables of queries to several.
+runtime of a new model with its interval, ``answers`` has tables of queries to several, ``prices`` what a device
+costs and draws.
 ``python -m idealized_runtime.prediction`` answers for a ``config.json``.
 """
 

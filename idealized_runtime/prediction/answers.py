@@ -1,6 +1,6 @@
 """Queries to new models answered: on as few devices as hold them, with cost where a price is known."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -8,9 +8,11 @@ import pandas as pd
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.hardware import Accelerator
 from idealized_runtime.metrics import dollar_cost_usd
-from idealized_runtime.paper_models import parallelism_needed
+from idealized_runtime.paper_models import parallelism_needed, sequence_bytes
+from idealized_runtime.prediction.predicted import PredictedRuntime
 from idealized_runtime.prediction.predictor import RuntimePredictor
 from idealized_runtime.roofline import known_accelerator
+from idealized_runtime.timed_models import TimedModel
 
 
 def fewest_devices(
@@ -30,6 +32,26 @@ def fewest_devices(
     return parallelism_needed(
         architecture, accelerator.memory_bytes, num_context_tokens=num_context_tokens, dtype=dtype
     )
+
+
+def query_caveats(
+    predicted: PredictedRuntime, models: Iterable[TimedModel], accelerator: Accelerator | None, p: int, o: int
+) -> Iterator[str]:
+    """What the interval of one query does not know of: sizes that no log holds, and memory that no device has."""
+    architecture, placement = predicted.architecture, predicted.placement
+    low, high = predicted.prompt_range
+    if predicted.is_extrapolated(p):
+        yield f"prompts of {p} tokens were not timed, only of {low} to {high}"
+    longest = max((model.runtimes["num_prompt_tokens"] + model.runtimes["num_output_tokens"]).max() for model in models)
+    if p + o > longest:
+        yield f"contexts of {p + o} tokens were not timed, only of up to {longest}"
+    if accelerator is None or accelerator.memory_bytes is None:
+        return
+    num_devices = placement.tensor_parallel_size * placement.pipeline_parallel_size
+    needed = sequence_bytes(architecture, num_context_tokens=p + o, dtype=placement.dtype) / num_devices
+    if needed > accelerator.memory_bytes:
+        held = accelerator.memory_bytes / 1e9
+        yield f"weights and cache take {needed / 1e9:.3g} GB a device, which has {held:.3g} GB"
 
 
 def prediction_table(

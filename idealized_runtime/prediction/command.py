@@ -2,17 +2,23 @@
 
 import argparse
 import json
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from idealized_runtime.architectures import architecture_of_flags
+from idealized_runtime.fits import ExtrapolationWarning
 from idealized_runtime.hardware import Accelerator
 from idealized_runtime.metrics import dollar_cost_usd, energy_joules
-from idealized_runtime.prediction.answers import fewest_devices
+from idealized_runtime.prediction.answers import fewest_devices, query_caveats
 from idealized_runtime.prediction.left_out import left_out_summary
 from idealized_runtime.prediction.predictor import RuntimePredictor, fit_predictor
+from idealized_runtime.prediction.prices import DeviceRate, device_power, device_price
 from idealized_runtime.roofline import known_accelerator
-from idealized_runtime.timed_models import read_timed_models
+from idealized_runtime.timed_models import TimedModel, read_timed_models
+
+# What models of one name are told apart by; logs of several devices pad the vocabulary and the feed-forward network.
+_SHAPE = ("name", "num_layers", "hidden_size", "num_attention_heads", "num_query_groups")
 
 
 @dataclass(frozen=True)
@@ -23,10 +29,13 @@ class Estimate:
     lower: float | None
     upper: float | None
 
-    def scaled(self, factor: float) -> "Estimate":
-        """The same in another unit."""
-        bounds = [None if bound is None else bound * factor for bound in (self.lower, self.upper)]
-        return Estimate(self.estimate * factor, *bounds)
+    def times(self, factor: "Estimate") -> "Estimate":
+        """The product with a factor that is known to lie between its bounds."""
+        bounds = [
+            None if bound is None else bound * limit
+            for bound, limit in ((self.lower, factor.lower), (self.upper, factor.upper))
+        ]
+        return Estimate(self.estimate * factor.estimate, *bounds)
 
 
 def main(argv=None) -> int:
@@ -57,6 +66,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--software", metavar="NAME", help="the stack, or a part of its name, if there are several")
     parser.add_argument("--num-prompt-tokens", required=True, type=int, metavar="P")
     parser.add_argument("--num-output-tokens", required=True, type=int, metavar="O")
+    parser.add_argument("--extrapolate", action="store_true", help="predict prompts beyond the timed sizes, too")
     _add_machine(parser)
     parser.add_argument("--level", type=float, default=0.95, metavar="X", help="of the interval (default: 0.95)")
     parser.add_argument("--json", action="store_true", help="print an object instead of text")
@@ -76,7 +86,10 @@ def _add_machine(parser):
         help="of one device (default: that of idealized_runtime.hardware)",
     )
     parser.add_argument(
-        "--power-watts", type=float, metavar="X", help="draw of one device (default: its maximum, an upper bound)"
+        "--power-watts",
+        type=float,
+        metavar="X",
+        help="draw of one device (default: as the logs measured it, else its maximum, an upper bound)",
     )
 
 
@@ -87,9 +100,10 @@ def _answer(arguments) -> dict:
     predictor = fit_predictor(read_timed_models(arguments.hardware, software=arguments.software).values())
     stack = predictor.models[0]
     accelerator = known_accelerator(stack.hardware)
-    width, depth = _parallelism(arguments, architecture, stack.dtype, accelerator)
+    width, depth = _parallelism(arguments, architecture, predictor, accelerator)
     predicted = predictor.predict_runtime(architecture, tensor_parallel_size=width, pipeline_parallel_size=depth)
-    runtime_s = _estimate(predicted, p, o, arguments.level)
+    _check_prompt(predicted, p, arguments.extrapolate)
+    own_log = _own_log(predictor, architecture, width, depth)
     return {
         "model": architecture.name,
         "hardware": arguments.hardware,
@@ -100,24 +114,60 @@ def _answer(arguments) -> dict:
         "num_prompt_tokens": p,
         "num_output_tokens": o,
         "level": arguments.level,
-        "prompt_encoding_time_s": asdict(_estimate(predicted, p, 1, arguments.level)),
-        "time_per_output_token_s": asdict(_token_estimate(predicted, p + 1, arguments.level)),
-        "runtime_s": asdict(runtime_s),
-        **_prices(arguments, accelerator, width * depth, runtime_s),
+        **_estimates(arguments, predictor.models, accelerator, predicted),
         "left_out_percent": _left_out(predictor),
-        "is_timed": architecture.name in predictor.left_out,
-        "caveats": list(predicted.caveats),
+        "is_timed": own_log is not None,
+        "own_log_runtime_s": own_log and _own_runtime(own_log, p, o, arguments.level),
+        "caveats": [*predicted.caveats, *query_caveats(predicted, predictor.models, accelerator, p, o)],
     }
 
 
-def _parallelism(arguments, architecture, dtype, accelerator: Accelerator | None) -> tuple[int, int]:
+def _parallelism(arguments, architecture, predictor, accelerator: Accelerator | None) -> tuple[int, int]:
     given = arguments.tensor_parallel_size, arguments.pipeline_parallel_size
     if any(size is not None and size < 1 for size in given):
         raise ValueError(f"parallel sizes must be at least 1; got {given}")
     if given != (None, None):
         return given[0] or 1, given[1] or 1
     num_context_tokens = arguments.num_prompt_tokens + arguments.num_output_tokens
-    return fewest_devices(architecture, accelerator, num_context_tokens=num_context_tokens, dtype=dtype)
+    dtype = predictor.models[0].dtype
+    width, depth = fewest_devices(architecture, accelerator, num_context_tokens=num_context_tokens, dtype=dtype)
+    if width * depth > 1 and not predictor.knows_messages:
+        raise ValueError(
+            f"{architecture.name} in {dtype} takes {width * depth} devices of {accelerator.memory_bytes / 1e9:.3g} GB, "
+            "and every log of this stack is of one device, so nothing is known of messages between devices. Time one "
+            "model on several, or give --tensor-parallel-size 1 to see what one would take if it held the model"
+        )
+    return width, depth
+
+
+def _check_prompt(predicted, p, extrapolate):
+    if not extrapolate and predicted.is_extrapolated(p):
+        low, high = predicted.prompt_range
+        raise ValueError(
+            f"num_prompt_tokens must lie in [{low}, {high}], which the logs of this stack hold; got {p}. Time that "
+            "size, or give --extrapolate"
+        )
+
+
+def _own_log(predictor, architecture, width, depth) -> TimedModel | None:
+    """The log of this very model on as many devices; the parameters of a folder of that name may be others."""
+    for model in predictor.models:
+        timed = model.architecture
+        is_same = all(getattr(timed, name) == getattr(architecture, name) for name in _SHAPE)
+        # Slices of the layers that were timed one by one stand for as many stages.
+        depths = model.pipeline_parallel_size, model.pipeline_parallel_size * model.slices
+        if is_same and model.tensor_parallel_size == width and depth in depths:
+            return model
+    return None
+
+
+def _own_runtime(model, p, o, level) -> dict | None:
+    """Runtime by the fit of its own log; None for prompts beyond what it holds."""
+    fit = model.fit
+    if fit.is_extrapolated(p):
+        return None
+    bounds = (None, None) if fit.intervals is None else fit.predict_interval(p, o, level=level)
+    return asdict(Estimate(fit.predict(p, o), *bounds))
 
 
 def _check_context(architecture, p, o):
@@ -129,8 +179,12 @@ def _check_context(architecture, p, o):
 
 
 def _estimate(predicted, p, o, level) -> Estimate:
-    bounds = (None, None) if predicted.error is None else predicted.predict_interval(p, o, level=level)
-    return Estimate(predicted.predict(p, o), *bounds)
+    options = {"extrapolate": True}
+    with warnings.catch_warnings():
+        # What lies beyond the timed sizes was asked for, and is among the caveats.
+        warnings.simplefilter("ignore", ExtrapolationWarning)
+        bounds = (None, None) if predicted.error is None else predicted.predict_interval(p, o, level=level, **options)
+        return Estimate(predicted.predict(p, o, **options), *bounds)
 
 
 def _token_estimate(predicted, num_context_tokens, level) -> Estimate:
@@ -140,19 +194,39 @@ def _token_estimate(predicted, num_context_tokens, level) -> Estimate:
     return Estimate(predicted.time_per_output_token_at(num_context_tokens), *bounds)
 
 
-def _prices(arguments, accelerator, number, runtime_s) -> dict:
-    """Cost and energy; None where neither the command nor the accelerator's row has a price or a power."""
-    price = arguments.price_usd_per_hour or getattr(accelerator, "price_usd_per_hour", None)
-    power = arguments.power_watts or getattr(accelerator, "power_watts", None)
-    second_usd = price and dollar_cost_usd(1.0, num_accelerators=number, price_usd_per_hour=price)
-    second_joules = power and energy_joules(1.0, num_accelerators=number, power_watts=power)
+def _estimates(arguments, models, accelerator, predicted) -> dict:
+    p, o, level = arguments.num_prompt_tokens, arguments.num_output_tokens, arguments.level
+    runtime_s = _estimate(predicted, p, o, level)
+    num_devices = predicted.placement.tensor_parallel_size * predicted.placement.pipeline_parallel_size
+    return {
+        "prompt_encoding_time_s": asdict(_estimate(predicted, p, 1, level)),
+        "time_per_output_token_s": asdict(_token_estimate(predicted, p + 1, level)),
+        "runtime_s": asdict(runtime_s),
+        **_prices(arguments, models, accelerator, num_devices, runtime_s),
+    }
+
+
+def _prices(arguments, models, accelerator, number, runtime_s) -> dict:
+    """Cost and energy; None where neither the command nor a log nor the accelerator's row has a price or a power."""
+    price = device_price(arguments.price_usd_per_hour, accelerator)
+    power = device_power(arguments.power_watts, models, accelerator)
+    cost_usd = price and _of_second(
+        price, lambda usd: dollar_cost_usd(1, num_accelerators=number, price_usd_per_hour=usd)
+    )
+    joules = power and _of_second(power, lambda watts: energy_joules(1, num_accelerators=number, power_watts=watts))
     return {
         "num_accelerators": number,
-        "price_usd_per_hour": price,
-        "power_watts": power,
-        "cost_usd": second_usd and asdict(runtime_s.scaled(second_usd)),
-        "energy_joules": second_joules and asdict(runtime_s.scaled(second_joules)),
+        "price_usd_per_hour": price and price.value,
+        "price_source": price and price.source,
+        "power_watts": power and power.value,
+        "power_source": power and power.source,
+        "cost_usd": cost_usd and asdict(runtime_s.times(cost_usd)),
+        "energy_joules": joules and asdict(runtime_s.times(joules)),
     }
+
+
+def _of_second(rate: DeviceRate, metric) -> Estimate:
+    return Estimate(*map(metric, (rate.value, rate.lower, rate.upper)))
 
 
 def _left_out(predictor: RuntimePredictor) -> dict | None:
@@ -180,7 +254,7 @@ def _as_text(answer) -> str:
 def _notes(answer):
     yield ""
     if answer["left_out_percent"] is None:
-        yield "No interval: with fewer than three timed models, none can be left out."
+        yield "No interval: with fewer than three timed models, none can be left out. Time another."
     else:
         named = "; ".join(
             f"{name.replace('_', ' ')} {errors['median']:.1f} % in the median, {errors['worst']:.1f} % at worst"
@@ -188,9 +262,20 @@ def _notes(answer):
         )
         yield f"Each timed model predicted from the others is off by: {named}."
     if answer["is_timed"]:
-        yield f"{answer['model']} was timed on this stack itself: the fit of its own log is closer."
+        yield f"{answer['model']} was timed on this stack itself{_own_runtime_text(answer['own_log_runtime_s'])}."
+    if answer["price_source"] is not None:
+        yield f"Price: {answer['price_usd_per_hour']:.4g} USD an hour a device, {answer['price_source']}."
+    if answer["power_source"] is not None:
+        yield f"Power: {answer['power_watts']:.4g} W a device, {answer['power_source']}."
     for caveat in answer["caveats"]:
         yield f"Not in the interval: {caveat}."
+
+
+def _own_runtime_text(runtime_s) -> str:
+    if runtime_s is None:
+        return ", though not at this prompt size"
+    bounds = "" if runtime_s["lower"] is None else f" [{runtime_s['lower']:.4g}, {runtime_s['upper']:.4g}]"
+    return f": its own log says {runtime_s['estimate']:.4g} s{bounds}"
 
 
 def _line(name, estimate, unknown="") -> str:

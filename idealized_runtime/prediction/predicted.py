@@ -1,14 +1,13 @@
 """The runtime of a model that was never timed: as a fitted model predicts it, and with an interval."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.fits import ExtrapolationWarning
 from idealized_runtime.fits.arrays import plain, token_array
 from idealized_runtime.fits.quantiles import half_width
+from idealized_runtime.fits.ranges import check_range
 from idealized_runtime.prediction.stack import StackTimes
 from idealized_runtime.prediction.work import Placement, prompt_work, token_work
 
@@ -128,17 +127,7 @@ class PredictedRuntime:
 
     def _checked_prompts(self, num_prompt_tokens, extrapolate):
         p = token_array("num_prompt_tokens", num_prompt_tokens).astype(float)
-        outside = p[self.is_extrapolated(p)]
-        if outside.size:
-            low, high = self.prompt_range
-            found = f"{outside.size} of {p.size} lie outside, the first is {outside.flat[0]:g}"
-            if not extrapolate:
-                raise ValueError(
-                    f"num_prompt_tokens must lie in [{low}, {high}], which the logs of this stack hold; {found}. "
-                    "Time that size, or pass extrapolate=True"
-                )
-            message = f"num_prompt_tokens beyond the timed range [{low}, {high}]: {found}"
-            warnings.warn(message, ExtrapolationWarning, stacklevel=4)
+        check_range("num_prompt_tokens", p, self.prompt_range, extrapolate=extrapolate, stacklevel=4)
         return p
 
     def _pass_times_s(self, work):

@@ -47,6 +47,11 @@ class RuntimePredictor:
         """What the left-out models show; None with too few of them."""
         return prediction_error(self.left_out.values())
 
+    @property
+    def knows_messages(self) -> bool:
+        """Whether a log tells what messages between devices take."""
+        return "message_s" in identified_terms(self.models)
+
     def predict_runtime(
         self, architecture: Architecture, *, tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1
     ) -> PredictedRuntime:
@@ -54,12 +59,15 @@ class RuntimePredictor:
 
         Raises
         ------
+        ValueError
+            The devices cannot share its heads or layers.
         MessagesNotTimedError
             Several devices are asked for, and no log of the stack tells what messages between devices take.
         """
+        _check_shares(architecture, tensor_parallel_size, pipeline_parallel_size)
         known = self.models[0]
         placement = Placement(known.dtype, known.is_cuda, tensor_parallel_size, pipeline_parallel_size)
-        if placement.is_parallel and "message_s" not in identified_terms(self.models):
+        if placement.is_parallel and not self.knows_messages:
             raise MessagesNotTimedError(
                 f"every log of this stack is of one device, so nothing is known of messages between devices; got "
                 f"tensor_parallel_size {tensor_parallel_size}, pipeline_parallel_size {pipeline_parallel_size}. "
@@ -87,12 +95,29 @@ def fit_predictor(models: Iterable[TimedModel]) -> RuntimePredictor:
     return RuntimePredictor(models, times, left_out)
 
 
+def _check_shares(architecture, tensor_parallel_size, pipeline_parallel_size):
+    if tensor_parallel_size < 1 or architecture.num_attention_heads % tensor_parallel_size:
+        raise ValueError(
+            f"tensor_parallel_size must divide the {architecture.num_attention_heads} attention heads of "
+            f"{architecture.name}; got {tensor_parallel_size}"
+        )
+    if not 1 <= pipeline_parallel_size <= architecture.num_layers:
+        raise ValueError(
+            f"pipeline_parallel_size must lie in [1, {architecture.num_layers}], the layers of {architecture.name}; "
+            f"got {pipeline_parallel_size}"
+        )
+
+
 def _caveats(models, architecture, placement):
     """What the interval does not know of: where the new model is of a kind that no log is."""
     widths = sorted({model.tensor_parallel_size for model in models})
     if placement.tensor_parallel_size not in widths:
         timed = ", ".join(map(str, widths))
-        yield f"tensor parallelism over {placement.tensor_parallel_size} devices was not timed, only over {timed}"
+        yield f"tensor parallelism of size {placement.tensor_parallel_size} was not timed, only of {timed}"
+    depths = sorted({model.pipeline_parallel_size for model in models})
+    if placement.pipeline_parallel_size not in depths:
+        timed = ", ".join(map(str, depths))
+        yield f"pipeline parallelism of size {placement.pipeline_parallel_size} was not timed, only of {timed}"
     layer_bytes = _bytes_per_layer(architecture, placement)
     largest = max(_bytes_per_layer(model.architecture, placement_of(model)) for model in models)
     if layer_bytes > largest:

@@ -111,7 +111,7 @@ def fit_stack_times(models: Sequence[TimedModel]) -> StackTimes:
     """Least squares of relative errors over the prompt times and the time per output token of every model.
 
     Each fitted number of each model counts alike; errors beyond 5 % count less than their square. Nothing is
-    faster than the machine's rates (``roofline.machine_rates``) where they are known.
+    faster than the machine's rates (``roofline.machine_rates``) and their tolerance allow, where they are known.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def fit_stack_times(models: Sequence[TimedModel]) -> StackTimes:
     models = list(models)
     _check_one_stack(models)
     work, measured_s = _observations(models)
-    terms, least = identified_terms(models), _least_times(models[0])
+    terms, least = identified_terms(models), _least_times(models)
 
     def relative_errors(x, scale):
         return np.log(_named(terms, x * scale).pass_time_s(work, is_cuda=models[0].is_cuda) / measured_s)
@@ -173,7 +173,10 @@ def _rate(seconds, unit):
 def _check_one_stack(models):
     stacks = sorted({f"{model.software} on {model.hardware}" for model in models})
     if len(stacks) > 1:
-        raise ValueError(f"times of one stack are wanted; the models were timed with {'; '.join(stacks)}")
+        raise ValueError(
+            f"times of one stack are wanted; the models were timed with {'; '.join(stacks)}. Keep the logs of each in "
+            "a folder of their own"
+        )
     if len(models) < MIN_MODELS:
         names = ", ".join(model.architecture.name for model in models) or "none"
         raise ValueError(
@@ -213,14 +216,16 @@ def _start(work, measured_s, launch_share) -> dict:
     }
 
 
-def _least_times(model) -> dict:
-    """The rates of the machine as times, where they are known."""
-    rates = machine_rates(model)
-    if rates is None:
-        return {}
-    least = {"byte_s": 1 / rates.memory_bytes_per_s}
-    if rates.matmul_flops_per_s is not None:
-        least["flop_s"] = 1 / rates.matmul_flops_per_s
+def _least_times(models) -> dict:
+    """The best rates that a log knows of the machine, as times; those that an honest measurement may reach."""
+    known = [rates for rates in map(machine_rates, models) if rates is not None]
+    least = {}
+    for term, name in (("byte_s", "memory_bytes_per_s"), ("flop_s", "matmul_flops_per_s")):
+        reachable = [
+            getattr(rates, name) * (1 + rates.tolerance) for rates in known if getattr(rates, name) is not None
+        ]
+        if reachable:
+            least[term] = 1 / max(reachable)
     return least
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "LogWriter",
     "RepeatedSettingWarning",
     "SliceWarning",
+    "is_json_log",
     "load_log",
     "read_architecture",
     "read_failures",
@@ -97,7 +98,7 @@ def read_log(path) -> pd.DataFrame:
         A text log repeats a setting; as in the authors' notebook the last one counts.
     """
     path = Path(path)
-    return (json_lines if _is_json_log(path) else megatron_text).read_settings(path)
+    return (json_lines if is_json_log(path) else megatron_text).read_settings(path)
 
 
 def read_requests(path) -> pd.DataFrame:
@@ -149,9 +150,10 @@ def read_architecture(path) -> Architecture:
         As :func:`read_log`.
     """
     path = Path(path)
-    return (json_lines if _is_json_log(path) else megatron_text).read_architecture(path)
+    return (json_lines if is_json_log(path) else megatron_text).read_architecture(path)
 
 
-def _is_json_log(path: Path) -> bool:
+def is_json_log(path: Path) -> bool:
+    """Whether a log is JSON Lines and not the text of 2023, by its first character."""
     with path.open("rb") as file:
         return file.read(1) == b"{" or path.suffix == ".jsonl"

@@ -226,12 +226,16 @@ def _add_record(log, where, line, seen):
     elif record["record"] == "resume":
         log.resumes.append(record)
     elif record["record"] == "footer":
-        unit, held = ("trials", log.trials) if log.is_api else ("settings", log.settings)
-        if record.get(f"num_{unit}") != len(held):
-            raise LogFormatError(
-                f"{where}: the footer counts {record.get(f'num_{unit}')} {unit}; the log holds {len(held)}"
-            )
+        _check_count(where, record, log)
         log.is_complete = True
+
+
+def _check_count(where, footer, log):
+    unit, held = ("trials", log.trials) if log.is_api else ("settings", log.settings)
+    if footer.get(f"num_{unit}") != len(held):
+        raise LogFormatError(
+            f"{where}: the footer counts {footer.get(f'num_{unit}')} {unit}; the log holds {len(held)}"
+        )
 
 
 def _parse_record(where, line: bytes) -> dict:
@@ -277,7 +281,8 @@ def check_header(header: dict) -> dict:
             raise ValueError(f"the header's {name} must be an integer of at least 1; got {header.get(name)!r}")
     for name, needed in (("software", ["megatron-core"]), ("architecture", [])):
         if not isinstance(header.get(name), dict) or any(key not in header[name] for key in needed):
-            raise ValueError(f"the header's {name} must be an object {needed or ''}; got {header.get(name)!r:.60}")
+            named = "".join(f" with {key}" for key in needed)
+            raise ValueError(f"the header's {name} must be an object{named}; got {header.get(name)!r:.60}")
     _check_slices(header["num_layers_profiled"], Architecture.from_dict(header["architecture"]).num_layers)
     return header
 

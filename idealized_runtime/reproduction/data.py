@@ -14,7 +14,7 @@ from idealized_runtime.measurements import PUBLISHED_LOGS, find_logs, model_of_l
 from idealized_runtime.paper_models import by_printed_name
 from idealized_runtime.published import published_data
 from idealized_runtime.records import RepeatedSettingWarning, read_architecture
-from idealized_runtime.tradeoff_points import estimate_on_both
+from idealized_runtime.tradeoffs.points import estimate_on_both
 
 PARAMETER_FILES = {
     "a100": "inference_idealized_runtimes.json",

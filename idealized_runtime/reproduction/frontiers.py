@@ -11,8 +11,8 @@ from idealized_runtime.reproduction.data import short_name
 from idealized_runtime.reproduction.hardware import DRAWING_ERROR
 from idealized_runtime.reproduction.points import recomputed_points
 from idealized_runtime.reproduction.verdicts import Claim, Evidence
-from idealized_runtime.tradeoff_points import TASKS
 from idealized_runtime.tradeoffs import pareto_frontier
+from idealized_runtime.tradeoffs.points import TASKS
 
 # Rows of Figure 9.
 METRICS = {

@@ -6,7 +6,7 @@ import numpy as np
 
 from idealized_runtime.paper_models import PAPER_MODELS
 from idealized_runtime.reproduction.verdicts import Claim, Evidence
-from idealized_runtime.tradeoff_points import PRINTED_PRICES_USD, TASKS, cost_cents
+from idealized_runtime.tradeoffs.points import PRINTED_PRICES_USD, TASKS, cost_cents
 
 _SECTION = "Figure 8"
 # Points were read back from the drawing to about 1e-6.

@@ -6,7 +6,7 @@ from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.flops import paper_flops_without_attention
 from idealized_runtime.paper_models import PAPER_MODELS, by_printed_name
 from idealized_runtime.reproduction.data import PaperData
-from idealized_runtime.tradeoff_points import TASKS, estimate_queries, idealized_points
+from idealized_runtime.tradeoffs.points import TASKS, estimate_queries, idealized_points
 
 # Of the API runtimes of July 2022, by printed name. Anthropic's model of that date is another one.
 SCENARIO_MODELS = {

@@ -6,7 +6,7 @@ import pandas as pd
 
 from idealized_runtime.reproduction.data import short_name
 from idealized_runtime.reproduction.verdicts import Claim, Evidence
-from idealized_runtime.tradeoff_points import TASKS, rank_table
+from idealized_runtime.tradeoffs.points import TASKS, rank_table
 
 # Figure 10 was drawn from these points.
 VINTAGE = "2022-10"

@@ -1,14 +1,13 @@
 """BatchRuntimeModel: what a batch costs, in seconds, on a pipeline that works through it in micro-batches."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_columns
-from idealized_runtime.fits.model import ExtrapolationWarning
 from idealized_runtime.fits.quantiles import half_width
+from idealized_runtime.fits.ranges import check_range
 from idealized_runtime.records.common import IDENTITY_COLUMNS, PARALLELISM_COLUMNS, SETTING_COLUMNS
 from idealized_runtime.throughput.pass_times import PassTimes, Work, fit_pass_times
 
@@ -131,7 +130,7 @@ class BatchRuntimeModel:
         ValueError
             No divisor of B lies in the profiled range, or p does not.
         """
-        self._check_prompts(np.atleast_1d(num_prompt_tokens), extrapolate=False)
+        self._check_prompts(np.atleast_1d(num_prompt_tokens))
         low, high = self.generation.sizes[[0, -1]]
         candidates = [k for k in range(1, batch_size + 1) if batch_size % k == 0 and low <= k <= high]
         if not candidates:
@@ -152,17 +151,13 @@ class BatchRuntimeModel:
                 raise ValueError(f"{name} must divide batch_size; got {size.ravel()[:5]} for {arrays[2].ravel()[:5]}")
         self._check_prompts(arrays[0].ravel(), extrapolate)
         prompt_work, token_work = _work(*(array.astype(float).ravel() for array in arrays))
-        _check_range("micro_batch_size x num_prompt_tokens", prompt_work.size, self.prompt.sizes)
-        _check_range("token_micro_batch_size", token_work.size, self.generation.sizes)
+        check_range("micro_batch_size x num_prompt_tokens", prompt_work.size, self.prompt.sizes)
+        check_range("token_micro_batch_size", token_work.size, self.generation.sizes)
         return [(self.prompt, prompt_work), (self.generation, token_work)], arrays[0].shape
 
-    def _check_prompts(self, num_prompt_tokens, extrapolate):
+    def _check_prompts(self, num_prompt_tokens, extrapolate=False):
         profiled = np.sort(self.settings["num_prompt_tokens"])
-        if not extrapolate:
-            _check_range("num_prompt_tokens", num_prompt_tokens, profiled, ", or pass extrapolate=True to predict")
-        elif outside := _outside(num_prompt_tokens, profiled):
-            message = f"num_prompt_tokens beyond the profiled range [{profiled[0]}, {profiled[-1]}]: {outside}"
-            warnings.warn(message, ExtrapolationWarning, stacklevel=4)
+        check_range("num_prompt_tokens", num_prompt_tokens, profiled, extrapolate=extrapolate, stacklevel=4)
 
 
 def leave_one_out(timings: pd.DataFrame, column: str = "token_micro_batch_size") -> pd.DataFrame:
@@ -296,22 +291,6 @@ def _checked_settings(timings) -> pd.DataFrame:
     if not (settings["num_output_tokens"] > 1).any():
         raise ValueError("no setting has two output tokens or more, so none tells how long a token takes to generate")
     return settings.astype(dict.fromkeys(SETTING_COLUMNS, "int64"))
-
-
-def _check_range(name, values, sizes, or_else=""):
-    if outside := _outside(values, sizes):
-        low, high = sizes[[0, -1]]
-        raise ValueError(
-            f"{name} must lie in [{low:g}, {high:g}], the profiled range; {outside}. Profile that size{or_else}"
-        )
-
-
-def _outside(values, sizes) -> str:
-    """How many values lie outside the range of ascending sizes, and the first of them; empty where none does."""
-    is_outside = (values < sizes[0]) | (values > sizes[-1])
-    if not is_outside.any():
-        return ""
-    return f"{is_outside.sum()} of {len(values)} lie outside, the first is {values[is_outside][0]:g}"
 
 
 def _plain(values, shape):

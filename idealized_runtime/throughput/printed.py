@@ -11,8 +11,6 @@ from types import MappingProxyType
 
 import pandas as pd
 
-SOURCE = '"Throughput Test of Inference Tasks", unpublished laboratory notes'
-
 
 @dataclass(frozen=True)
 class PrintedTable:

@@ -21,11 +21,14 @@ from megatron_lm.campaign.summary import format_summary, summarize
 _PROGRAM = "profile_gpu.py"
 # Of a job in the middle of its work, when the budget ends.
 _LAST_SECONDS = 20.0
+# A job that takes so many times what is expected of it hangs: it is stopped, for the others' sake. Estimates of short
+# jobs are the worst.
+_MAX_OVER_EXPECTED, _LEAST_LIMIT_S = 3.0, 120.0
 _DESCRIPTION = """\
 Time language models on several engines of one GPU with generate_text.py within a budget of time, most valuable
 first. A model that does not fit the device is timed in two slices of its layers. A job that would outrun the budget
-is not started; one that fails is reported and the rest goes on. The same command goes on where an earlier one
-stopped: finished logs are skipped, those that were cut off continued."""
+is not started; one that fails is reported, one that hangs is stopped, and the rest goes on. The same command goes on
+where an earlier one stopped: finished logs are skipped, those that were cut off continued."""
 _EPILOG = """\
 what is where
   logs/h200/sdpa-graph/llama-3-8b.jsonl   log; notebooks read it with hardware = "h200/sdpa-graph"
@@ -58,6 +61,11 @@ class Budget:
     def expected_s(self, job: CampaignJob) -> float:
         """Estimate of a job, corrected by how long the jobs before it took."""
         return job.estimated_s() * (self.used_s / self.estimated_s if self.estimated_s else 1.0)
+
+    def limit_s(self, job: CampaignJob) -> float:
+        """Seconds after which a job is stopped."""
+        longest_s = max(_MAX_OVER_EXPECTED * self.expected_s(job), _LEAST_LIMIT_S)
+        return max(min(longest_s, self.left_s - _LAST_SECONDS), 1.0)
 
 
 def main(argv=None) -> int:
@@ -145,7 +153,7 @@ def _run_job(job, server, budget, announce) -> Outcome:
         return UNFINISHED
     announce(f"{job.name}: running, about {expected_s:.0f} s, output in {job.output}")
     started_s = monotonic()
-    outcome = server.run(job, max(budget.left_s - _LAST_SECONDS, 1.0))
+    outcome = server.run(job, budget.limit_s(job))
     used_s = monotonic() - started_s
     if outcome == COMPLETE:
         budget.estimated_s, budget.used_s = budget.estimated_s + estimated_s, budget.used_s + used_s

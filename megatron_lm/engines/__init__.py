@@ -5,7 +5,8 @@
            attention. What it leaves out is overhead of a single forward pass at inference: the
            autograd function around each linear layer (a 3-D matmul and an add instead of one
            fused multiply-add), the dropout-add wrapper, and a pass through every expert of a
-           layer, one after the other, for the few that a token visits.
+           layer, one after the other, for the few that a token visits. Multi-latent attention
+           caches latents, where ``eager`` caches the keys and values made of them.
 """
 
 from typing import Protocol

@@ -34,9 +34,13 @@ class Experts:
     def __init__(self, layer, architecture: Architecture, activate: Callable):
         _check_widths(architecture, layer.router.weight.dtype)
         self._topk = architecture.moe_router_topk
-        self._scores_before_choice = architecture.uncounted_options.get("moe_router_pre_softmax", False)
+        options = architecture.uncounted_options
+        self._scores_before_choice = options.get("moe_router_pre_softmax", False)
+        self._scores_by_sigmoid = options.get("moe_router_score_function") == "sigmoid"
+        self._groups = options.get("moe_router_num_groups"), options.get("moe_router_group_topk")
+        self._factor = options.get("moe_router_topk_scaling_factor")
         self._activate = activate
-        self._router = layer.router.weight, layer.router.bias
+        self._router, self._balance = (layer.router.weight, layer.router.bias), layer.router.expert_bias
         experts = layer.experts.local_experts
         self._up = _stack([expert.linear_fc1 for expert in experts])
         self._down = _stack([expert.linear_fc2 for expert in experts])
@@ -59,12 +63,33 @@ class Experts:
     def _route(self, hidden):
         """Weights and numbers of the experts that each token visits, each of shape (tokens, top k)."""
         scores = F.linear(hidden, *self._router).float()
-        if self._scores_before_choice:
-            weights, chosen = scores.softmax(dim=-1).topk(self._topk)
+        if self._scores_by_sigmoid:
+            weights, chosen = self._choose_by_sigmoid(scores.sigmoid())
+        elif self._scores_before_choice:
+            weights, chosen = self._choose(scores.softmax(dim=-1))
         else:
-            weights, chosen = scores.topk(self._topk)
+            weights, chosen = self._choose(scores)
             weights = weights.softmax(dim=-1)
+        weights = weights if self._factor is None else weights * self._factor
         return weights.to(hidden.dtype), chosen
+
+    def _choose_by_sigmoid(self, scores):
+        if self._balance is None:
+            weights, chosen = self._choose(scores)
+        else:
+            # It has a say in which experts are chosen, none in what they weigh.
+            chosen = self._choose(scores + self._balance)[1]
+            weights = scores.gather(1, chosen)
+        return weights / (weights.sum(dim=-1, keepdim=True) + 1e-20), chosen
+
+    def _choose(self, scores):
+        num_groups, num_kept = self._groups
+        if num_groups is None:
+            return scores.topk(self._topk)
+        groups = scores.view(len(scores), num_groups, -1)
+        best = groups.topk(self._topk // num_kept).values.sum(dim=-1).topk(num_kept).indices
+        is_left_out = torch.ones_like(groups[..., 0], dtype=torch.bool).scatter_(1, best, value=False)
+        return groups.masked_fill(is_left_out.unsqueeze(-1), -torch.inf).flatten(1).topk(self._topk)
 
     def _visit_shared(self, hidden):
         shared = self._shared

@@ -7,18 +7,21 @@ import torch
 
 from idealized_runtime.architectures import Architecture
 from megatron_lm.engines.experts import Experts
+from megatron_lm.engines.latents import LatentAttention
 
 
 @dataclass
 class Layer:
     """Parameters of one Transformer layer, as Megatron stores them: (weight, bias or None), norms without None.
 
-    A layer has ``experts`` or, all others, ``up`` and ``down``. ``window`` is the number of tokens that it
-    attends to, None where it attends to all; ``sinks`` has a logit for each head, None where there are no sinks.
+    A layer has ``latents`` or, all others, ``qkv``; ``experts`` or, all others, ``up`` and ``down``. ``window``
+    is the number of tokens that it attends to, None where it attends to all; ``sinks`` has a logit for each
+    head, None where there are no sinks.
     """
 
     norm_1: tuple
-    qkv: tuple
+    qkv: tuple | None
+    latents: LatentAttention | None
     query_norm: tuple | None
     key_norm: tuple | None
     sinks: torch.Tensor | None
@@ -34,10 +37,11 @@ def layer_parameters(layer, architecture: Architecture, activate: Callable) -> L
     """Parameters of one of Megatron's layers; ``activate`` is the activation of its experts."""
     attention, mlp = layer.self_attention, layer.mlp
     has_experts = hasattr(mlp, "experts")
-    normalizes_heads = architecture.qk_layernorm is not None
+    normalizes_heads, has_latents = architecture.qk_layernorm is not None, architecture.multi_latent_attention
     return Layer(
         norm_1=norm_parameters(layer.input_layernorm),
-        qkv=linear_parameters(attention.linear_qkv),
+        qkv=None if has_latents else linear_parameters(attention.linear_qkv),
+        latents=LatentAttention(attention, architecture) if has_latents else None,
         query_norm=norm_parameters(attention.q_layernorm) if normalizes_heads else None,
         key_norm=norm_parameters(attention.k_layernorm) if normalizes_heads else None,
         sinks=attention.core_attention.softmax_offset,

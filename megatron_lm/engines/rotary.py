@@ -3,11 +3,13 @@
 import torch
 
 from idealized_runtime.architectures import Architecture
-from megatron_lm.layer_functions import rotary_factor, rotary_frequencies
+from megatron_lm.layer_functions import rotary_factor, rotary_frequencies, rotary_width
 
 
 class Rotary:
-    """Turns pairs of a head's dimensions, i and i + half of those that are turned, by angles of its position.
+    """Turns pairs of a head's dimensions by angles of its position.
+
+    Pairs are i and i + half of those that are turned; neighbours where an architecture has them interleaved.
 
     Parameters
     ----------
@@ -20,13 +22,15 @@ class Rotary:
         positions = torch.arange(architecture.max_position_embeddings, dtype=torch.float32, device=like.device)
         angles = torch.outer(positions, rotary_frequencies(architecture, like.device))
         self._half = angles.shape[-1]
-        unturned = like.new_zeros(len(positions), architecture.head_dim - 2 * self._half, dtype=torch.float32)
+        self._is_interleaved = architecture.uncounted_options.get("rotary_interleaved", False)
+        width = rotary_width(architecture)
+        unturned = like.new_zeros(len(positions), width - 2 * self._half, dtype=torch.float32)
         cosine, sine = (rotary_factor(architecture) * turned for turned in (angles.cos(), angles.sin()))
-        cosines = torch.cat((cosine, cosine, unturned + 1), dim=-1)
+        cosines = torch.cat((self._join_pairs(cosine, cosine), unturned + 1), dim=-1)
         # Signed: the first of a pair turns against the second.
-        sines = torch.cat((-sine, sine, unturned), dim=-1)
+        sines = torch.cat((self._join_pairs(-sine, sine), unturned), dim=-1)
         self._table = torch.stack((cosines, sines)).to(like.dtype)
-        self._identity = torch.eye(architecture.head_dim, dtype=like.dtype, device=like.device)
+        self._identity = torch.eye(width, dtype=like.dtype, device=like.device)
 
     def angles(self, positions, num_sequences: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and signed sines for the tokens of a pass, each of shape (tokens, 1, 1, head_dim).
@@ -54,6 +58,12 @@ class Rotary:
         rotation = self.turn(self._identity, self._table[:, positions].unbind())
         return torch.cat((rotation.expand(num_turned, -1, -1), self._identity.unsqueeze(0)))
 
+    def _join_pairs(self, first, second):
+        return torch.stack((first, second), dim=-1 if self._is_interleaved else -2).flatten(-2)
+
     def _swap_pairs(self, heads):
+        if self._is_interleaved:
+            turned, unturned = heads.split((2 * self._half, heads.shape[-1] - 2 * self._half), dim=-1)
+            return torch.cat((turned.unflatten(-1, (-1, 2)).flip(-1).flatten(-2), unturned), dim=-1)
         first, second, unturned = heads.split((self._half, self._half, heads.shape[-1] - 2 * self._half), dim=-1)
         return torch.cat((second, first, unturned), dim=-1)

@@ -24,6 +24,7 @@ class SdpaEngine:
         self._shards = Shards(parallel_state.get_tensor_model_parallel_group())
         self._activation, self._clamped_gate = activation_function(architecture), clamped_gate(architecture)
         self._layers = [layer_parameters(layer, architecture, self._activate) for layer in model.decoder.layers]
+        self._is_parallel = architecture.parallel_blocks
         self._is_first_stage, self._is_last_stage = model.pre_process, model.post_process
         self._like = next(model.parameters())
         self.dtype = self._like.dtype
@@ -46,6 +47,7 @@ class SdpaEngine:
         self._num_query_groups = architecture.num_query_groups // self._shards.count
         self._heads_per_group = architecture.num_attention_heads // architecture.num_query_groups
         # A layer's keys and values, (2, sequences, groups, tokens, head_dim): side by side, to be written at once.
+        # Or its latents, (1, sequences, 1, tokens, width).
         self._caches: list[torch.Tensor] = []
         self._cache_size = (0, 0)
         self._window_mask: torch.Tensor | None = None
@@ -54,9 +56,16 @@ class SdpaEngine:
         if self._cache_size != (batch_size, max_sequence_length):
             # Freed before the new one is allocated, and not taken for it should that fail.
             self._caches, self._cache_size = [], (0, 0)
-            shape = (2, batch_size, self._num_query_groups, max_sequence_length, self._architecture.head_dim)
+            num_parts, num_groups, width = self._cache_shape()
+            shape = (num_parts, batch_size, num_groups, max_sequence_length, width)
             self._caches = [self._like.new_empty(shape) for _ in self._layers]
             self._cache_size = (batch_size, max_sequence_length)
+
+    def _cache_shape(self):
+        architecture = self._architecture
+        if architecture.multi_latent_attention:
+            return 1, 1, architecture.kv_lora_rank + architecture.qk_pos_emb_head_dim
+        return 2, self._num_query_groups, architecture.head_dim
 
     def encode(self, inputs, first_sequence=0):
         return self._forward(inputs, 0, first_sequence)
@@ -95,9 +104,11 @@ class SdpaEngine:
         # Two dimensions let each linear layer be one fused multiply-add; in place, so that its result is added by it.
         hidden = hidden.view(batch_size * num_tokens, -1)
         for layer, cache in zip(self._layers, self._caches, strict=True):
-            attended = attend(layer, cache[:, sequences], self._heads(layer, self._normalize(hidden, layer.norm_1)))
-            self._shards.add_linear(hidden, attended, *layer.projection)
-            self._add_feed_forward(layer, hidden)
+            normalized = self._normalize(hidden, layer.norm_1)
+            # A block beside the attention reads the hidden state to which that has added nothing yet.
+            beside = self._normalize_beside(layer, hidden, normalized) if self._is_parallel else None
+            self._shards.add_linear(hidden, attend(layer, cache[:, sequences], normalized), *layer.projection)
+            self._add_feed_forward(layer, hidden, self._normalize(hidden, layer.norm_2) if beside is None else beside)
         hidden = hidden.view(batch_size, num_tokens, -1)
         return self._logits(hidden[:, -1]) if self._is_last_stage else hidden
 
@@ -124,8 +135,11 @@ class SdpaEngine:
         query, key, value = heads.split((self._heads_per_group, 1, 1), dim=2)
         return torch.cat((self._normalize(query, layer.query_norm), self._normalize(key, layer.key_norm), value), dim=2)
 
-    def _attend(self, layer, cache, heads, angles, end):
-        """Self-attention of prompts, the tokens up to ``end``; heads -> (tokens, hidden)."""
+    def _attend(self, layer, cache, hidden, angles, end):
+        """Self-attention of prompts, the tokens up to ``end``; (tokens, hidden) -> (tokens, heads)."""
+        if layer.latents is not None:
+            return layer.latents.attend_prompt(hidden, cache, partial(self._turn, angles=angles), end)
+        heads = self._heads(layer, hidden)
         query_and_key = heads[:, :, :-1] if angles is None else self._rotary.turn(heads[:, :, :-1], angles)
         query, key, value = (
             tensor.unflatten(0, (-1, end)).flatten(2, 3).transpose(1, 2)
@@ -141,15 +155,22 @@ class SdpaEngine:
             )
         return attended.transpose(1, 2).reshape(len(heads), -1)
 
-    def _attend_token(self, layer, cache, heads, positions, turns, seen):
-        """Self-attention of one token a sequence over slots of the cache; heads -> (sequences, hidden)."""
+    def _turn(self, heads, angles):
+        return self._rotary.turn(heads.unsqueeze(1), angles).squeeze(1)
+
+    def _attend_token(self, layer, cache, hidden, positions, turns, seen):
+        """Self-attention of one token a sequence over slots of the cache; (sequences, hidden) -> (sequences, heads)."""
+        slots, mask = seen[layer.window]
+        if layer.latents is not None:
+            write = partial(_write, positions=positions)
+            return layer.latents.attend_token(hidden, cache, lambda heads: heads @ turns[0], write, slots, mask)
+        heads = self._heads(layer, hidden)
         if turns is not None:
             turned = torch.empty_like(heads)
             rows, turned_rows = (tensor.flatten(0, 1).transpose(0, 1) for tensor in (heads, turned))
             torch.bmm(rows, turns, out=turned_rows)
             heads = turned
-        _write(cache, positions, heads[:, :, -2:].permute(2, 0, 1, 3).unsqueeze(3))
-        slots, mask = seen[layer.window]
+        _write(cache, heads[:, :, -2:].permute(2, 0, 1, 3).unsqueeze(3), positions)
         if layer.sinks is not None:
             keys, values = cache[:, :, :, slots]
             return attend_token_with_sinks(heads[:, :, :-2], keys, values, layer.sinks, mask).reshape(len(heads), -1)
@@ -166,8 +187,10 @@ class SdpaEngine:
             self._window_mask = ones.tril().triu(1 - window)
         return self._window_mask
 
-    def _add_feed_forward(self, layer, hidden):
-        normalized = self._normalize(hidden, layer.norm_2)
+    def _normalize_beside(self, layer, hidden, normalized):
+        return normalized if self._architecture.norms_per_layer == 1 else self._normalize(hidden, layer.norm_2)
+
+    def _add_feed_forward(self, layer, hidden, normalized):
         if layer.experts is not None:
             hidden.add_(layer.experts(normalized))
         else:
@@ -187,7 +210,7 @@ def _rms_norm(hidden, shape, weight, epsilon):
     return F.rms_norm(hidden, shape, weight, epsilon)
 
 
-def _write(cache, positions, keys_and_values):
+def _write(cache, keys_and_values, positions):
     if isinstance(positions, slice):
         cache[:, :, :, positions] = keys_and_values
     else:

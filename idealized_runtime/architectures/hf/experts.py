@@ -132,19 +132,33 @@ def _deepseek_options(config):
     options = {"rotary_interleaved": True} if config.get("rope_interleave", True) else {}
     if config["model_type"] == "deepseek_v3":
         options |= {"moe_router_score_function": "sigmoid", "moe_router_enable_expert_bias": True}
-        options |= unusual_options(config, norm_topk_prob=True)
+        options |= {**unusual_options(config, norm_topk_prob=True), **_expert_groups(config, num_best=2)}
     else:
-        options |= {"moe_router_pre_softmax": True}
-    if (config["n_group"] or 1) > 1:
-        options |= {"moe_router_num_groups": config["n_group"], "moe_router_group_topk": config["topk_group"]}
+        options |= {"moe_router_pre_softmax": True, **unusual_options(config, norm_topk_prob=False)}
+        if config["topk_method"] == "group_limited_greedy":
+            options |= _expert_groups(config, num_best=1)
+        else:
+            options |= unusual_options(config, topk_method="greedy")
     if config["routed_scaling_factor"] != 1.0:
         options |= {"moe_router_topk_scaling_factor": config["routed_scaling_factor"]}
     return options
 
 
+def _expert_groups(config, *, num_best):
+    """Groups of experts of which a token visits some, by the sum of the best scores in each."""
+    if (config["n_group"] or 1) == 1:
+        return {}
+    options = {"moe_router_num_groups": config["n_group"], "moe_router_group_topk": config["topk_group"]}
+    # As many as Megatron sums: then no option of its own.
+    if config["num_experts_per_tok"] // config["topk_group"] != num_best:
+        options["moe_router_group_score"] = "sum of the best two" if num_best == 2 else "best"
+    return options
+
+
 _QWEN_MOE = {**QWEN_DEFAULTS, "decoder_sparse_step": 1, "mlp_only_layers": None, "norm_topk_prob": False}
 _DEEPSEEK_V2 = {**LLAMA_DEFAULTS, "max_position_embeddings": 2048, "n_shared_experts": 2, "first_k_dense_replace": 0,
-                "routed_scaling_factor": 1.0, "n_group": None, "topk_group": None}  # fmt: skip
+                "routed_scaling_factor": 1.0, "n_group": None, "topk_group": None, "topk_method": "greedy",
+                "norm_topk_prob": False}  # fmt: skip
 # A nested configuration lists only what differs from its class, so this one has every size.
 _LLAMA_4 = HfFamily(
     _read_llama4,

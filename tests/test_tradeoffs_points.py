@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime import tradeoff_points
 from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.tradeoffs import points as tradeoff_points
 
 DAVINCI, TNLG, GPT_J = "OpenAI/davinci", "Microsoft+NV/TNLG v2", "EleutherAI/GPT-J"
 ANTHROPIC, COHERE = "Anthropic/v4-s3", "Cohere/XL v20220609"

@@ -10,7 +10,7 @@ from scipy import stats
 from idealized_runtime.fits import ExtrapolationWarning
 from idealized_runtime.metrics import dollar_cost_usd
 from idealized_runtime.paper_models import PAPER_MODELS
-from idealized_runtime.tradeoffs import frontier_probability, objective_values, pareto_frontier, rank
+from idealized_runtime.tradeoffs.frontier import frontier_probability, pareto_frontier, rank, rank_probabilities
 
 # Tasks in the order of the paper's columns.
 TASKS = {
@@ -306,9 +306,9 @@ def rank_intervals(
     frames = []
     for task, panel in points.groupby("task"):
         draws = draw_values(panel, num_draws=num_draws, seed=seed)
-        scores = objective_values(draws, panel["accuracy"].to_numpy(), objective)
-        ranks = stats.rankdata(-scores, method="min", axis=1)
-        lower, upper = np.quantile(ranks, [(1 - level) / 2, (1 + level) / 2], axis=0, method="inverted_cdf")
+        up_to = rank_probabilities(panel, draws, objective=objective).cumsum(axis=1)
+        # The first rank up to which the probability is enough; sums of shares are off by rounding.
+        lower, upper = (1 + (up_to < end - 1e-9).sum(axis=1) for end in ((1 - level) / 2, (1 + level) / 2))
         frames.append(pd.DataFrame({"task": task, "model": panel["model"], "lower": lower, "upper": upper}))
     return pd.concat(frames, ignore_index=True).astype({"lower": int, "upper": int})
 

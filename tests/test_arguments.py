@@ -155,6 +155,8 @@ def test_architecture_is_taken_from_a_hugging_face_config(tmp_path, encoding):
     architecture = parse("--hf-config", folder / "config.json", *SWEEP).architecture
     assert (architecture.name, architecture.num_layers, architecture.hidden_size) == ("tiny-gpt2", 3, 48)
     assert (architecture.vocab_size, architecture.max_position_embeddings) == (99, 77)
+    (folder / "other.json").write_text(json.dumps(config))
+    assert parse("--hf-config", folder / "other.json", *SWEEP).architecture.name == "other"
 
 
 @pytest.mark.parametrize(

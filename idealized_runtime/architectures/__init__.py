@@ -14,7 +14,7 @@
 
 from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.features import BUILT_FEATURES, require_buildable, unsupported_features
-from idealized_runtime.architectures.flags import architecture_of_flags
+from idealized_runtime.architectures.flags import architecture_of_flags, name_of_hf_config
 from idealized_runtime.architectures.hf import HF_FAMILIES
 from idealized_runtime.architectures.registry import ARCHITECTURES, get_architecture, published_architecture
 
@@ -25,6 +25,7 @@ __all__ = [
     "Architecture",
     "architecture_of_flags",
     "get_architecture",
+    "name_of_hf_config",
     "published_architecture",
     "require_buildable",
     "unsupported_features",

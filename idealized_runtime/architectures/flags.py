@@ -10,7 +10,7 @@ from idealized_runtime.architectures.registry import get_architecture
 def architecture_of_flags(name: str | None, hf_config: Path | None) -> Architecture:
     """Row of the registry called ``name``; without a name, the model of a Hugging Face ``config.json``.
 
-    A configuration that does not say what it is called takes the name of its folder.
+    A configuration that does not say what it is called takes the name of :func:`name_of_hf_config`.
 
     Raises
     ------
@@ -27,5 +27,10 @@ def architecture_of_flags(name: str | None, hf_config: Path | None) -> Architect
         raise ValueError(f"--hf-config {hf_config} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"--hf-config {hf_config} is not a JSON object")
-    folder = None if config.get("_name_or_path") else hf_config.resolve().parent.name
-    return Architecture.from_hf_config(config, name=folder)
+    given = None if config.get("_name_or_path") else name_of_hf_config(hf_config)
+    return Architecture.from_hf_config(config, name=given)
+
+
+def name_of_hf_config(path: Path) -> str:
+    """What to call the model of ``NAME/config.json`` or ``NAME.json``: NAME."""
+    return path.resolve().parent.name if path.stem == "config" else path.stem

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from idealized_runtime.architectures import get_architecture
+from idealized_runtime.architectures import get_architecture, name_of_hf_config
 from idealized_runtime.published import ROOT
 
 DRIVER = ROOT / "generate_text.py"
@@ -43,8 +43,7 @@ class Job:
         """Registry name; for ``NAME/config.json`` and ``NAME.json``, NAME."""
         if not _is_config(self.architecture):
             return self.architecture
-        path = Path(self.architecture)
-        return path.resolve().parent.name if path.stem == "config" else path.stem
+        return name_of_hf_config(Path(self.architecture))
 
     @property
     def name(self) -> str:

@@ -216,11 +216,15 @@ def transformer_config(
         attention_softmax_in_fp32=dtype != torch.float32,
     )
     if _position_embedding_type(architecture) == "yarn":
-        # Megatron reads them from its configuration, which does not declare them.
-        for name, value in _yarn_options(architecture).items():
-            setattr(config, f"yarn_{name}", value)
-        config.yarn_correction_range_round_to_int = architecture.uncounted_options["rope_scaling"].get("truncate", True)
+        _set_yarn(config, architecture)
     return config
+
+
+def _set_yarn(config, architecture):
+    # Megatron reads them from its configuration, which does not declare them.
+    for name, value in _yarn_options(architecture).items():
+        setattr(config, f"yarn_{name}", value)
+    config.yarn_correction_range_round_to_int = architecture.uncounted_options["rope_scaling"].get("truncate", True)
 
 
 def _yarn_options(architecture):

@@ -104,10 +104,27 @@ def _add_what_megatron_has_no_option_for(model, architecture, device):
         set_norms_of_latents(model)
     if architecture.norms_per_layer == 1:
         share_norms(model)
+    _set_biases(model, architecture)
     if "embedding_multiplier" in options and model.pre_process:
         model.embedding.word_embeddings.register_forward_hook(
             lambda _, __, embeddings: embeddings * options["embedding_multiplier"]
         )
+
+
+def _set_biases(model, architecture):
+    """Give attention and output layer biases of their own, where Megatron has but one option for all layers."""
+    if architecture.add_attention_bias is not None:
+        for layer in model.decoder.layers:
+            attention = layer.self_attention
+            attention.linear_proj.bias = _bias(architecture.hidden_size) if architecture.add_attention_bias else None
+            if not (architecture.add_attention_bias or architecture.add_qkv_bias):
+                attention.linear_qkv.bias = None
+    if architecture.add_output_layer_bias and model.post_process:
+        model.output_layer.bias = _bias(model.output_layer.output_size_per_partition)
+
+
+def _bias(size):
+    return torch.nn.Parameter(torch.zeros(size))
 
 
 def _position_embedding_type(architecture):
@@ -199,11 +216,15 @@ def transformer_config(
         attention_softmax_in_fp32=dtype != torch.float32,
     )
     if _position_embedding_type(architecture) == "yarn":
-        # Megatron reads them from its configuration, which does not declare them.
-        for name, value in _yarn_options(architecture).items():
-            setattr(config, f"yarn_{name}", value)
-        config.yarn_correction_range_round_to_int = architecture.uncounted_options["rope_scaling"].get("truncate", True)
+        _set_yarn(config, architecture)
     return config
+
+
+def _set_yarn(config, architecture):
+    # Megatron reads them from its configuration, which does not declare them.
+    for name, value in _yarn_options(architecture).items():
+        setattr(config, f"yarn_{name}", value)
+    config.yarn_correction_range_round_to_int = architecture.uncounted_options["rope_scaling"].get("truncate", True)
 
 
 def _yarn_options(architecture):
@@ -224,9 +245,12 @@ def _attention_options(architecture):
         "num_attention_heads": architecture.num_attention_heads,
         "num_query_groups": architecture.num_query_groups,
         "kv_channels": architecture.head_dim,
-        "add_qkv_bias": architecture.add_qkv_bias,
+        "add_qkv_bias": bool(architecture.add_qkv_bias or architecture.add_attention_bias),
         "qk_layernorm": architecture.qk_layernorm is not None,
         "softmax_type": architecture.softmax_type,
+        # Latent attention has it so without being told, and refuses to be.
+        "rotary_interleaved": not architecture.multi_latent_attention
+        and architecture.uncounted_options.get("rotary_interleaved", False),
         # Megatron counts the tokens before and behind the newest one.
         "window_size": None if window is None else (window - 1, 0),
         "window_attn_skip_freq": list(pattern) if isinstance(pattern, tuple) else pattern,

@@ -56,6 +56,8 @@ ARCHITECTURES = {
         },
     ),
     "parallel blocks": replace(GPT, parallel_blocks=True, norms_per_layer=1, num_query_groups=2),
+    "biases": replace(GPT, add_attention_bias=False, add_qkv_bias=False, add_output_layer_bias=True,
+                      untie_embeddings_and_output_weights=True),
     "sinks": replace(GPT, **LLAMA, softmax_type="learnable"),
 }  # fmt: skip
 # (micro-batch size of prompts, of tokens) of a batch of four
@@ -74,7 +76,7 @@ def fill_with_noise(model, architecture):
     group = tensor_group()
     for name, parameter in model.named_parameters():
         is_column_bias = parameter.ndim == 1 and any(
-            part in name for part in ("linear_qkv", "linear_fc1", "softmax_offset")
+            part in name for part in ("linear_qkv", "linear_fc1", "softmax_offset", "output_layer")
         )
         shape = list(parameter.shape)
         dimension = 0 if is_column_bias else _sharded_dimension(name) if parameter.ndim > 1 else None
@@ -88,6 +90,8 @@ def fill_with_noise(model, architecture):
         whole = 1 + noise if "norm" in name and name.endswith("weight") else noise
         if is_column_bias:
             num_parts = 2 if "linear_fc1" in name and architecture.swiglu else 1
+            # The vocabulary is padded.
+            whole = torch.nn.functional.pad(whole, (0, -len(whole) % group.size()))
             parts = [part.chunk(group.size())[group.rank()] for part in whole.chunk(num_parts)]
             parameter.copy_(torch.cat(parts))
         else:

@@ -209,16 +209,18 @@ def test_uncounted_options_change_the_architecture_but_no_count():
 
 def test_what_cannot_be_built_is_refused_with_every_feature_named():
     fields = {**TOY, "position_embedding_type": "alibi", "window_size": 3, "embedding_layernorm": True,
-              "uncounted_options": {"rotary_percent": 0.5, "rotary_interleaved": True}}  # fmt: skip
-    named = "position_embedding_type = 'alibi'; embedding_layernorm = True; rotary_interleaved = True"
+              "uncounted_options": {"rotary_percent": 0.5, "qk_l2_norm": True}}  # fmt: skip
+    named = "position_embedding_type = 'alibi'; embedding_layernorm = True; qk_l2_norm = True"
     with pytest.raises(ValueError, match=f"toy cannot be built here, only counted .*: {named}"):
         require_buildable(Architecture.from_dict(fields))
     require_buildable(Architecture.from_dict(TOY))
 
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 BUILT = ("qwen2.5-7b", "llama-3-8b", "llama-3.1-70b", "mistral-7b-v0.1", "gpt2-xl", "opt-13b", "qwen3-32b", "gemma-7b",
          "phi-4", "mixtral-8x7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "gpt-oss-20b", "gpt-oss-120b",
-         "deepseek-v2-lite", "deepseek-v3", "pythia-6.9b", "gpt-neox-20b-hf", "falcon-7b", "falcon-40b")  # fmt: skip
+         "deepseek-v2-lite", "deepseek-v3", "gpt-j-hf", "pythia-6.9b", "gpt-neox-20b-hf", "falcon-7b",
+         "falcon-40b")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -230,9 +232,11 @@ def test_open_model_of_built_features_can_be_built(name):
     ("fields", "message"),
     [
         ({"norms_per_layer": 1}, "norms_per_layer = 1 without parallel_blocks"),
+        ({"uncounted_options": {"rope_scaling": YARN, "rotary_interleaved": True}},
+         "rope_scaling of rope_type 'yarn' with rotary_interleaved"),
         ({"parallel_blocks": True, "num_experts": 4, "moe_router_topk": 2}, "parallel_blocks with num_experts"),
     ],
-)
+)  # fmt: skip
 def test_features_that_are_not_built_together_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
         require_buildable(Architecture.from_dict({**TOY, **fields}))

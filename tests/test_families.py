@@ -76,6 +76,10 @@ CASES = {
     "gpt_oss": ("gpt_oss", GPT_OSS),
     "gpt_oss, tight gate": ("gpt_oss", {**GPT_OSS, "swiglu_alpha": 1.1, "swiglu_limit": 0.5,
                                         "rope_parameters": YARN}),
+    "llama, biases in attention": ("llama", {**SIZES, "attention_bias": True}),
+    "gpt_oss, no biases in attention": ("gpt_oss", {**GPT_OSS, "attention_bias": False}),
+    "gptj": ("gptj", {**GPT_SIZES, "rotary_dim": 12}),
+    "gptj, whole heads": ("gptj", {**GPT_SIZES, "rotary_dim": 16, "activation_function": "gelu"}),
     "gpt_neox": ("gpt_neox", GPT_NEOX),
     "gpt_neox, one after the other": ("gpt_neox", {**GPT_NEOX, "use_parallel_residual": False, "rotary_pct": 1.0}),
     "falcon": ("falcon", FALCON),
@@ -177,6 +181,19 @@ def copy_opt_weights(theirs, ours, architecture):
         copy_linear(block.fc1, layer.mlp.linear_fc1)
         copy_linear(block.fc2, layer.mlp.linear_fc2)
     copy_norm(source.final_layer_norm, ours.decoder.final_layernorm)
+
+
+def copy_gptj_weights(theirs, ours, architecture):
+    source = theirs.transformer
+    ours.embedding.word_embeddings.weight.copy_(source.wte.weight)
+    for block, layer in zip(source.h, ours.decoder.layers, strict=True):
+        copy_norm(block.ln_1, layer.input_layernorm)
+        copy_query_key_value(block.attn, layer.self_attention.linear_qkv, architecture)
+        copy_linear(block.attn.out_proj, layer.self_attention.linear_proj)
+        copy_linear(block.mlp.fc_in, layer.mlp.linear_fc1)
+        copy_linear(block.mlp.fc_out, layer.mlp.linear_fc2)
+    copy_norm(source.ln_f, ours.decoder.final_layernorm)
+    copy_linear(theirs.lm_head, ours.output_layer)
 
 
 def copy_gpt_neox_weights(theirs, ours, architecture):
@@ -324,6 +341,7 @@ def copy_norm(source, target, *, zero_centered=False):
 COPIES = {
     "gpt2": copy_gpt2_weights,
     "opt": copy_opt_weights,
+    "gptj": copy_gptj_weights,
     "gpt_neox": copy_gpt_neox_weights,
     "falcon": copy_falcon_weights,
 }

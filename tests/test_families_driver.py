@@ -19,7 +19,7 @@ SWEEP = ("--all-num-input-tokens", "8", "--all-num-output-tokens", "1", "3", "--
          "--device", "cpu")  # fmt: skip
 BUILT_FAMILIES = {
     "gpt2", "opt", "llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "gemma", "phi3",
-    "gpt_oss", "deepseek_v2", "deepseek_v3", "gpt_neox", "falcon",
+    "gpt_oss", "deepseek_v2", "deepseek_v3", "gptj", "gpt_neox", "falcon",
 }  # fmt: skip
 
 

@@ -37,6 +37,8 @@ def _is_built_scaling(scaling):
 # Features (see Architecture.features) that every engine computes as the model's owners do, and of which values.
 BUILT_FEATURES: Mapping[str, Callable[[object], bool]] = {
     "kv_channels": _any,
+    "add_attention_bias": _any,
+    "add_output_layer_bias": _any,
     "qk_layernorm": _one_of("per_head"),
     "softmax_type": _any,
     "window_size": _any,
@@ -91,10 +93,10 @@ def unsupported_features(architecture) -> list[str]:
 def _unbuilt_combinations(a):
     """Features that Megatron builds, but not together."""
     unbuilt = _unbuilt_with_latents(a) if a.multi_latent_attention else []
-    if "rotary_interleaved" in a.uncounted_options and not a.multi_latent_attention:
-        unbuilt.append("rotary_interleaved = True without kv_lora_rank")
-    if _rope_type(a) == "yarn" and "rotary_percent" in a.uncounted_options:
-        unbuilt.append("rope_scaling of rope_type 'yarn' with rotary_percent")
+    if _rope_type(a) == "yarn":
+        refused = ["rotary_percent"] + ([] if a.multi_latent_attention else ["rotary_interleaved"])
+        named = [name for name in refused if name in a.uncounted_options]
+        unbuilt += [f"rope_scaling of rope_type 'yarn' with {name}" for name in named]
     if a.norms_per_layer == 1 and not a.parallel_blocks:
         unbuilt.append("norms_per_layer = 1 without parallel_blocks")
     if a.num_experts is not None:

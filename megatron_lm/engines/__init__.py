@@ -1,6 +1,7 @@
 """Inference engines: how one model turns tokens into logits. Each is a software stack that a log names.
 
-``eager``  Megatron's layers as they come: its modules, its unfused attention, its static KV cache.
+``eager``  Megatron's layers as they come: its modules, its unfused attention, its static KV cache. Two blocks
+           stand side by side where a family has them so, which Megatron does not.
 ``sdpa``   The same operations on the same parameters as plain torch calls, with torch's fused
            attention. What it leaves out is overhead of a single forward pass at inference: the
            autograd function around each linear layer (a 3-D matmul and an add instead of one

@@ -39,6 +39,7 @@ class SdpaEngine:
                 ]
         if self._is_last_stage:
             self._final_norm = norm_parameters(model.decoder.final_layernorm)
+            self._output_bias = model.output_layer.bias
             # Where they are tied and stand on one stage, the output layer keeps no weight of its own.
             self._output_weight = (
                 model.output_layer.weight if model.output_layer.weight is not None else self._word_embeddings
@@ -119,7 +120,7 @@ class SdpaEngine:
         return hidden if self._rotary else hidden + self._position_embeddings[positions]
 
     def _logits(self, hidden):
-        logits = F.linear(self._normalize(hidden, self._final_norm), self._output_weight)
+        logits = F.linear(self._normalize(hidden, self._final_norm), self._output_weight, self._output_bias)
         return self._shards.gather(logits)[:, : self._architecture.vocab_size]
 
     def _normalize(self, hidden, parameters):

@@ -219,6 +219,8 @@ class AnswerReader:
 
     def _read_whole(self):
         content_type = self.answer.headers.get("content-type", "none")
+        if not self._buffer.strip():
+            raise CutError("the answer is empty")
         try:
             record = _load(self._buffer.decode("utf-8"))
         except ValueError as error:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +13,15 @@ import pandas as pd
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.measurements import find_logs
-from idealized_runtime.records import LogFormatError, is_json_log, load_log, read_architecture, read_log
+from idealized_runtime.records import (
+    IncompleteLogWarning,
+    LogFormatError,
+    NothingTimedError,
+    is_json_log,
+    load_log,
+    read_architecture,
+    read_log,
+)
 
 _TEXT_DTYPE = re.compile(r"^ {1,4}params_dtype \.{3,} torch\.(\w+)\s*$", re.MULTILINE)
 
@@ -105,9 +114,15 @@ def read_timed_models(hardware: str, *, software: str | None = None) -> dict[str
     PublishedDataMissingError
         No folder has this name; the message lists those there are.
     ValueError
-        Several stacks, none of this name, or two logs of one model; the message lists what there is.
+        Several stacks, none of this name, two logs of one model, or no log that can be fitted; the message lists
+        what there is.
+
+    Warns
+    -----
+    IncompleteLogWarning
+        A log in which every setting failed, or too few were timed for a fit, is left out.
     """
-    timed = [read_timed_model(path) for path in find_logs(hardware)]
+    timed = _read_fittable(hardware)
     stack = _choose_software(hardware, sorted({model.software for model in timed}), software)
     models = {}
     for model in timed:
@@ -117,6 +132,28 @@ def read_timed_models(hardware: str, *, software: str | None = None) -> dict[str
             raise ValueError(f"{hardware}: two logs of {model.architecture.name} with {stack}; keep one in the folder")
         models[model.architecture.name] = model
     return models
+
+
+def _read_fittable(hardware) -> list[TimedModel]:
+    """What can be fitted; a campaign that its budget cut off leaves logs that cannot."""
+    timed, left_out = [], []
+    for path in find_logs(hardware):
+        try:
+            model = read_timed_model(path)
+            _ = model.fit
+        except NothingTimedError as error:
+            left_out.append(str(error))
+        except LogFormatError:
+            raise
+        except ValueError as error:
+            left_out.append(f"{path}: {error}")
+        else:
+            timed.append(model)
+    if not timed:
+        raise ValueError(f"{hardware}: no log can be fitted: {'; '.join(left_out)}")
+    for reason in left_out:
+        warnings.warn(f"left out: {reason}", IncompleteLogWarning, stacklevel=3)
+    return timed
 
 
 def read_timed_model(path) -> TimedModel:

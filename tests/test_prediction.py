@@ -10,6 +10,7 @@ from idealized_runtime.flops import output_token_bytes
 from idealized_runtime.hardware import Accelerator
 from idealized_runtime.metrics import query_metrics
 from idealized_runtime.prediction import (
+    MessagesNotTimedError,
     PredictedRuntime,
     PredictionError,
     StackTimes,
@@ -352,6 +353,14 @@ def test_left_out_model_is_not_peeked_at():
     plain, changed = (leave_one_model_out([*models[:2], third, *models[3:]]) for third in (models[2], wild))
     assert changed["wide"].predicted.times == plain["wide"].predicted.times
     assert left_out_table(changed).loc["wide", "time_per_output_token"] == pytest.approx(-50, abs=1)
+
+
+def test_table_leaves_out_what_needs_messages_that_were_not_timed(a100):
+    predictor = fit_predictor(model for model in a100.models if model.tensor_parallel_size == 1)
+    query = {"num_prompt_tokens": 512, "num_output_tokens": 64}
+    assert list(prediction_table(predictor, [get_architecture("davinci"), NEW], **query).index) == ["new"]
+    with pytest.raises(MessagesNotTimedError):
+        prediction_table(predictor, [get_architecture("davinci")], **query)
 
 
 def test_table_prices_a_query_on_as_few_devices_as_hold_the_model(a100):

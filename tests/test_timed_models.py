@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from idealized_runtime.records import LogFormatError
+from idealized_runtime.records import IncompleteLogWarning, LogFormatError
 from idealized_runtime.timed_models import read_timed_model, read_timed_models
 from tests.timed_logs import TOY, write_log
 
@@ -107,6 +107,32 @@ def test_two_logs_of_one_model_with_one_stack_are_refused(tmp_path):
     for name in ("a", "b"):
         write_log(tmp_path / "box" / f"{name}.jsonl")
     with pytest.raises(ValueError, match="two logs of toy"):
+        read_timed_models(str(tmp_path / "box"))
+
+
+@pytest.mark.filterwarnings("ignore:.*incomplete. no footer")
+def test_logs_that_cannot_be_fitted_are_left_out_with_a_warning(tmp_path):
+    write_log(tmp_path / "box" / "toy.jsonl")
+    lines = write_log(tmp_path / "box" / "few.jsonl", model="few").read_text().splitlines(keepends=True)
+    (tmp_path / "box" / "few.jsonl").write_text("".join(lines[:3]))
+    failed = {"num_prompt_tokens": 1, "num_output_tokens": 1, "batch_size": 1, "error": {"type": "OutOfMemoryError"}}
+    write_log(tmp_path / "box" / "none.jsonl", model="none", settings=[failed])
+    with pytest.warns(IncompleteLogWarning) as caught:
+        assert list(read_timed_models(str(tmp_path / "box"))) == ["toy"]
+    left_out = [str(warning.message) for warning in caught if str(warning.message).startswith("left out")]
+    assert ["few.jsonl: few: " in left_out[0], "none.jsonl: holds no timing" in left_out[1]] == [True, True]
+
+
+def test_folder_in_which_no_log_can_be_fitted_is_refused_with_every_reason(tmp_path):
+    write_log(tmp_path / "box" / "toy.jsonl", batch_sizes=(8,))
+    with pytest.raises(ValueError, match=r"box: no log can be fitted: .*toy.jsonl: toy: "):
+        read_timed_models(str(tmp_path / "box"))
+
+
+def test_damaged_log_is_not_left_out(tmp_path):
+    write_log(tmp_path / "box" / "toy.jsonl")
+    (tmp_path / "box" / "bad.jsonl").write_text("not a log\n")
+    with pytest.raises(LogFormatError, match=r"bad\.jsonl:1"):
         read_timed_models(str(tmp_path / "box"))
 
 

@@ -10,7 +10,7 @@ from idealized_runtime.hardware import Accelerator
 from idealized_runtime.metrics import dollar_cost_usd
 from idealized_runtime.paper_models import parallelism_needed, sequence_bytes
 from idealized_runtime.prediction.predicted import PredictedRuntime
-from idealized_runtime.prediction.predictor import RuntimePredictor
+from idealized_runtime.prediction.predictor import MessagesNotTimedError, RuntimePredictor
 from idealized_runtime.roofline import known_accelerator
 from idealized_runtime.timed_models import TimedModel
 
@@ -68,11 +68,24 @@ def prediction_table(
     -------
     DataFrame, by model
         ``params_billion, num_accelerators, prompt_encoding_time_ms, time_per_output_token_ms, runtime_s, lower_s,
-        upper_s, cost_usd_per_1000_queries`` (missing where no price is known), ``num_caveats``.
+        upper_s, cost_usd_per_1000_queries`` (missing where no price is known), ``num_caveats``. Left out are models
+        that need several devices where no message between devices was timed.
+
+    Raises
+    ------
+    MessagesNotTimedError
+        Every model is left out.
     """
     accelerator = known_accelerator(predictor.models[0].hardware)
     query = num_prompt_tokens, num_output_tokens
-    rows = {row.name: _row(predictor, row, accelerator, *query, level) for row in architectures}
+    rows, refusals = {}, []
+    for architecture in architectures:
+        try:
+            rows[architecture.name] = _row(predictor, architecture, accelerator, *query, level)
+        except MessagesNotTimedError as error:
+            refusals.append(error)
+    if refusals and not rows:
+        raise refusals[0]
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
 
 

@@ -22,6 +22,10 @@ class LogFormatError(ValueError):
     """A line of a log is cut, or is not what it claims to be."""
 
 
+class NothingTimedError(LogFormatError):
+    """A log holds no timing: everything in it failed."""
+
+
 class LogMismatchError(ValueError):
     """A log holds another architecture, engine or machine than the run that wants to go on with it."""
 

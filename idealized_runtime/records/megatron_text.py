@@ -13,6 +13,7 @@ from idealized_runtime.records.common import (
     BATCH_COLUMNS,
     FRAME_COLUMNS,
     LogFormatError,
+    NothingTimedError,
     RepeatedSettingWarning,
     with_frame_dtypes,
 )
@@ -88,7 +89,7 @@ def _timed_text_runs(path: Path) -> list[_TextRun]:
     """The launches of a text log that timed something; failed ones are passed over."""
     timed = [run for run in _parse_text_log(path) if run.settings]
     if not timed:
-        raise LogFormatError(f"{path}: holds no timing: no line begins with 'Runtime for'")
+        raise NothingTimedError(f"{path}: holds no timing: no line begins with 'Runtime for'")
     if len({run.shape() for run in timed}) > 1:
         raise LogFormatError(f"{path}: holds timings of different models or parallelisms; split it into one log each")
     return timed

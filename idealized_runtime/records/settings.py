@@ -9,6 +9,7 @@ from idealized_runtime.records.common import (
     PARALLELISM_COLUMNS,
     SETTING_COLUMNS,
     LogFormatError,
+    NothingTimedError,
     is_duration,
     is_integer,
     setting_name,
@@ -79,7 +80,7 @@ def trials_frame(log) -> pd.DataFrame:
     """One row a trial, as timed: of the slice, where only some layers were."""
     settings = [setting for setting in log.settings if "error" not in setting]
     if not settings:
-        raise LogFormatError(f"{log.path}: holds no timing: {len(log.settings)} settings, all of which failed")
+        raise NothingTimedError(f"{log.path}: holds no timing: {len(log.settings)} settings, all of which failed")
     num_trials = [len(setting["runtimes_s"]) for setting in settings]
     columns = [*SETTING_COLUMNS, "num_layers_profiled"]
     return pd.DataFrame(

@@ -309,12 +309,16 @@ def _add_record(log, where, line, seen):
     elif record["record"] == "resume":
         log.resumes.append(record)
     elif record["record"] == "footer":
-        unit, held = ("trials", log.trials) if log.is_api else ("settings", log.settings)
-        if record.get(f"num_{unit}") != len(held):
-            raise LogFormatError(
-                f"{where}: the footer counts {record.get(f'num_{unit}')} {unit}; the log holds {len(held)}"
-            )
+        _check_footer(log, where, record)
         log.is_complete = True
+
+
+def _check_footer(log, where, footer):
+    unit, held = ("trials", log.trials) if log.is_api else ("settings", log.settings)
+    if footer.get(f"num_{unit}") != len(held):
+        raise LogFormatError(
+            f"{where}: the footer counts {footer.get(f'num_{unit}')} {unit}; the log holds {len(held)}"
+        )
 
 
 def _parse_record(where, line: bytes) -> dict:

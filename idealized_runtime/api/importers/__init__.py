@@ -67,14 +67,7 @@ def import_trials(path, *, hardware: str | None = None) -> list[Imported]:
     ImportFormatError, FileNotFoundError
         As :func:`import_requests`.
     """
-    path = Path(path)
-    if path.is_dir():
-        folder, path = path, aiperf.requests_file(path)
-        if path is None:
-            raise ImportFormatError(
-                f"{folder}: holds no {aiperf.REQUESTS_FILE} of AIPerf; HELM does not say when it sent its queries, and "
-                "its runs are read without a log"
-            )
+    path = _requests_file(Path(path))
     if path.suffix == ".csv" and aiperf.is_csv(path.read_text(encoding="utf-8", errors="replace")):
         raise ImportFormatError(_totals_only(path))
     records = _read_records(path)
@@ -92,6 +85,17 @@ def import_trials(path, *, hardware: str | None = None) -> list[Imported]:
     if aiperf.is_totals(records[0]):
         raise ImportFormatError(_totals_only(path))
     raise ImportFormatError(f"{path}: no known format; {_KNOWN}")
+
+
+def _requests_file(path) -> Path:
+    """The file itself, or that of the single requests in a folder."""
+    found = aiperf.requests_file(path) if path.is_dir() else path
+    if found is None:
+        raise ImportFormatError(
+            f"{path}: holds no {aiperf.REQUESTS_FILE} of AIPerf; HELM does not say when it sent its queries, and its "
+            "runs are read without a log"
+        )
+    return found
 
 
 def import_summary(path, *, hardware: str | None = None) -> pd.DataFrame:

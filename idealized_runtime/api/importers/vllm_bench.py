@@ -128,17 +128,25 @@ def _trial(fields, lists, index, load) -> dict:
         "sent_at": _sent_at(fields, lists, index),
         "definitions": definitions.VLLM,
     }
+    if error := _error(request):
+        return record | {"num_output_tokens": None, "error": {"type": "RequestError", "message": error}}
+    return record | _times(request)
+
+
+def _error(request) -> str:
     error = request.get("errors", str)
     if not error and request.number("ttfts") == 0 and request.get("output_lens", int) == 0:
         # Of a refused request vLLM keeps the reason in words, which a server may leave out.
-        error = "refused without a reason"
-    if error:
-        return record | {"num_output_tokens": None, "error": {"type": "RequestError", "message": error}}
+        return "refused without a reason"
+    return error
+
+
+def _times(request) -> dict:
     chunk_times_s = np.cumsum([request.number("ttfts"), *request.get("itls", list)])
-    runtime_s = request.number("latencies") if "latencies" in lists else float(chunk_times_s[-1])
+    runtime_s = request.number("latencies") if "latencies" in request.values else float(chunk_times_s[-1])
     num_output_tokens = request.get("output_lens", int)
     ttft_s = float(chunk_times_s[0])
-    return record | {
+    return {
         "num_output_tokens": num_output_tokens,
         "time_to_first_token_s": ttft_s,
         "runtime_s": runtime_s,

@@ -13,7 +13,7 @@ from megatron_lm.batching import all_batchings
 from megatron_lm.prompts import TOKENIZER_TYPES, tokenizer_vocab_size
 
 # Those that need CUDA, and one process.
-CUDA_ENGINE_NAMES = ("sdpa+graph", "megatron")
+CUDA_ENGINE_NAMES = ("sdpa+graph", "fused+graph", "megatron")
 ENGINE_NAMES = ("sdpa", "eager", *CUDA_ENGINE_NAMES)
 # GPT-2's, for shapes given by flags with a tokenizer that has no vocabulary file.
 DEFAULT_VOCAB_SIZE = 50257
@@ -140,8 +140,9 @@ def _add_parallelism(parser):
     group.add_argument(
         "--inference-engine", choices=ENGINE_NAMES, default=ENGINE_NAMES[0],
         help="software stack to time. sdpa: Megatron's parameters, plain torch calls, fused attention; "
-        "eager: Megatron's layers as they come; sdpa+graph: sdpa, each generated token a CUDA graph; megatron: "
-        "Megatron's own static inference engine; the last two on one CUDA device (default: %(default)s)",
+        "eager: Megatron's layers as they come; sdpa+graph: sdpa, each generated token a CUDA graph; fused+graph: the "
+        "same of six Triton kernels a layer, for layers like Llama's; megatron: Megatron's own static inference "
+        "engine; the last three on one CUDA device (default: %(default)s)",
     )  # fmt: skip
 
 
@@ -317,10 +318,37 @@ def _check_engine(arguments):
         raise ValueError(f"--inference-engine {engine} needs CUDA; with --device cpu use sdpa or eager")
     if arguments.tensor_model_parallel_size * arguments.pipeline_model_parallel_size > 1:
         raise ValueError(f"--inference-engine {engine} runs on one process; over several use sdpa or eager")
-    if engine == "sdpa+graph" and arguments.num_warmup == 0:
-        raise ValueError("--inference-engine sdpa+graph captures its graphs in warm-up runs: --num-warmup at least 1")
+    if engine.endswith("+graph") and arguments.num_warmup == 0:
+        raise ValueError(f"--inference-engine {engine} captures its graphs in warm-up runs: --num-warmup at least 1")
+    if engine == "fused+graph":
+        _check_fused_engine(arguments)
     if engine == "megatron":
         _check_megatron_engine(arguments)
+
+
+def _check_fused_engine(arguments):
+    architecture, head_dim = arguments.architecture, arguments.architecture.head_dim
+    unfit = {
+        architecture.normalization: architecture.normalization != "RMSNorm",
+        "positions that are not rotary": architecture.position_embedding_type != "rope",
+        "no SwiGLU": not architecture.swiglu or architecture.uncounted_options.get("activation_func", "silu") != "silu",
+        "biases": architecture.add_bias_linear,
+        "experts": architecture.num_experts is not None,
+        "norms of queries and keys": architecture.qk_layernorm is not None,
+        "windows": architecture.window_size is not None,
+        f"heads of {head_dim}": head_dim < 16 or head_dim & (head_dim - 1),
+    }
+    if found := ", ".join(feature for feature, is_unfit in unfit.items() if is_unfit):
+        raise ValueError(
+            f"--inference-engine fused+graph has kernels for layers like Llama's; {architecture.name} has {found}: "
+            "use sdpa+graph"
+        )
+    sizes = sorted({token_micro_batch_size for *_, token_micro_batch_size in arguments.batchings} - {1})
+    if sizes:
+        raise ValueError(
+            "--inference-engine fused+graph generates tokens of one sequence at a time: --token-micro-batch-size 1; "
+            f"got {', '.join(map(str, sizes))}"
+        )
 
 
 def _check_megatron_engine(arguments):

@@ -68,6 +68,30 @@ def test_replayed_graphs_give_the_tokens_of_eager_over_several_buckets(cuda, mon
         assert greedy(engine, prompts, 40, token_micro_batch_size).tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+@pytest.mark.parametrize("num_prompt_tokens", [5, 300])
+def test_fused_kernels_give_the_logits_of_sdpa(cuda, dtype, tolerance, num_prompt_tokens):
+    from megatron_lm.engines import SdpaEngine
+    from megatron_lm.fused_decoding import FusedEngine
+    from megatron_lm.model import build_model
+
+    architecture = Architecture(
+        "llama-like", 2, 256, 8, vocab_size=1000, max_position_embeddings=512, num_query_groups=2, ffn_hidden_size=600,
+        normalization="RMSNorm", position_embedding_type="rope", swiglu=True, add_bias_linear=False, add_qkv_bias=True,
+        untie_embeddings_and_output_weights=True,
+    )  # fmt: skip
+    model = build_model(architecture, device=cuda, dtype=dtype, seed=0)
+    tokens = torch.randint(1000, (1, num_prompt_tokens + 3), device=cuda)
+    logits = []
+    with torch.inference_mode():
+        for engine in (SdpaEngine(model, architecture), FusedEngine(model, architecture)):
+            engine.reset(1, tokens.shape[1])
+            engine.encode(tokens[:, :num_prompt_tokens])
+            steps = range(num_prompt_tokens, tokens.shape[1])
+            logits.append(torch.stack([engine.decode(tokens[:, i : i + 1], i).float() for i in steps]))
+    assert (logits[1] - logits[0]).norm() < tolerance * logits[0].norm()
+
+
 def test_static_engine_of_megatron_gives_the_tokens_of_eager(cuda):
     from megatron_lm.arguments import Sampling
     from megatron_lm.engines import EagerEngine

@@ -29,7 +29,7 @@ _SLICED_SHARE = 8
 # For estimates, roughly: to start a process and CUDA; to make weights; how far engines are from their floors; seconds
 # to launch a layer's kernels.
 _START_S, _BUILD_BYTES_PER_S, _OVER_FLOOR = 12.0, 3e10, 1.4
-_LAUNCH_S = {"eager": 4e-4, "megatron": 4e-4, "sdpa": 1.5e-4, "sdpa+graph": 1e-5}
+_LAUNCH_S = {"eager": 4e-4, "megatron": 4e-4, "sdpa": 1.5e-4, "sdpa+graph": 1e-5, "fused+graph": 1e-5}
 
 
 @dataclass(frozen=True)

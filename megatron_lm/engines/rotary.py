@@ -14,17 +14,24 @@ class Rotary:
     architecture : Architecture
     like : tensor
         Of the data type and on the device of the heads.
+
+    Attributes
+    ----------
+    table : tensor of shape (2, positions, head_dim)
+        Cosines, and sines with the sign that the first of a pair has and the second has not.
+    num_turned : int
+        Dimensions that are turned, the first of each head.
     """
 
     def __init__(self, architecture: Architecture, like: torch.Tensor):
         positions = torch.arange(architecture.max_position_embeddings, dtype=torch.float32, device=like.device)
         angles = torch.outer(positions, rotary_frequencies(architecture, like.device))
         self._half = angles.shape[-1]
-        unturned = like.new_zeros(len(positions), architecture.head_dim - 2 * self._half, dtype=torch.float32)
+        self.num_turned = 2 * self._half
+        unturned = like.new_zeros(len(positions), architecture.head_dim - self.num_turned, dtype=torch.float32)
         cosines = torch.cat((angles.cos(), angles.cos(), unturned + 1), dim=-1)
-        # Signed: the first of a pair turns against the second.
         sines = torch.cat((-angles.sin(), angles.sin(), unturned), dim=-1)
-        self._table = torch.stack((cosines, sines)).to(like.dtype)
+        self.table = torch.stack((cosines, sines)).to(like.dtype)
         self._identity = torch.eye(architecture.head_dim, dtype=like.dtype, device=like.device)
 
     def angles(self, positions, num_sequences: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -37,7 +44,7 @@ class Rotary:
         num_sequences : int
             Tokens are those of one sequence after those of another.
         """
-        return self._table[:, positions].repeat(1, num_sequences, 1).unsqueeze(2).unsqueeze(2).unbind()
+        return self.table[:, positions].repeat(1, num_sequences, 1).unsqueeze(2).unsqueeze(2).unbind()
 
     def turn(self, heads: torch.Tensor, angles: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Heads of shape (tokens, groups, heads, head_dim), turned."""
@@ -50,9 +57,9 @@ class Rotary:
         A product with them is one kernel, where turning is three.
         """
         # What the rows of the identity are turned into.
-        rotation = self.turn(self._identity, self._table[:, positions].unbind())
+        rotation = self.turn(self._identity, self.table[:, positions].unbind())
         return torch.cat((rotation.expand(num_turned, -1, -1), self._identity.unsqueeze(0)))
 
     def _swap_pairs(self, heads):
-        first, second, unturned = heads.split((self._half, self._half, heads.shape[-1] - 2 * self._half), dim=-1)
+        first, second, unturned = heads.split((self._half, self._half, heads.shape[-1] - self.num_turned), dim=-1)
         return torch.cat((second, first, unturned), dim=-1)

@@ -15,7 +15,10 @@ def sample(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator)
         logits = _keep_top_k(logits, sampling.top_k)
     if 0 < sampling.top_p < 1:
         logits = _keep_top_p(logits, sampling.top_p)
-    return torch.multinomial(torch.softmax(logits, dim=-1), num_samples=1, generator=generator)
+    probabilities = torch.softmax(logits, dim=-1)
+    # The draws of torch.multinomial, which on CUDA waits for the device to check what softmax guarantees.
+    rates = torch.empty_like(probabilities).exponential_(generator=generator)
+    return probabilities.div_(rates).argmax(dim=-1, keepdim=True)
 
 
 def _keep_top_k(logits, top_k):

@@ -17,6 +17,8 @@ from megatron_lm.engines import SdpaEngine
 # tokens that are masked, however long the context: 64 MB beside the 14 GB of a 7 B model's weights. Powers of two
 # would need fewer captures, but read up to twice the cache.
 BUCKET_TOKENS = 128
+# Major compute capabilities: Hopper, and Blackwell of data centers.
+_GROUPED_PRODUCTS = (9, 10)
 # cuBLAS and the allocator settle in the first passes; what they allocate then must not be a part of the graph.
 _NUM_WARMUP_STEPS = 2
 
@@ -26,11 +28,18 @@ class GraphEngine(SdpaEngine):
 
     A step is captured when it is first needed, in a warm-up run. Without CUDA its steps run uncaptured, on
     the same fixed buffers: the CPU twin of its tests. One process: collective operations are not captured.
+
+    Raises
+    ------
+    ValueError
+        The experts of this model cannot be captured on this device.
     """
 
     def __init__(self, model, architecture):
         super().__init__(model, architecture)
         self._captures = self._like.is_cuda
+        if self._captures and architecture.num_experts is not None:
+            require_capturable_experts(architecture, self.dtype, torch.cuda.get_device_capability(self._like.device))
         self._steps: dict[tuple[int, int, int], _Step] = {}
         self._pool = None
         self._slots: torch.Tensor | None = None
@@ -73,6 +82,21 @@ class GraphEngine(SdpaEngine):
         hidden = slots > position if window is None else (slots > position) | (slots <= position - window)
         mask = torch.zeros(1, num_slots, dtype=self.dtype, device=slots.device)
         return mask.masked_fill_(hidden, -torch.inf)
+
+
+def require_capturable_experts(architecture, dtype: torch.dtype, capability: tuple[int, int]):
+    """Refuse a mixture of experts whose products wait for the device to say which experts are visited.
+
+    Raises
+    ------
+    ValueError
+        torch has no kernel of ``grouped_mm`` for this data type and device, and loops over the experts instead.
+    """
+    if dtype != torch.bfloat16 or capability[0] not in _GROUPED_PRODUCTS:
+        raise ValueError(
+            f"{architecture.name}: --inference-engine sdpa+graph captures experts in torch.bfloat16 on devices of "
+            f"compute capability 9 or 10; got {dtype} on {'.'.join(map(str, capability))}: use sdpa"
+        )
 
 
 class _Step:

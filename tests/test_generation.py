@@ -268,17 +268,25 @@ def test_tokens_are_drawn_as_hugging_face_would(sampling, dtype):
 def test_kept_tokens_are_those_of_hugging_face(sampling, seed, monkeypatch):
     logits = 2 * torch.randn(4, 300, generator=torch.Generator().manual_seed(seed))
     seen = []
-    multinomial = torch.multinomial
-    monkeypatch.setattr(torch, "multinomial", lambda p, *a, **k: seen.append(p) or multinomial(p, *a, **k))
+    softmax = torch.softmax
+    monkeypatch.setattr(torch, "softmax", lambda *a, **k: seen.append(softmax(*a, **k)) or seen[-1].clone())
     sample(logits, sampling, torch.Generator())
+    # The last one is drawn from.
+    drawn_from = seen[-1]
     expected = torch.stack([hugging_face_probabilities(row, sampling) for row in logits])
-    torch.testing.assert_close(seen[0], expected)
-    assert torch.equal(seen[0] > 0, expected > 0)
+    torch.testing.assert_close(drawn_from, expected)
+    assert torch.equal(drawn_from > 0, expected > 0)
 
 
 def test_each_sequence_has_draws_of_its_own():
     tokens = sample(torch.zeros(1000, VOCAB_SIZE), Sampling(), torch.Generator().manual_seed(0))
     assert len(set(tokens.flatten().tolist())) == VOCAB_SIZE
+
+
+def test_draws_are_those_of_multinomial():
+    logits = torch.randn(50, 1000, generator=torch.Generator().manual_seed(0))
+    expected = torch.multinomial(logits.softmax(dim=-1), 1, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(sample(logits, Sampling(), torch.Generator().manual_seed(1)), expected)
 
 
 def test_seed_repeats_the_draws():

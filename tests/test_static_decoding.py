@@ -8,12 +8,14 @@ from recorded_graph import RecordedGraph, stand_in_for_cuda_graphs
 from test_families import CASES, build_family
 from test_generation import CPU, GPT, LLAMA, OPTIONS, build, logits_with_cache, random_tokens
 
+from idealized_runtime.architectures import get_architecture
 from megatron_lm import device as devices
 from megatron_lm import static_decoding
 from megatron_lm.arguments import Sampling, parse_arguments
-from megatron_lm.engines import EagerEngine
+from megatron_lm.engines import EagerEngine, SdpaEngine
 from megatron_lm.generation import generate
 from megatron_lm.parallel import ProcessGrid
+from megatron_lm.sampling import sample
 from megatron_lm.static_decoding import GraphEngine
 
 SIZES = ["--num-layers", "2", "--hidden-size", "32", "--num-attention-heads", "4", "--vocab-size", "96"]
@@ -102,6 +104,36 @@ def test_micro_batches_give_the_tokens_of_eager(cut, graph_engine):
     expected = greedy(EagerEngine(model, architecture), prompts, 20)
     assert greedy(graph_engine(model, architecture), prompts, 20, **cuts).tolist() == expected.tolist()
     assert len(set(expected.flatten().tolist())) > 4, "a constant answer would show little"
+
+
+@pytest.mark.parametrize("engine_class", [SdpaEngine, GraphEngine])
+# The widths of Mixtral's experts are not those of grouped products in bfloat16.
+@pytest.mark.parametrize("case", [case for case in CASES if "mixtral" not in case])
+def test_no_pass_waits_for_the_device_or_leaves_it(case, engine_class):
+    model, architecture = build_family(case)
+    # Of a tensor on meta no value can be read, and no operation mixes it with one of a CPU. There and on CUDA, products
+    # of groups of rows are without loops in bfloat16 alone.
+    model.to("meta", torch.bfloat16)
+    engine = engine_class(model, architecture)
+    prompts = random_tokens(2, 5).to("meta")
+    tokens = greedy(engine, prompts, 12, micro_batch_size=1)
+    assert tokens.device.type == "meta"
+    assert tokens.shape == (2, 12)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability"), [(torch.float16, (9, 0)), (torch.bfloat16, (8, 0)), (torch.bfloat16, (12, 0))]
+)
+def test_experts_that_a_graph_cannot_hold_are_refused(dtype, capability):
+    architecture = get_architecture("mixtral-8x7b")
+    static_decoding.require_capturable_experts(architecture, torch.bfloat16, (9, 0))
+    with pytest.raises(ValueError, match=rf"mixtral-8x7b: .* got {dtype} on {capability[0]}\.0: use sdpa"):
+        static_decoding.require_capturable_experts(architecture, dtype, capability)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(top_k=3), Sampling(temperature=0.5, top_p=0.9)])
+def test_sampling_does_not_wait_for_the_device(sampling):
+    assert sample(torch.empty(2, 96, device="meta"), sampling, None).device.type == "meta"
 
 
 def test_whole_context_is_filled_where_no_bucket_ends_with_it(graph_engine):

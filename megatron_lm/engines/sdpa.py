@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from idealized_runtime.architectures import Architecture
 from megatron_lm.engines.layers import layer_parameters, norm_parameters
@@ -14,6 +15,11 @@ from megatron_lm.engines.rotary import Rotary
 from megatron_lm.engines.shards import Shards
 from megatron_lm.engines.sinks import attend_prompt_with_sinks, attend_token_with_sinks
 from megatron_lm.layer_functions import activation_function, clamped_gate
+
+# Of attention of a single token: without a mask the first, which reads the cache in as many chunks as fill the device;
+# with one the second, a block for each group. cuDNN's, which torch would prefer on Hopper, is planned anew for every
+# length of the cache.
+_TOKEN_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class SdpaEngine:
@@ -94,9 +100,9 @@ class SdpaEngine:
     def _decode_token(self, inputs, positions, sequences, seen):
         """Pass of a token a sequence, at ``positions``: a slice, or an index on the device."""
         turns = self._rotary and self._rotary.matrices(positions, self._heads_per_group + 1)
-        return self._walk(
-            inputs, positions, sequences, partial(self._attend_token, positions=positions, turns=turns, seen=seen)
-        )
+        attend = partial(self._attend_token, positions=positions, turns=turns, seen=seen)
+        with sdpa_kernel(_TOKEN_BACKENDS):
+            return self._walk(inputs, positions, sequences, attend)
 
     def _walk(self, inputs, positions, sequences, attend: Callable):
         """Pass of tokens at ``positions``, whatever indexes a table of them, through embedding, layers and logits."""

@@ -216,6 +216,14 @@ def test_what_cannot_be_built_is_refused_with_every_feature_named():
     require_buildable(Architecture.from_dict(TOY))
 
 
+def test_remedy_is_named_where_only_quantised_weights_are_not_built():
+    quantised = {"uncounted_options": {"quantization_config": {"quant_method": "mxfp4"}}}
+    with pytest.raises(ValueError, match=r"'mxfp4'}\. Without its quantization_config it is built"):
+        require_buildable(Architecture.from_dict({**TOY, **quantised}))
+    with pytest.raises(ValueError, match=r"'mxfp4'}$"):
+        require_buildable(Architecture.from_dict({**TOY, **quantised, "final_layernorm": False}))
+
+
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 BUILT = ("qwen2.5-7b", "llama-3-8b", "llama-3.1-70b", "mistral-7b-v0.1", "gpt2-xl", "opt-13b", "qwen3-32b", "gemma-7b",
          "phi-4", "mixtral-8x7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "gpt-oss-20b", "gpt-oss-120b",

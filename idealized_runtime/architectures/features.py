@@ -139,6 +139,12 @@ def _rope_type(a):
     return a.uncounted_options.get("rope_scaling", {}).get("rope_type")
 
 
+def _remedy(missing):
+    if len(missing) == 1 and missing[0].startswith("quantization_config"):
+        return ". Without its quantization_config it is built, and all weights have one data type"
+    return ""
+
+
 def require_buildable(architecture, *, tensor_parallel_size: int = 1):
     """Refuse what would be built otherwise than its owners describe it.
 
@@ -151,6 +157,7 @@ def require_buildable(architecture, *, tensor_parallel_size: int = 1):
         raise ValueError(
             f"{architecture.name} cannot be built here, only counted (num_params, idealized_runtime.flops): "
             + "; ".join(feature if len(feature) <= 80 else feature[:77] + "..." for feature in missing)
+            + _remedy(missing)
         )
     if architecture.multi_latent_attention and tensor_parallel_size > 1:
         raise ValueError(

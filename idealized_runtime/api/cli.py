@@ -22,9 +22,10 @@ _EPILOG = (
 def main(argv=None) -> int:
     """Run the command line; its exit code."""
     arguments = build_parser().parse_args(argv)
-    # A scheduler's stop signal ends a sweep as Ctrl-C does, which shells keep from background jobs.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    # A scheduler's stop signal ends a sweep as Ctrl-C does, which shells keep from background jobs. asyncio lets what
+    # is under way end in order for that one only; for the other, an exception anywhere would lose a request.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt:

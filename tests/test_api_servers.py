@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -181,13 +182,13 @@ def test_model_that_a_real_server_does_not_have_stops_at_once(mlx, tmp_path):
     assert "idealized_runtime.api: error: HTTP 404: " in answer.stderr
 
 
-# A server of known speed: 150 ms to the first token, 10 ms to each further one, whatever the prompt.
+# A server of known speed: it sleeps 150 ms before the first token, 10 ms before each further one, whatever the prompt.
 
 # What holds the machine up only adds to a sleeping server's times, so the least of enough trials is its own; a quiet
 # machine has it at once.
 MAX_TRIALS = (4, 8, 16, 32)
-MEASURES = {"time to first token": (TTFT_S, 0.05), "time per output token": (ITL_S, 0.03), "g": (ITL_S, 0.03),
-            "overhead": (TTFT_S - ITL_S, 0.05), "prompt of 256 tokens": (ITL_S, 0.4)}  # fmt: skip
+ERRORS = {"time to first token": 0.05, "time per output token": 0.03, "g": 0.03, "overhead": 0.05,
+          "prompt of 256 tokens": 0.4}  # fmt: skip
 
 
 def measure(log):
@@ -207,21 +208,38 @@ def measure(log):
     }
 
 
+def true_speed():
+    """What the server's sleeps take here, in seconds: asyncio sleeps longer than it is told, by 1 to 3 % of 10 ms."""
+    first_s, token_s = (least_sleep_s(seconds, count) for seconds, count in ((TTFT_S, 1), (ITL_S, 23)))
+    return {"time to first token": first_s, "time per output token": token_s, "g": token_s,
+            "overhead": first_s - token_s, "prompt of 256 tokens": token_s}  # fmt: skip
+
+
+def least_sleep_s(seconds, count):
+    async def sleep():
+        start_s = time.perf_counter()
+        for _ in range(count):
+            await asyncio.sleep(seconds)
+        return (time.perf_counter() - start_s) / count
+
+    return min(asyncio.run(sleep()) for _ in range(5))
+
+
 @pytest.fixture(scope="module")
-def measured(mock, tmp_path_factory):
+def speeds(mock, tmp_path_factory):
     log = tmp_path_factory.mktemp("logs") / "mock.jsonl"
     for num_trials in MAX_TRIALS:
         benchmark.profile(mock, log, prompt_sizes=[1, 256], output_sizes=[1, 8, 24], num_trials=num_trials)
-        found = measure(log)
-        if all(found[name] == pytest.approx(true_s, rel=error) for name, (true_s, error) in MEASURES.items()):
+        found, true = measure(log), true_speed()
+        if all(found[name] == pytest.approx(true[name], rel=error) for name, error in ERRORS.items()):
             break
-    return found
+    return found, true
 
 
-@pytest.mark.parametrize("name", MEASURES)
-def test_speed_of_the_server_is_found(measured, name):
-    true_s, error = MEASURES[name]
-    assert measured[name] == pytest.approx(true_s, rel=error)
+@pytest.mark.parametrize("name", ERRORS)
+def test_speed_of_the_server_is_found(speeds, name):
+    found, true = speeds
+    assert found[name] == pytest.approx(true[name], rel=ERRORS[name])
 
 
 def lower_quartiles(requests):

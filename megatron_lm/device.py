@@ -13,6 +13,8 @@ from megatron.core.tensor_parallel.random import initialize_rng_tracker
 from megatron_lm import ranks
 from megatron_lm.arguments import CUDA_ENGINE_NAMES
 
+# Megatron's own, which a process that has run on a CPU takes up again on CUDA.
+_CURRENT_CUDA_DEVICE, _CUDA_WINDOW_MASK = torch.cuda.current_device, fused_softmax.get_sliding_window_causal_mask
 # Where a container finds its own limit: control groups, version 2 and version 1.
 _CONTAINER_MEMORY_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -44,6 +46,8 @@ def select_device(name: str) -> torch.device:
                 "--nproc-per-node must not exceed them"
             )
         torch.cuda.set_device(device)
+        torch.cuda.current_device = _CURRENT_CUDA_DEVICE
+        fused_softmax.get_sliding_window_causal_mask = _CUDA_WINDOW_MASK
     else:
         # megatron-core allocates on "the current CUDA device"; where that is the CPU it runs there unchanged.
         torch.cuda.current_device = lambda: torch.device("cpu")

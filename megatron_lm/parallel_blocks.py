@@ -13,7 +13,9 @@ class ParallelBlocksLayer(TransformerLayer):
         return self._forward_mlp(hidden_states, options.get("inference_context")), context
 
     def _forward_post_mlp(self, mlp_output_with_bias, residual):
-        return super()._forward_post_mlp(mlp_output_with_bias, self._attended)
+        # Kept no longer: at long prompts the hidden states of all layers would take gigabytes.
+        attended, self._attended = self._attended, None
+        return super()._forward_post_mlp(mlp_output_with_bias, attended)
 
 
 def put_blocks_side_by_side(block_spec):

@@ -123,6 +123,8 @@ class _Sweep:
                 grid=self._grid,
                 num_layers=num_layers,
             )
+            # Some hold more for a moment: experts are brought into one tensor, a layer at a time.
+            return {**ENGINES, **CUDA_ENGINES}[measurement.engine](model, architecture)
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):
                 raise
@@ -133,7 +135,6 @@ class _Sweep:
                 f"of its {num_layers} layers take {num_bytes / 2**30:.1f} GiB in {measurement.dtype}; use a smaller "
                 "model, --bf16, --num-layers-profiled, more processes or another device"
             ) from error
-        return {**ENGINES, **CUDA_ENGINES}[measurement.engine](model, architecture)
 
     def _time_and_log(self, engine, setting, progress):
         measurement = self._measurement

@@ -631,6 +631,16 @@ def test_model_that_does_not_fit_the_memory_is_refused_with_its_size(drive, log_
     assert not log_path.exists()
 
 
+def test_engine_that_does_not_fit_beside_its_model_is_refused_as_the_model_is(drive, monkeypatch):
+    def take_too_much(model, architecture):
+        torch.empty(2**50)
+
+    monkeypatch.setitem(sweep.ENGINES, "sdpa", take_too_much)
+    answer = drive(*TINY, *SWEEP)
+    assert answer.code == 2
+    assert "does not fit the memory of" in answer.err
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

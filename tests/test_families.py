@@ -377,6 +377,12 @@ def test_parameters_of_the_built_model_are_those_the_architecture_counts(twins):
     assert num_params == sum(parameter.numel() for parameter in twins.theirs.parameters())
 
 
+def test_eager_keeps_no_hidden_states_of_blocks_side_by_side():
+    model, architecture = build_family("falcon")
+    logits_with_cache(ENGINES["eager"](model, architecture), random_tokens(2, 9), 8)
+    assert [layer._attended for layer in model.decoder.layers] == [None, None]
+
+
 # Experts.
 
 SPARSE = Architecture(

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from megatron.core.fusions import fused_softmax
 from parallel_worker import LLAMA
 from transformers import (
     TemperatureLogitsWarper,
@@ -440,6 +441,19 @@ def test_data_type_is_that_of_the_flag():
 def test_cuda_where_there_is_none_is_refused():
     with pytest.raises(ValueError, match="--device cuda: torch finds no CUDA device"):
         devices.select_device("cuda")
+
+
+def test_cuda_is_itself_again_after_a_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    try:
+        assert devices.select_device("cpu") == torch.cuda.current_device()
+        devices.select_device("cuda")
+        for function in (torch.cuda.current_device, fused_softmax.get_sliding_window_causal_mask):
+            assert not function.__module__.startswith("megatron_lm")
+    finally:
+        devices.select_device("cpu")
 
 
 def test_allocation_that_fails_is_told_from_other_errors():

@@ -162,7 +162,7 @@ def test_dry_run_prints_commands_and_times_and_runs_nothing(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--hardware", "H2000"], "no accelerator named 'H2000'; did you mean H200"),
+        (["--hardware", "H2000"], "or give --hardware with the nearest: its rates"),
         (["--models", "no-such-model"], "no architecture named 'no-such-model'"),
     ],
 )

@@ -103,7 +103,7 @@ def _campaign(arguments) -> int:
 
 
 def _plan(arguments) -> tuple[list[CampaignJob], dict[str, str], Accelerator]:
-    accelerator = get_accelerator(arguments.hardware or _hardware(arguments.device))
+    accelerator = _accelerator(arguments.hardware or _hardware(arguments.device))
     settings = Settings(
         tuple(arguments.all_num_input_tokens), tuple(arguments.all_num_output_tokens),
         arguments.num_warmup, arguments.num_trials, arguments.device, arguments.dtype,
@@ -187,6 +187,13 @@ def _report(summary, csv):
         print(f"{row.model} {row.engine}: failed: {row.error}", file=sys.stderr)
     if num_left := int((summary["status"] == "unfinished").sum()):
         print(f"{num_left} of {len(summary)} jobs are left over: the same command goes on with them", file=sys.stderr)
+
+
+def _accelerator(name) -> Accelerator:
+    try:
+        return get_accelerator(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; or give --hardware with the nearest: its rates and memory make the plan") from error
 
 
 def _hardware(device) -> str:

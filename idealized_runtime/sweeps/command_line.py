@@ -2,11 +2,18 @@
 
 import argparse
 import re
-import signal
 import sys
 from pathlib import Path
 
-from idealized_runtime.sweeps.execution import COMPLETE, UNFINISHED, Outcome, is_finished, refusal, run_job
+from idealized_runtime.sweeps.execution import (
+    COMPLETE,
+    UNFINISHED,
+    Outcome,
+    is_finished,
+    refusal,
+    run_job,
+    stop_signals_as_interrupts,
+)
 from idealized_runtime.sweeps.jobs import Job, describe_command, launch_command, plan_jobs
 from idealized_runtime.sweeps.summary import format_summary, summarize
 
@@ -78,26 +85,16 @@ def _run(jobs, execute) -> tuple[dict[Job, Outcome], bool]:
     """Outcome of every job, and whether Ctrl-C or a stop signal came before the end."""
     from tqdm import tqdm
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    if handlers[signal.SIGHUP] == signal.SIG_IGN:
-        # Under nohup the end of the terminal is not the end of the sweep.
-        del handlers[signal.SIGHUP]
-    for number in handlers:
-        signal.signal(number, signal.default_int_handler)
     outcomes = dict.fromkeys(jobs, UNFINISHED)
     bar_format = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed} elapsed, {remaining} left"
-    is_interrupted = False
     try:
-        with tqdm(total=len(jobs), desc="jobs", bar_format=bar_format) as progress:
+        with stop_signals_as_interrupts(), tqdm(total=len(jobs), desc="jobs", bar_format=bar_format) as progress:
             for job, outcome in _outcomes(jobs, execute, lambda text: progress.write(text, file=sys.stderr)):
                 outcomes[job] = outcome
                 progress.update()
     except KeyboardInterrupt:
-        is_interrupted = True
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    return outcomes, is_interrupted
+        return outcomes, True
+    return outcomes, False
 
 
 def _outcomes(jobs, execute, announce):

@@ -44,6 +44,22 @@ COMPLETE = Outcome("complete")
 UNFINISHED = Outcome("unfinished")
 
 
+@contextlib.contextmanager
+def stop_signals_as_interrupts():
+    """A scheduler's stop signal and the end of the terminal become Ctrl-C's exception, as long as the block runs."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if handlers[signal.SIGHUP] == signal.SIG_IGN:
+        # Under nohup the end of the terminal is not the end of the sweep.
+        del handlers[signal.SIGHUP]
+    for number in handlers:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def run_job(job: Job) -> Outcome:
     """Run a job on this machine to its end; an exception, such as Ctrl-C, stops its processes first."""
     return outcome_of(job, run_command(launch_command(job), job.output))

@@ -3,7 +3,6 @@
 import argparse
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from time import monotonic
 from idealized_runtime.hardware import Accelerator, get_accelerator
 from idealized_runtime.published import ROOT
 from idealized_runtime.sweeps import Outcome
-from idealized_runtime.sweeps.execution import COMPLETE, UNFINISHED
+from idealized_runtime.sweeps.execution import COMPLETE, UNFINISHED, stop_signals_as_interrupts
 from idealized_runtime.sweeps.jobs import describe_command, launch_command
 from megatron_lm.campaign.jobs import ENGINES, MODELS, CampaignJob, Settings, plan_campaign
 from megatron_lm.campaign.summary import format_summary, summarize
@@ -123,22 +122,17 @@ def _run(jobs, budget) -> tuple[dict[CampaignJob, Outcome], bool]:
 
     from megatron_lm.campaign.execution import JobServer
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    for number in handlers:
-        signal.signal(number, signal.default_int_handler)
     outcomes = dict.fromkeys(jobs, UNFINISHED)
     bar_format = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed} elapsed"
     try:
-        server = JobServer() if any(not job.is_complete() for job in jobs) else None
-        with tqdm(total=len(jobs), desc="jobs", bar_format=bar_format) as progress:
-            for job in jobs:
-                outcomes[job] = _run_job(job, server, budget, lambda text: progress.write(text, file=sys.stderr))
-                progress.update()
+        with stop_signals_as_interrupts():
+            server = JobServer() if any(not job.is_complete() for job in jobs) else None
+            with tqdm(total=len(jobs), desc="jobs", bar_format=bar_format) as progress:
+                for job in jobs:
+                    outcomes[job] = _run_job(job, server, budget, lambda text: progress.write(text, file=sys.stderr))
+                    progress.update()
     except KeyboardInterrupt:
         return outcomes, True
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
     return outcomes, False
 
 

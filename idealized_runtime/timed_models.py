@@ -122,38 +122,32 @@ def read_timed_models(hardware: str, *, software: str | None = None) -> dict[str
     IncompleteLogWarning
         A log in which every setting failed, or too few were timed for a fit, is left out.
     """
-    timed = _read_fittable(hardware)
-    stack = _choose_software(hardware, sorted({model.software for model in timed}), software)
+    timed, left_out = {}, []
+    for path in find_logs(hardware):
+        try:
+            timed[path] = read_timed_model(path)
+        except NothingTimedError as error:
+            left_out.append(str(error))
+    stacks = sorted({model.software for model in timed.values()})
+    stack = _choose_software(hardware, stacks, software) if stacks else None
     models = {}
-    for model in timed:
+    for path, model in timed.items():
         if model.software != stack:
             continue
         if model.architecture.name in models:
             raise ValueError(f"{hardware}: two logs of {model.architecture.name} with {stack}; keep one in the folder")
-        models[model.architecture.name] = model
-    return models
-
-
-def _read_fittable(hardware) -> list[TimedModel]:
-    """What can be fitted; a campaign that its budget cut off leaves logs that cannot."""
-    timed, left_out = [], []
-    for path in find_logs(hardware):
+        # A campaign that its budget cut off leaves logs that cannot be fitted.
         try:
-            model = read_timed_model(path)
             _ = model.fit
-        except NothingTimedError as error:
-            left_out.append(str(error))
-        except LogFormatError:
-            raise
         except ValueError as error:
             left_out.append(f"{path}: {error}")
         else:
-            timed.append(model)
-    if not timed:
-        raise ValueError(f"{hardware}: no log can be fitted: {'; '.join(left_out)}")
-    for reason in left_out:
-        warnings.warn(f"left out: {reason}", IncompleteLogWarning, stacklevel=3)
-    return timed
+            models[model.architecture.name] = model
+    if not models:
+        raise ValueError(f"{hardware}: no log can be fitted: {'; '.join(sorted(left_out))}")
+    for reason in sorted(left_out):
+        warnings.warn(f"left out: {reason}", IncompleteLogWarning, stacklevel=2)
+    return models
 
 
 def read_timed_model(path) -> TimedModel:

@@ -129,6 +129,16 @@ def test_folder_in_which_no_log_can_be_fitted_is_refused_with_every_reason(tmp_p
         read_timed_models(str(tmp_path / "box"))
 
 
+def test_log_of_a_stack_that_is_not_asked_for_need_not_be_fitted(tmp_path, recwarn):
+    write_log(tmp_path / "box" / "toy.jsonl")
+    write_log(tmp_path / "box" / "other.jsonl", engine="eager", batch_sizes=(8,))
+    folder = str(tmp_path / "box")
+    assert list(read_timed_models(folder, software="sdpa")) == ["toy"]
+    assert not recwarn.list
+    with pytest.raises(ValueError, match="Name one; none was given"):
+        read_timed_models(folder)
+
+
 def test_damaged_log_is_not_left_out(tmp_path):
     write_log(tmp_path / "box" / "toy.jsonl")
     (tmp_path / "box" / "bad.jsonl").write_text("not a log\n")

@@ -149,7 +149,7 @@ def parallelism_needed(
         num_context_tokens = architecture.max_position_embeddings
     check_positive(memory_bytes=memory_bytes, num_context_tokens=num_context_tokens)
     total_bytes = sequence_bytes(architecture, num_context_tokens=num_context_tokens, dtype=dtype)
-    num_layers, widths = architecture.num_layers, tensor_parallel_sizes(architecture)
+    num_layers, widths = architecture.num_layers, _tensor_parallel_sizes(architecture)
     depths = [depth for depth in range(2, num_layers + 1) if not (even_stages and num_layers % depth)]
     for width, depth in [*((width, 1) for width in widths), *((widths[-1], depth) for depth in depths)]:
         # Embeddings count as spread over all layers.
@@ -161,7 +161,7 @@ def parallelism_needed(
     )
 
 
-def tensor_parallel_sizes(architecture: Architecture) -> list[int]:
+def _tensor_parallel_sizes(architecture: Architecture) -> list[int]:
     """Numbers of devices of one server that can share a layer."""
     return [size for size in (1, 2, 4, MAX_TENSOR_PARALLEL_SIZE) if architecture.num_attention_heads % size == 0]
 

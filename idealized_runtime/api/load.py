@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.api.profile import FailingError, calibrate, report_other_model
+from idealized_runtime.api.profile import FailingError, prepare
 from idealized_runtime.api.statistics import LOAD, SETTING
 from idealized_runtime.api.trials import INTERRUPTED_ERROR, TrialSender
 from idealized_runtime.records import LogWriter
@@ -139,8 +139,8 @@ class LoadRunner:
         points = self._sweep.pending(self._log.trials)
         if points:
             self._log.start()
-            await calibrate(self._prompts, self._sender, self._log, self._sweep.all_num_prompt_tokens)
-            await report_other_model(self._sender.client, self._log, self._report)
+            sizes = self._sweep.all_num_prompt_tokens
+            await prepare(self._prompts, self._sender, self._log, sizes, self._report)
         for place, point in enumerate(points, start=1):
             # Writing waits for the disk, during which no other request could be timed: a thread does it.
             with ThreadPoolExecutor(max_workers=1) as disk:

@@ -148,8 +148,7 @@ class Profiler:
         if warmups or trials:
             self._log.start()
             sizes = self._sweep.all_num_prompt_tokens
-            self._has_succeeded = await calibrate(self._prompts, self._sender, self._log, sizes)
-            await report_other_model(self._sender.client, self._log, self._report)
+            self._has_succeeded = await prepare(self._prompts, self._sender, self._log, sizes, self._report)
             for size in sizes:
                 self._make_prompt({"num_prompt_tokens": size, "trial": 0, "num_output_tokens": 1}, 0)
             for trial in warmups:
@@ -210,8 +209,10 @@ class Profiler:
         return self._prompts.make(trial["num_prompt_tokens"], rng)
 
 
-async def calibrate(prompts, sender: TrialSender, log: LogWriter, all_num_prompt_tokens) -> bool:
-    """Fit the prompts to what the server counts, and tell the sender what all share; whether the server answered.
+async def prepare(
+    prompts, sender: TrialSender, log: LogWriter, all_num_prompt_tokens, report: Callable[[str], None]
+) -> bool:
+    """Fit the prompts to what the server counts, and say whose model answers; whether the server answered.
 
     Raises
     ------
@@ -221,6 +222,7 @@ async def calibrate(prompts, sender: TrialSender, log: LogWriter, all_num_prompt
     counter = _ServerCounter(sender, log)
     await prompts.calibrate(counter.count, all_num_prompt_tokens)
     sender.num_shared_tokens = prompts.num_shared_tokens
+    await _report_other_model(sender.client, log, report)
     return counter.has_succeeded
 
 
@@ -254,7 +256,7 @@ class _ServerCounter:
         return _prompt_tokens(record)
 
 
-async def report_other_model(client, log: LogWriter, report: Callable[[str], None]):
+async def _report_other_model(client, log: LogWriter, report: Callable[[str], None]):
     """Say where another model than the one asked for may answer: not all servers refuse a name that they do not know.
 
     It may be the same one under another name, so nothing is refused: what an answer names, its trial keeps.

@@ -9,7 +9,7 @@ HELM := .helm/.crfm-helm-0.5.16
 MLX := .servers/mlx/.mlx-lm-0.32.2
 GUIDELLM := .servers/guidellm/.guidellm-0.8.1
 MEASURED := logs/local/.measured
-NOTEBOOKS := $(BIN)/python scripts/run_notebooks.py
+NOTEBOOKS := $(BIN)/python -m idealized_runtime notebooks
 
 # What `make figures` times on this machine: three depths and widths, 12 settings each.
 ARCHITECTURES := distilgpt2 smollm2-135m gpt2-small

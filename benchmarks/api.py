@@ -25,8 +25,8 @@ import pandas as pd
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from idealized_runtime.api.fit import fit_log
-from idealized_runtime.api.importers import import_requests
 from idealized_runtime.records import read_requests
+from idealized_runtime.records.importers import import_requests
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ROOT / ".servers"

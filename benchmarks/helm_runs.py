@@ -22,8 +22,8 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.helm import read_runs
-from idealized_runtime.helm.runs import EFFICIENCY_METRICS
+from idealized_runtime.records.helm import read_runs
+from idealized_runtime.records.helm.runs import EFFICIENCY_METRICS
 
 SCENARIOS = ("boolq", "imdb", "raft:subset=terms_of_service", "civil_comments:demographic=all")
 MODELS = ("openai/davinci", "ai21/j1-jumbo", "together/bloom", "microsoft/TNLGv2_530B")

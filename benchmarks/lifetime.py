@@ -33,7 +33,7 @@ from idealized_runtime.lifetime import (
 )
 from idealized_runtime.lifetime.fitting import HUBER_DELTA, default_starts
 from idealized_runtime.lifetime.log_huber import LogHuber
-from idealized_runtime.published import published_data
+from idealized_runtime.measurements.published import published_data
 
 
 def run_by_run_objective(coefficients, rows):

@@ -10,15 +10,15 @@ _HOMES = {
     "read_trials": "records",
     "read_requests": "records",
     "RuntimeModel": "fits",
-    "BatchRuntimeModel": "throughput",
+    "BatchRuntimeModel": "fits.batched.model",
     "read_parameters": "fits",
     "write_parameters": "fits",
-    "fit_denoised": "denoised",
-    "get_accelerator": "hardware",
-    "pareto_frontier": "tradeoffs",
-    "query_metrics": "metrics",
-    "rank": "tradeoffs",
-    "read_runs": "helm",
+    "fit_denoised": "fits.denoised",
+    "get_accelerator": "hardware.accelerators",
+    "pareto_frontier": "comparisons.frontier",
+    "query_metrics": "queries.pricing",
+    "rank": "comparisons.frontier",
+    "read_runs": "records.helm",
 }
 __all__ = [*_HOMES]
 

@@ -1,4 +1,11 @@
-"""Checks of what a caller gives: the message names the quantity, what was given and what is allowed."""
+"""Refusals of what a caller gives, as numbers, columns or words of a flag; and warnings of what is missing.
+
+A message names the quantity, what was given and what is allowed.
+"""
+
+import argparse
+import math
+import warnings
 
 import numpy as np
 
@@ -59,3 +66,91 @@ def _check(values, is_allowed, allowed):
         bad = ~is_allowed(array)
         if bad.any():
             raise ValueError(f"{name} must be {allowed}; got {array[bad].flat[0]:g}")
+
+
+def positive_int(text: str) -> int:
+    """Type of a flag: an integer of at least 1."""
+    return _integer_of_flag(text, 1)
+
+
+def whole_number(text: str) -> int:
+    """Type of a flag: an integer of at least 0."""
+    return _integer_of_flag(text, 0)
+
+
+def positive_number(text: str) -> float:
+    """Type of a flag: a finite number above 0."""
+    return _number_of_flag(text, lambda value: value > 0, "a positive number")
+
+
+def not_negative_number(text: str) -> float:
+    """Type of a flag: a finite number of at least 0."""
+    return _number_of_flag(text, lambda value: value >= 0, "zero or a positive number")
+
+
+def share_of_peak(text: str) -> float:
+    """Type of a flag: a utilisation, in (0, 1]."""
+    return _number_of_flag(text, lambda value: 0 < value <= 1, "in (0, 1], a share of the peak rate")
+
+
+def open_share(text: str) -> float:
+    """Type of a flag: a level or a share between 0 and 1, both excluded."""
+    return _number_of_flag(text, lambda value: 0 < value < 1, "between 0 and 1")
+
+
+def _integer_of_flag(text, least) -> int:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    # 1e6 is a whole number, too.
+    if not (math.isfinite(number) and number == int(number) >= least):
+        raise argparse.ArgumentTypeError(f"must be an integer of at least {least}; got {text!r}")
+    return int(text) if text.isdecimal() else int(number)
+
+
+def _number_of_flag(text, is_allowed, allowed) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and is_allowed(value)):
+        raise argparse.ArgumentTypeError(f"must be {allowed}; got {text!r}")
+    return value
+
+
+class MissingValueWarning(UserWarning):
+    """Rows that have no result, because something they need is missing."""
+
+
+def warn_missing(is_missing: np.ndarray, cause: str, *, labels=None, stacklevel: int = 2):
+    """Warn once of the rows that are missing for one cause; silent where there are none.
+
+    Parameters
+    ----------
+    is_missing : array of bool
+        One a row.
+    cause : str
+        What they lack, and what becomes of them.
+    labels : array, optional
+        One a row, such as its model: the first distinct ones are named, each with its count.
+    stacklevel : int
+        Whose line the warning shows: 1 for the caller of this function, 2 for its caller.
+    """
+    num_missing = int(np.count_nonzero(is_missing))
+    if num_missing:
+        named = "" if labels is None else ": " + _counts(np.asarray(labels, dtype=object)[is_missing])
+        warnings.warn(
+            f"{num_missing} of {len(is_missing)} rows {cause}{named}", MissingValueWarning, stacklevel=stacklevel + 1
+        )
+
+
+def _counts(labels, most=8):
+    import pandas as pd
+
+    counts = pd.Series(labels).value_counts(dropna=False, sort=False)
+    named = ", ".join(
+        ("(no name)" if pd.isna(label) else str(label)) + (f" ({count})" if count > 1 else "")
+        for label, count in counts.head(most).items()
+    )
+    return named + (f" and {len(counts) - most} more" if len(counts) > most else "")

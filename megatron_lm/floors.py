@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from idealized_runtime.architectures import Architecture
+from idealized_runtime.hardware.roofline import Roofline, device_rates
+from idealized_runtime.measurements.timed_models import best_rates
 from idealized_runtime.records import LogWriter
-from idealized_runtime.roofline import Roofline, device_rates
-from idealized_runtime.timed_models import best_rates
 from megatron_lm import device as devices
 from megatron_lm.environment import describe_hardware
 from megatron_lm.machine_rates import measure_machine_rates
@@ -19,7 +19,7 @@ class Floors:
 
     Something else that keeps the machine busy while its rates are measured makes them too low, and honest runtimes
     then look impossible: before one is refused the rates are measured again, and the best count. What a floor
-    allows for besides is said in :mod:`idealized_runtime.roofline`.
+    allows for besides is said in :mod:`idealized_runtime.hardware.roofline`.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ METHOD = (
     "quickest of repeats with torch: memory is the better of a copy (bytes read and written) and a sum (bytes read) "
     "of one buffer far larger than the caches; matmul is a product of two square matrices of random numbers"
 )
-# Beyond every cache that a floor allows for (see idealized_runtime.roofline).
+# Beyond every cache that a floor allows for (see idealized_runtime.hardware.roofline).
 _BUFFER_BYTES = {"cpu": 2**28, "cuda": 2**31}
 _MAX_SHARE_OF_FREE_MEMORY = 1 / 8
 _MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}

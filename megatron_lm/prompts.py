@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parent.parent / "data"
+DATA = Path(__file__).resolve().parent / "data"
 TOKENIZER_TYPES = ("ByteTokenizer", "NullTokenizer", "GPT2BPETokenizer")
 # The file a tokenizer reads where none is given: a text, or for NullTokenizer the token ids themselves.
 DEFAULT_PROMPTS_FILES = {

@@ -9,8 +9,8 @@ from itertools import groupby
 import torch
 from tqdm import tqdm
 
+from idealized_runtime.measurements.floors import ImpossibleMeasurementError
 from idealized_runtime.records import LogWriter, runtime_sentence, setting_key, setting_name
-from idealized_runtime.roofline import ImpossibleMeasurementError
 from megatron_lm import device as devices
 from megatron_lm.cuda_engines import CUDA_ENGINES, OWN_GENERATION
 from megatron_lm.energy import open_energy_meter

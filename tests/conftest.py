@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from idealized_runtime.published import PublishedDataMissingError, published_data
+from idealized_runtime.measurements.published import PublishedDataMissingError, published_data
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from idealized_runtime.published import ROOT
+from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.records import read_requests
 
 SCRIPT = ROOT / "scripts" / "mlx_in_process.py"

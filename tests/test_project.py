@@ -8,7 +8,7 @@ import tomllib
 import pytest
 import yaml
 
-from idealized_runtime.published import ROOT
+from idealized_runtime.measurements.published import ROOT
 
 TARGETS = ["setup", "figures", "notebooks", "test", "lint", "lab", "published", "benchmarks", "clean", "help"]
 

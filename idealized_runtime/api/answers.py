@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import dataclass, field
 
-from idealized_runtime.api import definitions
+from idealized_runtime.records import definitions
 from idealized_runtime.records.common import excerpt
 
 # Faults of an answer, as the ``type`` of its error.

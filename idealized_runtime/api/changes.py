@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.api.statistics import SETTING, adjust_p_values
-from idealized_runtime.denoised import fit_frontier
+from idealized_runtime.fits.denoised import fit_frontier
 
 _MIN_EARLIER_SWEEPS = 3
 _CHANGE = ["change_percent", "change_percent_low", "change_percent_high", "p_value"]
@@ -103,13 +103,13 @@ def compare_with_history(sweeps: Sequence[pd.DataFrame], *, level: float = 0.95)
 def compare_parameters(earlier: pd.DataFrame, later: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     """Change of the denoised parameters: the hardware and software behind an API, without its load.
 
-    Both sweeps are fitted by :func:`~idealized_runtime.denoised.fit_frontier`; normal tests of the differences, with
-    Holm's adjustment. Where runtimes have changed and these have not, it is the load that did.
+    Both sweeps are fitted by :func:`~idealized_runtime.fits.denoised.fit_frontier`; normal tests of the differences,
+    with Holm's adjustment. Where runtimes have changed and these have not, it is the load that did.
 
     Parameters
     ----------
     earlier, later : DataFrame
-        As for :func:`compare_sweeps`, with what :func:`~idealized_runtime.denoised.fit_frontier` needs.
+        As for :func:`compare_sweeps`, with what :func:`~idealized_runtime.fits.denoised.fit_frontier` needs.
 
     Returns
     -------

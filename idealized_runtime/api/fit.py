@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.denoised import fit_denoised
 from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits.denoised import fit_denoised
 from idealized_runtime.records import read_trials
 
 
@@ -15,7 +15,7 @@ def fit_log(path, *, estimator: str = "minimum") -> tuple[pd.DataFrame, RuntimeM
     ----------
     path : path-like
     estimator : str
-        As for :func:`~idealized_runtime.denoised.fit_denoised`.
+        As for :func:`~idealized_runtime.fits.denoised.fit_denoised`.
 
     Returns
     -------

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from idealized_runtime.api import definitions
 from idealized_runtime.api.answers import Answer
 from idealized_runtime.api.budget import Budget, BudgetSpentError
+from idealized_runtime.records import definitions
 from idealized_runtime.records.requests import cached_tokens, reported_tokens
 
 # A prompt of which a server had more than this in its cache was not encoded whole. Two tokens may be alike by chance.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from idealized_runtime.architectures import ARCHITECTURES
 from idealized_runtime.fits.interpolation import TILE_TOKENS
 from idealized_runtime.fits.intervals import Intervals, RuleError
 from idealized_runtime.fits.model import METHODS, RuntimeModel
@@ -240,3 +241,14 @@ def _replace_text(path: Path, text: str):
     except OSError:
         os.unlink(file.name)
         raise
+
+
+def by_parameter_name(fits: Mapping[str, RuntimeModel]) -> dict[str, RuntimeModel]:
+    """The same models under the names that a parameter file lists them by; one may have several."""
+    return {entry: fit for name, fit in fits.items() for entry in parameter_names(name)}
+
+
+def parameter_names(model: str) -> tuple[str, ...]:
+    """Names under which a parameter file lists a model: HELM's where it has any, else its own."""
+    row = ARCHITECTURES.get(model)
+    return row.helm_names if row is not None and row.helm_names else (model,)

@@ -7,11 +7,11 @@ import pandas as pd
 
 from idealized_runtime.lifetime.bootstrap import draws_that_reach
 from idealized_runtime.lifetime.costs import LifetimeCosts, Rental, dollar_costs
-from idealized_runtime.lifetime.demand import QueryMix
 from idealized_runtime.lifetime.measured import MeasuredQueryCost
 from idealized_runtime.lifetime.optimum import minimize_lifetime_cost
 from idealized_runtime.lifetime.scaling_law import COEFFICIENTS, ScalingLaw
 from idealized_runtime.lifetime.size_curve import FloorPowerLaw
+from idealized_runtime.queries.mix import QueryMix
 
 SIZING = ("num_params", "num_training_tokens", "cost_usd")
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from idealized_runtime.checks import check_not_negative, check_positive, check_utilization
-from idealized_runtime.hardware import Accelerator, get_accelerator
+from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
 from idealized_runtime.lifetime.scaling_law import ModelSize
 
 INFERENCE_FLOPS_PER_PARAM_AND_TOKEN = 2
@@ -168,7 +168,7 @@ def rent(name: str, dtype: str, price_usd_per_hour=None) -> Rental:
     Parameters
     ----------
     name : str
-        As :func:`idealized_runtime.hardware.get_accelerator` knows it; ``A100_80`` is ``A100-80GB``.
+        As :func:`idealized_runtime.hardware.accelerators.get_accelerator` knows it; ``A100_80`` is ``A100-80GB``.
     dtype : str
         Full or short, in any case: ``"bfloat16"`` or ``"bf16"``.
     price_usd_per_hour : float, optional

@@ -15,9 +15,9 @@ import pandas as pd
 from idealized_runtime.checks import check_not_negative, check_positive
 from idealized_runtime.fits import ExtrapolationWarning
 from idealized_runtime.lifetime.costs import SECONDS_PER_HOUR, LifetimeCosts, Rental, inference_flops
-from idealized_runtime.lifetime.demand import QueryMix
 from idealized_runtime.lifetime.profiles import ModelProfile
 from idealized_runtime.lifetime.size_curve import FloorPowerLaw, SizeCurve
+from idealized_runtime.queries.mix import QueryMix
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 from idealized_runtime.architectures import ARCHITECTURES, Architecture
 from idealized_runtime.checks import check_positive
 from idealized_runtime.fits import RuntimeModel, read_parameters
-from idealized_runtime.lifetime.demand import QueryMix
-from idealized_runtime.measurements import find_logs
-from idealized_runtime.paper_models import PAPER_MODELS
-from idealized_runtime.published import PublishedDataMissingError
+from idealized_runtime.measurements.folders import find_logs
+from idealized_runtime.measurements.published import PublishedDataMissingError
+from idealized_runtime.queries.mix import QueryMix
 from idealized_runtime.records import load_log, read_architecture, read_log
+from idealized_runtime.reproductions.paper.models import PAPER_MODELS
 
 # What Table 1 and Figure 8 of arXiv:2305.02440 leave out, from the arguments that the published logs print. TNLG was
 # timed by a third of its layers, on 16 V100.

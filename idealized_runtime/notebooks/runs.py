@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from idealized_runtime.measurements.published import ROOT, PublishedDataMissingError, published_data
 from idealized_runtime.notebooks.execution import NotebookError, check_parameters, run_notebook, store_outputs
-from idealized_runtime.published import ROOT, PublishedDataMissingError, published_data
 
 RUNS_FILE = "notebooks/runs.yml"
 # Executed notebooks and what each run was made from; ignored by git.

@@ -144,7 +144,7 @@ def plot_estimators(
     Parameters
     ----------
     comparison : DataFrame
-        Rows of one quantity of :func:`~idealized_runtime.denoised.compare_estimators`.
+        Rows of one quantity of :func:`~idealized_runtime.fits.denoised.compare_estimators`.
     value : {"bias_percent", "rmse_percent", "coverage"}
     target : float, optional
         Where it should be, as a grey line.

@@ -78,7 +78,7 @@ def plot_ratios(raw: pd.DataFrame, comparison: pd.DataFrame, *, ax: plt.Axes | N
     raw : DataFrame, one row a trial
         ``num_prompt_tokens, num_output_tokens, runtime_s``.
     comparison : DataFrame, one row a setting
-        As from :func:`~idealized_runtime.api.inequality.compare_runtimes`.
+        As from :func:`~idealized_runtime.comparisons.inequality.compare_runtimes`.
     """
     ax = plt.subplots()[1] if ax is None else ax
     sizes = ["num_prompt_tokens", "num_output_tokens"]

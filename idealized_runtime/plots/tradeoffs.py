@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from idealized_runtime.paper_models import PAPER_MODELS
 from idealized_runtime.plots.style import label_log_axis
-from idealized_runtime.tradeoffs.points import TASKS
+from idealized_runtime.reproductions.paper.models import PAPER_MODELS
+from idealized_runtime.reproductions.paper.tradeoffs import TASKS
 
 # Label and limits of each metric's axis, the same in all of its panels.
 METRICS = {

@@ -7,7 +7,6 @@ costs and draws.
 ``python -m idealized_runtime.prediction`` answers for a ``config.json``.
 """
 
-from idealized_runtime.prediction.answers import prediction_table
 from idealized_runtime.prediction.left_out import (
     LeftOutModel,
     coverage_table,
@@ -19,6 +18,7 @@ from idealized_runtime.prediction.left_out import (
 from idealized_runtime.prediction.predicted import PredictedRuntime, PredictionError
 from idealized_runtime.prediction.predictor import MessagesNotTimedError, RuntimePredictor, fit_predictor
 from idealized_runtime.prediction.stack import StackTimes, fit_stack_times, stack_times_table
+from idealized_runtime.prediction.table import prediction_table
 
 __all__ = [
     "LeftOutModel",

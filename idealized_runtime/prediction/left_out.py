@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.measurements.timed_models import TimedModel
 from idealized_runtime.prediction.predicted import PredictedRuntime, PredictionError
 from idealized_runtime.prediction.stack import (
     fit_stack_times,
@@ -13,7 +14,6 @@ from idealized_runtime.prediction.stack import (
     placement_of,
     prompt_range,
 )
-from idealized_runtime.timed_models import TimedModel
 
 _QUANTITIES = ("time_per_output_token", "prompt_encoding_time", "query")
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from idealized_runtime.architectures import Architecture
+from idealized_runtime.measurements.floors import refuse_impossible
+from idealized_runtime.measurements.timed_models import TimedModel
 from idealized_runtime.prediction.left_out import LeftOutModel, leave_one_model_out, prediction_error
 from idealized_runtime.prediction.predicted import PredictedRuntime, PredictionError
 from idealized_runtime.prediction.stack import (
@@ -17,8 +19,6 @@ from idealized_runtime.prediction.stack import (
     prompt_range,
 )
 from idealized_runtime.prediction.work import Placement, is_misaligned, token_work
-from idealized_runtime.roofline import refuse_impossible
-from idealized_runtime.timed_models import TimedModel
 
 
 class MessagesNotTimedError(ValueError):

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.measurements.floors import machine_rates
+from idealized_runtime.measurements.timed_models import TimedModel
 from idealized_runtime.prediction.work import Placement, Work, is_misaligned, prompt_work, token_work
-from idealized_runtime.roofline import machine_rates
-from idealized_runtime.timed_models import TimedModel
 
 MIN_MODELS = 2
 # Relative errors beyond this count less than their square, so that one odd model does not bend the others.

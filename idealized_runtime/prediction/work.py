@@ -6,14 +6,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from idealized_runtime.architectures import Architecture
+from idealized_runtime.architectures.memory import BYTES_PER_ELEMENT, kv_cache_bytes_per_token, output_token_bytes
+from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops
 from idealized_runtime.fits.interpolation import TILE_SHARE, coordinate
-from idealized_runtime.flops import (
-    BYTES_PER_ELEMENT,
-    kv_cache_bytes_per_token,
-    output_token_bytes,
-    output_token_flops,
-    prompt_encoding_flops,
-)
 
 # Tensor cores read 16 bytes at a time; rows of half-precision matrices that are no multiple of it are read piecemeal.
 ALIGNED_BYTES = 16

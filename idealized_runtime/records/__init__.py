@@ -124,7 +124,7 @@ def read_requests(path) -> pd.DataFrame:
         answer names it; ``num_requests``, more than one where they were repeated; ``cost_usd``; ``error_type,
         error_message`` of a failure; ``deviations``, why a trial is left out of the fit, and ``notes``, what else was
         odd, both joined by commas; ``is_fit``, whether a fit uses the row; ``definitions``, which ones its times follow
-        (:mod:`idealized_runtime.api.definitions`).
+        (:mod:`idealized_runtime.records.definitions`).
 
     Raises
     ------

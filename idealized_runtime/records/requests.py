@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.api import definitions
+from idealized_runtime.records import definitions
 from idealized_runtime.records.common import LogFormatError, is_duration, is_integer, with_frame_dtypes
 
 # Fields that a trial under load has beside those of every trial; they tell one trial from another.
@@ -127,7 +127,7 @@ def timings_frame(log) -> pd.DataFrame:
     """The trials of a log that a fit may use, with the columns of every timing frame.
 
     An API does not tell its parallelism: missing. None is called disturbed: the noise of an API is for the estimators
-    of :mod:`idealized_runtime.denoised`, not for a rule.
+    of :mod:`idealized_runtime.fits.denoised`, not for a rule.
     """
     requests = requests_frame(log)
     is_loaded = requests["load"].notna()

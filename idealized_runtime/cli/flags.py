@@ -1,0 +1,56 @@
+"""The flags that subcommands share: one spelling, one meaning. Imports nothing that takes time."""
+
+from pathlib import Path
+
+from idealized_runtime.checks import open_share, positive_int, positive_number, whole_number
+
+SHARED_FLAGS = {
+    "--model": {
+        "metavar": "MODEL",
+        "help": "a name in the parameter file or the registry, or the path of a Hugging Face config.json",
+    },
+    "--logs": {
+        "metavar": "NAME|FOLDER",
+        "help": "folder of timing logs: a path, or a name under logs/ or among the published (cpu, local, a100, v100)",
+    },
+    "--log": {"type": Path, "metavar": "FILE", "help": "log to write; a run that was cut off goes on with it"},
+    "--parameters": {"type": Path, "metavar": "FILE", "help": "parameter file to read"},
+    "--out": {"type": Path, "metavar": "FILE", "help": "file to write: .csv, .json, .parquet or .tex by its ending"},
+    "--queries": {
+        "metavar": "FILE",
+        "help": "queries, one a row: a CSV with num_prompt_tokens and num_output_tokens, a HELM run folder, or - for "
+        "standard input",
+    },
+    "--columns": {
+        "metavar": "OURS=THEIRS,...",
+        "help": "other names of columns, such as num_prompt_tokens=ContextTokens,num_output_tokens=GeneratedTokens",
+    },
+    "--hardware": {"metavar": "NAME", "help": "a row of the accelerators, such as A100-80GB, H100, V100-32GB"},
+    "--num-accelerators": {"type": positive_int, "metavar": "N", "help": "accelerators that serve one query at a time"},
+    "--price-usd-per-hour": {
+        "type": positive_number,
+        "metavar": "USD",
+        "help": "of one accelerator (default: its dated list price)",
+    },
+    "--power-watts": {
+        "type": positive_number,
+        "metavar": "W",
+        "help": "draw of one accelerator (default: as logs measured it, else its maximum, an upper bound)",
+    },
+    "--level": {"type": open_share, "default": 0.95, "metavar": "X", "help": "of the intervals (default: 0.95)"},
+    "--seed": {"type": whole_number, "metavar": "N", "help": "of what is drawn at random"},
+    "--json": {"action": "store_true", "help": "print one JSON object, unrounded"},
+}
+
+
+def add_shared(parser, *names, **changes):
+    """Add shared flags to a parser; ``changes`` (``required``, ``nargs``, ``default``) hold for all that are named.
+
+    Parameters
+    ----------
+    parser : ArgumentParser or a group of it
+    names : str
+        Keys of ``SHARED_FLAGS``.
+    """
+    for name in names:
+        parser.add_argument(name, **{**SHARED_FLAGS[name], **changes})

@@ -1,0 +1,1 @@
+"""``idealized-runtime lifetime``: what to train."""

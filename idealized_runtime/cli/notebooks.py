@@ -1,0 +1,5 @@
+"""Every papermill run."""
+
+from idealized_runtime.notebooks import main
+
+__all__ = ["main"]

@@ -1,0 +1,1 @@
+"""Who is better and how surely: ratios, Pareto frontiers, ranks, capability scores."""

@@ -1,0 +1,186 @@
+"""What capability costs to run: open models' published scores against runtime, dollars and energy on timed hardware.
+
+Section 5.4 of arXiv:2305.02440 for models of today. A model that was timed on the hardware stands there with the fit
+of its log; one that was not, with a prediction from the logs of others.
+"""
+
+import contextlib
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from idealized_runtime.architectures import get_architecture
+from idealized_runtime.architectures.devices import parallelism_needed
+from idealized_runtime.architectures.memory import kv_cache_bytes, weight_bytes
+from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES
+from idealized_runtime.comparisons.frontier import draw_costs, frontier_probability, pareto_frontier
+from idealized_runtime.hardware.prices import dollar_cost_usd, energy_joules
+from idealized_runtime.hardware.roofline import known_accelerator
+from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor
+
+# Of the test's 57 subjects (Hendrycks et al. 2021, arXiv:2009.03300).
+NUM_MMLU_QUESTIONS = 14_042
+
+
+def capability_points(
+    predictor: RuntimePredictor,
+    *,
+    num_prompt_tokens: int,
+    num_output_tokens: int,
+    price_usd_per_hour: float,
+    power_watts: float,
+    parallelisms: Mapping[str, tuple[int, int]] | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """One query to every model with a published score.
+
+    Parameters
+    ----------
+    predictor : RuntimePredictor
+        Of the hardware and its software stack.
+    num_prompt_tokens, num_output_tokens : int
+    price_usd_per_hour, power_watts : float
+        Of one device. The maximum power makes energy an upper bound.
+    parallelisms : mapping by model of (tensor, pipeline parallel size), optional
+        Of models that were not timed, or by slices of their layers; as few devices as hold a model where it is not
+        given.
+    level : float
+        Of the intervals.
+
+    Returns
+    -------
+    DataFrame, by model
+        ``mmlu_percent, params_billion``; ``num_accelerators`` that hold it; ``is_measured``, whether its own log was
+        fitted; and
+        ``runtime_s``, ``cost_usd_per_1000_queries`` and ``energy_joules``, each with ``_lower`` and ``_upper``;
+        ``caveats``, what the interval does not know of, empty for models that were timed in full.
+        Left out are models whose context is shorter than the query, and those that need several devices where no
+        message between devices was timed.
+
+    Raises
+    ------
+    ValueError
+        The predictor knows no interval, a model does not fit the devices given for it or has no score, or every
+        model is left out.
+    """
+    query, parallelisms = (num_prompt_tokens, num_output_tokens), parallelisms or {}
+    if unknown := parallelisms.keys() - CAPABILITY_SCORES.keys():
+        raise ValueError(f"parallelisms are of models with a score; there is none of {', '.join(sorted(unknown))}")
+    rows = {}
+    for name in CAPABILITY_SCORES:
+        if get_architecture(name).max_position_embeddings >= sum(query):
+            with contextlib.suppress(MessagesNotTimedError):
+                rows[name] = _point(predictor, name, query, level, parallelisms.get(name))
+    if not rows:
+        raise ValueError(f"no model with a score can answer {sum(query)} tokens on the devices that were timed")
+    points = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    return _with_costs(points, price_usd_per_hour, power_watts)
+
+
+def frontier_table(
+    points: pd.DataFrame, value: str, *, level: float = 0.95, num_draws: int = 10_000, seed: int = 0
+) -> pd.DataFrame:
+    """Pareto frontier of score against a cost, with the probability of each model to be on it.
+
+    Costs vary as their intervals say, scores as a test of ``NUM_MMLU_QUESTIONS`` does. Errors of different shapes are
+    drawn independently; models of one shape, whose estimates are the same, share theirs.
+
+    Parameters
+    ----------
+    points : DataFrame, by model
+        As from :func:`capability_points`.
+    value : str
+        Column of the cost; bounds are in ``<value>_lower`` and ``<value>_upper``.
+    level : float
+        Of those bounds.
+    num_draws, seed : int
+
+    Returns
+    -------
+    DataFrame, by model, the cheapest first
+        ``mmlu_percent, is_measured, <value>, on_frontier, frontier_probability``.
+    """
+    rng = np.random.default_rng(seed)
+    shapes, shape_of = np.unique(points[[value, f"{value}_lower", f"{value}_upper"]], axis=0, return_inverse=True)
+    log_half_widths = np.log(shapes[:, 2] / shapes[:, 1]) / 2
+    errors = shapes[:, 0] * log_half_widths / stats.norm.ppf((1 + level) / 2)
+    costs = draw_costs(shapes[:, 0], errors, num_draws=num_draws, rng=rng)[:, shape_of.ravel()]
+    share = points["mmlu_percent"].to_numpy() / 100
+    score_errors = 100 * np.sqrt(share * (1 - share) / NUM_MMLU_QUESTIONS)
+    scores = 100 * share + score_errors * rng.standard_normal(costs.shape)
+    table = points[["mmlu_percent", "is_measured", value]].assign(
+        on_frontier=pareto_frontier(points, value, "mmlu_percent"),
+        frontier_probability=frontier_probability(
+            points, costs, cost=value, quality="mmlu_percent", quality_draws=scores
+        ),
+    )
+    return table.sort_values(value, kind="stable")
+
+
+def _with_costs(points, price_usd_per_hour, power_watts) -> pd.DataFrame:
+    points = points.copy()
+    for bound in ("", "_lower", "_upper"):
+        devices = {"runtime_s": points[f"runtime_s{bound}"], "num_accelerators": points["num_accelerators"]}
+        cost_usd = dollar_cost_usd(**devices, price_usd_per_hour=price_usd_per_hour)
+        points[f"cost_usd_per_1000_queries{bound}"] = 1000 * cost_usd
+        points[f"energy_joules{bound}"] = energy_joules(**devices, power_watts=power_watts)
+    return points
+
+
+def _point(predictor, name, query, level, parallelism) -> dict:
+    timed = {model.architecture.name: model for model in predictor.models}.get(name)
+    if timed is None:
+        number, runtimes, caveats = _predicted(predictor, name, query, parallelism)
+    else:
+        number, runtimes, caveats = _timed(timed, query, parallelism)
+    lower_s, upper_s = runtimes.predict_interval(*query, level=level)
+    return {
+        "mmlu_percent": CAPABILITY_SCORES[name].mmlu_percent,
+        "params_billion": get_architecture(name).num_params / 1e9,
+        "num_accelerators": number,
+        "is_measured": timed is not None,
+        "runtime_s": runtimes.predict(*query),
+        "runtime_s_lower": lower_s,
+        "runtime_s_upper": upper_s,
+        "caveats": "; ".join(caveats),
+    }
+
+
+def _timed(model, query, parallelism):
+    """Devices that hold a model, the fit of its log, and what the interval of that does not know of."""
+    number = round(model.slices * model.tensor_parallel_size * model.pipeline_parallel_size)
+    if not model.runtimes["is_extrapolated"].any():
+        return number, model.fit, ()
+    # A slice ran on fewer devices than the whole model needs.
+    width, depth = _parallelism(model, model.architecture, query, parallelism)
+    return max(number, width * depth), model.fit, ("timed by slices of its layers, without messages between them",)
+
+
+def _predicted(predictor, name, query, parallelism):
+    """The same of a model that was not timed."""
+    architecture = get_architecture(name)
+    width, depth = _parallelism(predictor.models[0], architecture, query, parallelism)
+    runtimes = predictor.predict_runtime(architecture, tensor_parallel_size=width, pipeline_parallel_size=depth)
+    return width * depth, runtimes, runtimes.caveats
+
+
+def _parallelism(timed, architecture, query, given) -> tuple[int, int]:
+    """What was given for an architecture, if so many devices hold it; else that of as few as do."""
+    accelerator = known_accelerator(timed.hardware)
+    if given is None:
+        return parallelism_needed(
+            architecture, getattr(accelerator, "memory_bytes", None), num_context_tokens=sum(query), dtype=timed.dtype
+        )
+    memory_bytes = getattr(accelerator, "memory_bytes", None) or np.inf
+    num_bytes = weight_bytes(architecture, dtype=timed.dtype) + kv_cache_bytes(
+        architecture, sum(query), dtype=timed.dtype
+    )
+    if num_bytes > math.prod(given) * memory_bytes:
+        raise ValueError(
+            f"{architecture.name} on {given[0]} x {given[1]} devices: {num_bytes:.3g} bytes do not fit their memory of "
+            f"{memory_bytes:.3g} bytes each; give other parallelisms for it"
+        )
+    return tuple(given)

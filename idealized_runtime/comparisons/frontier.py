@@ -1,0 +1,279 @@
+"""Efficiency against capability: who is on the Pareto frontier, and how models rank."""
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.checks import warn_missing
+
+OBJECTIVES = ("ratio", "ratio_log", "ratio_log1p")
+
+
+def pareto_frontier(frame: pd.DataFrame, cost: str = "value", quality: str = "accuracy") -> pd.Series:
+    """Whether each row is on the Pareto frontier: no other is both strictly cheaper and strictly better.
+
+    Rows of equal cost, or of equal quality, do not push each other off, as in the squares of the paper's
+    Figure 9. Takes O(n log n).
+
+    Parameters
+    ----------
+    frame : DataFrame, one row a model, of one task
+    cost, quality : str
+        Numeric columns: less cost is better, more quality is better.
+
+    Returns
+    -------
+    Series of bool
+        With the index of ``frame``. Rows without cost or quality are False, and named in a warning.
+
+    Raises
+    ------
+    ValueError
+        A column is absent or not numeric.
+
+    Warns
+    -----
+    MissingValueWarning
+        Rows lack a value.
+    """
+    costs, qualities = _values(frame, cost), _values(frame, quality)
+    is_known = _known_rows(frame, cost, costs, quality, qualities, "are not on the frontier")
+    on_frontier = np.zeros(len(frame), dtype=bool)
+    on_frontier[is_known] = _on_frontier(costs[is_known][None], qualities[is_known][None])[0]
+    return pd.Series(on_frontier, index=frame.index, name="on_frontier")
+
+
+def rank(frame: pd.DataFrame, cost: str = "value", quality: str = "accuracy", objective: str = "ratio") -> pd.Series:
+    """Rank of each row by an objective that joins quality and cost: 1 is the best, equal ones share the better rank.
+
+    Parameters
+    ----------
+    frame : DataFrame, one row a model, of one task
+    cost, quality : str
+        Numeric columns; costs are positive.
+    objective : {"ratio", "ratio_log", "ratio_log1p"}
+        Quality / cost; quality / ln(cost) as printed (arXiv:2305.02440, section 5.4), whose sign depends on
+        the unit: with seconds, all that takes longer than 1 s comes before all that takes less; and
+        quality / ln(1 + cost), which weighs cost as little but does not change sign.
+
+    Returns
+    -------
+    Series of Int64
+        With the index of ``frame``. Missing, with a warning, where cost or quality is missing, or where
+        ``"ratio_log"`` has no value (a cost of exactly 1).
+
+    Raises
+    ------
+    ValueError
+        A column is absent or not numeric, a cost is not positive, or the objective is unknown.
+    """
+    costs, qualities = _values(frame, cost), _values(frame, quality)
+    is_known = _known_rows(frame, cost, costs, quality, qualities, "have no rank")
+    scores = objective_values(costs, qualities, objective)
+    warn_missing(is_known & np.isnan(scores), "have no rank: ln(cost) is 0", labels=_labels(frame))
+    return pd.Series(scores, index=frame.index, name="rank").rank(method="min", ascending=False).astype("Int64")
+
+
+def objective_values(costs, qualities, objective: str = "ratio") -> np.ndarray:
+    """The objective of :func:`rank`: more is better.
+
+    Parameters
+    ----------
+    costs, qualities : array
+        They broadcast. NaN where missing.
+    objective : {"ratio", "ratio_log", "ratio_log1p"}
+
+    Returns
+    -------
+    ndarray of float
+        NaN where an input is missing or the objective has no value.
+
+    Raises
+    ------
+    ValueError
+        A cost is not positive, or the objective is unknown.
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {OBJECTIVES}; got {objective!r}")
+    costs = np.asarray(costs, dtype=float)
+    if np.any(costs <= 0):
+        raise ValueError(f"costs must be positive; got {costs[costs <= 0][:3].tolist()}")
+    denominators = {"ratio": lambda x: x, "ratio_log": np.log, "ratio_log1p": np.log1p}[objective](costs)
+    return np.asarray(qualities, dtype=float) / np.where(denominators == 0, np.nan, denominators)
+
+
+def draw_costs(
+    costs, standard_errors, *, num_draws: int = 10_000, rng: np.random.Generator | int | None = None
+) -> np.ndarray:
+    """Draws of uncertain costs: log-normal with these means and standard errors, since costs are positive.
+
+    Costs of different models are drawn independently. Where models share an error (one regression, one
+    machine), draw jointly and give the draws.
+
+    Parameters
+    ----------
+    costs, standard_errors : array, one a model
+        Positive means, and standard errors that are not negative.
+    num_draws : int
+    rng : Generator or seed
+
+    Returns
+    -------
+    ndarray, shape (num_draws, number of models)
+        A missing cost, or a missing standard error, gives a column of NaN.
+
+    Raises
+    ------
+    ValueError
+        A cost is not positive, or a standard error is negative.
+    """
+    costs, standard_errors = np.asarray(costs, dtype=float), np.asarray(standard_errors, dtype=float)
+    if np.any(costs <= 0) or np.any(standard_errors < 0):
+        raise ValueError("costs must be positive and their standard errors not negative")
+    # Mean and standard deviation of a log-normal, solved for those of its logarithm.
+    variances = np.log1p((standard_errors / costs) ** 2)
+    normal = np.random.default_rng(rng).standard_normal((num_draws, len(costs)))
+    return costs * np.exp(normal * np.sqrt(variances) - variances / 2)
+
+
+def frontier_probability(
+    frame: pd.DataFrame,
+    draws: np.ndarray | None = None,
+    *,
+    cost: str = "value",
+    standard_error: str = "standard_error",
+    quality: str = "accuracy",
+    quality_draws: np.ndarray | None = None,
+    num_draws: int = 10_000,
+    rng: np.random.Generator | int | None = None,
+) -> pd.Series:
+    """Probability that each row is on the Pareto frontier, given how uncertain costs are.
+
+    Parameters
+    ----------
+    frame : DataFrame, one row a model, of one task
+    draws : array, shape (number of draws, rows), optional
+        Costs, for example predictions of refitted models. Without it, :func:`draw_costs` from the columns
+        ``cost`` and ``standard_error``.
+    quality : str
+        Column of qualities, taken as certain unless ``quality_draws``, of the shape of ``draws``, is given.
+    num_draws, rng
+        Of :func:`draw_costs`.
+
+    Returns
+    -------
+    Series of float
+        With the index of ``frame``; the share of draws in which the row is on the frontier. NaN, with a
+        warning, where cost, standard error or quality is missing; the others are compared without it.
+
+    Raises
+    ------
+    ValueError
+        A column is absent or not numeric, or draws have another shape.
+    """
+    draws, qualities, is_known = _draws(
+        frame, draws, cost, standard_error, quality, quality_draws, num_draws, rng, "have no probability"
+    )
+    probabilities = np.full(len(frame), np.nan)
+    probabilities[is_known] = _on_frontier(draws[:, is_known], qualities[:, is_known]).mean(axis=0)
+    return pd.Series(probabilities, index=frame.index, name="frontier_probability")
+
+
+def rank_probabilities(
+    frame: pd.DataFrame,
+    draws: np.ndarray | None = None,
+    *,
+    cost: str = "value",
+    standard_error: str = "standard_error",
+    quality: str = "accuracy",
+    quality_draws: np.ndarray | None = None,
+    objective: str = "ratio",
+    num_draws: int = 10_000,
+    rng: np.random.Generator | int | None = None,
+) -> pd.DataFrame:
+    """Distribution of each row's rank, given how uncertain costs are.
+
+    Parameters
+    ----------
+    frame, draws, cost, standard_error, quality, quality_draws, num_draws, rng
+        As in :func:`frontier_probability`.
+    objective : {"ratio", "ratio_log", "ratio_log1p"}
+        As in :func:`rank`.
+
+    Returns
+    -------
+    DataFrame
+        One row a row of ``frame``, one column a rank from 1; each row adds up to 1, or is NaN, with a
+        warning, where a value is missing. Equal objectives share the better rank.
+    """
+    draws, qualities, is_known = _draws(
+        frame, draws, cost, standard_error, quality, quality_draws, num_draws, rng, "have no ranks"
+    )
+    scores = objective_values(draws[:, is_known], qualities[:, is_known], objective)
+    num_models = scores.shape[1]
+    probabilities = np.full((len(frame), num_models), np.nan)
+    probabilities[is_known] = _rank_shares(scores)
+    columns = pd.RangeIndex(1, num_models + 1, name="rank")
+    return pd.DataFrame(probabilities, index=frame.index, columns=columns)
+
+
+def _on_frontier(costs, qualities):
+    """For each row of costs (draws, models): whether no strictly cheaper model is strictly better."""
+    if costs.shape[1] == 0:
+        return np.zeros(costs.shape, dtype=bool)
+    order = np.argsort(costs, axis=1, kind="stable")
+    costs = np.take_along_axis(costs, order, axis=1)
+    qualities = np.take_along_axis(np.broadcast_to(qualities, costs.shape), order, axis=1)
+    best_so_far = np.maximum.accumulate(qualities, axis=1)
+    # Position of the first model of equal cost: only those before it are strictly cheaper.
+    is_first = np.concatenate([np.ones((len(costs), 1), dtype=bool), costs[:, 1:] > costs[:, :-1]], axis=1)
+    first = np.maximum.accumulate(np.where(is_first, np.arange(costs.shape[1]), 0), axis=1)
+    best_cheaper = np.take_along_axis(best_so_far, np.maximum(first - 1, 0), axis=1)
+    on_frontier = np.empty(costs.shape, dtype=bool)
+    np.put_along_axis(on_frontier, order, (first == 0) | (qualities >= best_cheaper), axis=1)
+    return on_frontier
+
+
+def _rank_shares(scores):
+    """Share of draws in which each model has each rank: (models, ranks)."""
+    num_draws, num_models = scores.shape
+    order = np.argsort(-scores, axis=1, kind="stable")
+    sorted_scores = np.take_along_axis(scores, order, axis=1)
+    is_first = np.concatenate(
+        [np.ones((num_draws, min(num_models, 1)), dtype=bool), sorted_scores[:, 1:] < sorted_scores[:, :-1]], axis=1
+    )
+    ranks = np.maximum.accumulate(np.where(is_first, np.arange(num_models), 0), axis=1)
+    counts = np.bincount((order * num_models + ranks).ravel(), minlength=num_models**2)
+    return counts.reshape(num_models, num_models) / num_draws
+
+
+def _draws(frame, draws, cost, standard_error, quality, quality_draws, num_draws, rng, consequence):
+    qualities = _values(frame, quality)[None] if quality_draws is None else np.asarray(quality_draws, dtype=float)
+    if draws is None:
+        draws = draw_costs(_values(frame, cost), _values(frame, standard_error), num_draws=num_draws, rng=rng)
+    draws = np.asarray(draws, dtype=float)
+    for given in (draws, qualities):
+        if given.ndim != 2 or given.shape[1] != len(frame) or not len(given):
+            raise ValueError(f"draws must have the shape (number of draws, {len(frame)} rows); got {given.shape}")
+    is_known = ~(np.isnan(draws).any(axis=0) | np.isnan(qualities).any(axis=0))
+    warn_missing(
+        ~is_known, f"lack {cost}, {standard_error} or {quality} and {consequence}", labels=_labels(frame), stacklevel=3
+    )
+    return draws, np.broadcast_to(qualities, draws.shape), is_known
+
+
+def _known_rows(frame, cost, costs, quality, qualities, consequence):
+    is_known = ~(np.isnan(costs) | np.isnan(qualities))
+    warn_missing(~is_known, f"lack {cost} or {quality} and {consequence}", labels=_labels(frame), stacklevel=3)
+    return is_known
+
+
+def _labels(frame):
+    return frame.get("model", frame.index)
+
+
+def _values(frame, column):
+    if column not in frame:
+        raise ValueError(f"no column {column!r}; there are: {', '.join(map(str, frame.columns))}")
+    if not pd.api.types.is_numeric_dtype(frame[column]) or pd.api.types.is_bool_dtype(frame[column]):
+        raise ValueError(f"column {column!r} must be numeric; it is {frame[column].dtype}")
+    return frame[column].to_numpy(dtype=float, na_value=np.nan)

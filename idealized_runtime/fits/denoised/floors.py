@@ -1,0 +1,148 @@
+"""Denoised fit of arXiv:2305.02440: the least runtime over trials of each setting, fitted with an overhead."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits.denoised.frontier import fit_frontier
+from idealized_runtime.fits.published import fit_published
+
+ESTIMATORS = ("minimum", "second_smallest", "quantile", "frontier")
+_SETTING = ["num_prompt_tokens", "num_output_tokens"]
+_NUM_DECIMALS = 3
+
+
+def floor_runtimes(trials: pd.DataFrame, *, estimator: str = "minimum", quantile: float = 0.1) -> pd.DataFrame:
+    """One runtime a setting, low among its trials.
+
+    Parameters
+    ----------
+    trials : DataFrame, one row a trial
+        ``num_prompt_tokens``, ``num_output_tokens`` and ``runtime_s``. One row a setting, already a minimum, is
+        allowed for the minimum; its column may be called ``minimum_runtime_s``.
+    estimator : {"minimum", "second_smallest", "quantile"}
+        The paper takes the minimum; the authors' later notebook takes the second smallest, against outliers
+        below. All three depend on how many trials there were: the minimum falls with every further one.
+    quantile : float
+        For ``"quantile"``, interpolated between trials.
+
+    Returns
+    -------
+    DataFrame, one row a setting
+        ``num_prompt_tokens, num_output_tokens, runtime_s, num_trials``.
+
+    Raises
+    ------
+    ValueError
+        A column is missing, a runtime is missing, the estimator is unknown, or a setting has one trial only where
+        two are needed.
+    """
+    trials = _as_trials(trials)
+    if not 0 <= quantile <= 1:
+        raise ValueError(f"quantile must lie in [0, 1]; got {quantile!r}")
+    settings = trials.groupby(_SETTING)["runtime_s"]
+    num_trials = settings.size()
+    floors = {
+        "minimum": settings.min,
+        "second_smallest": lambda: settings.apply(lambda runtime_s: np.sort(runtime_s)[1]),
+        "quantile": lambda: settings.quantile(quantile),
+    }
+    if estimator not in floors:
+        raise ValueError(f"estimator must be one of {', '.join(floors)}; got {estimator!r}")
+    if estimator != "minimum" and (lonely := num_trials.index[num_trials < 2]).size:
+        p, o = lonely[0]
+        raise ValueError(
+            f"estimator {estimator!r} needs at least 2 trials a setting; {lonely.size} setting(s) have one, the first "
+            f"at p={p} o={o}. Time more trials, or use estimator='minimum'"
+        )
+    return pd.DataFrame({"runtime_s": floors[estimator](), "num_trials": num_trials}).reset_index()
+
+
+def fit_denoised(
+    trials: pd.DataFrame, *, estimator: str = "minimum", method: str | None = None, quantile: float = 0.1
+) -> RuntimeModel:
+    """Runtime model of an API without its noise, t(p, o) = prompt time(p) + (o - 1) g + overhead.
+
+    Timings tell the sum of prompt time and overhead only. By the authors' convention one prompt token costs as
+    much as one output token, so overhead = sum at the smallest prompt size - g, and it is taken from every sum.
+
+    Parameters
+    ----------
+    trials : DataFrame
+        As for :func:`floor_runtimes`, of one model.
+    estimator : {"minimum", "second_smallest", "quantile", "frontier"}
+        How one runtime a setting is had from its trials, or, ``"frontier"``, all trials fitted at once by
+        :func:`~idealized_runtime.fits.denoised.frontier.fit_frontier`.
+    method : {"published", "weighted"}, optional
+        Of the fit to the floors (:meth:`RuntimeModel.fit`); the authors' with its roundings by default.
+        ``"frontier"`` has a likelihood of its own and takes ``"weighted"`` only, which means its rule between sizes.
+    quantile : float
+        For ``estimator="quantile"``.
+
+    Returns
+    -------
+    RuntimeModel
+        With ``overhead_s``. Intervals are of the sum of prompt time and overhead; they do not know of the bias
+        of a minimum, and ``method="published"`` has none.
+
+    Raises
+    ------
+    ValueError
+        As :func:`floor_runtimes` and :meth:`RuntimeModel.fit`.
+    """
+    if estimator not in ESTIMATORS:
+        raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}; got {estimator!r}")
+    if estimator == "frontier":
+        if method not in (None, "weighted"):
+            raise ValueError(f"estimator 'frontier' maximises a likelihood of its own; method {method!r} has no place")
+        return fit_frontier(_as_trials(trials)).to_model()
+    floors = floor_runtimes(trials, estimator=estimator, quantile=quantile)
+    # num_trials would be read as that of a mean.
+    model = RuntimeModel.fit(floors.drop(columns="num_trials"), method=method or "published")
+    return _with_overhead(model)
+
+
+def generation_r_squared(trials: pd.DataFrame, *, estimator: str = "minimum", quantile: float = 0.1) -> float:
+    """R² of the authors' last regression: decode time on o - 1, with a constant, over all settings (Table 2).
+
+    Decode time is the floor of a setting less the rounded prompt time of its prompt size. The constant is
+    thrown away for the estimate, so this is not the R² of the model that predicts (``RuntimeModel.r_squared``).
+
+    Parameters
+    ----------
+    trials, estimator, quantile
+        As for :func:`floor_runtimes`.
+    """
+    floors = floor_runtimes(trials, estimator=estimator, quantile=quantile)
+    _, prompt_times_s = fit_published(floors)
+    decode_s = floors["runtime_s"] - floors["num_prompt_tokens"].map(prompt_times_s)
+    return float(np.corrcoef(floors["num_output_tokens"] - 1, decode_s)[0, 1] ** 2)
+
+
+def _with_overhead(model: RuntimeModel) -> RuntimeModel:
+    sums_s = model.profiled_prompt_times_s
+    overhead_s = sums_s[0] - model.time_per_output_token_at(model.num_prompt_tokens[0])
+    if model.method == "published":
+        overhead_s = round(float(overhead_s), _NUM_DECIMALS)
+        prompt_times_s = np.round(sums_s - overhead_s, _NUM_DECIMALS)
+    else:
+        # Neither an overhead nor a prompt time is below zero.
+        overhead_s = float(np.clip(overhead_s, 0, sums_s.min()))
+        prompt_times_s = sums_s - overhead_s
+    return replace(model, overhead_s=overhead_s, profiled_prompt_times_s=prompt_times_s)
+
+
+def _as_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    if "runtime_s" not in trials and "minimum_runtime_s" in trials:
+        trials = trials.rename(columns={"minimum_runtime_s": "runtime_s"})
+    columns = [*_SETTING, "runtime_s"]
+    if missing := [name for name in columns if name not in trials]:
+        raise ValueError(f"trials lack the column(s) {', '.join(missing)}; needed: {', '.join(columns)}")
+    if "model" in trials and len(models := trials["model"].unique()) > 1:
+        raise ValueError(f"one fit takes one model; the trials hold {len(models)}: {', '.join(map(str, models[:5]))}")
+    runtime_s = trials["runtime_s"].to_numpy(dtype=float)
+    if bad := int((~(np.isfinite(runtime_s) & (runtime_s > 0))).sum()):
+        raise ValueError(f"runtime_s must be positive and finite; {bad} of {len(runtime_s)} trials are not")
+    return trials[columns]

@@ -1,0 +1,1 @@
+"""What models run on: accelerators with dated sources, prices, rates and rooflines."""

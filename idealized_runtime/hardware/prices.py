@@ -1,0 +1,137 @@
+"""What a device costs and draws: as the caller says, as logs measured it, else as its row of ``hardware`` has it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from idealized_runtime.checks import check_not_negative, check_positive_or_missing, check_share
+from idealized_runtime.hardware.accelerators import Accelerator
+
+
+@dataclass(frozen=True)
+class DeviceRate:
+    """Dollars per hour, or watts, of one device.
+
+    Parameters
+    ----------
+    value, lower, upper : float
+    source : str
+        Where they come from, in words.
+    """
+
+    value: float
+    lower: float
+    upper: float
+    source: str
+
+
+def device_price(given: float | None, accelerator: Accelerator | None) -> DeviceRate | None:
+    """Dollars per hour; None where nobody says."""
+    if given is not None:
+        return DeviceRate(given, given, given, "as given")
+    price = getattr(accelerator, "price_usd_per_hour", None)
+    if price is None:
+        return None
+    return DeviceRate(price, price, price, f"list price of {accelerator.price_date}")
+
+
+def device_power(
+    given: float | None, measured: Iterable[float | None], accelerator: Accelerator | None
+) -> DeviceRate | None:
+    """Watts while a query runs; None where nobody says.
+
+    Counters that logs read come before a data sheet: the mean over the timed models that have one, between the least
+    and the most.
+    """
+    if given is not None:
+        return DeviceRate(given, given, given, "as given")
+    measured = [power for power in measured if power is not None]
+    if measured:
+        mean = sum(measured) / len(measured)
+        return DeviceRate(mean, min(measured), max(measured), f"measured with {len(measured)} timed models")
+    power = getattr(accelerator, "power_watts", None)
+    if power is None:
+        return None
+    return DeviceRate(power, power, power, "maximum of its data sheet, so energy is an upper bound")
+
+
+def dollar_cost_usd(runtime_s, *, num_accelerators, price_usd_per_hour, utilization: float = 1.0):
+    """Dollars of a query: runtime x accelerators x price, with its share of the hours they stand idle.
+
+    Parameters
+    ----------
+    runtime_s : float, array or Series
+        Seconds; all arguments broadcast. NaN stays NaN.
+    num_accelerators : number, array or Series
+        Accelerators that serve one query at a time.
+    price_usd_per_hour : float
+        Of one accelerator.
+    utilization : float
+        Share of the hours paid for in which queries run, above 0 and at most 1.
+
+    Returns
+    -------
+    float, array or Series
+        US dollars. Source: arXiv:2305.02440, section 4.2, at utilization 1.
+
+    Raises
+    ------
+    ValueError
+        A number is unknown (None), not positive, or a utilization above 1.
+    """
+    check_positive_or_missing(num_accelerators=num_accelerators, price_usd_per_hour=price_usd_per_hour)
+    check_share(utilization=utilization)
+    return runtime_s * num_accelerators * (price_usd_per_hour / 3600) / utilization
+
+
+def energy_joules(runtime_s, *, num_accelerators, power_watts, utilization: float = 1.0, idle_power_watts: float = 0.0):
+    """Energy of a query: runtime x accelerators x power draw, with its share of what idle hours draw.
+
+    Parameters
+    ----------
+    runtime_s, num_accelerators
+        As in :func:`dollar_cost_usd`.
+    power_watts : float
+        Draw of one accelerator while a query runs. Its maximum power gives an upper bound. Cooling and the
+        rest of the machine are not in it: multiply by a measured overhead.
+    utilization : float
+        Share of the time in which queries run.
+    idle_power_watts : float
+        Draw of one accelerator between queries; counts where ``utilization`` is below 1.
+
+    Returns
+    -------
+    float, array or Series
+        Joules. Source: arXiv:2305.02440, section 4.2, at utilization 1.
+
+    Raises
+    ------
+    ValueError
+        As in :func:`dollar_cost_usd`, or a negative idle power.
+    """
+    check_positive_or_missing(num_accelerators=num_accelerators, power_watts=power_watts)
+    check_not_negative(idle_power_watts=idle_power_watts)
+    check_share(utilization=utilization)
+    idle_per_busy_second = 1 / utilization - 1
+    return runtime_s * num_accelerators * (power_watts + idle_power_watts * idle_per_busy_second)
+
+
+def num_queries_to_amortize(training_energy_joules, query_energy_joules):
+    """Queries after which inference has used as much energy as training did; dollars do as well as joules.
+
+    Parameters
+    ----------
+    training_energy_joules : float
+    query_energy_joules : float, array or Series
+        Of one query, or the mean over many.
+
+    Returns
+    -------
+    float, array or Series
+
+    Raises
+    ------
+    ValueError
+        An energy is unknown (None) or not positive.
+    """
+    check_positive_or_missing(training_energy_joules=training_energy_joules, query_energy_joules=query_energy_joules)
+    return training_energy_joules / query_energy_joules

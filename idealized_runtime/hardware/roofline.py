@@ -1,0 +1,157 @@
+"""Floors of a runtime: no program reads faster than the memory, or computes faster than the matrix units.
+
+A floor is the longer of reading (each weight in use once, and the cache of keys and values) and computing (the
+products that cannot be left out), at the machine's rates: those the driver measured and wrote into the log, else
+the accelerator's peaks. The distance of a measurement from its floor is what better software could still gain.
+
+A measurement below its floor is impossible, and refused. Two things make an honest one look too fast, and are
+allowed for. A measured rate is what one program reached, and a device may clock above its data sheet: the check
+takes rates ``MEASURED_RATE_TOLERANCE`` and ``PEAK_RATE_TOLERANCE`` higher. And the last-level cache may keep weights
+from one pass to the next: the check counts as read from memory only what exceeds it, so that reading says nothing of
+a model that fits the cache.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from idealized_runtime.architectures import Architecture
+from idealized_runtime.architectures.memory import output_token_bytes
+from idealized_runtime.architectures.operations import least_output_token_flops, prompt_encoding_flops
+from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
+
+# A copy loop reaches less than reading alone: 10 % less on the CPU of logs/cpu.
+MEASURED_RATE_TOLERANCE = 0.15
+PEAK_RATE_TOLERANCE = 0.05
+# Where a log does not say: more than any GPU before 2025 has (NVIDIA B200: 126 MB), and most processors.
+CUDA_CACHE_BYTES, CPU_CACHE_BYTES = 128e6, 512e6
+
+
+@dataclass(frozen=True)
+class MachineRates:
+    """What one device can do at most.
+
+    Parameters
+    ----------
+    memory_bytes_per_s : float
+    matmul_flops_per_s : float or None
+        Of matrix products in the data type of the model; None: not known, and computing gives no floor.
+    cache_bytes : float
+        Last-level cache.
+    is_measured : bool
+        By a program on the machine; False: peaks of a data sheet.
+    """
+
+    memory_bytes_per_s: float
+    matmul_flops_per_s: float | None
+    cache_bytes: float
+    is_measured: bool
+
+    @property
+    def tolerance(self) -> float:
+        """Share by which the device may exceed these rates."""
+        return MEASURED_RATE_TOLERANCE if self.is_measured else PEAK_RATE_TOLERANCE
+
+
+def device_rates(measured: Mapping | None, *, hardware: str, dtype: str, is_cuda: bool) -> MachineRates | None:
+    """Rates as measured, else those of the accelerator; None where neither is known.
+
+    Parameters
+    ----------
+    measured : mapping or None
+        As the driver writes it into the header's ``environment.machine_rates``: ``memory_bytes_per_s``,
+        ``matmul_flops_per_s`` by data type and, if known, ``cache_bytes``.
+    hardware : str
+        As logs name it.
+    dtype : str
+        Of the matrix products.
+    is_cuda : bool
+    """
+    cache_bytes = CUDA_CACHE_BYTES if is_cuda else CPU_CACHE_BYTES
+    if measured is not None:
+        flops_per_s = measured["matmul_flops_per_s"].get(dtype)
+        cache_bytes = measured.get("cache_bytes") or cache_bytes
+        return MachineRates(measured["memory_bytes_per_s"], flops_per_s, cache_bytes, True)
+    accelerator = known_accelerator(hardware)
+    if accelerator is None or accelerator.memory_bandwidth_bytes_per_s is None:
+        return None
+    is_measured = accelerator.sources["memory_bandwidth_bytes_per_s"].startswith("measured")
+    flops_per_s = accelerator.peak_flops_per_s.get(dtype)
+    return MachineRates(accelerator.memory_bandwidth_bytes_per_s, flops_per_s, cache_bytes, is_measured)
+
+
+def known_accelerator(hardware: str) -> Accelerator | None:
+    """Row of ``hardware`` for the name that a log has for its machine; None where there is none."""
+    try:
+        return get_accelerator(hardware)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Floors of one architecture on devices of given rates, for every sequence of a batch at once.
+
+    A sequence passes the stages of a pipeline one after the other, so stages shorten only what a batch adds.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    rates : MachineRates
+    dtype : str
+    tensor_parallel_size, pipeline_parallel_size : int
+    """
+
+    architecture: Architecture
+    rates: MachineRates
+    dtype: str
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+
+    def prompt_encoding_s(self, num_prompt_tokens, *, batch_size: int = 1, cache_bytes: float = 0.0):
+        """Seconds below which no prompts of this size are encoded; ``cache_bytes`` need not be read from memory."""
+        # Keys and values are written, not read; half of all pairs are what a causal mask leaves.
+        flops = prompt_encoding_flops(self.architecture, num_prompt_tokens, attention="causal")
+        return self._longest_s(self._weight_bytes() + 0.0 * flops, 0.0, flops, batch_size, cache_bytes)
+
+    def output_token_s(self, num_context_tokens, *, batch_size: int = 1, cache_bytes: float = 0.0):
+        """Seconds below which no further output token comes, after so many tokens (itself included)."""
+        context = np.asarray(num_context_tokens, dtype=float)
+        # An engine may cache latents, which are the fewest bytes, or what is made of them, the fewest operations.
+        flops = least_output_token_flops(self.architecture, context)
+        # Of one sequence: experts that no token of a batch visits are not read, and all may visit the same.
+        num_bytes = output_token_bytes(self.architecture, context, dtype=self.dtype)
+        weights = self._weight_bytes()
+        return self._longest_s(weights, num_bytes - weights, flops, batch_size, cache_bytes)
+
+    def query_s(self, num_prompt_tokens, num_output_tokens, *, batch_size: int = 1, cache_bytes: float = 0.0):
+        """Seconds below which no query of p prompt and o output tokens ends; arrays broadcast."""
+        p, o = np.asarray(num_prompt_tokens, dtype=float), np.asarray(num_output_tokens, dtype=float)
+        options = {"batch_size": batch_size, "cache_bytes": cache_bytes}
+        # The first token has the shortest context; where layers attend to chunks, one may be at the start of its own.
+        context = np.ones_like(p) if self.architecture.window_is_chunk else p + 1
+        return self.prompt_encoding_s(p, **options) + (o - 1) * self.output_token_s(context, **options)
+
+    def possible_s(self, num_prompt_tokens, num_output_tokens, *, batch_size: int = 1):
+        """Seconds below which no honest measurement of a query lies: the cache and faster rates are allowed for."""
+        options = {"batch_size": batch_size, "cache_bytes": self.rates.cache_bytes}
+        return self.query_s(num_prompt_tokens, num_output_tokens, **options) / (1 + self.rates.tolerance)
+
+    def _weight_bytes(self) -> float:
+        """Bytes of weights one token reads."""
+        two, one = (output_token_bytes(self.architecture, context, dtype=self.dtype) for context in (2, 1))
+        return float(one - (two - one))
+
+    def _longest_s(self, weight_bytes, sequence_bytes, flops, batch_size, cache_bytes):
+        width, depth = self.tensor_parallel_size, self.pipeline_parallel_size
+        sequence_s = self._seconds((weight_bytes + sequence_bytes) / width, flops / width, cache_bytes * depth)
+        batch_bytes = (weight_bytes + batch_size * sequence_bytes) / (width * depth)
+        batch_s = self._seconds(batch_bytes, batch_size * flops / (width * depth), cache_bytes)
+        return np.maximum(sequence_s, batch_s)
+
+    def _seconds(self, num_bytes, flops, cache_bytes):
+        reading_s = np.maximum(num_bytes - cache_bytes, 0.0) / self.rates.memory_bytes_per_s
+        if self.rates.matmul_flops_per_s is None:
+            return reading_s
+        return np.maximum(reading_s, flops / self.rates.matmul_flops_per_s)

@@ -1,0 +1,178 @@
+"""Timed models beside the floors of their machine: how far above, and refused where below."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.hardware.roofline import MachineRates, Roofline, device_rates
+from idealized_runtime.measurements.folders import find_logs, model_of_log
+from idealized_runtime.measurements.timed_models import TimedModel, read_timed_model
+from idealized_runtime.records import LogFormatError
+
+_MAX_NAMED = 3
+
+
+_TOKEN = "output token"
+
+
+class ImpossibleMeasurementError(ValueError):
+    """A runtime is shorter than reading the weights, or computing the products, can take."""
+
+
+def machine_rates(model: TimedModel) -> MachineRates | None:
+    """:func:`device_rates` of the machine that a model was timed on."""
+    return device_rates(model.machine_rates, hardware=model.hardware, dtype=model.dtype, is_cuda=model.is_cuda)
+
+
+def roofline_of(model: TimedModel) -> Roofline | None:
+    """Roofline of a timed model; None where nothing is known of its machine."""
+    rates = machine_rates(model)
+    if rates is None:
+        return None
+    return Roofline(model.architecture, rates, model.dtype, model.tensor_parallel_size, model.pipeline_parallel_size)
+
+
+def refuse_impossible(model: TimedModel):
+    """Refuse a log that holds a runtime below its floor; one of a machine of which nothing is known passes.
+
+    The quickest trial counts where the log has trials, and rounding is allowed for.
+
+    Raises
+    ------
+    ImpossibleMeasurementError
+        The message names settings, runtimes and floors.
+    """
+    roofline = roofline_of(model)
+    if roofline is None:
+        return
+    settings = model.runtimes
+    runtime_s = settings["runtime_min_s"].fillna(settings["runtime_s"]) + settings["runtime_resolution_s"] / 2
+    floor_s = _possible_runtimes_s(roofline, settings)
+    below = settings.assign(quickest_s=runtime_s, floor_s=floor_s)[runtime_s < floor_s]
+    if below.empty:
+        return
+    named = "; ".join(
+        f"p={row.num_prompt_tokens} o={row.num_output_tokens}: {row.quickest_s:.3g} s, floor {row.floor_s:.3g} s"
+        for row in below.head(_MAX_NAMED).itertuples()
+    )
+    raise ImpossibleMeasurementError(
+        f"{model.architecture.name} on {model.hardware}: {len(below)} of {len(settings)} settings are faster than the "
+        f"machine can be ({named}). Check that the clock waits for the device, that the header's architecture and data "
+        "type are what ran, and the rates of the machine"
+    )
+
+
+def roofline_table(models: Mapping[str, TimedModel], *, num_prompt_tokens: int | None = None) -> pd.DataFrame:
+    """Fitted times beside their floors, at a batch of one.
+
+    Parameters
+    ----------
+    models : mapping of TimedModel, by name
+    num_prompt_tokens : int, optional
+        Prompt size; the largest that each model was timed at where it is not given.
+
+    Returns
+    -------
+    DataFrame, by model
+        ``time_per_output_token_ms``, ``token_floor_ms``, ``token_over_floor``; ``num_prompt_tokens``,
+        ``prompt_encoding_time_ms``, ``prompt_floor_ms``, ``prompt_over_floor``. Floors are missing where
+        nothing is known of the machine.
+    """
+    rows = {name: _floor_row(model, num_prompt_tokens) for name, model in models.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def floor_distances(hardware: str, names: Iterable[str] | None = None) -> pd.DataFrame:
+    """How many times its floor each fitted time of the logs of one hardware takes.
+
+    Parameters
+    ----------
+    hardware : str
+    names : iterable of str, optional
+        Models, as in :func:`idealized_runtime.measurements.folders.find_logs`; every model where it is not given.
+
+    Returns
+    -------
+    DataFrame, one column a model
+        By what was fitted: ``output token``, then each prompt size. Missing where the log does not tell the
+        architecture or data type, where nothing is known of the machine, and at sizes that were not timed.
+
+    Raises
+    ------
+    ImpossibleMeasurementError
+        A log holds a runtime below its floor.
+    """
+    columns = {}
+    for path in find_logs(hardware, names):
+        try:
+            model = read_timed_model(path)
+        except LogFormatError:
+            columns[model_of_log(path)] = {}
+            continue
+        refuse_impossible(model)
+        columns[model.architecture.name] = _distances(model)
+    sizes = sorted({size for column in columns.values() for size in column} - {_TOKEN})
+    return pd.DataFrame(columns, index=pd.Index([_TOKEN, *sizes], name="fitted time"), dtype=float)
+
+
+def _distances(model) -> dict:
+    fit, roofline = model.fit, roofline_of(model)
+    if roofline is None:
+        return {}
+    prompts = fit.profiled_prompt_times_s / roofline.prompt_encoding_s(fit.num_prompt_tokens)
+    token = fit.time_per_output_token_s / roofline.output_token_s(model.reference_num_context_tokens)
+    return {_TOKEN: token, **dict(zip(fit.num_prompt_tokens.tolist(), prompts, strict=True))}
+
+
+def _floor_row(model, num_prompt_tokens) -> dict:
+    fit, roofline = model.fit, roofline_of(model)
+    p = int(fit.num_prompt_tokens[-1] if num_prompt_tokens is None else num_prompt_tokens)
+    token_s, prompt_s = fit.time_per_output_token_s, fit.prompt_encoding_time_s(p)
+    context = model.reference_num_context_tokens
+    floors_s = (np.nan, np.nan)
+    if roofline is not None:
+        floors_s = float(roofline.output_token_s(context)), float(roofline.prompt_encoding_s(p))
+    return {
+        "time_per_output_token_ms": 1e3 * token_s,
+        "token_floor_ms": 1e3 * floors_s[0],
+        "token_over_floor": token_s / floors_s[0],
+        "num_prompt_tokens": p,
+        "prompt_encoding_time_ms": 1e3 * prompt_s,
+        "prompt_floor_ms": 1e3 * floors_s[1],
+        "prompt_over_floor": prompt_s / floors_s[1],
+    }
+
+
+def _possible_runtimes_s(roofline, settings) -> pd.Series:
+    possible_s = pd.Series(0.0, index=settings.index)
+    for batch_size, group in settings.groupby(settings["batch_size"].fillna(1)):
+        sizes = group["num_prompt_tokens"], group["num_output_tokens"]
+        possible_s[group.index] = roofline.possible_s(*sizes, batch_size=int(batch_size))
+    return possible_s
+
+
+@dataclass(frozen=True)
+class FloorRuntime:
+    """The floor of one model's runtimes, known exactly; predicts as ``RuntimeModel`` does.
+
+    Parameters
+    ----------
+    roofline : Roofline
+    """
+
+    roofline: Roofline
+
+    def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+        """Seconds below which no software answers each query, beyond the profiled prompt sizes as well."""
+        return self.roofline.query_s(num_prompt_tokens, num_output_tokens)
+
+    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level=0.95, extrapolate=False):
+        """The same floor twice: it has no error but that of the hardware's rates."""
+        floor_s = self.predict(num_prompt_tokens, num_output_tokens)
+        return floor_s, floor_s
+
+    def is_extrapolated(self, num_prompt_tokens):
+        """False for every prompt size: a floor is computed, not fitted."""
+        return np.zeros(np.shape(num_prompt_tokens), dtype=bool)

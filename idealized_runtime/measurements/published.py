@@ -1,0 +1,33 @@
+"""Where the published measurements of others are: read from there, never copied into the project."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class PublishedDataMissingError(FileNotFoundError):
+    """The folder of published measurements, or a part of it, is not there."""
+
+
+def published_data(part: str = "") -> Path:
+    """Path of the published measurements, or of a part of them such as ``"helm-efficiency/logs/a100"``.
+
+    The setting ``PUBLISHED_DATA`` names the folder; unset or empty, ``published/``. A relative name
+    counts from the working directory or else from the repository root, since notebooks run elsewhere.
+
+    Raises
+    ------
+    PublishedDataMissingError
+        The folder, or ``part`` in it, does not exist; the message says how to get it.
+    """
+    folder = Path(os.environ.get("PUBLISHED_DATA") or "published").expanduser()
+    # An absolute folder stays what it is when joined to a root.
+    candidates = [root / folder / part for root in (Path(), ROOT)]
+    for path in candidates:
+        if path.exists():
+            return path
+    raise PublishedDataMissingError(
+        f"published measurements not found at {candidates[-1]}: run `make published`, "
+        "or set PUBLISHED_DATA to the folder that holds helm-efficiency/, beyond-chinchilla/ and paper_figures/"
+    )

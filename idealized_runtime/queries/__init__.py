@@ -1,0 +1,1 @@
+"""What is asked: tables, files and mixes of queries; and every query priced."""

@@ -1,0 +1,153 @@
+"""The queries a model will serve: their sizes, each with its share, instead of mean sizes only."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr, ndtri
+
+from idealized_runtime.checks import warn_missing
+
+SIZE_COLUMNS = ("num_prompt_tokens", "num_output_tokens")
+WEIGHT_COLUMN = "weight"
+# Slices of equal probability of each log-normal: with more, no mean runtime of a committed model moves by 0.1 %.
+_NUM_SLICES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class QueryMix:
+    """Sizes of queries with the share of each; how many queries there will be is not in it.
+
+    Made by the class methods below, or directly.
+
+    Parameters
+    ----------
+    num_prompt_tokens, num_output_tokens : array of shape (sizes,)
+        Tokens, at least 1; real means are allowed. Prompt encoding yields the first output token.
+    weights : array of shape (sizes,), optional
+        In any unit, not negative; equal where they are not given. Kept as shares that add up to 1.
+
+    Raises
+    ------
+    ValueError
+        Lengths differ, a number of tokens is below 1 or not finite, or weights are negative or all zero.
+    """
+
+    num_prompt_tokens: np.ndarray
+    num_output_tokens: np.ndarray
+    weights: np.ndarray = None
+
+    def __post_init__(self):
+        sizes = [_tokens(name, getattr(self, name)) for name in SIZE_COLUMNS]
+        weights = np.ones(sizes[0].size) if self.weights is None else np.atleast_1d(np.asarray(self.weights, float))
+        lengths = [values.size for values in (*sizes, weights)]
+        if len(set(lengths)) > 1 or not lengths[0]:
+            raise ValueError(f"a mix needs one prompt size, output size and weight a query size; got {lengths} of them")
+        if not (np.all(np.isfinite(weights) & (weights >= 0)) and weights.sum() > 0):
+            raise ValueError(f"weights must be finite, not negative and not all zero; got {_some(weights)}")
+        for name, values in zip((*SIZE_COLUMNS, "weights"), (*sizes, weights / weights.sum()), strict=True):
+            object.__setattr__(self, name, values)
+
+    @classmethod
+    def from_means(cls, num_prompt_tokens: float, num_output_tokens: float) -> "QueryMix":
+        """Every query has these sizes."""
+        return cls(num_prompt_tokens, num_output_tokens)
+
+    @classmethod
+    def from_queries(cls, queries: pd.DataFrame) -> "QueryMix":
+        """Mix of a frame of queries, such as ``helm.read_runs`` gives: equal sizes become one, weights added up.
+
+        Parameters
+        ----------
+        queries : DataFrame, one row a query or a size
+            ``num_prompt_tokens``, ``num_output_tokens``; optional ``weight``.
+
+        Raises
+        ------
+        ValueError
+            A column is absent or not numeric, no row is left, or a weight is missing or negative.
+
+        Warns
+        -----
+        MissingValueWarning
+            Rows that lack token counts or have fewer than one prompt or output token are left out.
+        """
+        columns = [*SIZE_COLUMNS, *([WEIGHT_COLUMN] if WEIGHT_COLUMN in queries else [])]
+        if absent := [name for name in SIZE_COLUMNS if name not in queries]:
+            raise ValueError(f"no column {', '.join(absent)}; there are: {', '.join(map(str, queries.columns))}")
+        rows = pd.DataFrame({name: _numbers(queries[name]) for name in columns})
+        sizes = rows[list(SIZE_COLUMNS)]
+        is_bad = ~(np.isfinite(sizes) & (sizes >= 1)).all(axis=1).to_numpy()
+        warn_missing(is_bad, "lack token counts or have fewer than one, so they are not in the mix")
+        if is_bad.all():
+            raise ValueError(f"no query with at least one prompt and one output token among {len(rows)} rows")
+        # A missing weight stays missing through the sum, and is refused.
+        sums = rows[~is_bad].assign(**({} if WEIGHT_COLUMN in rows else {WEIGHT_COLUMN: 1.0}))
+        sums = sums.groupby(list(SIZE_COLUMNS))[WEIGHT_COLUMN].apply(lambda weights: weights.sum(skipna=False))
+        p, o = (sums.index.get_level_values(name) for name in SIZE_COLUMNS)
+        return cls(p, o, sums)
+
+    @classmethod
+    def read_csv(cls, path) -> "QueryMix":
+        """Mix of a CSV file with the columns of :meth:`from_queries`; the message of an error begins with the path."""
+        try:
+            return cls.from_queries(pd.read_csv(path))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    @classmethod
+    def lognormal(cls, mean_prompt_tokens, mean_output_tokens, *, prompt_sigma=1.0, output_sigma=1.0) -> "QueryMix":
+        """Independent log-normal prompt and output sizes beyond the first token, in slices of equal probability.
+
+        Each slice stands at its own mean, so that the mix has exactly the means given.
+
+        Parameters
+        ----------
+        mean_prompt_tokens, mean_output_tokens : float
+            At least 1.
+        prompt_sigma, output_sigma : float
+            Standard deviation of the logarithm: the tail grows with it; 0 gives the mean alone.
+        """
+        p = _lognormal_slices("mean_prompt_tokens", mean_prompt_tokens, prompt_sigma)
+        o = _lognormal_slices("mean_output_tokens", mean_output_tokens, output_sigma)
+        return cls(np.repeat(p, len(o)), np.tile(o, len(p)))
+
+    @property
+    def mean_prompt_tokens(self) -> float:
+        """Prompt tokens of the mean query."""
+        return float(self.weights @ self.num_prompt_tokens)
+
+    @property
+    def mean_output_tokens(self) -> float:
+        """Output tokens of the mean query, the first one included."""
+        return float(self.weights @ self.num_output_tokens)
+
+
+def _lognormal_slices(name, mean, sigma) -> np.ndarray:
+    """Means of equally probable slices of 1 + a log-normal number, the number having the mean ``mean - 1``."""
+    if not (np.isfinite(mean) and mean >= 1):
+        raise ValueError(f"{name} must be finite and at least 1; got {mean!r}")
+    if not (np.isfinite(sigma) and sigma >= 0):
+        raise ValueError(f"the sigma of a log-normal must be finite and not negative; got {sigma!r}")
+    if sigma == 0:
+        return np.array([float(mean)])
+    bounds = ndtri(np.linspace(0, 1, _NUM_SLICES + 1))
+    # Mean of exp(sigma z - sigma^2 / 2) where z lies in a slice, times the probability of the slice.
+    return 1 + (mean - 1) * _NUM_SLICES * np.diff(ndtr(bounds - sigma))
+
+
+def _tokens(name, values) -> np.ndarray:
+    tokens = np.atleast_1d(np.asarray(values, dtype=float))
+    if tokens.ndim > 1 or not np.all(np.isfinite(tokens) & (tokens >= 1)):
+        raise ValueError(f"{name} must be a number or a list of numbers of at least 1; got {_some(tokens)}")
+    return tokens
+
+
+def _numbers(column) -> np.ndarray:
+    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        raise ValueError(f"column {column.name!r} must be numeric; it is {column.dtype}")
+    return column.to_numpy(dtype=float, na_value=np.nan)
+
+
+def _some(values) -> str:
+    return ", ".join(f"{value:g}" for value in values.ravel()[:5]) + (" ..." if values.size > 5 else "")

@@ -1,0 +1,16 @@
+"""HELM (arXiv:2211.09110): its run folders as one tidy frame, its runtime parameters in and out."""
+
+from idealized_runtime.fits.helm_files import read_efficiency_json, write_efficiency_json
+from idealized_runtime.records.helm.folders import NoRunsError
+from idealized_runtime.records.helm.runs import COLUMNS, RepeatedRunWarning, SkippedRunWarning, iter_runs, read_runs
+
+__all__ = [
+    "COLUMNS",
+    "NoRunsError",
+    "RepeatedRunWarning",
+    "SkippedRunWarning",
+    "iter_runs",
+    "read_efficiency_json",
+    "read_runs",
+    "write_efficiency_json",
+]

@@ -1,0 +1,255 @@
+"""HELM run folders as one tidy frame, a row an instance and train trial."""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.checks import warn_missing
+from idealized_runtime.records.helm.accuracy import candidate_metrics, preferred_metrics
+from idealized_runtime.records.helm.decoding import RunFormatError, StatsReader, read_run_spec
+from idealized_runtime.records.helm.folders import PER_INSTANCE_STATS, RUN_SPEC, NoRunsError, find_run_folders
+
+# Column -> HELM's metric.
+EFFICIENCY_METRICS = {
+    "num_prompt_tokens": "num_prompt_tokens",
+    "num_output_tokens": "num_output_tokens",
+    "raw_runtime_s": "inference_runtime",
+    "denoised_runtime_s": "inference_denoised_runtime",
+    "idealized_runtime_s": "inference_idealized_runtime",
+}
+IDENTITY_COLUMNS = ("scenario", "model", "instance_id")
+NUMBER_COLUMNS = (*EFFICIENCY_METRICS, "accuracy")
+_NO_RUNS = (
+    f"no HELM run at or below this folder; a run is a folder with {RUN_SPEC} and {PER_INSTANCE_STATS}, "
+    "which helm-run writes to benchmark_output/runs/<suite>/<run>/"
+)
+COLUMNS = [*IDENTITY_COLUMNS, "train_trial", *NUMBER_COLUMNS]
+
+
+class SkippedRunWarning(UserWarning):
+    """Runs were left out: broken or half-written."""
+
+
+class RepeatedRunWarning(UserWarning):
+    """Runs stand in several folders, as in two suites; their instances count each time."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Arrays of one run, all of shape (rows,)."""
+
+    scenario: str
+    model: str
+    accuracy_metric: str | None
+    instance_ids: tuple[str, ...]
+    train_trials: np.ndarray
+    numbers: dict[str, np.ndarray]
+
+
+def read_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Every instance of every HELM run at or below a folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        A run, a suite, or HELM's whole output. Links are followed, and a folder counts once.
+    accuracy_metric : str, mapping or None
+        HELM metric for the column ``accuracy``: one for all runs, or one by scenario or run group.
+        Without it HELM's main metric of the scenario, or what comes nearest of what the run reports
+        (:mod:`idealized_runtime.records.helm.accuracy`).
+
+    Returns
+    -------
+    DataFrame
+        One row an instance and train trial, in the order of folders and files: ``scenario`` (the
+        run's name without the model), ``model`` (``openai/davinci``), ``instance_id``,
+        ``train_trial``, ``num_prompt_tokens``, ``num_output_tokens``, ``raw_runtime_s``,
+        ``denoised_runtime_s``, ``idealized_runtime_s`` (seconds), ``accuracy``. Names are
+        categorical. Perturbed and training instances are left out; what HELM did not compute (no
+        such metric, count 0, not finite) is NaN. Where an instance took several requests (a choice
+        each, or windows of a long text), values are means over them, as in HELM's tables. The raw
+        runtime of a query that ran in a batch is that of the batch, as HELM records it.
+        ``attrs["accuracy_metrics"]`` lists the metrics behind ``accuracy`` by scenario.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError
+        There is no such folder.
+    NoRunsError
+        The folder has no run, or none that can be read; the message says which and why.
+    ValueError
+        No run reports ``accuracy_metric``.
+
+    Warns
+    -----
+    SkippedRunWarning
+        Runs left out, each with its path and the reason, and their count.
+    RepeatedRunWarning
+        A run stands in several folders; its instances are there once for each.
+    MissingValueWarning
+        Rows without accuracy, counted by scenario.
+    """
+    runs = _Runs(folder, accuracy_metric)
+    frame = _collect(runs.read())
+    runs.warn(stacklevel=3)
+    if isinstance(accuracy_metric, str) and not any(frame.attrs["accuracy_metrics"].values()):
+        raise ValueError(f"{folder}: no run reports accuracy_metric={accuracy_metric!r} for its instances")
+    warn_missing(frame["accuracy"].isna().to_numpy(), "have no accuracy", labels=frame["scenario"])
+    return frame
+
+
+def iter_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None) -> Iterator[pd.DataFrame]:
+    """Frames of :func:`read_runs`, one a run, for more runs than fit into memory.
+
+    Runs left out or repeated are warned of when the iterator ends or is closed.
+    """
+    return _iter_frames(_Runs(folder, accuracy_metric))
+
+
+def _iter_frames(runs):
+    try:
+        for run in runs.read():
+            yield _collect([run])
+    finally:
+        runs.warn(stacklevel=3)
+
+
+class _Runs:
+    """The runs at or below a folder, and why some of them were skipped."""
+
+    def __init__(self, folder, accuracy_metric):
+        self._folder, self._accuracy_metric = folder, accuracy_metric
+        self._paths, self._skipped = find_run_folders(folder)
+        self._metrics = [*EFFICIENCY_METRICS.values(), *candidate_metrics(accuracy_metric)]
+        self._reader = StatsReader(self._metrics)
+        self._read = defaultdict(list)
+
+    def read(self) -> Iterator[_Run]:
+        for path in self._paths:
+            try:
+                spec = read_run_spec(path / RUN_SPEC)
+                run = self._read_run(path, spec)
+            except (OSError, RunFormatError) as error:
+                self._skipped[path] = _reason(error)
+                continue
+            self._read[spec.name].append(path)
+            yield run
+        if not self._read:
+            raise NoRunsError(f"{self._folder}: {self._describe_skipped() if self._skipped else _NO_RUNS}")
+
+    def warn(self, *, stacklevel):
+        """Warn of runs that were skipped, and of those that stand there more than once."""
+        if self._skipped and self._read:
+            warnings.warn(self._describe_skipped(), SkippedRunWarning, stacklevel=stacklevel)
+        repeated = {name: paths for name, paths in self._read.items() if len(paths) > 1}
+        if repeated:
+            name, paths = next(iter(repeated.items()))
+            warnings.warn(
+                f"{len(repeated)} HELM runs stand in several folders, and each folder was read; the first is {name}: "
+                f"{', '.join(map(str, paths))}. Give one suite's folder to count a run once",
+                RepeatedRunWarning,
+                stacklevel=stacklevel,
+            )
+
+    def _read_run(self, path, spec) -> _Run:
+        sums = _Sums(self._metrics)
+        for entries in self._reader.read(path / PER_INSTANCE_STATS, spec.scenario.partition(":")[0]):
+            sums.add(entries)
+        if not sums.rows:
+            raise RunFormatError(f"{PER_INSTANCE_STATS}: no instance that is neither perturbed nor of the train split")
+        preferred = preferred_metrics(spec.scenario, spec.groups, self._accuracy_metric)
+        metric = next((name for name in preferred if sums.is_reported(name)), None)
+        numbers = {column: sums.mean(name) for column, name in EFFICIENCY_METRICS.items()}
+        numbers["accuracy"] = sums.mean(metric)
+        instance_ids, train_trials = zip(*sums.rows, strict=True)
+        return _Run(spec.scenario, spec.model, metric, instance_ids, np.array(train_trials, np.int32), numbers)
+
+    def _describe_skipped(self) -> str:
+        num_found = len(self._skipped.keys() | set(self._paths))
+        lines = [f"skipped {len(self._skipped)} of {num_found} HELM runs"]
+        return "\n  ".join(lines + [f"{path}: {reason}" for path, reason in sorted(self._skipped.items())])
+
+
+def _reason(error) -> str:
+    if isinstance(error, OSError):
+        return f"{Path(error.filename or '').name}: {error.strerror or error}".removeprefix(": ")
+    return str(error)
+
+
+class _Sums:
+    """Statistics of the wanted metrics by row, where a row is an (instance id, train trial)."""
+
+    def __init__(self, metrics):
+        self.rows = {}
+        self._found = {name: ([], []) for name in metrics}
+
+    def add(self, entries):
+        rows, found = self.rows, self._found
+        for entry, stats in entries:
+            context = stats or entry.stats
+            if entry.perturbation is not None or (context and not context[0].name.is_evaluation):
+                continue
+            row = rows.setdefault((entry.instance_id, entry.train_trial_index), len(rows))
+            for stat in stats:
+                name = stat.name
+                # Spelled out instead of is_evaluation: the innermost loop.
+                if name.perturbation is None and name.split != "train":
+                    where, what = found[name.name]
+                    where.append(row)
+                    what.append(stat)
+
+    def is_reported(self, metric) -> bool:
+        stats = self._found[metric][1]
+        return bool(stats) and any(stat.count for stat in stats)
+
+    def mean(self, metric: str | None) -> np.ndarray:
+        """Mean by row over all requests, shape (rows,): NaN where the metric is missing."""
+        num_rows = len(self.rows)
+        rows, stats = self._found.get(metric, ([], []))
+        sums = np.array([stat.sum for stat in stats], dtype=float)
+        counts = [stat.count for stat in stats]
+        if rows == list(range(num_rows)) and counts.count(1) == num_rows:
+            return sums
+        rows = np.array(rows, dtype=np.intp)
+        totals = np.bincount(rows, weights=sums, minlength=num_rows)
+        counts = np.bincount(rows, weights=counts, minlength=num_rows)
+        return np.divide(totals, counts, out=np.full(num_rows, np.nan), where=counts > 0)
+
+
+def _collect(runs) -> pd.DataFrame:
+    """One frame of all runs: names as codes into the distinct ones, numbers as they come."""
+    names = {column: {} for column in IDENTITY_COLUMNS}
+    parts = {column: [] for column in COLUMNS}
+    num_rows, metrics = [], {}
+    for run in runs:
+        num_rows.append(len(run.instance_ids))
+        parts["scenario"].append(_codes([run.scenario], names["scenario"]))
+        parts["model"].append(_codes([run.model], names["model"]))
+        parts["instance_id"].append(_codes(run.instance_ids, names["instance_id"]))
+        parts["train_trial"].append(run.train_trials)
+        for column in NUMBER_COLUMNS:
+            parts[column].append(run.numbers[column])
+        metrics.setdefault(run.scenario, set()).update([run.accuracy_metric] if run.accuracy_metric else [])
+    for column in ("scenario", "model"):
+        parts[column] = [np.repeat(np.concatenate(parts[column]), num_rows)]
+    frame = _frame(parts, names)
+    frame.attrs["accuracy_metrics"] = {scenario: sorted(found) for scenario, found in metrics.items()}
+    return frame
+
+
+def _codes(values, known: dict) -> np.ndarray:
+    return np.array([known.setdefault(value, len(known)) for value in values], np.int32)
+
+
+def _frame(parts, names) -> pd.DataFrame:
+    columns = {}
+    for column in COLUMNS:
+        # Popped, so that the parts of a column are free before the next is joined.
+        joined = np.concatenate(parts.pop(column))
+        columns[column] = pd.Categorical.from_codes(joined, list(names[column])) if column in names else joined
+    return pd.DataFrame(columns, copy=False)

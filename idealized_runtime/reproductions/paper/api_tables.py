@@ -1,0 +1,178 @@
+"""Tables of models behind APIs: R² (Table 2), parameters (Table 3), noise; unrounded, a notebook rounds."""
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits.denoised import ESTIMATORS, fit_denoised, fit_frontier, generation_r_squared
+from idealized_runtime.reproductions.paper.api_runtimes import printed_name
+
+# Prompt sizes of Table 3.
+TABLE_3_SIZES = (512, 1024, 1536)
+
+
+def fit_apis(runtimes: pd.DataFrame, *, models: Iterable[str] | None = None, **options) -> dict[str, RuntimeModel]:
+    """Denoised model of each API, by HELM's name.
+
+    Parameters
+    ----------
+    runtimes : DataFrame
+        ``model`` and what :func:`~idealized_runtime.fits.denoised.fit_denoised` takes.
+    models : iterable of str, optional
+        Only these, in this order.
+    **options
+        Of :func:`~idealized_runtime.fits.denoised.fit_denoised`.
+    """
+    return {name: fit_denoised(frame, **options) for name, frame in _by_model(runtimes, models)}
+
+
+def r_squared_table(runtimes: pd.DataFrame, *, models: Iterable[str] | None = None) -> pd.DataFrame:
+    """R² of denoised fits by the published procedure (Table 2).
+
+    Returns
+    -------
+    DataFrame, by printed model name
+        ``r_squared``, of the authors' regression of decode time (what the paper prints), and ``model_r_squared``,
+        centred, of the model that predicts.
+    """
+    rows = {
+        printed_name(name): {
+            "r_squared": generation_r_squared(frame),
+            "model_r_squared": fit_denoised(frame).r_squared,
+        }
+        for name, frame in _by_model(runtimes, models)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def parameter_table(
+    fits: Mapping[str, Mapping[str, RuntimeModel]],
+    models: Iterable[str],
+    *,
+    prompt_sizes: Iterable[int] = TABLE_3_SIZES,
+) -> pd.DataFrame:
+    """Prompt encoding times and time per output token, one row a model and metric (Table 3).
+
+    Parameters
+    ----------
+    fits : mapping of metric to mapping of RuntimeModel, by HELM's name
+        Such as ``{"idealized": ..., "denoised": ...}``.
+    models : iterable of str
+        HELM's names.
+
+    Returns
+    -------
+    DataFrame, by printed model name and metric
+        A column in seconds for each prompt size, ``time_per_output_token_s``, and ``overhead_s`` (NaN without).
+    """
+    rows = {}
+    for name in models:
+        for metric, by_name in fits.items():
+            fit = by_name[name]
+            times_s = {f"p = {size}": fit.prompt_encoding_time_s(size) for size in prompt_sizes}
+            rows[printed_name(name), metric] = {
+                **times_s,
+                "time_per_output_token_s": fit.time_per_output_token_s,
+                "overhead_s": fit.overhead_s,
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").astype(float).rename_axis(["model", "metric"])
+
+
+def entry_table(fits: Mapping[str, RuntimeModel], entries: Mapping[str, Mapping]) -> pd.DataFrame:
+    """Which fits equal the entries of a published parameter file, in all its rounded milliseconds.
+
+    Parameters
+    ----------
+    fits : mapping of RuntimeModel, by HELM's name
+        By the published procedure, with overhead.
+    entries : mapping
+        A parameter file as read from JSON.
+
+    Returns
+    -------
+    DataFrame, by HELM's name, for fits that have an entry
+        ``is_equal``, of everything; ``are_sums_equal``, of prompt time plus overhead at every size that was
+        fitted; ``g_s`` and ``published_g_s``; ``sizes_missing``, sizes of the entry that were not fitted.
+    """
+    rows = {name: _compare(fit.to_json(), entries[name]) for name, fit in fits.items() if name in entries}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def estimator_table(
+    trials: pd.DataFrame, *, estimators: Iterable[str] = ESTIMATORS, level: float = 0.95
+) -> pd.DataFrame:
+    """Denoised parameters of one API by several estimators, with their intervals.
+
+    Prompt encoding time and overhead are given as their sum, which is what timings tell.
+
+    Parameters
+    ----------
+    trials : DataFrame
+        As for :func:`~idealized_runtime.fits.denoised.fit_denoised`.
+    estimators : iterable of str
+    level : float
+
+    Returns
+    -------
+    DataFrame, by parameter and estimator
+        ``estimate_s, low_s, high_s``, of ``time per output token`` and of ``prompt of p tokens + overhead``.
+    """
+    fits = {name: fit_denoised(trials, estimator=name, method="weighted") for name in estimators}
+    rows = [
+        ("time per output token", name, fit.time_per_output_token_s, *fit.time_per_output_token_interval_s(level))
+        for name, fit in fits.items()
+    ]
+    for size in sorted(trials["num_prompt_tokens"].unique()):
+        parameter = f"prompt of {size} tokens + overhead"
+        for name, fit in fits.items():
+            rows.append((parameter, name, fit.predict(size, 1), *fit.predict_interval(size, 1, level=level)))
+    table = pd.DataFrame(rows, columns=["parameter", "estimator", "estimate_s", "low_s", "high_s"])
+    return table.set_index(["parameter", "estimator"]).astype(float)
+
+
+def noise_table(trials: pd.DataFrame) -> pd.DataFrame:
+    """Noise of each API by the frontier of :func:`~idealized_runtime.fits.denoised.fit_frontier`.
+
+    Returns
+    -------
+    DataFrame, by printed model name
+        ``time_per_output_token_s`` with its standard error ``error_s``; ``jitter`` and ``delay`` in ``unit``
+        (``"s"`` or ``"share of runtime"``); ``delay_probability``.
+    """
+    rows = {}
+    for name, frame in _by_model(trials, None):
+        fit = fit_frontier(frame)
+        rows[printed_name(name)] = {
+            "time_per_output_token_s": fit.time_per_output_token_s,
+            "error_s": fit.covariance[-1, -1] ** 0.5,
+            "jitter": fit.jitter,
+            "delay_probability": fit.delay_probability,
+            "delay": fit.delay,
+            "unit": "share of runtime" if fit.is_proportional else "s",
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def _by_model(runtimes, models):
+    frames = dict(iter(runtimes.groupby("model", sort=True)))
+    names = list(frames) if models is None else list(models)
+    if missing := [name for name in names if name not in frames]:
+        raise ValueError(f"no runtimes of {', '.join(missing)}; there are: {', '.join(frames)}")
+    return [(name, frames[name]) for name in names]
+
+
+def _compare(ours, published) -> dict:
+    keys = ("runtime_per_output_token", "runtime_for_prompt_tokens", "overhead")
+    fitted = ours["runtime_for_prompt_tokens"]
+    theirs = published["runtime_for_prompt_tokens"]
+    return {
+        "is_equal": all(ours[key] == published[key] for key in keys),
+        "are_sums_equal": all(
+            round(time_s + ours["overhead"], 3) == round(theirs[size] + published["overhead"], 3)
+            for size, time_s in fitted.items()
+        ),
+        "g_s": ours["runtime_per_output_token"],
+        "published_g_s": published["runtime_per_output_token"],
+        "sizes_missing": ", ".join(size for size in theirs if size not in fitted),
+    }

@@ -1,0 +1,75 @@
+"""Points of Figure 9 recomputed from published measurements, one table a metric: ``task, model, value``."""
+
+import pandas as pd
+
+from idealized_runtime.architectures.closed_forms import paper_flops_without_attention
+from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.reproductions.paper.data import PaperData
+from idealized_runtime.reproductions.paper.models import PAPER_MODELS, by_printed_name
+from idealized_runtime.reproductions.paper.tradeoffs import TASKS, estimate_queries, idealized_points
+
+# Of the API runtimes of July 2022, by printed name. Anthropic's model of that date is another one.
+SCENARIO_MODELS = {
+    "openai_davinci": "OpenAI/davinci",
+    "ai21_j1-large": "AI21/J1-Large v1",
+    "ai21_j1-grande": "AI21/J1-Grande v1",
+    "ai21_j1-jumbo": "AI21/J1-Jumbo v1",
+}
+_COLUMNS = ["task", "model", "value"]
+
+
+def recomputed_points(data: PaperData, metric: str) -> pd.DataFrame:
+    """Points of one row of Figure 9, for the models that the published measurements allow.
+
+    Parameters
+    ----------
+    data : PaperData
+    metric : {"model_size", "flops", "runtime", "denoised_runtime", "idealized_runtime", "idealized_cost"}
+
+    Returns
+    -------
+    DataFrame
+        ``task, model, value``, in the unit of Figure 9.
+    """
+    if metric in ("idealized_runtime", "idealized_cost"):
+        points = _idealized(data)
+        return points.loc[points["metric"] == metric, _COLUMNS]
+    return {"model_size": _sizes, "flops": _flops, "runtime": _july_runtimes, "denoised_runtime": _denoised}[metric](
+        data
+    )
+
+
+def _idealized(data) -> pd.DataFrame:
+    fits = [by_printed_name(data.fits(hardware)) for hardware in ("a100", "v100")]
+    return idealized_points(data.points("figure9_query_sizes"), *fits)
+
+
+def _sizes(data) -> pd.DataFrame:
+    queries = data.points("figure9_query_sizes")
+    shapes = data.timed_architectures()
+    billions = {name: shapes[row.architecture_name].num_params / 1e9 for name, row in PAPER_MODELS.items()}
+    return queries.assign(value=queries["model"].map(billions))[_COLUMNS]
+
+
+def _flops(data) -> pd.DataFrame:
+    """24 h^2 l for every token that passes through the layers: all but the last output token."""
+    queries = data.points("figure9_query_sizes")
+    num_tokens = queries["num_prompt_tokens"] + queries["num_output_tokens"] - 1
+    per_token = {name: paper_flops_without_attention(row.architecture, 1) for name, row in PAPER_MODELS.items()}
+    return queries.assign(value=queries["model"].map(per_token) * num_tokens)[_COLUMNS]
+
+
+def _denoised(data) -> pd.DataFrame:
+    queries = data.points("figure9_query_sizes")
+    parameters = by_printed_name(data.parameters("api"))
+    models = {name: RuntimeModel.from_json(entry) for name, entry in parameters.items()}
+    return queries.assign(value=estimate_queries(queries, models)["runtime_s"])[_COLUMNS].dropna()
+
+
+def _july_runtimes(data) -> pd.DataFrame:
+    """Mean raw runtimes of July 2022, of the scenarios and models that Figure 9 draws, too."""
+    # "imdb:model=openai_davinci", or "mmlu:subject=college_chemistry,model=openai_davinci".
+    parts = data.scenarios["scenario"].str.extract(r"^(?P<task>.+?)[:,]model=(?P<model>[^,]+)$")
+    rows = parts.assign(value=data.scenarios["inference_runtime"], model=parts["model"].map(SCENARIO_MODELS))
+    rows = rows[rows["task"].isin(TASKS)].dropna()
+    return rows.groupby(["task", "model"], as_index=False)["value"].mean()

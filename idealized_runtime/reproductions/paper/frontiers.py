@@ -1,0 +1,288 @@
+"""Section 5.4 and Figure 9: claims about Pareto frontiers and about the points themselves."""
+
+from dataclasses import replace
+from functools import partial
+
+import pandas as pd
+
+from idealized_runtime.architectures.closed_forms import paper_flops_without_attention
+from idealized_runtime.comparisons.frontier import pareto_frontier
+from idealized_runtime.reproductions.paper.data import short_name
+from idealized_runtime.reproductions.paper.figure9 import recomputed_points
+from idealized_runtime.reproductions.paper.hardware import DRAWING_ERROR
+from idealized_runtime.reproductions.paper.models import PAPER_MODELS
+from idealized_runtime.reproductions.paper.tradeoffs import TASKS
+from idealized_runtime.reproductions.verdicts import Claim, Evidence
+
+# Rows of Figure 9.
+METRICS = {
+    "model_size": "model size",
+    "flops": "FLOPs",
+    "runtime": "raw runtime",
+    "denoised_runtime": "denoised runtime",
+    "idealized_runtime": "idealized runtime",
+    "idealized_cost": "idealized cost",
+}
+# Dollars for 1000 tokens of OpenAI/davinci, prompt and output alike: OpenAI's price list as archived on 2022-07-03.
+DAVINCI_USD_PER_1000_TOKENS = 0.06
+
+_DAVINCI, _GRANDE, _JUMBO = "OpenAI/davinci", "AI21/J1-Grande v1", "AI21/J1-Jumbo v1"
+_BLOOM, _YALM, _LARGE = "BigScience/BLOOM", "Yandex/YaLM", "AI21/J1-Large v1"
+# What a recomputed frontier is taken from, where that is not what the figure was drawn from.
+_SOURCES = {
+    "flops": "FLOPs of the queries behind the idealized points; the sizes behind the drawn FLOPs are not published.",
+    "runtime": "Compared among the 4 models that were timed in July 2022, too, with the accuracies drawn.",
+    "denoised_runtime": "From the authors' parameters at the queries behind the idealized points; drawn values for "
+    "GPT-J, YaLM and BLOOM, whose parameters are not published.",
+}
+
+
+def claims() -> list[Claim]:
+    """Values and frontiers of Figure 9, then section 5.4 paragraph by paragraph."""
+    return [*_value_claims(), *_frontier_claims(), *_scale_claims(), *_optimization_claims(), *_model_claims()]
+
+
+def _value_claims():
+    for metric in ("idealized_runtime", "idealized_cost"):
+        yield Claim("Figure 9", f"points of {METRICS[metric]}, equal to estimates from the logs", "40",
+                    partial(_equal_points, metric))  # fmt: skip
+    claim = "FLOPs are 24 h^2 l for each token: spread of tokens over J1 models, which share a tokenizer (%)"
+    yield Claim("Figure 9", claim, "< 1", _token_spread)
+    yield Claim("Figure 9", f"{_LARGE}: model size as drawn (billion parameters)", "7.5", _drawn_size)
+
+
+def _frontier_claims():
+    for metric, label in METRICS.items():
+        for task, title in TASKS.items():
+            yield Claim("Figure 9", f"{title}: frontier by {label}", "squares", partial(_frontier, metric, task))
+
+
+def _scale_claims():
+    yield Claim("5.4", "only a subset of the models is on a frontier", "only a subset", _only_a_subset)
+    yield Claim("5.4", "different models are on the frontier of different tasks", "different", _differ_by_task)
+    yield Claim("5.4", "scale alone does not predict accuracy: rank correlation of the two", "does not", _scale_alone)
+
+
+def _optimization_claims():
+    yield Claim("5.4", "davinci is on the raw runtime frontier of each benchmark", "each", _davinci_on_raw)
+    yield Claim("5.4", "davinci is on no frontier of an idealized metric", "not", _davinci_not_on_idealized)
+    yield Claim("1", "frontiers by idealized runtime differ from those by raw runtime", "different", _differ_from_raw)
+
+
+def _model_claims():
+    yield Claim("5.4", "BLOOM and YaLM: order by idealized cost is reversed by FLOPs", "sometimes", _order_reversed)
+    yield Claim("5.4", "BLOOM achieves cheaper idealized cost than YaLM", "cheaper", _bloom_cheaper)
+    yield Claim("5.4", "YaLM uses fewer FLOPs than BLOOM", "fewer", _yalm_fewer_flops)
+    yield Claim("5.4", "YaLM requires fewer devices than BLOOM", "lower", _yalm_fewer_devices)
+    yield Claim("5.4", "J1-Grande often has worse raw runtime than J1-Jumbo", "often", partial(_grande_slower, False))
+    yield Claim(
+        "5.4",
+        "J1-Grande often has worse raw runtime than J1-Jumbo: in July 2022",
+        "often",
+        partial(_grande_slower, True),
+    )
+    yield Claim("5.4", "J1-Grande has 10x fewer parameters than J1-Jumbo", "10x", _grande_smaller)
+    yield Claim("5.4", "idealized runtime puts J1-Grande before J1-Jumbo", "easier to see", _grande_idealized_faster)
+    yield Claim("5.4", "idealized costs are up to an order of magnitude below what APIs charge", "10x", _charged)
+    yield Claim("6", "runtime does not correlate exactly with FLOPs: rank correlation", "not exactly", _correlation)
+    yield Claim(
+        "6", "FLOPs and raw runtime can lead to other conclusions than idealized runtime", "incorrect", _proxies
+    )
+
+
+def _equal_points(metric, data) -> Evidence:
+    drawn = data.drawn().query("metric == @metric")
+    both = drawn.merge(recomputed_points(data, metric), on=["task", "model"], suffixes=("", "_here"))
+    errors = (both["value_here"] / both["value"] - 1).abs()
+    return Evidence(int((errors < DRAWING_ERROR).sum()), note=f"The largest relative deviation is {errors.max():.0e}.")
+
+
+def _token_spread(data) -> Evidence:
+    flops = _values(data, "flops")[[_LARGE, _GRANDE, _JUMBO]]
+    per_token = {name: paper_flops_without_attention(PAPER_MODELS[name].architecture, 1) for name in flops}
+    num_tokens = flops / pd.Series(per_token)
+    spread = num_tokens.max(axis=1) / num_tokens.min(axis=1) - 1
+    return Evidence(100 * spread.max())
+
+
+def _drawn_size(data) -> Evidence:
+    shapes = data.timed_architectures()
+    shape = shapes[PAPER_MODELS[_LARGE].architecture_name]
+    owners = replace(shape, vocab_size=shapes["j1-grande"].vocab_size).num_params / 1e9
+    note = f"Table 1 prints 6.7, the shape that was timed; with J1's own vocabulary it has {owners:.1f}."
+    return Evidence(shape.num_params / 1e9, note=note)
+
+
+def _frontier(metric, task, data) -> Evidence:
+    drawn = data.drawn().query("metric == @metric and task == @task").set_index("model")
+    here = recomputed_points(data, metric).query("task == @task").set_index("model")["value"]
+    if metric == "runtime":
+        compared = drawn.loc[here.index]
+    else:
+        compared = drawn
+        here = here.reindex(drawn.index).fillna(drawn["value"])
+    before = set(compared.index[pareto_frontier(compared)])
+    after = set(here.index[pareto_frontier(compared.assign(value=here)).reindex(here.index)])
+    return _compare_frontiers(drawn, before, after, _SOURCES.get(metric, ""))
+
+
+def _compare_frontiers(drawn, before, after, source) -> Evidence:
+    note = source
+    for names, where in ((before - after, "Only as drawn"), (after - before, "Only here")):
+        note += f" {where}: {_names(drawn, names)}." if names else ""
+    printed = _names(drawn, drawn.index[pareto_frontier(drawn)])
+    return Evidence(
+        _names(drawn, after), holds=before == after, is_other_data=bool(source), note=note.strip(), printed=printed
+    )
+
+
+def _names(drawn, names) -> str:
+    """Names from the least drawn value on."""
+    return ", ".join(short_name(name) for name in drawn["value"].sort_values(kind="stable").index if name in set(names))
+
+
+def _drawn_frontiers(data) -> dict[tuple[str, str], frozenset]:
+    """Models on each frontier, by metric and task."""
+    return {
+        panel: frozenset(points["model"][pareto_frontier(points)])
+        for panel, points in data.drawn().groupby(["metric", "task"])
+    }
+
+
+def _only_a_subset(data) -> Evidence:
+    sizes = [len(models) for models in _drawn_frontiers(data).values()]
+    num_models = data.drawn()["model"].nunique()
+    return Evidence(f"{min(sizes)} to {max(sizes)} of {num_models}", holds=max(sizes) < num_models)
+
+
+def _differ_by_task(data) -> Evidence:
+    frontiers = _drawn_frontiers(data)
+    num_differing = sum(len({frontiers[metric, task] for task in TASKS}) > 1 for metric in METRICS)
+    return Evidence(f"for {num_differing} of {len(METRICS)} metrics", holds=num_differing == len(METRICS))
+
+
+def _scale_alone(data) -> Evidence:
+    points = data.drawn().query("metric == 'model_size'")
+    correlations = points.groupby("task")[["value", "accuracy"]].apply(
+        lambda task: task["value"].corr(task["accuracy"], method="spearman")
+    )
+    text = f"{correlations.min():.2f} to {correlations.max():.2f} on {len(correlations)} tasks"
+    # Less than half of the variance of ranks is shared.
+    return Evidence(text, holds=bool((correlations**2 < 0.5).all()))
+
+
+def _davinci_on_raw(data) -> Evidence:
+    frontiers = _drawn_frontiers(data)
+    num_on = sum(_DAVINCI in frontiers["runtime", task] for task in TASKS)
+    return Evidence(f"on {num_on} of {len(TASKS)}", holds=num_on == len(TASKS))
+
+
+def _davinci_not_on_idealized(data) -> Evidence:
+    frontiers = _drawn_frontiers(data)
+    panels = [(metric, task) for metric in ("idealized_runtime", "idealized_cost") for task in TASKS]
+    num_on = sum(_DAVINCI in frontiers[panel] for panel in panels)
+    return Evidence(f"on {num_on} of {len(panels)}", holds=num_on == 0)
+
+
+def _differ_from_raw(data) -> Evidence:
+    num_differing = _num_frontiers_unlike_idealized(data, "runtime")
+    return Evidence(f"on {num_differing} of {len(TASKS)} tasks", holds=num_differing == len(TASKS))
+
+
+def _num_frontiers_unlike_idealized(data, metric) -> int:
+    frontiers = _drawn_frontiers(data)
+    return sum(frontiers[metric, task] != frontiers["idealized_runtime", task] for task in TASKS)
+
+
+def _values(data, metric, *, vintage="2023-05") -> pd.DataFrame:
+    """Drawn values of one metric, tasks by models."""
+    points = data.drawn(vintage=vintage).query("metric == @metric")
+    return points.pivot_table(index="task", columns="model", values="value")
+
+
+def _order_reversed(data) -> Evidence:
+    cost, flops = (_values(data, metric) for metric in ("idealized_cost", "flops"))
+    is_reversed = (cost[_BLOOM] < cost[_YALM]) != (flops[_BLOOM] < flops[_YALM])
+    text = f"on {is_reversed.sum()} of {len(TASKS)} tasks"
+    return Evidence(text, holds=bool(is_reversed.any()), note=_bloom_note(data))
+
+
+def _bloom_cheaper(data) -> Evidence:
+    cost = _values(data, "idealized_cost")
+    num_cheaper = int((cost[_BLOOM] < cost[_YALM]).sum())
+    text = f"on {num_cheaper} of {len(TASKS)} tasks"
+    return Evidence(text, holds=num_cheaper == len(TASKS), note=_bloom_note(data))
+
+
+def _bloom_note(data) -> str:
+    runtime = _values(data, "idealized_runtime")
+    early = _values(data, "idealized_cost", vintage="2022-10")
+    num_faster = int((runtime[_BLOOM] < runtime[_YALM]).sum())
+    early_tasks = ", ".join(TASKS[task] for task in early.index[early[_BLOOM] < early[_YALM]]) or "none"
+    return (
+        f"BLOOM is the faster one on {num_faster} of {len(TASKS)} tasks, but on twice the devices; "
+        f"it was cheaper on {early_tasks} in the points of 2022-10."
+    )
+
+
+def _yalm_fewer_flops(data) -> Evidence:
+    flops = _values(data, "flops")
+    num_fewer = int((flops[_YALM] < flops[_BLOOM]).sum())
+    return Evidence(f"on {num_fewer} of {len(TASKS)} tasks", holds=num_fewer == len(TASKS))
+
+
+def _yalm_fewer_devices(data) -> Evidence:
+    timed = {name: data.timings("a100")[PAPER_MODELS[name].architecture_name] for name in (_YALM, _BLOOM)}
+    yalm, bloom = (int(timed[name]["tensor_parallel_size"].iloc[0]) for name in (_YALM, _BLOOM))
+    return Evidence(f"{yalm} and {bloom}", holds=yalm < bloom)
+
+
+def _grande_slower(in_july, data) -> Evidence:
+    if in_july:
+        values = recomputed_points(data, "runtime").pivot_table(index="task", columns="model", values="value")
+    else:
+        values = _values(data, "runtime")
+    num_slower = int((values[_GRANDE] > values[_JUMBO]).sum())
+    note = "Mean API runtimes of July 2022." if in_july else ""
+    return Evidence(
+        f"on {num_slower} of {len(values)} tasks", holds=num_slower > len(values) / 2, is_other_data=in_july, note=note
+    )
+
+
+def _grande_smaller(data) -> Evidence:
+    shapes = data.timed_architectures()
+    return Evidence(shapes["j1-jumbo"].num_params / shapes["j1-grande"].num_params)
+
+
+def _grande_idealized_faster(data) -> Evidence:
+    values = _values(data, "idealized_runtime")
+    num_faster = int((values[_GRANDE] < values[_JUMBO]).sum())
+    return Evidence(f"on {num_faster} of {len(TASKS)} tasks", holds=num_faster == len(TASKS))
+
+
+def _charged(data) -> Evidence:
+    queries = data.points("figure9_query_sizes").query("model == @_DAVINCI").set_index("task")
+    num_tokens = queries["num_prompt_tokens"] + queries["num_output_tokens"]
+    charged_cents = 100 * DAVINCI_USD_PER_1000_TOKENS * num_tokens / 1000
+    ratios = charged_cents / _values(data, "idealized_cost")[_DAVINCI]
+    note = (
+        f"davinci at its list price of July 2022, {DAVINCI_USD_PER_1000_TOKENS} dollars for 1000 tokens; "
+        "the published data hold no price of an API."
+    )
+    text = f"{ratios.min():.1f}x to {ratios.max():.1f}x for davinci"
+    # An order of magnitude: nearer to 10 than to 1 or 100, on a scale of ratios.
+    return Evidence(text, holds=10**0.5 < ratios.max() < 10**1.5, is_other_data=True, note=note)
+
+
+def _correlation(data) -> Evidence:
+    flops, runtime = (_values(data, metric) for metric in ("flops", "idealized_runtime"))
+    correlations = flops.corrwith(runtime, axis=1, method="spearman")
+    return Evidence(f"{correlations.min():.2f} to {correlations.max():.2f}", holds=correlations.max() < 1)
+
+
+def _proxies(data) -> Evidence:
+    counts = {metric: _num_frontiers_unlike_idealized(data, metric) for metric in ("flops", "runtime")}
+    text = ", ".join(
+        f"{METRICS[metric]}: other frontier on {count} of {len(TASKS)}" for metric, count in counts.items()
+    )
+    return Evidence(text, holds=all(counts.values()))

@@ -1,0 +1,269 @@
+"""Every derived number of the printed tables, recomputed from the measured ones, with a verdict and a reason.
+
+A number follows where inputs that round to the printed ones give a value that rounds to the printed one. Each
+derived quantity names its formula, in functions of this folder and of :mod:`idealized_runtime.flops`.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from idealized_runtime.architectures import get_architecture
+from idealized_runtime.architectures.closed_forms import paper_flops_without_attention, paper_prompt_encoding_flops
+from idealized_runtime.measurements.throughput import batch_flops, cluster_efficiency, generation_tokens_per_s
+from idealized_runtime.reproductions.throughput_test.printed import (
+    CPU_TABLES,
+    GPT_66B,
+    GPT_175B,
+    GPT_175B_A40,
+    GPT_175B_CPU_1,
+    GPT_175B_CPU_2,
+    PIPELINE_TABLES,
+    TABLES,
+)
+
+FOLLOWS, CUT, DIFFERS = "follows", "follows, cut instead of rounded", "does not follow"
+VERDICTS = (FOLLOWS, CUT, DIFFERS)
+# Counts are exact; every other printed number stands for all that round to it.
+_COUNTS = ("batch_size", "num_prompt_tokens", "num_output_tokens", "num_nodes")
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How a derived number comes from others.
+
+    Parameters
+    ----------
+    formula : str
+    inputs : tuple of str
+        Columns of its row, or facts of its table; it is monotone in each.
+    compute : callable
+        From the inputs' values, in that order after the table, to the derived value in the printed unit.
+    """
+
+    formula: str
+    inputs: tuple[str, ...]
+    compute: Callable[..., float]
+
+
+def recompute_tables() -> pd.DataFrame:
+    """Every derived number of every printed table.
+
+    Returns
+    -------
+    DataFrame, one row a number
+        ``table``, ``row`` (what tells its row from others; empty for a number above the table), ``quantity``,
+        ``formula``, ``printed`` (text), ``recomputed``, ``verdict`` (one of ``VERDICTS``) and ``finding``, a
+        sentence where the number does not simply follow.
+    """
+    rows = [row for table in TABLES for row in (*_fact_rows(table), *_column_rows(table))]
+    return pd.DataFrame(rows)
+
+
+def verdict_counts(numbers: pd.DataFrame) -> pd.DataFrame:
+    """How many numbers of each table and quantity have which verdict."""
+    index = ["table", "quantity"]
+    counts = numbers.pivot_table(index=index, columns="verdict", values="row", aggfunc="size", fill_value=0, sort=False)
+    return counts.reindex(columns=list(VERDICTS), fill_value=0)
+
+
+def findings(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Each sentence once, with the quantity and the rows it is about."""
+    found = numbers[numbers["finding"] != ""]
+    grouped = found.groupby(["table", "quantity", "finding"], sort=False)["row"].agg(", ".join)
+    return grouped.reset_index()[["table", "quantity", "row", "finding"]]
+
+
+def judge(printed: str, lowest: float, highest: float) -> str:
+    """Verdict on a printed number, given the range of values that its inputs allow.
+
+    Parameters
+    ----------
+    printed : str
+        Digits as printed.
+    lowest, highest : float
+        Of the values recomputed from inputs that round to the printed ones.
+    """
+    value, unit = float(printed), _unit_in_last_place(printed)
+    # Doubles miss a half by less than this.
+    slack = 1e-9 * max(abs(value), unit)
+    if highest >= value - unit / 2 - slack and lowest <= value + unit / 2 + slack:
+        return FOLLOWS
+    return CUT if highest >= value - slack and lowest < value + unit else DIFFERS
+
+
+def _fact_rows(table):
+    for quantity, printed in table.facts.items():
+        derivation = _DERIVATIONS.get((table.name, quantity))
+        if derivation is not None:
+            yield _row(table, "", quantity, derivation, printed, {})
+
+
+def _column_rows(table):
+    for row in table.rows:
+        label, cells = row[0], dict(zip(table.columns, row, strict=True))
+        for quantity, printed in cells.items():
+            derivation = _DERIVATIONS.get((table.name, quantity))
+            if derivation is not None and printed is not None:
+                yield _row(table, label, quantity, derivation, printed, cells)
+
+
+def _row(table, label, quantity, derivation, printed, cells) -> dict:
+    given = {**table.facts, **cells}
+    texts = [given[name] for name in derivation.inputs]
+    value = derivation.compute(table, *map(float, texts))
+    ends = [_ends(name, text) for name, text in zip(derivation.inputs, texts, strict=True)]
+    values = [derivation.compute(table, *corner) for corner in itertools.product(*ends)]
+    verdict = judge(printed, min(values), max(values))
+    return {
+        "table": table.name,
+        "row": label,
+        "quantity": quantity,
+        "formula": derivation.formula,
+        "printed": printed,
+        "recomputed": value,
+        "verdict": verdict,
+        "finding": _finding(table, quantity, label, verdict),
+    }
+
+
+def _ends(name, text) -> tuple[float, ...]:
+    """Smallest and largest number that a printed one stands for."""
+    half = 0.0 if name in _COUNTS else _unit_in_last_place(text) / 2
+    return (float(text) - half, float(text) + half) if half else (float(text),)
+
+
+def _unit_in_last_place(printed) -> float:
+    return 10.0 ** -len(printed.partition(".")[2])
+
+
+def _finding(table, quantity, label, verdict) -> str:
+    if verdict == FOLLOWS:
+        return _REMARKS.get((table.name, quantity), "")
+    if verdict == CUT:
+        return "The last digit is cut off, not rounded."
+    # A number that does not follow and has no sentence is a KeyError: write it.
+    by_row = (table.name, quantity, label)
+    return _FINDINGS[by_row if by_row in _FINDINGS else by_row[:2]]
+
+
+def _sequence_flops(table, p, o) -> float:
+    return batch_flops(get_architecture(table.architecture), p, o, 1, count="paper")
+
+
+def _per_device(time_name, num_devices) -> Derivation:
+    return Derivation(
+        f"batch_flops(count='paper') / {time_name} / {num_devices}",
+        ("batch_size", time_name),
+        lambda table, batch_size, time_s: (
+            batch_size
+            * _sequence_flops(table, table.num_prompt_tokens, table.num_output_tokens)
+            / (1e12 * time_s * num_devices)
+        ),
+    )
+
+
+def _cpu_tflops(flops_name, time_name) -> Derivation:
+    return Derivation(
+        f"batch_size x {flops_name} / {time_name}",
+        ("batch_size", flops_name, time_name),
+        lambda table, batch_size, tflops, time_s: batch_size * tflops / time_s,
+    )
+
+
+def _token_tflops(table) -> float:
+    return paper_flops_without_attention(get_architecture(table.architecture), 1) / 1e12
+
+
+def _prompt_tflops(table) -> float:
+    return paper_prompt_encoding_flops(get_architecture(table.architecture), table.num_prompt_tokens) / 1e12
+
+
+def _a40_tflops(table, tokens_per_s, p, o) -> float:
+    return tokens_per_s / o * _sequence_flops(table, p, o) / 1e12
+
+
+_RUNTIME = Derivation(
+    "prompt_encoding_time_s + generation_time_s",
+    ("prompt_encoding_time_s", "generation_time_s"),
+    lambda table, prompt_s, generation_s: prompt_s + generation_s,
+)
+_TOKENS = Derivation(
+    "generation_tokens_per_s(batch_size, time_per_round_s)",
+    ("batch_size", "time_per_round_s"),
+    lambda table, batch_size, time_s: generation_tokens_per_s(batch_size, time_s),
+)
+_DERIVATIONS = {
+    **{(table.name, "runtime_s"): _RUNTIME for table in PIPELINE_TABLES},
+    (GPT_66B.name, "tflops_per_s_per_device"): _per_device("runtime_s", 8),
+    (GPT_175B.name, "estimated_runtime_s"): Derivation(
+        "num_nodes x runtime_s", ("num_nodes", "runtime_s"), lambda table, num_nodes, time_s: num_nodes * time_s
+    ),
+    (GPT_175B.name, "tflops_per_s_per_device"): _per_device("estimated_runtime_s", 24),
+    (GPT_175B_A40.name, "cluster_pflops_per_s"): Derivation(
+        "16 x device_tflops_per_s", ("device_tflops_per_s",), lambda table, tflops: table.num_devices * tflops / 1e3
+    ),
+    (GPT_175B_A40.name, "total_tflops_per_s"): Derivation(
+        "tokens_per_s / o x batch_flops(count='paper') of one sequence",
+        ("tokens_per_s", "num_prompt_tokens", "num_output_tokens"),
+        _a40_tflops,
+    ),
+    (GPT_175B_A40.name, "cluster_efficiency_percent"): Derivation(
+        "cluster_efficiency(total_tflops_per_s, 1, cluster_pflops_per_s)",
+        ("total_tflops_per_s", "cluster_pflops_per_s"),
+        lambda table, tflops, pflops: 100 * cluster_efficiency(tflops, 1, 1e3 * pflops),
+    ),
+    **{
+        (table.name, "token_tflops"): Derivation("paper_flops_without_attention: 24 h^2 l", (), _token_tflops)
+        for table in CPU_TABLES
+    },
+    **{
+        (table.name, "prompt_tflops"): Derivation(
+            "paper_prompt_encoding_flops: 24 p h^2 l (1 + p / 6h)", (), _prompt_tflops
+        )
+        for table in CPU_TABLES
+    },
+    **{(table.name, "tokens_per_s"): _TOKENS for table in CPU_TABLES},
+    (GPT_175B_CPU_1.name, "prompt_tflops_per_s"): _cpu_tflops("prompt_tflops", "prompt_encoding_time_s"),
+    (GPT_175B_CPU_1.name, "token_tflops_per_s"): _cpu_tflops("token_tflops", "time_per_round_s"),
+    # The labels of setting 2 are swapped: what it calls the prompt's operations are a token's.
+    (GPT_175B_CPU_2.name, "token_tflops_per_s"): _cpu_tflops("prompt_tflops", "time_per_round_s"),
+}
+# What goes with numbers that follow, and yet do not mean what they say.
+_REMARKS = {
+    (GPT_175B.name, "estimated_runtime_s"): (
+        "Three times the third that was timed is what a pipeline with fewer micro-batches than stages takes to "
+        "generate (time_on_more_nodes), but an upper bound for prompts that are encoded in micro-batches; embedding "
+        "and logits count three times."
+    ),
+    (GPT_175B_A40.name, "cluster_pflops_per_s"): (
+        "16 x 149 is 2.384; 2.387 needs 149.2 TFLOP/s a device, and NVIDIA's datasheet has 149.7, which makes 2.395."
+    ),
+}
+_TWICE = (
+    "Twice what the closed form gives for the batch. 2 x 20 x 24 s h^2 l (1 + s / 6h), s = p + o, every operation "
+    "counted twice and the output encoded with the prompt, gives {values}."
+)
+_SWAPPED = (
+    "The two labels of setting 2 are swapped: a token takes 0.348 TFLOP, and the prompt of 512 tokens 179.358, of "
+    "which 179.35 is cut."
+)
+# By table and quantity or, where rows differ, by row too.
+_FINDINGS = {
+    (GPT_66B.name, "tflops_per_s_per_device"): _TWICE.format(values="16.45, 16.43 and 5.60"),
+    (GPT_175B.name, "tflops_per_s_per_device"): _TWICE.format(values="6.95, 7.87 and 3.22 on 24 devices"),
+    (GPT_175B_A40.name, "total_tflops_per_s", "512"): (
+        "66.2 token/s are 1.324 sequences of 197 TFLOP a second: 260 TFLOP/s, 1.15 times what is printed. A token rate "
+        "over the generation time alone, prompts taking 13 % of the runtime, would fit; row 1900 it would not."
+    ),
+    (GPT_175B_A40.name, "total_tflops_per_s", "1900"): (
+        "19.0 token/s are 0.19 sequences of 713 TFLOP a second: a third of what is printed, for which it would take "
+        "59 token/s. A token rate over the generation time alone would widen the gap: no one reading fits both rows."
+    ),
+    (GPT_175B_CPU_1.name, "tokens_per_s"): "8 / 17.18 is 0.466, not 0.45.",
+    (GPT_175B_CPU_2.name, "token_tflops_per_s"): "32 x 0.35 / 24.95 is 0.45, not 0.49.",
+    (GPT_175B_CPU_2.name, "token_tflops"): _SWAPPED,
+    (GPT_175B_CPU_2.name, "prompt_tflops"): _SWAPPED,
+}

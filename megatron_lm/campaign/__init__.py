@@ -1,6 +1,0 @@
-"""A campaign: several models on several engines, timed on one GPU within a budget of time, most valuable first."""
-
-from megatron_lm.campaign.command_line import main
-from megatron_lm.campaign.jobs import CampaignJob, Settings, plan_campaign
-
-__all__ = ["CampaignJob", "Settings", "main", "plan_campaign"]

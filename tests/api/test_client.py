@@ -1,0 +1,480 @@
+"""One request to servers that differ: what is read, recorded, retried or refused."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from makers.servers import (
+    CUT,
+    DONE,
+    ApiServer,
+    chunk,
+    event,
+    head,
+    json_answer,
+    refusal,
+    stream,
+    text_event,
+    well_behaved,
+    whole,
+)
+
+from idealized_runtime.api.answers import Answer, AnswerReader, CutError, UnreadableError
+from idealized_runtime.api.budget import Budget, BudgetSpentError, Prices
+from idealized_runtime.api.client import ApiClient
+from idealized_runtime.api.endpoint import Endpoint, read_key
+from idealized_runtime.api.trials import RefusedError, Retries, TrialSender, judge, retry_after_s
+
+KEY = "sk-very-secret"
+TRIAL = {"num_prompt_tokens": 3, "num_output_tokens": 4, "trial": 0, "is_warmup": False}
+QUICK = Retries(max_retries=2, first_wait_s=0.01)
+
+
+def ask(*behaviours, retries=QUICK, budget=None, num_times=1, **endpoint):
+    """Records of one or more trials, and the server with the requests that it got."""
+    records = []
+
+    async def send(server):
+        options = {"base_url": server.base_url, "model": "tiny", "api_key": KEY, "timeout_s": 10, **endpoint}
+        async with ApiClient(Endpoint(**options)) as client:
+            sender = TrialSender(client, budget or Budget(), retries)
+            for number in range(num_times):
+                await sender.send(
+                    lambda attempt: f"one two {'xyz'[attempt]}", TRIAL | {"trial": number}, records.append
+                )
+
+    with ApiServer(list(behaviours)) as server:
+        try:
+            asyncio.run(send(server))
+        except (RefusedError, BudgetSpentError) as error:
+            server.stopped = error
+    return (records[0] if num_times == 1 and len(records) == 1 else records), server
+
+
+def test_stream_gives_all_times_in_order():
+    record, _ = ask(lambda request: well_behaved(request, first_s=0.05, next_s=0.02))
+    times_s = record["chunk_times_s"]
+    assert len(times_s) == 4
+    assert record["time_to_first_token_s"] == times_s[0] >= 0.05
+    assert times_s == sorted(times_s)
+    assert times_s[-1] - times_s[0] >= 0.055
+    assert 0 < record["time_to_connect_s"] < record["time_to_headers_s"] < times_s[0]
+    assert record["runtime_s"] >= times_s[-1]
+    assert (record["status"], record["finish_reason"], record["definitions"]) == (200, "length", "client-streamed")
+    assert "deviations" not in record
+    assert "error" not in record
+
+
+def test_connection_is_used_again():
+    records, _ = ask(well_behaved, num_times=2)
+    assert ["time_to_connect_s" in record for record in records] == [True, False]
+
+
+def test_whole_answer_has_no_time_to_first_token():
+    record, server = ask(well_behaved, is_streaming=False)
+    assert server.requests[0].body["stream"] is False
+    assert (record["definitions"], record["finish_reason"]) == ("client-whole", "length")
+    assert record["runtime_s"] > 0
+    assert not {"time_to_first_token_s", "chunk_times_s", "notes"} & set(record)
+
+
+def test_request_says_what_the_endpoint_says():
+    _, server = ask(
+        well_behaved, forcings=("ignore_eos", "min_tokens", "logit_bias"), eos_token_ids=(7,), temperature=0
+    )
+    (request,) = server.requests
+    assert request.path == "/v1/completions"
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    assert request.body == {
+        "model": "tiny", "prompt": "one two x", "max_tokens": 4, "stream": True,
+        "stream_options": {"include_usage": True}, "temperature": 0, "ignore_eos": True, "min_tokens": 4,
+        "logit_bias": {"7": -100},
+    }  # fmt: skip
+
+
+def test_chat_text_and_thoughts_are_text():
+    says = [{"role": "assistant", "content": ""}, {"reasoning_content": "hm"}, {"content": "a"}, {"content": "b"}, {}]
+    events = [event({"choices": [{"delta": delta, "finish_reason": None}]}) for delta in says]
+    record, server = ask(stream(*events, event({"choices": [{"delta": {}, "finish_reason": "length"}]}), DONE),
+                         protocol="chat", max_tokens_field="max_completion_tokens")  # fmt: skip
+    assert server.requests[0].path == "/v1/chat/completions"
+    assert server.requests[0].body["messages"] == [{"role": "user", "content": "one two x"}]
+    assert server.requests[0].body["max_completion_tokens"] == 4
+    assert len(record["chunk_times_s"]) == 3
+
+
+# Streams that differ, and are all read.
+
+FOUR = [text_event()] * 3 + [text_event(finish_reason="length")]
+USAGE = {"prompt_tokens": 3, "completion_tokens": 4}
+USED = event({"choices": [], "usage": USAGE})
+HTML = "text/html"
+
+
+def four_that_end(end):
+    """Four events with text, usage and [DONE], each ended so."""
+    last = text_event(finish_reason="length", usage=USAGE, end=end)
+    return [*[text_event(end=end)] * 3, last, event("[DONE]", end)]
+
+
+ODD_STREAMS = {
+    "no done": (stream(*FOUR, USED), "no [DONE]"),
+    "comments": (stream(b": ping\n\n", FOUR[0], b":\n", *FOUR[1:], USED, DONE), "2 comment lines"),
+    "empty choices": (stream(event({"choices": []}), *FOUR, event({"choices": None, "usage": USAGE}), DONE), None),
+    "no usage": (stream(*FOUR, DONE), "no usage"),
+    "usage everywhere": (stream(*[text_event(finish_reason="length", usage=USAGE)] * 4, DONE), None),
+    "two tokens a chunk": (stream(text_event("aa"), text_event("aa", "length"), USED, DONE), "2 events with text"),
+    "wrong content type": (stream(*FOUR, USED, DONE, content_type=HTML), "content type text/html"),
+    "one line end": (stream(*four_that_end("\n")), None),
+    "carriage returns": (stream(*four_that_end("\r\n\r\n")), None),
+    "old carriage returns": (stream(*four_that_end("\r\r")), None),
+    "other fields": (stream(b"\xef\xbb\xbfevent: completion\nid: 1\nretry: 5\n", *FOUR, USED, DONE), None),
+    "http 1.0": (stream(*FOUR, USED, DONE, is_chunked=False), None),
+    "last line not ended": (stream(*FOUR, USED, b"data: [DONE]"), None),
+    "whole": (whole, "answered whole though a stream was asked for"),
+}
+
+
+@pytest.mark.parametrize(("behaviour", "note"), ODD_STREAMS.values(), ids=ODD_STREAMS)
+def test_stream_that_differs_is_read_and_noted(behaviour, note):
+    record, _ = ask(behaviour)
+    assert "error" not in record
+    assert "deviations" not in record
+    assert record.get("notes", []) == ([note] if note else [])
+
+
+def test_event_in_many_pieces_is_read_when_it_is_whole():
+    reader = AnswerReader(Answer("now", headers={"content-type": "text/event-stream"}), is_streaming=True)
+    contents = text_event("ä") + text_event("b", "length") + DONE
+    for index in range(len(contents)):
+        reader.feed(contents[index : index + 1], float(index))
+    reader.close(1e3)
+    assert reader.answer.chunk_times_s == [
+        len(text_event("ä")) - 2,
+        len(text_event("ä") + text_event("b", "length")) - 2,
+    ]
+    assert reader.answer.runtime_s == len(contents) - 2
+
+
+def test_event_over_several_data_lines_is_one_event():
+    reader = AnswerReader(Answer("now", headers={"content-type": "text/event-stream"}), is_streaming=True)
+    reader.feed(b'data: {"choices": [{"text": "a",\ndata: "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n', 1.0)
+    assert (reader.answer.chunk_times_s, reader.answer.finish_reason) == ([1.0], "stop")
+
+
+# Trials that deviate are kept and say why.
+
+
+@pytest.mark.parametrize(
+    ("usage", "finish_reason", "deviation"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 2}, "stop", "2 output tokens reported"),
+        ({"prompt_tokens": 9, "completion_tokens": 4}, "length", "9 prompt tokens reported"),
+        (None, "stop", "number of output tokens not known"),
+        ({"prompt_tokens": 3}, "stop", "number of output tokens not known"),
+        ({**USAGE, "prompt_tokens_details": {"cached_tokens": 3}}, "length", "3 prompt tokens cached"),
+    ],
+)
+def test_deviating_trial_is_flagged(usage, finish_reason, deviation):
+    record, _ = ask(
+        stream(*FOUR[:3], text_event(finish_reason=finish_reason), event({"choices": [], "usage": usage}), DONE)
+    )
+    assert record["deviations"] == [deviation]
+    assert "error" not in record
+
+
+def test_cached_tokens_that_every_prompt_shares_are_no_deviation():
+    answer = Answer("now", usage={**USAGE, "prompt_tokens_details": {"cached_tokens": 12}})
+    assert "deviations" not in judge(answer, TRIAL, num_shared_tokens=10)
+    assert "deviations" in judge(answer, TRIAL, num_shared_tokens=9)
+
+
+# Faults that a wait may mend are retried, others are errors.
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 529])
+def test_busy_server_is_asked_again(status):
+    record, server = ask(refusal(status, "busy"), refusal(status, "busy"), well_behaved)
+    assert "error" not in record
+    assert record["num_requests"] == len(server.requests) == 3
+    assert [attempt["status"] for attempt in record["attempts"]] == [status, status]
+    assert "busy" in record["attempts"][0]["error"]["message"]
+
+
+def test_repeated_request_is_not_the_same():
+    _, server = ask(refusal(503), well_behaved)
+    assert [request.prompt for request in server.requests] == ["one two x", "one two y"]
+
+
+def test_waits_double_without_a_wish_of_the_server():
+    answer = Answer("now", status=503, error={"type": "StatusError", "message": ""})
+    waits_s = [Retries(max_retries=9, first_wait_s=1, max_wait_s=5).wait_s(number, answer) for number in range(1, 6)]
+    for wait_s, expected_s in zip(waits_s, [1, 2, 4, 5, 5], strict=True):
+        assert 0.75 * expected_s <= wait_s <= 1.25 * expected_s
+    assert Retries(max_retries=9).wait_s(10, answer) is None
+
+
+def test_server_says_how_long_to_wait():
+    record, server = ask(refusal(429, "slow down", Retry_After="0.3"), well_behaved)
+    assert server.requests[1].received_s - server.requests[0].received_s >= 0.3
+    assert record["attempts"][0]["waited_s"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected_s"),
+    [
+        ({"retry-after": "7"}, 7),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"retry-after": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(headers, expected_s):
+    found_s = retry_after_s(headers)
+    assert found_s is None if expected_s is None else found_s == pytest.approx(expected_s, abs=120)
+
+
+def test_retry_after_is_counted_from_now():
+    in_an_hour = datetime.now(UTC) + timedelta(hours=1)
+    assert retry_after_s({"retry-after": format_datetime(in_an_hour, usegmt=True)}) == pytest.approx(3600, abs=120)
+
+
+def test_server_that_asks_for_an_hour_is_not_waited_for():
+    record, server = ask(refusal(429, "later", Retry_After="3600"))
+    assert record["error"]["type"] == "StatusError"
+    assert len(server.requests) == 1
+
+
+def test_server_that_stays_busy_is_an_error_with_its_message():
+    record, server = ask(refusal(503, "overloaded"))
+    assert record["error"] == {"type": "StatusError", "message": "HTTP 503: overloaded"}
+    assert record["num_requests"] == len(server.requests) == 3
+
+
+def test_server_that_cannot_be_reached_is_asked_again():
+    with ApiServer([]) as server:
+        base_url = server.base_url
+    record, _ = ask(base_url=base_url)
+    assert record["error"]["type"] == "ConnectionError"
+    assert record["num_requests"] == 3
+
+
+def test_connection_closed_before_the_answer_is_asked_again():
+    record, _ = ask(lambda _: iter([CUT]), well_behaved)
+    assert record["num_requests"] == 2
+    assert "error" not in record
+
+
+def cut_after_two(_request):
+    yield head()
+    yield chunk(FOUR[0]) + chunk(FOUR[1])
+    yield 0.05
+    yield CUT
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "message"),
+    [
+        (cut_after_two, "CutAnswerError", "the connection broke after 2 events with text"),
+        (stream(*FOUR[:2], is_chunked=False), "CutAnswerError", "without [DONE] or a finish_reason"),
+        (stream(*FOUR[:2], FOUR[2][:20], is_chunked=False), "CutAnswerError", "without [DONE] or a finish_reason"),
+        (lambda _: iter([json_answer({"choices": []})[:-4], CUT]), "CutAnswerError", "the connection broke"),
+        (stream(is_chunked=False), "CutAnswerError", "the answer is empty"),
+        (stream(b"<html>Hi</html>", content_type=HTML), "UnreadableAnswerError", "content type text/html: '<html>Hi"),
+        (stream(b"data: {oops}\n\n"), "UnreadableAnswerError", "an event is not JSON: '{oops}'"),
+        (stream(b"data: [1]\n\n"), "UnreadableAnswerError", "an event is no object"),
+        (lambda _: iter([json_answer({"id": 1})]), "UnreadableAnswerError", "an object without choices"),
+        (stream(b""), "CutAnswerError", "the answer is empty"),
+        (stream(FOUR[0], event({"error": {"message": "CUDA error", "code": 500}})), "ServerError", "CUDA error"),
+        (stream(b"event: error\ndata: {\"error\": \"gone\"}\n\n"), "ServerError", "gone"),
+    ],
+)  # fmt: skip
+def test_broken_answer_is_an_error_and_not_repeated(behaviour, kind, message):
+    record, server = ask(behaviour)
+    assert record["error"]["type"] == kind
+    assert message in record["error"]["message"]
+    assert len(server.requests) == 1
+
+
+def test_times_before_a_cut_are_kept():
+    record, _ = ask(cut_after_two)
+    assert len(record["chunk_times_s"]) == 2
+    assert "runtime_s" not in record
+
+
+def test_silent_server_is_a_timeout():
+    record, server = ask(lambda _: iter([head(), chunk(FOUR[0]), 60.0]), timeout_s=0.3)
+    assert record["error"] == {"type": "TimeoutError", "message": "no whole answer within 0.3 s"}
+    assert len(server.requests) == 1
+
+
+def test_stream_that_stays_open_after_done_ends_there():
+    record, _ = ask(lambda _: iter([head(), *map(chunk, FOUR), chunk(DONE), 60.0]))
+    assert "error" not in record, "it is not waited for until the timeout"
+
+
+def test_first_request_that_is_slow_shows_as_it_is():
+    records, _ = ask(lambda request: well_behaved(request, first_s=0.3), well_behaved, num_times=3)
+    assert records[0]["time_to_first_token_s"] > 0.3
+    assert all("error" not in record for record in records)
+
+
+# What cannot succeed stops at once.
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [
+        (401, "Incorrect API key provided", "invalid_api_key"),
+        (403, "not allowed", None),
+        (404, "The model `tiny` does not exist", "model_not_found"),
+        (402, "no credit", None),
+        (429, "You exceeded your current quota", "insufficient_quota"),
+    ],
+)
+def test_wrong_key_or_model_stops_at_once_with_the_message(status, message, code):
+    record, server = ask(refusal(status, message, code=code))
+    assert str(server.stopped) == f"HTTP {status}: {message}"
+    assert len(server.requests) == 1
+    assert record["error"]["message"] == f"HTTP {status}: {message}", "the refusal is kept, too"
+
+
+def test_redirect_is_not_followed_with_the_key():
+    _, server = ask(lambda _: iter([head(307, length=0, Location="http://elsewhere/v1")]))
+    assert "redirected to http://elsewhere/v1; give the address itself" in str(server.stopped)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"error": {"message": "a"}}', "a"),
+        (b'{"error": "b"}', "b"),
+        (b'{"object": "error", "message": "c"}', "c"),
+        (b'{"detail": "d"}', "d"),
+        (b"<html><b>e</b>\n f</html>", "e f"),
+        (b"", "(no message)"),
+    ],
+)
+def test_message_of_a_refusal_is_found_in_any_form(body, expected):
+    record, _ = ask(lambda _: iter([head(503, "text/plain", length=len(body)) + body]), retries=Retries(0))
+    assert record["error"]["message"] == f"HTTP 503: {expected}"
+
+
+# The key and budgets.
+
+
+def test_key_is_in_no_record():
+    records, _ = ask(refusal(503, f"key {KEY} is throttled", X_Debug=f"Bearer {KEY}"), well_behaved, num_times=2)
+    assert KEY not in json.dumps(records)
+    assert "key [key] is throttled" in json.dumps(records)
+
+
+def test_cookies_are_in_no_record():
+    record, _ = ask(well_behaved)
+    assert "session=secret" not in json.dumps(record)
+
+
+def test_key_is_in_no_representation_of_the_endpoint():
+    endpoint = Endpoint("http://127.0.0.1/v1", "tiny", api_key=KEY)
+    assert KEY not in repr(endpoint) + json.dumps(endpoint.header())
+
+
+def test_key_comes_from_the_named_variable():
+    assert read_key("MY_KEY", {"MY_KEY": " abc\n"}) == "abc"
+    assert read_key(None, {"OPENAI_API_KEY": "abc"}) is None
+    with pytest.raises(ValueError, match="the environment variable MY_KEY is not set"):
+        read_key("MY_KEY", {})
+    with pytest.raises(ValueError, match="characters that no HTTP header can carry"):
+        read_key("MY_KEY", {"MY_KEY": "a\u2013b"})
+
+
+def test_requests_stop_at_the_budget_repeated_ones_included():
+    records, server = ask(refusal(503), budget=Budget(max_requests=2))
+    assert len(server.requests) == 2
+    assert "--max-requests 2: 2 were sent" in str(server.stopped)
+    assert records["num_requests"] == 2, "what was sent is kept"
+
+
+def test_cost_stops_before_the_request_that_may_exceed_it():
+    prices = Prices(usd_per_million_prompt_tokens=1e6, usd_per_million_output_tokens=2e6)
+    records, server = ask(well_behaved, budget=Budget(max_cost_usd=30, prices=prices), num_times=5)
+    assert [record["cost_usd"] for record in records] == [11, 11]
+    assert "22 USD are spent, the next request may cost 11" in str(server.stopped)
+
+
+def test_reported_usage_is_what_counts():
+    prices = Prices(1e6, 2e6)
+    usage = {"prompt_tokens": 3, "completion_tokens": 1}
+    budget = Budget(prices=prices)
+    record, _ = ask(stream(text_event(finish_reason="stop", usage=usage), DONE), budget=budget)
+    assert record["cost_usd"] == budget.cost_usd == 5
+
+
+def test_refused_request_costs_nothing_and_a_cut_one_its_whole_price():
+    budget = Budget(prices=Prices(1e6, 2e6))
+    ask(refusal(503), cut_after_two, budget=budget)
+    assert budget.cost_usd == 11
+
+
+def test_connection_that_breaks_after_the_request_was_sent_may_cost_its_whole_price():
+    budget = Budget(prices=Prices(1e6, 2e6))
+    ask(lambda _: iter([CUT]), budget=budget, retries=Retries(0))
+    assert budget.cost_usd == 11
+
+
+@pytest.mark.parametrize(
+    "usage", [{"prompt_tokens": "3", "completion_tokens": None}, {"total_tokens": 7}, {"prompt_tokens": -1}]
+)
+def test_usage_that_is_no_usage_is_none(usage):
+    budget = Budget(prices=Prices(1e6, 2e6))
+    record, _ = ask(stream(*FOUR, event({"choices": [], "usage": usage}), DONE), budget=budget)
+    assert record["notes"] == ["no usage"]
+    assert "deviations" not in record
+    assert budget.cost_usd == 11, "its whole price, since the server does not tell"
+
+
+def test_numbers_that_no_log_can_hold_are_left_out():
+    record, _ = ask(stream(*FOUR, b'data: {"choices": [], "usage": {"prompt_tokens": 3, "cost": NaN}}\n\n', DONE))
+    json.dumps(record, allow_nan=False)
+
+
+# Input that cannot be right.
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"base_url": "127.0.0.1:8000"}, "--base-url must be an address such as"),
+        ({"base_url": "http://a:99999/v1"}, "--base-url must be an address such as"),
+        ({"base_url": "ftp://a/v1"}, "--base-url must be an address such as"),
+        ({"base_url": "http://me:pw@a/v1"}, "takes no user, password or query"),
+        ({"base_url": "http://a/v1?key=1"}, "takes no user, password or query"),
+        ({"base_url": "http://a/v1/chat/completions"}, "ends with the version, before /completions"),
+        ({"protocol": "responses"}, "protocol must be one of completions, chat; got 'responses'"),
+        ({"forcings": ("hope",)}, "forcings must be among ignore_eos, min_tokens, logit_bias; got hope"),
+        ({"forcings": ("logit_bias",)}, "give --eos-token-ids"),
+        ({"max_tokens_field": "tokens"}, "max_tokens_field must be one of"),
+        ({"timeout_s": 0}, "timeout_s must be positive"),
+        ({"timeout_s": float("inf")}, "timeout_s must be positive and finite"),
+        ({"eos_token_ids": (-3,)}, "eos_token_ids must be at least 0; got -3"),
+    ],
+)
+def test_endpoint_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Endpoint(**{"base_url": "http://a/v1", "model": "tiny", **fields})
+
+
+def test_slash_at_the_end_of_the_address_is_taken_off():
+    assert Endpoint("http://a/v1/", "tiny").url == "http://a/v1/completions"
+
+
+def test_reader_tells_half_an_object_from_something_else():
+    for body, error in ((b'{"choices": [', CutError), (b"Service ready", UnreadableError)):
+        reader = AnswerReader(Answer("now", headers={"content-type": "application/json"}), is_streaming=False)
+        reader.feed(body, 1.0)
+        with pytest.raises(error):
+            reader.close(2.0)

@@ -1,0 +1,629 @@
+"""The sweep of an API from its command line: what is sent, kept, resumed, and where it stops."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from makers.requests import make_trial, write_log
+from makers.servers import CUT, ApiServer, json_answer, refusal, usage_of, well_behaved
+
+from idealized_runtime.api.fit import parameter_lines
+from idealized_runtime.cli.api import parser as cli
+from idealized_runtime.fits import read_parameters
+from idealized_runtime.fits.denoised import fit_denoised
+from idealized_runtime.measurements.published import ROOT
+from idealized_runtime.records import definitions, load_log, read_requests, read_trials
+from idealized_runtime.records.writer import LogWriter
+
+KEY = "sk-not-to-be-seen"
+SIZES = ("--all-num-input-tokens", 1, 16, "--all-num-output-tokens", 1, 2, 5)
+SETTINGS = [(p, o) for p in (1, 16) for o in (1, 2, 5)]
+PRICES = ("--usd-per-million-prompt-tokens", 1e6, "--usd-per-million-output-tokens", 1e6)
+# Texts of 1 and 33 words, and no filler: a word is a token here.
+NUM_CALIBRATIONS = 2
+
+
+def command(server, log, *extra, sizes=SIZES, num_trials=2):
+    words = [
+        "profile",
+        "--base-url",
+        server.base_url,
+        "--model",
+        "tiny",
+        *sizes,
+        "--num-trials",
+        num_trials,
+        "--log",
+        log,
+    ]
+    return [str(word) for word in (*words, *extra)]
+
+
+@pytest.fixture
+def log_path(tmp_path):
+    return tmp_path / "new folder" / "tiny.jsonl"
+
+
+@pytest.fixture
+def profile(log_path, capsys):
+    """Runs the command in this process; its exit code and what it printed."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(server, *extra, log=log_path, **options):
+        try:
+            code = cli.main(command(server, log, *extra, **options))
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
+
+    return run
+
+
+def rows(path, *, is_whole=True):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error" if is_whole else "ignore")
+        return read_requests(path)
+
+
+def timed(path, **options):
+    frame = rows(path, **options)
+    return frame[~frame["is_warmup"]]
+
+
+def sizes_of(frame):
+    return list(zip(frame["num_prompt_tokens"], frame["num_output_tokens"], strict=True))
+
+
+# What a sweep sends and keeps.
+
+
+def test_every_request_is_a_record(profile, log_path):
+    with ApiServer([well_behaved]) as server:
+        answer = profile(server)
+    assert answer.code == 0
+    frame = rows(log_path)
+    assert len(frame) == len(server.requests) == NUM_CALIBRATIONS + 6 + 12
+    assert frame["num_requests"].eq(1).all()
+    assert Counter(sizes_of(timed(log_path))) == dict.fromkeys(SETTINGS, 2)
+    assert timed(log_path)["is_fit"].all()
+    assert set(frame["definitions"]) <= set(definitions.DEFINITIONS)
+
+
+def test_prompts_have_the_sizes_asked_for(profile, log_path):
+    with ApiServer([well_behaved]) as server:
+        profile(server)
+    frame = timed(log_path)
+    assert frame["num_prompt_tokens_reported"].tolist() == frame["num_prompt_tokens"].tolist()
+    assert frame["num_output_tokens_reported"].tolist() == frame["num_output_tokens"].tolist()
+
+
+def test_no_prompt_is_sent_twice(profile):
+    with ApiServer([well_behaved]) as server:
+        profile(server)
+    prompts = [request.prompt for request in server.requests if request.num_prompt_tokens == 16]
+    assert len(set(prompts)) == len(prompts) == 9
+
+
+def test_another_run_sends_other_prompts(profile, tmp_path):
+    with ApiServer([well_behaved]) as server:
+        for name in ("a", "b"):
+            profile(server, log=tmp_path / name)
+    prompts = [request.prompt for request in server.requests if request.num_prompt_tokens == 16]
+    assert len(set(prompts)) == 18
+
+
+def test_blocks_hold_every_setting_once_each_in_an_order_of_its_own(profile, log_path):
+    with ApiServer([well_behaved]) as server:
+        profile(server, num_trials=6)
+    blocks = [sizes_of(block) for _, block in timed(log_path).groupby("block", sort=False)]
+    assert all(sorted(block) == SETTINGS for block in blocks)
+    assert len({tuple(block) for block in blocks}) > 1
+
+
+def test_warmups_are_kept_apart(profile, log_path):
+    with ApiServer([lambda request: well_behaved(request, first_s=0.3), well_behaved]) as server:
+        profile(server, "--num-warmup", 2)
+    frame = rows(log_path)
+    warmups = frame[frame["is_warmup"]]
+    assert len(warmups) == NUM_CALIBRATIONS + 12
+    assert warmups["runtime_s"].iloc[0] > 0.3, "the slow first request is none of the trials"
+    assert not warmups["is_fit"].any()
+
+
+def test_deviating_trials_are_kept_and_left_out(profile, log_path):
+    def short(request):
+        request.body["max_tokens"] = min(request.body["max_tokens"], 4)
+        return well_behaved(request)
+
+    with ApiServer([short]) as server:
+        answer = profile(server)
+    frame = timed(log_path)
+    assert frame.loc[~frame["is_fit"], "deviations"].tolist() == ["4 output tokens reported"] * 4
+    assert sorted(set(sizes_of(read_trials(log_path)))) == [(p, o) for p in (1, 16) for o in (1, 2)]
+    assert answer.code == 0
+
+
+def test_sentences_of_2023_are_printed(profile):
+    with ApiServer([well_behaved]) as server:
+        answer = profile(server)
+    assert len(answer.out.splitlines()) == 6
+    assert answer.out.startswith("Runtime for {'num_input_tokens': 1, 'num_output_tokens': 1}: 0.0")
+
+
+@pytest.mark.parametrize("extra", [("--no-stream",), ("--endpoint", "chat")])
+def test_whole_answers_and_chat_are_profiled_too(profile, log_path, extra):
+    with ApiServer([well_behaved]) as server:
+        assert profile(server, *extra).code == 0
+    assert timed(log_path)["is_fit"].all()
+    assert timed(log_path)["time_to_first_token_s"].isna().all() == ("--no-stream" in extra)
+    assert ("/chat/" in server.requests[0].path) == ("chat" in extra)
+
+
+def test_header_says_how_it_was_asked(profile, log_path):
+    with ApiServer([well_behaved]) as server:
+        profile(server, "--hardware", "2 cores", "--software", "test server 1", "--seed", 7)
+    header = load_log(log_path).header
+    assert (header["hardware"], header["software"], header["model"]) == ("2 cores", "test server 1", "tiny")
+    assert (header["base_url"], header["endpoint"], header["is_streaming"]) == (server.base_url, "completions", True)
+    assert (header["prompts"], header["sweep"]["seed"]) == ({"counted_by": "usage"}, 7)
+
+
+# The key.
+
+
+def test_key_is_sent_and_nowhere_kept(profile, log_path, monkeypatch):
+    monkeypatch.setenv("TEST_API_KEY", KEY)
+    tell = refusal(503, f"the key {KEY} is slow", Retry_After="0", X_Echo=KEY)
+    with ApiServer([well_behaved, tell, well_behaved]) as server:
+        answer = profile(server, "--api-key-env", "TEST_API_KEY")
+    assert {request.headers["authorization"] for request in server.requests} == {f"Bearer {KEY}"}
+    assert KEY not in log_path.read_text() + answer.out + answer.err
+    assert "the key [key] is slow" in log_path.read_text()
+
+
+def test_key_that_is_not_set_is_bad_input(profile, log_path, monkeypatch):
+    monkeypatch.delenv("TEST_API_KEY", raising=False)
+    with ApiServer([well_behaved]) as server:
+        answer = profile(server, "--api-key-env", "TEST_API_KEY")
+    assert (answer.code, server.requests) == (2, [])
+    assert "the environment variable TEST_API_KEY is not set" in answer.err
+    assert not log_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, "Incorrect API key provided"), (404, "The model `tiny` does not exist")]
+)
+def test_wrong_key_or_model_stops_at_once(profile, status, message):
+    with ApiServer([refusal(status, message)]) as server:
+        answer = profile(server)
+    assert (answer.code, len(server.requests)) == (2, 1)
+    assert answer.err.splitlines()[-1] == f"idealized_runtime.api: error: HTTP {status}: {message}"
+
+
+def named(model):
+    """A server that answers as this model, whichever it is asked for."""
+
+    def behave(request):
+        yield json_answer({"model": model, "choices": [{"text": "a", "finish_reason": "length"}],
+                           "usage": usage_of(request)})  # fmt: skip
+
+    return behave
+
+
+def test_answer_by_another_model_is_said_and_kept(profile, log_path):
+    with ApiServer([named("tiny-2026")]) as server:
+        answer = profile(server, "--no-stream")
+    assert answer.code == 0
+    assert "asked for model 'tiny', answered by 'tiny-2026': is it the same?" in answer.err
+    assert set(rows(log_path)["model_reported"]) == {"tiny-2026"}
+
+
+@pytest.mark.parametrize(("models", "is_said"), [(("large", "huge"), True), (("huge", "tiny"), False), ((), False)])
+def test_model_that_the_server_does_not_list_is_said(profile, models, is_said):
+    with ApiServer([well_behaved], models=models) as server:
+        answer = profile(server)
+        assert (answer.code, len(server.requests)) == (0, NUM_CALIBRATIONS + 6 + 12)
+    said = "model 'tiny' is none of those that the server lists, and was answered all the same: large, huge"
+    assert (said in answer.err) == is_said
+
+
+def test_key_that_is_withdrawn_midway_stops_at_once_and_keeps_the_rest(profile, log_path):
+    with ApiServer([well_behaved] * 10 + [refusal(401, "revoked")]) as server:
+        assert profile(server).code == 2
+        assert len(server.requests) == 11
+    assert len(rows(log_path, is_whole=False)) == 11
+    with ApiServer([well_behaved], port=server.port) as server:
+        assert profile(server).code == 0
+
+
+def test_field_that_the_server_refuses_stops_at_once_with_the_remedy(profile):
+    with ApiServer([refusal(400, "Unrecognized request argument: ignore_eos")]) as server:
+        answer = profile(server)
+    assert (answer.code, len(server.requests)) == (2, 1)
+    assert "Unrecognized request argument: ignore_eos; if it names a field that it does not know" in answer.err
+
+
+def test_server_that_is_not_there_is_an_error(profile):
+    with ApiServer([]) as server:
+        pass
+    answer = profile(server, "--max-retries", 0)
+    assert answer.code == 2
+    assert f"no answer from {server.base_url}" in answer.err
+
+
+# Faults midway.
+
+
+def refuse_large(request):
+    if request.num_prompt_tokens == 16 and request.num_output_tokens == 5:
+        return refusal(400, "context length exceeded")(request)
+    return well_behaved(request)
+
+
+def test_setting_that_is_refused_for_its_size_is_left_out_and_the_sweep_goes_on(profile, log_path):
+    with ApiServer([refuse_large]) as server:
+        answer = profile(server)
+    assert answer.code == 0
+    assert Counter(sizes_of(timed(log_path, is_whole=False))) == dict.fromkeys(SETTINGS[:-1], 2)
+    assert "p=16 o=5 failed: HTTP 400: context length exceeded" in answer.err
+    assert len([r for r in server.requests if (r.num_prompt_tokens, r.num_output_tokens) == (16, 5)]) == 1
+
+
+def cut(_request):
+    yield 0.0
+    yield b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 100\r\n\r\ndata: "
+    yield CUT
+
+
+def test_trial_that_failed_is_kept_and_measured_by_the_next_run(profile, log_path):
+    with ApiServer([well_behaved] * 12 + [cut, well_behaved]) as server:
+        answer = profile(server)
+        assert answer.code == 0
+        assert "1 trials failed and are left out" in answer.err
+        assert len(read_fit(log_path)) == 11
+        profile(server)
+    assert len(read_fit(log_path)) == 12
+    assert (rows(log_path, is_whole=False)["error_type"] == "CutAnswerError").sum() == 1
+
+
+def read_fit(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return read_trials(path)
+
+
+def test_server_that_fails_again_and_again_stops_the_sweep(profile, log_path):
+    with ApiServer([well_behaved] * 9 + [cut]) as server:
+        answer = profile(server)
+    assert (answer.code, len(server.requests)) == (1, 14)
+    assert "stopped: 5 trials in a row failed, the last: the connection broke" in answer.err
+    assert "give the same command to go on" in answer.err
+    assert not load_log(log_path).is_complete
+
+
+# Budgets.
+
+
+def test_requests_hold_their_budget_over_runs(profile, log_path):
+    with ApiServer([well_behaved]) as server:
+        for _ in range(2):
+            answer = profile(server, "--max-requests", 9)
+            assert (answer.code, len(server.requests)) == (3, 9)
+        assert "stopped: --max-requests 9: 9 were sent" in answer.err
+        assert profile(server, "--max-requests", 20).code in (0, 3)
+        assert len(server.requests) == 20
+    assert len(rows(log_path, is_whole=False)) == 20
+
+
+def test_repeated_requests_count(profile, log_path):
+    with ApiServer([well_behaved] * 4 + [refusal(503, Retry_After="0")]) as server:
+        assert profile(server, "--max-requests", 6).code == 3
+        assert len(server.requests) == 6
+    assert rows(log_path, is_whole=False)["num_requests"].sum() == 6
+
+
+def test_cost_holds_its_budget(profile, log_path):
+    with ApiServer([well_behaved]) as server:
+        answer = profile(server, "--max-cost", 200, *PRICES)
+    spent_usd = sum(request.num_prompt_tokens + request.num_output_tokens for request in server.requests)
+    assert answer.code == 3
+    assert 200 - 21 < spent_usd <= 200
+    assert rows(log_path, is_whole=False)["cost_usd"].sum() == pytest.approx(spent_usd)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--max-cost", 1), "--max-cost needs --usd-per-million-prompt-tokens and"),
+        (("--max-requests", -1), "--max-requests must be at least 0, and finite; got -1"),
+        (("--max-retries", -2), "--max-retries must be at least 0, and finite; got -2"),
+        (("--max-retry-wait-s", "nan"), "--max-retry-wait-s must be at least 0, and finite; got nan"),
+        (("--base-url", "nowhere"), "--base-url must be an address such as"),
+        (("--all-num-input-tokens", 0), "must be different integers of at least 1"),
+        (("--num-trials", 0), "num_trials must be >= 1"),
+        (("--tokenizer", "nowhere.json"), "--tokenizer nowhere.json: No such file"),
+        (("--force-with", "logit_bias"), "give --eos-token-ids"),
+        (("--all-num-input-tokens", 40, "--endpoint", "chat", "--max-requests", 0), "--max-requests 0: 0 were sent"),
+    ],
+)
+def test_input_that_cannot_be_is_refused_before_anything_is_sent(profile, extra, message):
+    with ApiServer([well_behaved]) as server:
+        answer = profile(server, *extra)
+    assert answer.code == (3 if "were sent" in message else 2)
+    assert message in answer.err
+    assert server.requests == []
+
+
+# Runs that are cut off.
+
+
+def test_complete_log_is_left_as_it_is(profile, log_path):
+    with ApiServer([well_behaved]) as server:
+        profile(server)
+        contents, num_requests = log_path.read_bytes(), len(server.requests)
+        assert profile(server).code == 0
+    assert log_path.read_bytes() == contents
+    assert len(server.requests) == num_requests
+
+
+def test_more_trials_are_added_to_a_complete_log(profile, log_path):
+    with ApiServer([well_behaved]) as server:
+        profile(server)
+        profile(server, num_trials=3)
+    assert Counter(sizes_of(timed(log_path))) == dict.fromkeys(SETTINGS, 3)
+
+
+def test_resumed_run_warms_up_and_does_not_calibrate_again(profile, log_path):
+    with ApiServer([well_behaved]) as server:
+        profile(server, "--max-requests", 12)
+        num_requests = len(server.requests)
+        profile(server)
+    first = rows(log_path).iloc[num_requests]
+    assert bool(first["is_warmup"])
+    assert len(server.requests) == NUM_CALIBRATIONS + 6 + 1 + 12
+
+
+def test_log_of_another_server_is_refused(profile):
+    with ApiServer([well_behaved]) as server:
+        profile(server)
+    with ApiServer([well_behaved]) as other:
+        answer = profile(other)
+    assert (answer.code, other.requests) == (2, [])
+    assert "holds another measurement; give another --log" in answer.err
+
+
+class Killed(BaseException):
+    """What a test ends a run with in the midst of a write."""
+
+
+def kill_at(num_writes, monkeypatch):
+    """The given write of the next run is cut in half, and nothing comes after it."""
+    writes = iter(range(num_writes))
+
+    def append(log, line, **options):
+        if next(writes) + 1 == num_writes:
+            log._file.write(line[: len(line) // 2])
+            log._file.flush()
+            raise Killed
+        APPEND(log, line, **options)
+
+    monkeypatch.setattr(LogWriter, "_append", append)
+
+
+APPEND = LogWriter._append
+
+
+def whole_trials(path):
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [line for line in lines if b'"record": "trial"' in line]
+
+
+def test_run_killed_at_any_write_loses_only_the_trial_under_way(profile, log_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    with ApiServer([well_behaved]) as server:
+        for num_writes in range(1, 11):
+            held = whole_trials(log_path)
+            kill_at(num_writes, monkeypatch)
+            with pytest.raises(Killed):
+                profile(server)
+            assert whole_trials(log_path)[: len(held)] == held
+            # The header or that the run goes on, then for each request that it is sent and its trial.
+            assert len(whole_trials(log_path)) == len(held) + max(0, num_writes - 2) // 2
+        monkeypatch.setattr(LogWriter, "_append", APPEND)
+        assert profile(server).code == 0
+    assert Counter(sizes_of(timed(log_path))) == dict.fromkeys(SETTINGS, 2)
+
+
+@pytest.fixture
+def start(log_path):
+    """Starts the command in a process of its own."""
+    started = []
+
+    def start(server, *extra):
+        arguments = [sys.executable, "-m", "idealized_runtime.api", *command(server, log_path, *extra, num_trials=3)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(arguments, cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition, deadline_s=60):
+    end_s = time.monotonic() + deadline_s
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def slow(request):
+    return well_behaved(request, first_s=0.03, next_s=0.005)
+
+
+def test_killed_process_loses_only_the_trial_under_way(start, log_path):
+    with ApiServer([slow]) as server:
+        for num_requests in (1, 14):
+            process = start(server)
+            wait_for(lambda number=num_requests: len(server.requests) >= number)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            lines = log_path.read_bytes().split(b"\n")
+            assert (
+                sum(b'"record": "trial"' in line for line in lines[:-1]) >= len(server.requests) - num_kills(lines) - 1
+            )
+        assert start(server).wait() == 0
+    frame = rows(log_path)
+    assert Counter(sizes_of(frame[~frame["is_warmup"]])) == dict.fromkeys(SETTINGS, 3)
+    assert load_log(log_path).num_kills == 2
+    assert len(frame) + 2 >= len(server.requests)
+
+
+def num_kills(lines):
+    return sum(b'"is_after_kill": true' in line for line in lines)
+
+
+def test_killed_process_does_not_exceed_its_budget_afterwards(start, log_path):
+    with ApiServer([slow]) as server:
+        process = start(server, "--max-requests", 8)
+        wait_for(lambda: len(server.requests) >= 4)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert start(server, "--max-requests", 8).wait() == 3
+        assert 7 <= len(server.requests) <= 8
+    assert load_log(log_path).num_kills == 1
+
+
+def test_repeated_requests_of_a_killed_run_count(start, log_path):
+    refused = refusal(503, Retry_After="0.2")
+    with ApiServer([slow] * 3 + [refused] * 4 + [slow]) as server:
+        process = start(server, "--max-requests", 9, "--max-retries", 9)
+        wait_for(lambda: len(server.requests) >= 6)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert start(server, "--max-requests", 9).wait() == 3
+        assert 6 <= len(server.requests) <= 9
+
+
+def test_cost_of_what_a_killed_run_had_under_way_counts_in_full(start, log_path):
+    with ApiServer([lambda request: well_behaved(request, first_s=60)]) as server:
+        process = start(server, "--max-cost", 9, *PRICES)
+        wait_for(lambda: server.requests)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        # The first probe is a word of four letters, which may cost four tokens, and one token out.
+        assert start(server, "--max-cost", 9, *PRICES).wait() == 3
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_ends_cleanly_and_says_what_was_kept(start, log_path, number):
+    with ApiServer([slow]) as server:
+        process = start(server)
+        wait_for(lambda: len(server.requests) >= 4)
+        process.send_signal(number)
+        _, printed = process.communicate(timeout=30)
+        assert process.returncode == 130
+        assert "Traceback" not in printed
+        assert f"interrupted; what was measured is in {log_path}: give the same command to go on" in printed
+        records = [json.loads(line) for line in log_path.read_text().splitlines()]
+        assert records[-1]["record"] == "stop"
+        assert records[-1]["reason"] == "interrupted"
+        assert sum(record.get("num_requests", 0) for record in records) == len(server.requests), "none is lost"
+        assert start(server).wait() == 0
+    assert Counter(sizes_of(timed(log_path, is_whole=False).query("is_fit"))) == dict.fromkeys(SETTINGS, 3)
+
+
+# From the log to parameters.
+
+
+def write_known(path):
+    """Trials of an API that takes 30 + 2 p ms for a prompt and 10 ms a further token; the first is undisturbed."""
+    delays_s = np.random.default_rng(0).exponential(0.05, 4)
+    trials = [
+        make_trial(number, p=p, o=o, start_s=0.03 + 0.002 * p + number * delays_s[number], step_s=0.01)
+        for number in range(4)
+        for p in (4, 16, 32)
+        for o in (1, 4, 8)
+    ]
+    return write_log(path, trials)
+
+
+def test_parameters_are_recovered_from_a_log_of_known_times(tmp_path, capsys):
+    parameters, figure = tmp_path / "parameters.json", tmp_path / "figure"
+    path = write_known(tmp_path / "known.jsonl")
+    assert cli.main(["fit", str(path), "--parameters", str(parameters), "--figure", str(figure)]) == 0
+    model = read_parameters(parameters)["tiny"]
+    assert model.time_per_output_token_s == pytest.approx(0.01)
+    # make_trial ends 1 ms after its last token; a prompt of 4 tokens takes as long as one token, by the convention.
+    assert model.overhead_s == pytest.approx(0.03 + 0.008 + 0.001 - 0.01)
+    assert model.prompt_encoding_time_s(32) == pytest.approx(0.01 + 28 * 0.002)
+    assert "time per output token   10.000 ms (" in capsys.readouterr().out
+    assert sorted(path.suffix for path in tmp_path.glob("figure.*")) == [".pdf", ".png"]
+
+
+def test_interval_that_ends_at_its_estimate_is_told():
+    # The time of a prompt falls at first, not significantly: the fit pools it, and the interval is that of both.
+    rng = np.random.default_rng(345)
+    rows = [(p, o, 0.1 + (o - 1) * 0.01 + rng.normal(0, 5e-4)) for p in (1, 32, 128) for o in (1, 8) for _ in range(3)]
+    trials = pd.DataFrame(rows, columns=["num_prompt_tokens", "num_output_tokens", "runtime_s"]).assign(model="tiny")
+    lines = parameter_lines(fit_denoised(trials, method="weighted"), trials, estimator="minimum")
+    assert lines[-1].startswith("an interval ends at its estimate for prompts of 1, 32: ")
+    assert lines[0].endswith("none with the bias of a floor")
+
+
+def test_every_estimator_draws_and_prints(tmp_path, capsys):
+    path = write_known(tmp_path / "known.jsonl")
+    for estimator in cli.ESTIMATORS:
+        assert cli.main(["fit", str(path), "--estimator", estimator, "--figure", str(tmp_path / estimator)]) == 0
+        assert f"estimator '{estimator}'" in capsys.readouterr().out
+        assert (tmp_path / f"{estimator}.pdf").exists()
+
+
+def test_log_that_is_no_log_is_bad_input(tmp_path, capsys):
+    path = tmp_path / "notes.jsonl"
+    path.write_text("{}\n")
+    assert cli.main(["fit", str(path)]) == 2
+    assert f"{path}:1: not a header" in capsys.readouterr().err
+
+
+# The command itself.
+
+
+def test_help_imports_nothing_slow():
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "idealized_runtime.api", "profile", "-h"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    imported = {line.rsplit("|", 1)[1].strip() for line in result.stderr.splitlines() if line.startswith("import time")}
+    assert not imported & {"numpy", "pandas", "httpx", "scipy", "matplotlib", "tokenizers"}
+
+
+def api_section():
+    return (ROOT / "README.md").read_text(encoding="utf-8").split("## Time an API")[1].split("\n## ")[0]
+
+
+def test_flags_of_the_readme_are_flags_of_the_command():
+    commands = cli.build_parser()._subparsers._group_actions[0].choices.values()
+    known = {flag for command in commands for action in command._actions for flag in action.option_strings}
+    ours = re.sub(r"`guidellm [^`]*`", "", api_section())
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", ours)) <= known
+
+
+@pytest.mark.parametrize("name", [definitions.STREAMED, definitions.WHOLE])
+def test_definitions_of_the_readme_are_those_of_the_code(name):
+    said = vars(definitions.DEFINITIONS[name]).values()
+    assert [text for text in said if text not in api_section()] == []

@@ -1,0 +1,136 @@
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from idealized_runtime.architectures import get_architecture
+from idealized_runtime.comparisons.capability import capability_points, frontier_table
+from idealized_runtime.measurements.timed_models import read_timed_models
+from idealized_runtime.prediction import RuntimePredictor, fit_predictor
+
+QUERY = {"num_prompt_tokens": 512, "num_output_tokens": 64}
+PRICES = {"price_usd_per_hour": 3.6, "power_watts": 400.0}
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return fit_predictor(read_timed_models("a100").values())
+
+
+@pytest.fixture(scope="module")
+def points(predictor):
+    return capability_points(predictor, **QUERY, **PRICES, parallelisms={"deepseek-v3": (8, 3)})
+
+
+def test_model_that_was_timed_has_the_runtime_of_its_own_fit(points):
+    fit = read_timed_models("a100")["gpt-neox-20b"].fit
+    row = points.loc["gpt-neox-20b"]
+    assert row["is_measured"]
+    assert row["caveats"] == ""
+    assert row["runtime_s"] == fit.predict(512, 64)
+    assert (row["runtime_s_lower"], row["runtime_s_upper"]) == fit.predict_interval(512, 64)
+
+
+def test_model_that_was_not_timed_is_predicted_with_its_caveats(points, predictor):
+    row = points.loc["llama-3.1-8b"]
+    assert not row["is_measured"]
+    assert "rotary positions" in row["caveats"]
+    assert row["runtime_s_lower"] < row["runtime_s"] < row["runtime_s_upper"]
+    predicted_width = row["runtime_s_upper"] / row["runtime_s_lower"]
+    assert (
+        predicted_width > points.loc["gpt-neox-20b", "runtime_s_upper"] / points.loc["gpt-neox-20b", "runtime_s_lower"]
+    )
+
+
+def test_cost_and_energy_follow_from_runtime_and_devices(points):
+    device_s = points["runtime_s"] * points["num_accelerators"]
+    assert points["cost_usd_per_1000_queries"].to_numpy() == pytest.approx(device_s)
+    assert points["energy_joules"].to_numpy() == pytest.approx(400 * device_s)
+
+
+def test_parallelism_that_is_given_replaces_the_fewest_devices(points):
+    assert points.loc["deepseek-v3", "num_accelerators"] == 24
+
+
+def test_model_whose_context_is_shorter_than_the_query_is_left_out(predictor):
+    points = capability_points(predictor, num_prompt_tokens=1900, num_output_tokens=300, **PRICES)
+    assert "llama-7b" not in points.index
+    assert "llama-2-7b" in points.index
+
+
+def slice_of_two_models(predictor, name, num_layers):
+    """A predictor of logs of one device, one of them of ``num_layers`` layers of a model that needs two."""
+    (gpt_j, ada) = (model for model in predictor.models if model.architecture.name in ("gpt-j", "ada"))
+    model = replace(
+        gpt_j,
+        architecture=get_architecture(name),
+        runtimes=gpt_j.runtimes.assign(is_extrapolated=True),
+        num_layers_profiled=num_layers,
+    )
+    return RuntimePredictor((gpt_j, ada, model), predictor.times, predictor.left_out)
+
+
+def test_models_on_several_devices_are_left_out_where_no_message_was_timed(predictor):
+    models = tuple(model for model in predictor.models if model.tensor_parallel_size == 1)
+    points = capability_points(replace(predictor, models=models), **QUERY, **PRICES)
+    assert "llama-2-70b" not in points.index
+    assert points["num_accelerators"].tolist() == [1] * len(points)
+
+
+@pytest.mark.parametrize(("num_layers", "number"), [(80, 2), (20, 4)])
+def test_model_timed_by_slices_counts_the_devices_that_hold_all_of_it(predictor, num_layers, number):
+    row = capability_points(slice_of_two_models(predictor, "llama-2-70b", num_layers), **QUERY, **PRICES).loc[
+        "llama-2-70b"
+    ]
+    assert row["is_measured"]
+    assert row["num_accelerators"] == number
+    assert "slices" in row["caveats"]
+
+
+def test_devices_that_do_not_hold_a_model_are_refused(predictor):
+    with pytest.raises(ValueError, match=r"deepseek-v3 on 8 x 1 devices: 1\.34e\+12 bytes do not fit"):
+        capability_points(predictor, **QUERY, **PRICES, parallelisms={"deepseek-v3": (8, 1)})
+
+
+def test_devices_of_a_model_without_a_score_are_refused(predictor):
+    with pytest.raises(ValueError, match=r"there is none of deepseek-v33"):
+        capability_points(predictor, **QUERY, **PRICES, parallelisms={"deepseek-v33": (8, 3)})
+
+
+def test_query_that_no_model_can_answer_is_refused(predictor):
+    with pytest.raises(ValueError, match="no model with a score can answer 100000000 tokens"):
+        capability_points(predictor, num_prompt_tokens=99_999_999, num_output_tokens=1, **PRICES)
+
+
+def make_points(**rows):
+    columns = ["cost", "cost_lower", "cost_upper", "mmlu_percent"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).assign(is_measured=False)
+
+
+def test_frontier_is_sure_where_intervals_and_scores_are_far_apart():
+    points = make_points(best=(4, 3.9, 4.1, 80), cheap=(1, 0.9, 1.1, 60), beaten=(5, 4.9, 5.1, 50))
+    table = frontier_table(points, "cost")
+    assert table.index.tolist() == ["cheap", "best", "beaten"]
+    assert table["on_frontier"].tolist() == [True, True, False]
+    assert table["frontier_probability"].tolist() == [1, 1, 0]
+
+
+def test_wider_intervals_make_the_frontier_less_sure():
+    narrow = make_points(one=(1.0, 0.98, 1.02, 60), two=(1.1, 1.08, 1.12, 50))
+    wide = make_points(one=(1.0, 0.5, 2.0, 60), two=(1.1, 0.55, 2.2, 50))
+    probabilities = [frontier_table(points, "cost").loc["two", "frontier_probability"] for points in (narrow, wide)]
+    assert probabilities[0] < 0.01
+    assert 0.3 < probabilities[1] < 0.5
+
+
+def test_models_of_one_shape_share_their_error_and_do_not_push_each_other_off():
+    shape = (1.0, 0.5, 2.0)
+    table = frontier_table(make_points(old=(*shape, 50), new=(*shape, 70)), "cost")
+    assert table["frontier_probability"].tolist() == [1, 1]
+
+
+def test_scores_vary_as_a_test_of_so_many_questions_does():
+    # 0.4 points of standard error each: two that differ by 0.1 point change places often.
+    table = frontier_table(make_points(cheap=(1, 0.99, 1.01, 70.1), dear=(2, 1.98, 2.02, 70.0)), "cost")
+    assert not table.loc["dear", "on_frontier"]
+    assert 0.35 < table.loc["dear", "frontier_probability"] < 0.5

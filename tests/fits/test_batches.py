@@ -1,0 +1,127 @@
+"""One batch size of a log: its settings, its model, its parameter file."""
+
+import json
+
+import pandas as pd
+import pytest
+from makers.logs import HEADER, make_setting, write_log
+
+from idealized_runtime import RuntimeModel, read_log, read_parameters
+from idealized_runtime.cli.fit import main
+from idealized_runtime.fits import settings_of_batch
+from idealized_runtime.measurements.folders import fit_models, read_logs
+from idealized_runtime.measurements.published import ROOT
+
+
+def make_timings(*, prompt_sizes=(128,), output_sizes=(9,), batch_sizes=(1, 8)):
+    """Batches of B take B times 1 ms a prompt token to encode, and (10 + B) ms an output token."""
+    rows = [(p, o, batch) for batch in batch_sizes for p in prompt_sizes for o in output_sizes]
+    timings = pd.DataFrame(rows, columns=["num_prompt_tokens", "num_output_tokens", "batch_size"])
+    prompt_s = 1e-3 * timings["batch_size"] * timings["num_prompt_tokens"]
+    generation_s = 1e-3 * (10 + timings["batch_size"]) * (timings["num_output_tokens"] - 1)
+    return timings.assign(
+        runtime_s=prompt_s + generation_s, prompt_encoding_time_s=prompt_s, generation_time_s=generation_s
+    )
+
+
+def test_settings_are_those_of_the_batch_size():
+    timings = make_timings(output_sizes=(1, 9))
+    assert settings_of_batch(timings, 8)["batch_size"].unique().tolist() == [8]
+    assert len(settings_of_batch(timings, 8)) == 2
+
+
+def test_prompts_that_were_timed_as_a_part_are_the_runtime_of_one_output_token():
+    settings = settings_of_batch(make_timings(output_sizes=(9, 17)), 8)
+    assert settings["num_output_tokens"].tolist() == [9, 17, 1]
+    assert settings["runtime_s"].iloc[-1] == pytest.approx(8 * 0.128)
+
+
+def test_log_of_text_without_parts_gives_its_rows_alone():
+    timings = make_timings(output_sizes=(1, 9)).drop(columns=["prompt_encoding_time_s", "generation_time_s"])
+    assert settings_of_batch(timings, 1)["num_output_tokens"].tolist() == [1, 9]
+
+
+def test_batch_size_that_was_not_timed_is_refused_with_those_that_were():
+    with pytest.raises(ValueError, match="batch_size must be one that was timed: 1, 8; got 4"):
+        settings_of_batch(make_timings(), 4)
+
+
+def test_model_of_a_batch_is_that_of_the_whole_batch_and_knows_its_size():
+    model = RuntimeModel.fit(settings_of_batch(make_timings(), 8), min_prompt_sizes=1)
+    assert model.batch_size == 8
+    assert model.predict(128, 65) == pytest.approx(8 * 0.128 + 64 * 0.018)
+
+
+def test_single_prompt_size_predicts_no_other():
+    model = RuntimeModel.fit(settings_of_batch(make_timings(), 8), min_prompt_sizes=1)
+    with pytest.raises(ValueError, match=r"num_prompt_tokens must lie in \[128, 128\]"):
+        model.predict(64, 2)
+    with pytest.raises(ValueError, match="one prompt size was profiled, 128, so there is no line to go on along"):
+        model.predict(256, 2, extrapolate=True)
+
+
+def test_several_prompt_sizes_are_fitted_as_ever():
+    timings = make_timings(prompt_sizes=(64, 128), output_sizes=(9, 17))
+    model = RuntimeModel.fit(settings_of_batch(timings, 8))
+    assert model.prompt_encoding_time_s(96) == pytest.approx(8 * 0.096)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 8])
+def test_batch_size_is_kept_in_the_parameters(batch_size):
+    timings = make_timings(prompt_sizes=(64, 128), output_sizes=(1, 9), batch_sizes=(batch_size or 1,))
+    timings = timings if batch_size else timings.drop(columns="batch_size")
+    model = RuntimeModel.fit(timings)
+    assert model.batch_size == batch_size
+    entry = json.loads(json.dumps(model.to_json()))
+    assert entry["fit"].get("batch_size") == batch_size
+    assert RuntimeModel.from_json(entry).batch_size == batch_size
+
+
+@pytest.mark.parametrize("value", [0, 1.5, "8", True])
+def test_impossible_batch_size_of_a_parameter_file_is_refused(value):
+    entry = RuntimeModel.fit(make_timings(prompt_sizes=(64, 128), batch_sizes=(1,), output_sizes=(1, 9))).to_json()
+    entry["fit"]["batch_size"] = value
+    with pytest.raises(ValueError, match=r"fit\.batch_size must be an integer of at least 1; got"):
+        RuntimeModel.from_json(entry)
+
+
+@pytest.mark.filterwarnings("ignore::idealized_runtime.records.IncompleteLogWarning")
+def test_committed_batches_give_the_times_of_their_log():
+    model = fit_models(read_logs("cpu_batch", ["gpt2-small"]), batch_size=32)["gpt2-small"]
+    row = read_log(ROOT / "logs/cpu_batch/gpt2-small.jsonl").set_index("batch_size").loc[32]
+    assert model.predict(128, 9) == pytest.approx(row["runtime_s"], rel=1e-6)
+    assert model.prompt_encoding_time_s(128) == pytest.approx(row["prompt_encoding_time_s"], rel=1e-6)
+
+
+def test_command_writes_a_parameter_file_of_one_batch_size(tmp_path, capsys):
+    path = tmp_path / "batched.json"
+    assert main(["cpu_batch", "--batch-size", "32", "--parameters", str(path)]) == 0
+    answer = capsys.readouterr()
+    assert "gpt2-small" in answer.out
+    assert "warning:" in answer.err
+    assert ".py" not in answer.err
+    models = read_parameters(path)
+    assert {name: model.batch_size for name, model in models.items()} == {"distilgpt2": 32, "gpt2-small": 32}
+    assert models["gpt2-small"].sources[0]["file"] == "cpu_batch/gpt2-small.jsonl"
+
+
+def test_command_fits_logs_of_one_batch_size_without_being_told(tmp_path, capsys):
+    settings = [make_setting(p, o, [0.1 * p + 0.01 * o], batch_size=4) for p in (1, 16) for o in (1, 2)]
+    (tmp_path / "box").mkdir()
+    write_log(tmp_path / "box" / "gpt2-small.jsonl", settings, HEADER)
+    assert main([str(tmp_path / "box")]) == 0
+    assert "10.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "no timing logs of hardware 'nowhere'"),
+        (["cpu_batch"], "distilgpt2: one fit takes one batch_size; the runtimes hold 7"),
+        (["cpu_batch", "--batch-size", "33"], "distilgpt2: batch_size must be one that was timed"),
+    ],
+)
+def test_bad_input_of_the_command_is_named(capsys, arguments, message):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert pd.Series([error]).str.contains(message).all()

@@ -1,0 +1,119 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from makers.runtimes import make_runtimes, make_trials
+
+from idealized_runtime import RuntimeModel, read_parameters, write_parameters
+
+
+@pytest.fixture
+def model():
+    rng = np.random.default_rng(0)
+    sizes = {1: 0.02, 32: 0.021, 64: 0.025, 128: 0.03, 256: 0.05, 512: 0.09}
+    return RuntimeModel.fit(make_trials(rng, prompt_times_s=sizes, slope=1e-5))
+
+
+def assert_same_model(first, second):
+    p, o = np.arange(1, 513), np.arange(1, 513)[::-1]
+    assert (first.predict(p, o) == second.predict(p, o)).all()
+    assert np.array_equal(first.predict_interval(p, o, level=0.9), second.predict_interval(p, o, level=0.9))
+    assert first.time_per_output_token_interval_s() == second.time_per_output_token_interval_s()
+    assert first.prompt_encoding_interval_s(100) == second.prompt_encoding_interval_s(100)
+    assert first.r_squared == second.r_squared
+
+
+def test_json_restores_predictions_and_intervals_exactly(model):
+    assert_same_model(model, RuntimeModel.from_json(json.loads(json.dumps(model.to_json(), allow_nan=False))))
+
+
+def test_json_restores_a_model_with_unlimited_degrees_of_freedom():
+    runtimes = make_runtimes().assign(runtime_std_s=1e-3, num_trials=10, runtime_resolution_s=1e-3)
+    model = RuntimeModel.fit(runtimes)
+    assert_same_model(model, RuntimeModel.from_json(json.loads(json.dumps(model.to_json(), allow_nan=False))))
+
+
+def test_entry_has_helms_keys_in_numeric_order(model):
+    entry = model.to_json()
+    assert entry["runtime_per_output_token"] == model.time_per_output_token_s
+    assert list(entry["runtime_for_prompt_tokens"]) == ["1", "32", "64", "128", "256", "512"]
+    assert "overhead" not in entry
+
+
+def test_file_is_read_back_and_its_bytes_do_not_depend_on_the_order(tmp_path, model):
+    other = RuntimeModel.fit(make_runtimes(), method="published")
+    log = tmp_path / "a.log"
+    log.write_text("timings")
+    write_parameters(tmp_path / "1.json", {"a": model, "b": other}, sources={"a": log})
+    write_parameters(tmp_path / "2.json", {"b": other, "a": model}, sources={"a": [log]})
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+    models = read_parameters(tmp_path / "1.json")
+    assert list(models) == ["a", "b"]
+    assert_same_model(models["a"], model)
+    assert models["a"].sources[0]["sha256"] == hashlib.sha256(b"timings").hexdigest()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.json", "2.json", "a.log"]
+
+
+def test_sources_of_an_unknown_model_are_refused(tmp_path, model):
+    with pytest.raises(ValueError, match="not written: b"):
+        write_parameters(tmp_path / "1.json", {"a": model}, sources={"b": tmp_path})
+
+
+def test_failed_write_leaves_the_old_file(tmp_path, model):
+    path = tmp_path / "1.json"
+    write_parameters(path, {"a": model})
+    before = path.read_bytes()
+    with pytest.raises(FileNotFoundError):
+        write_parameters(path, {"a": model}, sources={"a": tmp_path / "absent.log"})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a parameter file"),
+        ("[]", "JSON object by model name; got list"),
+        ('{"a": 1}', "a: parameters of a model are a JSON object"),
+        ('{"a": {"runtime_per_output_token": 0.1}}', "a: .*lack the key 'runtime_for_prompt_tokens'"),
+        ('{"a": {"runtime_per_output_token": "x", "runtime_for_prompt_tokens": {"1": 1}}}', "must be a finite number"),
+        ('{"a": {"runtime_per_output_token": 1, "runtime_for_prompt_tokens": {"x": 1}}}', "a: .*'x'"),
+        ('{"a": {"runtime_per_output_token": 1, "runtime_for_prompt_tokens": {}}}', "at least one prompt size"),
+    ],
+)
+def test_broken_file_is_named_with_its_model(tmp_path, text, message):
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"broken.json: .*{message}|broken.json: {message}"):
+        read_parameters(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fit": "x"}, "fit must be an object; got 'x'"),
+        ({"runtime_for_prompt_tokens": {"1": 0.1, "01": 0.2}}, "twice; got 1, 01"),
+    ],
+)
+def test_wrong_entry_is_named(model, change, message):
+    with pytest.raises(ValueError, match=message):
+        RuntimeModel.from_json({**model.to_json(), **change})
+
+
+def test_standard_errors_stand_beside_the_parameters(model):
+    errors_s = model.to_json()["fit"]["standard_errors"]
+    assert errors_s["runtime_for_prompt_tokens"].keys() == model.to_json()["runtime_for_prompt_tokens"].keys()
+    lower, upper = model.time_per_output_token_interval_s(level=0.6827)
+    assert errors_s["runtime_per_output_token"] == pytest.approx((upper - lower) / 2, rel=0.1)
+
+
+def test_parameters_of_a_later_schema_are_refused(model):
+    entry = model.to_json()
+    entry["fit"]["schema_version"] = 2
+    with pytest.raises(ValueError, match="schema_version must be 1; got 2"):
+        RuntimeModel.from_json(entry)
+
+
+def test_residuals_do_not_survive_the_file_and_say_so(model):
+    with pytest.raises(ValueError, match="residual_summary"):
+        _ = RuntimeModel.from_json(model.to_json()).residuals

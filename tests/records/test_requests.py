@@ -1,0 +1,189 @@
+"""Logs of API trials: written, cut anywhere, gone on with, read."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from makers.requests import HEADER, TRIALS, make_trial, write_log
+
+from idealized_runtime.records import (
+    IncompleteLogWarning,
+    LogFormatError,
+    LogMismatchError,
+    LogWriter,
+    load_log,
+    read_architecture,
+    read_log,
+    read_requests,
+    read_trials,
+)
+
+
+def make_failed(number=0, **fields):
+    trial = make_trial(number, **fields, error={"type": "HTTPStatusError", "message": "busy"}, status=503)
+    return {name: value for name, value in trial.items() if name not in ("runtime_s", "chunk_times_s", "usage")}
+
+
+@pytest.fixture
+def log_path(tmp_path):
+    return tmp_path / "tiny.jsonl"
+
+
+def test_every_field_of_a_trial_is_read_back(log_path):
+    rows = read_requests(write_log(log_path))
+    row = rows.iloc[1]
+    assert len(rows) == 4
+    assert (row["model"], row["hardware"], row["software"]) == ("tiny", "somewhere", "mock 1.0")
+    assert (row["num_prompt_tokens"], row["num_output_tokens"], row["trial"]) == (16, 4, 0)
+    assert row["time_to_first_token_s"] == pytest.approx(0.1)
+    assert row["time_per_output_token_s"] == pytest.approx(0.01)
+    assert row["inter_chunk_times_s"] == pytest.approx(np.full(3, 0.01))
+    assert row["runtime_s"] == pytest.approx(0.131)
+    assert (row["num_prompt_tokens_reported"], row["num_output_tokens_reported"]) == (16, 4)
+    assert row["num_cached_prompt_tokens"] == 0
+    assert (row["status"], row["num_requests"], row["definitions"]) == (200, 1, "client-streamed")
+    assert str(rows["sent_at"].dtype).startswith("datetime64")
+
+
+def test_tokens_in_larger_chunks_give_the_time_per_token(log_path):
+    trial = make_trial(chunk_times_s=[0.1, 0.4], o=4)
+    assert read_requests(write_log(log_path, [trial]))["time_per_output_token_s"].item() == pytest.approx(0.1)
+
+
+def test_fit_leaves_out_warmups_failures_and_deviations(log_path):
+    trials = [
+        *TRIALS,
+        make_failed(2),
+        make_trial(3, deviations=["7 output tokens"]),
+        make_trial(4, notes=["no [DONE]"]),
+    ]
+    with pytest.warns(IncompleteLogWarning, match=r"1 trials failed and are left out: p=16 o=4 \(HTTPStatusError\)"):
+        rows = read_requests(write_log(log_path, trials))
+    assert rows["is_fit"].tolist() == [False, True, True, True, False, False, True]
+    assert rows["error_type"].tolist()[4] == "HTTPStatusError"
+    with pytest.warns(IncompleteLogWarning):
+        timings = read_trials(log_path)
+    assert timings["trial"].tolist() == [0, 1, 0, 4]
+
+
+def test_settings_of_an_api_log_have_the_columns_of_every_log(log_path):
+    settings = read_log(write_log(log_path))
+    assert settings["num_trials"].tolist() == [2, 1]
+    assert settings["runtime_s"].tolist() == pytest.approx([0.131, 0.101])
+    assert settings["tensor_parallel_size"].isna().all()
+
+
+def test_trials_under_load_are_kept_from_the_fit(log_path):
+    trials = [*TRIALS, make_trial(0, load="closed", num_parallel=4)]
+    rows = read_requests(write_log(log_path, trials))
+    assert rows["num_parallel"].tolist()[-1] == 4
+    assert len(read_trials(log_path)) == 3
+
+
+def test_run_killed_at_any_byte_resumes_to_the_same_trials(log_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    contents = write_log(log_path).read_bytes()
+    for cut in range(contents.index(b"\n"), len(contents) + 1, 7):
+        log_path.write_bytes(contents[:cut])
+        with LogWriter(log_path, HEADER) as log:
+            held = len(log.completed)
+            for trial in TRIALS[held:]:
+                log.write_trial(trial)
+            log.finish()
+        log = load_log(log_path)
+        assert log.is_complete
+        assert len(log.trials) == len(TRIALS)
+
+
+def test_trial_that_failed_is_tried_again_on_resume(log_path):
+    write_log(log_path, [make_failed(0)], finish=False)
+    with LogWriter(log_path, HEADER) as log:
+        assert log.completed == set()
+        log.write_trial(make_trial(0))
+        log.finish()
+    assert json.loads(log_path.read_text().splitlines()[-1])["num_trials"] == 2
+
+
+def test_kill_is_told_from_a_clean_stop(log_path):
+    write_log(log_path, TRIALS[:1], finish=False)
+    with LogWriter(log_path, HEADER) as log:
+        log.write_trial(TRIALS[1])
+        log.stop("budget")
+    assert load_log(log_path).num_kills == 1
+    write_log(log_path, TRIALS[2:])
+    assert load_log(log_path).num_kills == 1
+
+
+def test_requests_of_a_killed_run_that_are_in_no_trial_are_lost(log_path):
+    with LogWriter(log_path, HEADER) as log:
+        log.start()
+        for number, cost_usd in ((0, 0.1), (0, 0.2), (1, 0.3), (2, 0.4)):
+            log.write_sent({"num_prompt_tokens": 16, "num_output_tokens": 4, "trial": number}, cost_usd)
+        log.write_trial(make_trial(0, num_requests=2))
+        log.write_trial(make_trial(2))
+    with LogWriter(log_path, HEADER) as log:
+        assert [(sent["trial"], sent["cost_usd"]) for sent in log.lost] == [(1, 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"trial": None}, "trial must be an integer of at least 0; got None"), ({"cost_usd": -1}, "must be US dollars")],
+)
+def test_sent_request_of_no_trial_is_refused(log_path, fields, message):
+    write_log(log_path, finish=False)
+    sent = {"record": "sent", "num_prompt_tokens": 16, "num_output_tokens": 4, "trial": 0, "cost_usd": 0.0, **fields}
+    with log_path.open("a") as file:
+        file.write(json.dumps(sent) + "\n")
+    with pytest.raises(LogFormatError, match=message):
+        load_log(log_path)
+
+
+def test_repeated_trial_is_refused(log_path):
+    with pytest.raises(LogFormatError, match="trial 0 of p=16, o=4 stands here a second time"):
+        write_log(log_path, [make_trial(0), make_trial(0)])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("num_prompt_tokens", 0, "num_prompt_tokens must be an integer of at least 1; got 0"),
+        ("trial", "1", "trial must be an integer of at least 0; got '1'"),
+        ("runtime_s", None, "runtime_s must be positive seconds; got None"),
+        ("chunk_times_s", [0.1, -1], r"chunk_times_s must be a list of positive seconds; got \[0.1, -1\]"),
+        ("definitions", None, "definitions must be a text; got None"),
+    ],
+)
+def test_malformed_trial_is_refused(log_path, field, value, message):
+    with pytest.raises(LogFormatError, match=message):
+        write_log(log_path, [make_trial(**{field: value})] if field != "trial" else [make_trial(value)])
+
+
+def test_other_model_or_address_is_refused(log_path):
+    write_log(log_path)
+    with pytest.raises(LogMismatchError, match=r"base_url: 'http://127\.0\.0\.1:1/v1' in the log, 'http://x' now"):
+        write_log(log_path, header={**HEADER, "base_url": "http://x"})
+
+
+def test_header_without_address_is_refused(log_path):
+    with pytest.raises(ValueError, match="the header's base_url must be a name; got None"):
+        write_log(log_path, header={**HEADER, "base_url": None})
+
+
+def test_setting_in_an_api_log_is_refused(log_path):
+    write_log(log_path, finish=False)
+    with log_path.open("a") as file:
+        file.write('{"record": "setting"}\n')
+    with pytest.raises(LogFormatError, match="a 'setting' record; its header announces the other kind of log"):
+        load_log(log_path)
+
+
+def test_architecture_of_an_api_is_not_known(log_path):
+    with pytest.raises(LogFormatError, match="does not tell the architecture of tiny"):
+        read_architecture(write_log(log_path))
+
+
+def test_log_of_failures_only_holds_no_timing(log_path):
+    write_log(log_path, [make_failed(0)])
+    with pytest.warns(IncompleteLogWarning), pytest.raises(LogFormatError, match="none of its 1 trials can be used"):
+        read_trials(log_path)

@@ -1,9 +1,9 @@
 """Small models and what they generate."""
 
 import torch
-from parallel_worker import LLAMA
 
 from idealized_runtime.architectures import Architecture
+from makers.parallel_worker import LLAMA
 from megatron_lm.generation import generate
 from megatron_lm.model import build_model
 from megatron_lm.sampling import Sampling

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 from makers.models import CPU, GPT, OPTIONS, build, logits_with_cache, random_tokens
+from makers.parallel_worker import LLAMA
 from megatron.core.fusions import fused_softmax
-from parallel_worker import LLAMA
 from transformers import (
     TemperatureLogitsWarper,
     TopKLogitsWarper,

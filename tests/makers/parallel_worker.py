@@ -1,4 +1,4 @@
-"""What tests/test_parallel.py runs on every rank: logits and tokens of small models, kept in a file a rank."""
+"""What test_parallel.py runs on every rank: logits and tokens of small models, kept in a file a rank."""
 
 import hashlib
 import sys

@@ -36,15 +36,26 @@ def check_utilization(**values):
 
 
 def check_columns(frame, needed, *, name="timings"):
-    """Refuse a frame that lacks columns."""
+    """Refuse a frame that lacks columns; ``name`` says in the message what it holds, or the file it was read from."""
     if absent := [column for column in needed if column not in frame]:
         there = ", ".join(map(str, frame.columns))
-        raise ValueError(
-            f"{name} lack the column(s) {', '.join(absent)}; needed: {', '.join(needed)}; there are: {there}"
-        )
+        raise ValueError(f"{name}: no column {', '.join(absent)}; needed: {', '.join(needed)}; there are: {there}")
+
+
+def numeric_columns(frame, needed, *, name="timings") -> list[np.ndarray]:
+    """The needed columns as arrays of floats, NaN where a value is missing; refuse absent ones and other values."""
+    from pandas.api.types import infer_dtype
+
+    check_columns(frame, needed, name=name)
+    for column in needed:
+        if (kind := infer_dtype(frame[column])) not in _NUMERIC_KINDS:
+            raise ValueError(f"{name}: column {column} must hold numbers; it holds {kind} values")
+    return [frame[column].to_numpy(dtype=float, na_value=np.nan) for column in needed]
 
 
 _POSITIVE = "a positive finite number"
+# As pandas calls them, of columns of objects too.
+_NUMERIC_KINDS = {"integer", "floating", "mixed-integer-float", "decimal", "empty"}
 
 
 def _is_positive(array):

@@ -9,6 +9,7 @@ from idealized_runtime.checks import (
     check_positive_or_missing,
     check_share,
     check_utilization,
+    numeric_columns,
 )
 
 
@@ -52,5 +53,18 @@ def test_shares_lie_above_zero_and_at_most_at_one(check, allowed, value):
 def test_columns_that_are_absent_are_named_with_those_needed():
     frame = pd.DataFrame({"a": [1]})
     check_columns(frame, ["a"])
-    with pytest.raises(ValueError, match=r"timings lack the column\(s\) b, c; needed: a, b, c; there are: a"):
+    with pytest.raises(ValueError, match="timings: no column b, c; needed: a, b, c; there are: a"):
         check_columns(frame, ["a", "b", "c"])
+
+
+def test_numeric_columns_become_floats_in_the_order_asked_for():
+    frame = pd.DataFrame({"a": [1, 2], "b": [1, pd.NA], "c": [1, None]}, dtype=object).astype({"b": "Int64"})
+    columns = numeric_columns(frame, ["b", "c", "a"])
+    np.testing.assert_array_equal(columns, [[1, np.nan], [1, np.nan], [1, 2]])
+    assert {column.dtype for column in columns} == {np.dtype(float)}
+
+
+@pytest.mark.parametrize(("values", "kind"), [(["1", "2"], "string"), ([True, False], "boolean"), ([1, "x"], "mixed")])
+def test_column_of_no_numbers_is_named(values, kind):
+    with pytest.raises(ValueError, match=f"queries: column a must hold numbers; it holds {kind}"):
+        numeric_columns(pd.DataFrame({"a": values}), ["a"], name="queries")

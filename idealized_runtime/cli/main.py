@@ -1,7 +1,7 @@
 """``idealized-runtime SUBCOMMAND``: the table of subcommands, and what is the same for all of them.
 
 A subcommand is a module with ``add_arguments(parser)`` and ``run(arguments)``, which prints the answer and returns the
-exit code. Its docstring is what ``-h`` says first, its ``EXAMPLES`` what it says last. Only the module that is asked for
+exit code. Its docstring is what ``-h`` says first, its ``EXAMPLES`` what it says last. Only the module asked for
 is imported, and it imports what takes time, such as pandas, inside of ``run``: once the arguments are known to be good.
 """
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import warn_missing
+from idealized_runtime.checks import numeric_columns, warn_missing
 
 OBJECTIVES = ("ratio", "ratio_log", "ratio_log1p")
 
@@ -35,7 +35,7 @@ def pareto_frontier(frame: pd.DataFrame, cost: str = "value", quality: str = "ac
     MissingValueWarning
         Rows lack a value.
     """
-    costs, qualities = _values(frame, cost), _values(frame, quality)
+    costs, qualities = numeric_columns(frame, [cost, quality], name="models")
     is_known = _known_rows(frame, cost, costs, quality, qualities, "are not on the frontier")
     on_frontier = np.zeros(len(frame), dtype=bool)
     on_frontier[is_known] = _on_frontier(costs[is_known][None], qualities[is_known][None])[0]
@@ -66,7 +66,7 @@ def rank(frame: pd.DataFrame, cost: str = "value", quality: str = "accuracy", ob
     ValueError
         A column is absent or not numeric, a cost is not positive, or the objective is unknown.
     """
-    costs, qualities = _values(frame, cost), _values(frame, quality)
+    costs, qualities = numeric_columns(frame, [cost, quality], name="models")
     is_known = _known_rows(frame, cost, costs, quality, qualities, "have no rank")
     scores = objective_values(costs, qualities, objective)
     warn_missing(is_known & np.isnan(scores), "have no rank: ln(cost) is 0", labels=_labels(frame))
@@ -247,9 +247,12 @@ def _rank_shares(scores):
 
 
 def _draws(frame, draws, cost, standard_error, quality, quality_draws, num_draws, rng, consequence):
-    qualities = _values(frame, quality)[None] if quality_draws is None else np.asarray(quality_draws, dtype=float)
+    # Known qualities are one draw.
+    qualities = np.asarray(
+        numeric_columns(frame, [quality], name="models") if quality_draws is None else quality_draws, dtype=float
+    )
     if draws is None:
-        draws = draw_costs(_values(frame, cost), _values(frame, standard_error), num_draws=num_draws, rng=rng)
+        draws = draw_costs(*numeric_columns(frame, [cost, standard_error], name="models"), num_draws=num_draws, rng=rng)
     draws = np.asarray(draws, dtype=float)
     for given in (draws, qualities):
         if given.ndim != 2 or given.shape[1] != len(frame) or not len(given):
@@ -269,11 +272,3 @@ def _known_rows(frame, cost, costs, quality, qualities, consequence):
 
 def _labels(frame):
     return frame.get("model", frame.index)
-
-
-def _values(frame, column):
-    if column not in frame:
-        raise ValueError(f"no column {column!r}; there are: {', '.join(map(str, frame.columns))}")
-    if not pd.api.types.is_numeric_dtype(frame[column]) or pd.api.types.is_bool_dtype(frame[column]):
-        raise ValueError(f"column {column!r} must be numeric; it is {frame[column].dtype}")
-    return frame[column].to_numpy(dtype=float, na_value=np.nan)

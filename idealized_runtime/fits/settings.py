@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.checks import check_columns, numeric_columns
 from idealized_runtime.records.common import BATCH_COLUMNS, IDENTITY_COLUMNS, PARALLELISM_COLUMNS
 
 _NEEDED = ("num_prompt_tokens", "num_output_tokens", "runtime_s")
@@ -35,9 +36,7 @@ def validate_settings(runtimes: pd.DataFrame, *, min_prompt_sizes: int = 2) -> p
     ValueError
         A column or a value cannot be fitted; the message names the column, the rows and the values.
     """
-    missing = [name for name in _NEEDED if name not in runtimes]
-    if missing:
-        raise ValueError(f"runtimes lack the column(s) {', '.join(missing)}; needed: {', '.join(_NEEDED)}")
+    check_columns(runtimes, _NEEDED, name="runtimes")
     if runtimes.empty:
         raise ValueError("runtimes hold no rows; time at least two prompt sizes at two numbers of output tokens")
     _check_one_identity(runtimes)
@@ -55,23 +54,20 @@ def _check_one_identity(runtimes):
             raise ValueError(f"one fit takes one {name}; the runtimes hold {len(values)}: {found}. Fit each by itself")
 
 
-def _floats(column: pd.Series) -> np.ndarray:
-    try:
-        return column.to_numpy(dtype=float, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{column.name} must hold numbers; {error}") from error
+def _floats(runtimes, name) -> np.ndarray:
+    return numeric_columns(runtimes, [name], name="runtimes")[0]
 
 
 def _check_values(runtimes):
     for name in _SETTING:
-        tokens = _floats(runtimes[name])
+        tokens = _floats(runtimes, name)
         valid = np.isfinite(tokens) & (tokens >= 1) & (tokens == np.floor(tokens))
         _refuse(runtimes, ~valid, name, "an integer of at least 1")
-    runtime_s = _floats(runtimes["runtime_s"])
+    runtime_s = _floats(runtimes, "runtime_s")
     _refuse(runtimes, ~(np.isfinite(runtime_s) & (runtime_s > 0)), "runtime_s", "positive and finite")
     for name, lowest in (("runtime_std_s", 0), ("runtime_resolution_s", 0), ("num_trials", 1)):
         if name in runtimes:
-            given = _floats(runtimes[name])
+            given = _floats(runtimes, name)
             _refuse(runtimes, (given < lowest) | np.isinf(given), name, f"finite and at least {lowest}, or missing")
 
 
@@ -95,8 +91,8 @@ def _single_settings(runtimes):
             f"{repeated.sum()} setting(s) repeat: {named}; give one row a setting, or a column 'trial' to average over"
         )
     optional = {"runtime_std_s": np.nan, "num_trials": np.nan, "runtime_resolution_s": 0.0}
-    columns = {name: _floats(runtimes[name]) if name in runtimes else default for name, default in optional.items()}
-    settings = runtimes[_SETTING].astype("int64").assign(runtime_s=_floats(runtimes["runtime_s"]), **columns)
+    columns = {name: _floats(runtimes, name) if name in runtimes else default for name, default in optional.items()}
+    settings = runtimes[_SETTING].astype("int64").assign(runtime_s=_floats(runtimes, "runtime_s"), **columns)
     return settings.fillna({"runtime_resolution_s": 0.0})
 
 
@@ -105,11 +101,11 @@ def _aggregate_trials(runtimes):
     if repeated.any():
         p, o, trial = runtimes.loc[repeated, [*_SETTING, "trial"]].iloc[0]
         raise ValueError(f"{repeated.sum()} trial(s) stand there twice, the first at p={p} o={o}: trial {trial}")
-    resolution_s = _floats(runtimes["runtime_resolution_s"]).max() if "runtime_resolution_s" in runtimes else 0.0
+    resolution_s = _floats(runtimes, "runtime_resolution_s").max() if "runtime_resolution_s" in runtimes else 0.0
     if "is_disturbed" in runtimes:
         # As read_log does: both ways to read a log give one model.
         runtimes = runtimes[~runtimes["is_disturbed"].astype(bool)]
-    trials = runtimes[_SETTING].astype("int64").assign(runtime_s=_floats(runtimes["runtime_s"]))
+    trials = runtimes[_SETTING].astype("int64").assign(runtime_s=_floats(runtimes, "runtime_s"))
     settings = trials.groupby(_SETTING, as_index=False).agg(
         runtime_s=("runtime_s", "mean"), runtime_std_s=("runtime_s", "std"), num_trials=("runtime_s", "size")
     )

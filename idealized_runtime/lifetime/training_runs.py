@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.checks import check_columns
+
 # What arXiv:2401.00448's trainingresults.csv calls them.
 COLUMNS = {"num_params": "Parameters", "num_training_tokens": "Tokens", "loss": "Smoothed Loss"}
 # Below this a ratio computed from two columns equals its cutoff but for rounding.
@@ -39,9 +41,7 @@ def read_training_runs(path, *, columns=None, max_training_tokens_per_param=None
     path = Path(path)
     names = {**COLUMNS, **(columns or {})}
     table = _read_table(path)
-    missing = [name for name in names.values() if name not in table]
-    if missing:
-        raise ValueError(f"{path} has no column {', '.join(map(repr, missing))}; it has {', '.join(table.columns)}")
+    check_columns(table, names.values(), name=str(path))
     runs = pd.DataFrame({ours: _numbers(path, table[theirs]) for ours, theirs in names.items()})
     if max_training_tokens_per_param is not None:
         ratio = runs["num_training_tokens"] / runs["num_params"]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
-from idealized_runtime.checks import warn_missing
+from idealized_runtime.checks import numeric_columns, warn_missing
 
 SIZE_COLUMNS = ("num_prompt_tokens", "num_output_tokens")
 WEIGHT_COLUMN = "weight"
@@ -73,9 +73,7 @@ class QueryMix:
             Rows that lack token counts or have fewer than one prompt or output token are left out.
         """
         columns = [*SIZE_COLUMNS, *([WEIGHT_COLUMN] if WEIGHT_COLUMN in queries else [])]
-        if absent := [name for name in SIZE_COLUMNS if name not in queries]:
-            raise ValueError(f"no column {', '.join(absent)}; there are: {', '.join(map(str, queries.columns))}")
-        rows = pd.DataFrame({name: _numbers(queries[name]) for name in columns})
+        rows = pd.DataFrame(dict(zip(columns, numeric_columns(queries, columns, name="queries"), strict=True)))
         sizes = rows[list(SIZE_COLUMNS)]
         is_bad = ~(np.isfinite(sizes) & (sizes >= 1)).all(axis=1).to_numpy()
         warn_missing(is_bad, "lack token counts or have fewer than one, so they are not in the mix")
@@ -141,12 +139,6 @@ def _tokens(name, values) -> np.ndarray:
     if tokens.ndim > 1 or not np.all(np.isfinite(tokens) & (tokens >= 1)):
         raise ValueError(f"{name} must be a number or a list of numbers of at least 1; got {_some(tokens)}")
     return tokens
-
-
-def _numbers(column) -> np.ndarray:
-    if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-        raise ValueError(f"column {column.name!r} must be numeric; it is {column.dtype}")
-    return column.to_numpy(dtype=float, na_value=np.nan)
 
 
 def _some(values) -> str:

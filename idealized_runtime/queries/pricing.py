@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import check_positive_or_missing, warn_missing
+from idealized_runtime.checks import check_columns, check_positive_or_missing, numeric_columns, warn_missing
 from idealized_runtime.hardware.prices import dollar_cost_usd, energy_joules
 
 
@@ -181,13 +181,8 @@ def _refuse_batches(models):
 
 
 def _token_counts(queries):
-    columns = ("model", "num_prompt_tokens", "num_output_tokens")
-    if absent := [column for column in columns if column not in queries]:
-        raise ValueError(f"no column {', '.join(absent)}; there are: {', '.join(map(str, queries.columns))}")
-    for column in columns[1:]:
-        if not pd.api.types.is_numeric_dtype(queries[column]) or pd.api.types.is_bool_dtype(queries[column]):
-            raise ValueError(f"column {column!r} must be numeric; it is {queries[column].dtype}")
-    return [queries[column].to_numpy(dtype=float, na_value=np.nan) for column in columns[1:]]
+    check_columns(queries, ["model"], name="queries")
+    return numeric_columns(queries, ["num_prompt_tokens", "num_output_tokens"], name="queries")
 
 
 def _predict(rows_by_model, p, o, extrapolate):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.checks import check_columns
 from idealized_runtime.measurements.published import ROOT, published_data
 
 _TOKENS = ["num_prompt_tokens", "num_output_tokens"]
@@ -38,8 +39,7 @@ def read_workload(path) -> pd.DataFrame:
     """
     places = [root / path for root in (Path(), ROOT) if (root / path).is_file()]
     queries = pd.read_csv(places[0] if places else published_data(str(path)))
-    if missing := [name for name in _TOKENS if name not in queries]:
-        raise ValueError(f"{path}: no column {', '.join(missing)}; there are: {', '.join(map(str, queries.columns))}")
+    check_columns(queries, _TOKENS, name=str(path))
     sizes = queries[_TOKENS].apply(pd.to_numeric, errors="coerce")
     is_wrong = ~((sizes >= 1) & (sizes % 1 == 0)).all(axis=1)
     if is_wrong.any():

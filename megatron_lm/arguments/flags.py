@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from idealized_runtime.checks import positive_int, whole_number
 from megatron_lm.prompts import TOKENIZER_TYPES
 
 # Those that need CUDA, and one process.
@@ -31,16 +32,16 @@ def _add_model(parser):
     group.add_argument("--architecture", metavar="NAME", help="a row of the registry, idealized_runtime/architectures")
     group.add_argument("--hf-config", metavar="FILE", type=Path, help="a Hugging Face config.json")
     for flag in SHAPE_FLAGS:
-        group.add_argument(flag_of(flag), type=_positive_int, metavar="N")
-    group.add_argument("--ffn-hidden-size", type=_positive_int, metavar="N", help="default: 4 x hidden size")
-    group.add_argument("--num-query-groups", type=_positive_int, metavar="N", help="default: one a head")
+        group.add_argument(flag_of(flag), type=positive_int, metavar="N")
+    group.add_argument("--ffn-hidden-size", type=positive_int, metavar="N", help="default: 4 x hidden size")
+    group.add_argument("--num-query-groups", type=positive_int, metavar="N", help="default: one a head")
     group.add_argument(
-        "--max-position-embeddings", type=_positive_int, metavar="N", help="context, in tokens (default: --seq-length)"
+        "--max-position-embeddings", type=positive_int, metavar="N", help="context, in tokens (default: --seq-length)"
     )
-    group.add_argument("--seq-length", type=_positive_int, metavar="N", help="as in Megatron (default: 2048)")
-    group.add_argument("--vocab-size", type=_positive_int, metavar="N", help="default: the tokenizer's, else 50257")
+    group.add_argument("--seq-length", type=positive_int, metavar="N", help="as in Megatron (default: 2048)")
+    group.add_argument("--vocab-size", type=positive_int, metavar="N", help="default: the tokenizer's, else 50257")
     group.add_argument(
-        "--make-vocab-size-divisible-by", type=_positive_int, metavar="N",
+        "--make-vocab-size-divisible-by", type=positive_int, metavar="N",
         help="pad the vocabulary to a multiple (default: 128, as in Megatron)",
     )  # fmt: skip
     group.add_argument("--swiglu", action="store_true", default=None, help="gated feed-forward network")
@@ -50,7 +51,7 @@ def _add_model(parser):
     group.add_argument("--disable-bias-linear", action="store_true", default=None, help="linear layers without bias")
     group.add_argument("--untie-embeddings-and-output-weights", action="store_true", default=None)
     group.add_argument(
-        "--num-layers-profiled", type=_positive_int, nargs="+", metavar="L",
+        "--num-layers-profiled", type=positive_int, nargs="+", metavar="L",
         help="time slices of so many layers, where the whole does not fit: one is scaled with depth, through "
         "several goes a line in the number of layers (default: all layers)",
     )  # fmt: skip
@@ -64,11 +65,11 @@ def _add_parallelism(parser):
     group.add_argument("--fp16", action="store_true", help="float16 (CUDA only); without it or --bf16, float32")
     group.add_argument("--bf16", action="store_true", help="bfloat16")
     group.add_argument(
-        "--tensor-model-parallel-size", type=_positive_int, default=1, metavar="T",
+        "--tensor-model-parallel-size", type=positive_int, default=1, metavar="T",
         help="share every matrix out among T processes (default: 1)",
     )  # fmt: skip
     group.add_argument(
-        "--pipeline-model-parallel-size", type=_positive_int, default=1, metavar="P",
+        "--pipeline-model-parallel-size", type=positive_int, default=1, metavar="P",
         help="share the layers out among P stages (default: 1); T x P processes: torchrun --nproc-per-node N ...",
     )  # fmt: skip
     group.add_argument(
@@ -84,15 +85,15 @@ def _add_batches(parser):
         "batches", "in sequences; of several sizes, every combination whose micro-batches divide the batch is timed"
     )
     group.add_argument(
-        "--global-batch-size", type=_positive_int, nargs="+", metavar="B",
+        "--global-batch-size", type=positive_int, nargs="+", metavar="B",
         help="sequences generated together (default: a batch of one micro-batch)",
     )  # fmt: skip
     group.add_argument(
-        "--micro-batch-size", type=_positive_int, nargs="+", metavar="M",
+        "--micro-batch-size", type=positive_int, nargs="+", metavar="M",
         help="prompts encoded together (default: the batch, or its P-th part; without --global-batch-size, 1)",
     )  # fmt: skip
     group.add_argument(
-        "--token-micro-batch-size", type=_positive_int, nargs="+", metavar="K",
+        "--token-micro-batch-size", type=positive_int, nargs="+", metavar="K",
         help="sequences that generate a token together (default: the batch, or its P-th part)",
     )  # fmt: skip
 
@@ -115,18 +116,18 @@ def _add_generation(parser):
         help="text that is cut to each prompt size (default: data/prompts.txt; data/token_ids.txt for NullTokenizer)",
     )  # fmt: skip
     group.add_argument(
-        "--all-num-input-tokens", type=_positive_int, nargs="+", required=True, metavar="P",
+        "--all-num-input-tokens", type=positive_int, nargs="+", required=True, metavar="P",
         help="prompt sizes, in tokens (each > 0)",
     )  # fmt: skip
     group.add_argument(
-        "--all-num-output-tokens", type=_positive_int, nargs="+", metavar="O",
+        "--all-num-output-tokens", type=positive_int, nargs="+", metavar="O",
         help="numbers of tokens to generate (default: --out-seq-length)",
     )  # fmt: skip
     group.add_argument("--temperature", type=float, default=1.0, help="sampling temperature (default: %(default)s)")
     group.add_argument("--top-p", type=float, default=0.0, help="top-p sampling; 0 keeps all (default: %(default)s)")
     group.add_argument("--top-k", type=int, default=0, help="top-k sampling; 0 keeps all, 1 is greedy (default: 0)")
     group.add_argument(
-        "--out-seq-length", type=_positive_int, metavar="O",
+        "--out-seq-length", type=positive_int, metavar="O",
         help="tokens to generate where --all-num-output-tokens is not given",
     )  # fmt: skip
 
@@ -134,9 +135,9 @@ def _add_generation(parser):
 def _add_timing(parser):
     group = parser.add_argument_group("timing and log")
     group.add_argument(
-        "--num-warmup", type=_non_negative_int, default=10, metavar="N", help="runs before the trials (default: 10)"
+        "--num-warmup", type=whole_number, default=10, metavar="N", help="runs before the trials (default: 10)"
     )
-    group.add_argument("--num-trials", type=_positive_int, default=50, metavar="N", help="timed runs (default: 50)")
+    group.add_argument("--num-trials", type=positive_int, default=50, metavar="N", help="timed runs (default: 50)")
     group.add_argument("--seed", type=int, default=1234, help="of the weights and of sampling (default: %(default)s)")
     group.add_argument(
         "--log", type=Path, metavar="FILE",
@@ -148,21 +149,3 @@ def _add_timing(parser):
 def flag_of(name: str) -> str:
     """The flag that sets an argument: ``num_layers`` -> ``--num-layers``."""
     return "--" + name.replace("_", "-")
-
-
-def _positive_int(text) -> int:
-    return _int_of_at_least(1, text)
-
-
-def _non_negative_int(text) -> int:
-    return _int_of_at_least(0, text)
-
-
-def _int_of_at_least(low, text) -> int:
-    try:
-        value = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be an integer; got {text!r}") from error
-    if value < low:
-        raise argparse.ArgumentTypeError(f"must be at least {low}; got {value}")
-    return value

@@ -85,8 +85,12 @@ def test_nullable_columns_are_read():
 @pytest.mark.parametrize(
     ("frame", "options", "message"),
     [
-        (make_frame([1.0], [1.0]), {"cost": "runtime"}, "no column 'runtime'; there are: model, value, accuracy"),
-        (make_frame(["1"], [1.0]), {}, "column 'value' must be numeric"),
+        (
+            make_frame([1.0], [1.0]),
+            {"cost": "runtime"},
+            "no column runtime; needed: runtime, accuracy; there are: model",
+        ),
+        (make_frame(["1"], [1.0]), {}, "column value must hold numbers"),
         (make_frame([1.0, 0.0], [1.0, 1.0]), {}, r"costs must be positive; got \[0.0\]"),
         (make_frame([1.0], [1.0]), {"objective": "product"}, "objective must be one of"),
     ],

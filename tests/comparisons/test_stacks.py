@@ -85,7 +85,10 @@ def test_workload_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("prompt,num_output_tokens\n1,1\n", "no column num_prompt_tokens; there are: prompt, num_output_tokens"),
+        (
+            "prompt,num_output_tokens\n1,1\n",
+            "no column num_prompt_tokens; needed: .*; there are: prompt",
+        ),
         ("num_prompt_tokens,num_output_tokens\n1,1\n2,0\n", "row 2 of 2 holds .*'num_output_tokens': 0"),
         ("num_prompt_tokens,num_output_tokens\n1.5,1\n", "integers of at least 1; row 1 of 1"),
         ("num_prompt_tokens,num_output_tokens\n,1\n", "row 1 of 1"),

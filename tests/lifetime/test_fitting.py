@@ -143,7 +143,7 @@ def test_columns_may_have_other_names(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Parameters,Tokens\n1,2\n", "has no column 'Smoothed Loss'; it has Parameters, Tokens"),
+        ("Parameters,Tokens\n1,2\n", "no column Smoothed Loss; needed: .*; there are: Parameters, Tokens"),
         ("Parameters,Tokens,Smoothed Loss\n1e9,2e10,2.5\n1e9,2e10,\n", "line 3: 'Smoothed Loss'.*got nan"),
         ("Parameters,Tokens,Smoothed Loss\n1e9,2e10,n/k\n", "line 2: 'Smoothed Loss' must be a positive.*got n/k"),
         ("Parameters,Tokens,Smoothed Loss\n-1e9,2e10,2\n", "line 2: 'Parameters' must be a positive finite number"),

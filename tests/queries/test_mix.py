@@ -54,8 +54,8 @@ def test_csv_is_read_with_its_weights(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("p,o\n1,2\n", "no column num_prompt_tokens, num_output_tokens; there are: p, o"),
-        ("num_prompt_tokens,num_output_tokens\nmany,2\n", "'num_prompt_tokens' must be numeric"),
+        ("p,o\n1,2\n", "no column num_prompt_tokens, num_output_tokens; needed: .*; there are: p, o"),
+        ("num_prompt_tokens,num_output_tokens\nmany,2\n", "column num_prompt_tokens must hold numbers"),
         ("num_prompt_tokens,num_output_tokens,weight\n5,2,-1\n5,3,2\n", "weights must be finite, not negative"),
         ("num_prompt_tokens,num_output_tokens,weight\n5,2,\n5,3,2\n", "weights must be finite"),
     ],

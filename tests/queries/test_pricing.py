@@ -135,8 +135,11 @@ def test_no_queries_give_no_estimates():
 @pytest.mark.parametrize(
     ("queries", "message"),
     [
-        (make_queries().drop(columns="model"), "no column model; there are: num_prompt_tokens, num_output_tokens"),
-        (make_queries(("a", "10", 1)), "column 'num_prompt_tokens' must be numeric"),
+        (
+            make_queries().drop(columns="model"),
+            "no column model; needed: model; there are: num_prompt",
+        ),
+        (make_queries(("a", "10", 1)), "column num_prompt_tokens must hold numbers"),
     ],
 )
 def test_frames_that_are_no_queries_are_refused(queries, message):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.checks import numeric_columns
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.fits.denoised.frontier import fit_frontier
 from idealized_runtime.fits.published import fit_published
@@ -138,11 +139,9 @@ def _as_trials(trials: pd.DataFrame) -> pd.DataFrame:
     if "runtime_s" not in trials and "minimum_runtime_s" in trials:
         trials = trials.rename(columns={"minimum_runtime_s": "runtime_s"})
     columns = [*_SETTING, "runtime_s"]
-    if missing := [name for name in columns if name not in trials]:
-        raise ValueError(f"trials lack the column(s) {', '.join(missing)}; needed: {', '.join(columns)}")
+    *_, runtime_s = numeric_columns(trials, columns, name="trials")
     if "model" in trials and len(models := trials["model"].unique()) > 1:
         raise ValueError(f"one fit takes one model; the trials hold {len(models)}: {', '.join(map(str, models[:5]))}")
-    runtime_s = trials["runtime_s"].to_numpy(dtype=float)
     if bad := int((~(np.isfinite(runtime_s) & (runtime_s > 0))).sum()):
         raise ValueError(f"runtime_s must be positive and finite; {bad} of {len(runtime_s)} trials are not")
     return trials[columns]

@@ -216,7 +216,7 @@ def test_prompt_sizes_can_be_left_out_one_by_one():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.drop(columns="generation_time_s"), r"lack the column\(s\) generation_time_s"),
+        (lambda t: t.drop(columns="generation_time_s"), "no column generation_time_s"),
         (lambda t: t.assign(generation_time_s=np.nan), "settings lack a batch size, or prompt encoding"),
         (lambda t: t.assign(model=[f"gpt{i % 2}" for i in range(len(t))]), "one fit takes one model.*gpt0, gpt1"),
         (lambda t: t.assign(num_output_tokens=1), "no setting has two output tokens or more"),
@@ -260,7 +260,7 @@ def test_optimum_needs_no_other_times_than_the_fit_does():
 
 def test_column_to_leave_out_and_columns_of_an_optimum_must_be_there():
     timings = make_timings()
-    with pytest.raises(ValueError, match=r"timings lack the column\(s\) batch"):
+    with pytest.raises(ValueError, match="timings: no column batch"):
         leave_one_out(timings, "batch")
-    with pytest.raises(ValueError, match=r"timings lack the column\(s\) token_micro_batch_size"):
+    with pytest.raises(ValueError, match="timings: no column token_micro_batch_size"):
         optimum_table(timings.drop(columns="token_micro_batch_size"), BatchRuntimeModel.fit(timings))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.records import json_lines, megatron_text, requests
+from idealized_runtime.records import json_lines, requests
 from idealized_runtime.records.common import (
     BATCH_COLUMNS,
     IDENTITY_COLUMNS,
@@ -26,7 +26,8 @@ from idealized_runtime.records.common import (
     SliceWarning,
     setting_name,
 )
-from idealized_runtime.records.json_lines import load_log, read_failures, read_trials
+from idealized_runtime.records.json_lines import TimingLog, load_log, read_failures, read_trials
+from idealized_runtime.records.megatron_text import TextLog, parse_text_log
 from idealized_runtime.records.requests import trial_key
 from idealized_runtime.records.settings import runtime_sentence, setting_key
 from idealized_runtime.records.writer import LogWriter
@@ -45,6 +46,7 @@ __all__ = [
     "SliceWarning",
     "is_json_log",
     "load_log",
+    "parse_log",
     "read_architecture",
     "read_failures",
     "read_log",
@@ -99,8 +101,7 @@ def read_log(path) -> pd.DataFrame:
     RepeatedSettingWarning
         A text log repeats a setting; as in the authors' notebook the last one counts.
     """
-    path = Path(path)
-    return (json_lines if is_json_log(path) else megatron_text).read_settings(path)
+    return parse_log(path).frame()
 
 
 def read_requests(path) -> pd.DataFrame:
@@ -151,8 +152,25 @@ def read_architecture(path) -> Architecture:
     LogFormatError
         As :func:`read_log`.
     """
+    return parse_log(path).architecture()
+
+
+def parse_log(path) -> TimingLog | TextLog:
+    """A log, JSON Lines or the text of 2023, read and parsed once.
+
+    Returns
+    -------
+    TimingLog or TextLog
+        Both have ``frame()`` (that of :func:`read_log`), ``architecture()``, ``dtype`` and ``num_layers_scaled`` (None
+        where the log does not tell), ``is_cuda`` and ``machine_rates`` (as the driver measured them).
+
+    Raises
+    ------
+    LogFormatError
+        As :func:`read_log`.
+    """
     path = Path(path)
-    return (json_lines if is_json_log(path) else megatron_text).read_architecture(path)
+    return load_log(path) if is_json_log(path) else parse_text_log(path)
 
 
 def is_json_log(path: Path) -> bool:

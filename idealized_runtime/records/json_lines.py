@@ -62,6 +62,55 @@ class TimingLog:
             return {requests.trial_key(trial) for trial in self.trials if "error" not in trial}
         return {setting_key(setting) for setting in self.settings}
 
+    def frame(self) -> pd.DataFrame:
+        """One row a setting, as :func:`idealized_runtime.records.read_log` gives it."""
+        warn_if_partial(self, stacklevel=4)
+        if self.is_api:
+            settings = means_frame(requests.timings_frame(self)).assign(is_extrapolated=False)
+        else:
+            settings = combine_slices(
+                self.path,
+                means_frame(trials_frame(self)),
+                self.header["architecture"]["num_layers"],
+                num_slices=np.size(self.header["num_layers_profiled"]),
+            )
+        return with_frame_dtypes(settings.assign(runtime_resolution_s=0.0)[FRAME_COLUMNS])
+
+    def architecture(self) -> Architecture:
+        """The architecture in its header."""
+        if "architecture" not in self.header:
+            model = self.header["model"]
+            raise LogFormatError(f"{self.path}: a log of an API, which does not tell the architecture of {model}")
+        return Architecture.from_dict(self.header["architecture"])
+
+    @property
+    def dtype(self) -> str | None:
+        """Data type of weights and activations; None where it is not told, as of an API."""
+        return None if self.is_api else self.header.get("dtype") or "float32"
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether kernels ran on a GPU."""
+        return (self.header.get("software") or {}).get("cuda") is not None
+
+    @property
+    def num_layers_scaled(self) -> int | None:
+        """Layers whose time was multiplied to that of the whole model: all, where it comes from a line through slices.
+
+        The line counts once what does not grow with depth, as the whole model does.
+        """
+        if self.is_api:
+            return None
+        slices = np.atleast_1d(self.header["num_layers_profiled"])
+        return int(slices[0]) if len(slices) == 1 else self.header["architecture"]["num_layers"]
+
+    @property
+    def machine_rates(self) -> list:
+        """Rates of the machine, once for each time that the driver measured them."""
+        environments = [record.get("environment") for record in (self.header, *self.resumes)]
+        measured = [environment.get("machine_rates") for environment in environments if isinstance(environment, dict)]
+        return [rates for rates in measured if rates is not None]
+
 
 def read_trials(path) -> pd.DataFrame:
     """Timings of one JSON Lines log, one row a trial.
@@ -104,22 +153,6 @@ def read_trials(path) -> pd.DataFrame:
     return with_frame_dtypes(trials.assign(**{name: trials[name] * scale for name in scaled}))
 
 
-def read_settings(path) -> pd.DataFrame:
-    """Rows of :func:`idealized_runtime.records.read_log` for a JSON Lines log."""
-    log = load_log(path)
-    warn_if_partial(log, stacklevel=4)
-    if log.is_api:
-        settings = means_frame(requests.timings_frame(log)).assign(is_extrapolated=False)
-        return with_frame_dtypes(settings.assign(runtime_resolution_s=0.0)[FRAME_COLUMNS])
-    settings = combine_slices(
-        log.path,
-        means_frame(trials_frame(log)),
-        log.header["architecture"]["num_layers"],
-        num_slices=np.size(log.header["num_layers_profiled"]),
-    )
-    return with_frame_dtypes(settings.assign(runtime_resolution_s=0.0)[FRAME_COLUMNS])
-
-
 def read_failures(path) -> pd.DataFrame:
     """Settings of one JSON Lines log that failed, such as those that ran out of memory; one row each.
 
@@ -142,14 +175,6 @@ def read_failures(path) -> pd.DataFrame:
         if "error" in setting
     ]
     return with_frame_dtypes(pd.DataFrame(rows, columns=columns))
-
-
-def read_architecture(path) -> Architecture:
-    """The architecture in the header of a JSON Lines log."""
-    header = load_log(path).header
-    if "architecture" not in header:
-        raise LogFormatError(f"{path}: a log of an API, which does not tell the architecture of {header['model']}")
-    return Architecture.from_dict(header["architecture"])
 
 
 def warn_if_partial(log: TimingLog, *, stacklevel=3):

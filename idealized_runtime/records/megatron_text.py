@@ -49,53 +49,105 @@ class _TextRun:
         return tuple(self.arguments.get(name) for name in (*_SHAPE_ARGUMENTS, *_PARALLELISM_ARGUMENTS))
 
 
-def read_settings(path: Path) -> pd.DataFrame:
-    """Rows of :func:`idealized_runtime.records.read_log` for a text log."""
-    runs = _timed_text_runs(path)
-    rows = pd.DataFrame(
-        [row for run in runs for row in run.settings],
-        columns=["num_prompt_tokens", "num_output_tokens", "runtime_s", "runtime_std_s"],
-    )
-    rows = _keep_last_of_repeated(path, rows)
-    row = _registry_row(path, runs[-1])
-    scale = row.num_layers / row.num_layers_profiled if row is not None and row.num_layers_profiled else 1.0
-    names = (*_PARALLELISM_ARGUMENTS, "num_layers")
-    tensor_parallel_size, pipeline_parallel_size, batch_size, num_layers = _printed_integers(path, runs[-1], names)
-    frame = pd.DataFrame(
-        {
-            "model": path.stem if row is None else row.name,
-            "hardware": path.resolve().parent.name,
-            "software": "Megatron-LM 2022",
-            "num_prompt_tokens": rows["num_prompt_tokens"],
-            "num_output_tokens": rows["num_output_tokens"],
-            # The scripts of 2023 knew one micro-batch size, which was the batch.
-            **dict.fromkeys(BATCH_COLUMNS, batch_size),
-            "tensor_parallel_size": tensor_parallel_size,
-            "pipeline_parallel_size": pipeline_parallel_size,
-            "num_layers_profiled": num_layers,
-            "runtime_s": rows["runtime_s"] * scale,
-            "runtime_std_s": rows["runtime_std_s"] * scale,
-            "is_extrapolated": scale > 1,
-            **dict.fromkeys(["runtime_min_s", "prompt_encoding_time_s", "generation_time_s", "energy_joules"], np.nan),
-            **dict.fromkeys(["num_trials", "num_disturbed"], pd.NA),
-            # Mean and std are both printed with three decimals.
-            "runtime_resolution_s": 1e-3 * scale,
-        }
-    )
-    return with_frame_dtypes(frame[FRAME_COLUMNS])
+@dataclass(frozen=True)
+class TextLog:
+    """A text log, parsed: the launches that timed something."""
+
+    path: Path
+    _runs: list[_TextRun]
+
+    def frame(self) -> pd.DataFrame:
+        """One row a setting, as :func:`idealized_runtime.records.read_log` gives it."""
+        path, runs = self.path, self._runs
+        rows = pd.DataFrame(
+            [row for run in runs for row in run.settings],
+            columns=["num_prompt_tokens", "num_output_tokens", "runtime_s", "runtime_std_s"],
+        )
+        rows = _keep_last_of_repeated(path, rows)
+        row = _registry_row(path, runs[-1])
+        scale = row.num_layers / row.num_layers_profiled if row is not None and row.num_layers_profiled else 1.0
+        names = (*_PARALLELISM_ARGUMENTS, "num_layers")
+        tensor_parallel_size, pipeline_parallel_size, batch_size, num_layers = _printed_integers(path, runs[-1], names)
+        frame = pd.DataFrame(
+            {
+                "model": path.stem if row is None else row.name,
+                "hardware": path.resolve().parent.name,
+                "software": "Megatron-LM 2022",
+                "num_prompt_tokens": rows["num_prompt_tokens"],
+                "num_output_tokens": rows["num_output_tokens"],
+                # The scripts of 2023 knew one micro-batch size, which was the batch.
+                **dict.fromkeys(BATCH_COLUMNS, batch_size),
+                "tensor_parallel_size": tensor_parallel_size,
+                "pipeline_parallel_size": pipeline_parallel_size,
+                "num_layers_profiled": num_layers,
+                "runtime_s": rows["runtime_s"] * scale,
+                "runtime_std_s": rows["runtime_std_s"] * scale,
+                "is_extrapolated": scale > 1,
+                **dict.fromkeys(
+                    ["runtime_min_s", "prompt_encoding_time_s", "generation_time_s", "energy_joules"], np.nan
+                ),
+                **dict.fromkeys(["num_trials", "num_disturbed"], pd.NA),
+                # Mean and std are both printed with three decimals.
+                "runtime_resolution_s": 1e-3 * scale,
+            }
+        )
+        return with_frame_dtypes(frame[FRAME_COLUMNS])
+
+    def architecture(self) -> Architecture:
+        """The architecture that was printed; the registry row's depth where only some layers were profiled."""
+        path, run = self.path, self._runs[-1]
+        row = _registry_row(path, run)
+        sizes = {name: _integer_argument(path, run, name) for name in (*_SHAPE_ARGUMENTS, "max_position_embeddings")}
+        if run.padded_vocab_size is None:
+            raise LogFormatError(f"{path}: the log lacks the line 'padded vocab (size: ...) ... (new size: ...)'")
+        if row is None:
+            described = {"name": path.stem}
+        else:
+            described = {name: getattr(row, name) for name in _DESCRIPTION}
+            sizes["num_layers"] = row.num_layers
+        return Architecture(
+            **described, **sizes, vocab_size=run.padded_vocab_size, source="arguments printed by the log"
+        )
+
+    @property
+    def dtype(self) -> str | None:
+        """Data type of weights and activations; None where no launch printed it."""
+        return self._runs[-1].arguments.get("params_dtype", "").removeprefix("torch.") or None
+
+    @property
+    def is_cuda(self) -> bool:
+        """True: Megatron ran on GPUs only."""
+        return True
+
+    @property
+    def num_layers_scaled(self) -> int | None:
+        """Layers whose time was multiplied to that of the whole model; None where the log does not tell."""
+        (printed,) = _printed_integers(self.path, self._runs[-1], ("num_layers",))
+        return None if printed is pd.NA else printed
+
+    @property
+    def machine_rates(self) -> list:
+        """None: nobody measured them."""
+        return []
 
 
-def _timed_text_runs(path: Path) -> list[_TextRun]:
-    """The launches of a text log that timed something; failed ones are passed over."""
-    timed = [run for run in _parse_text_log(path) if run.settings]
+def parse_text_log(path: Path) -> TextLog:
+    """A text log; launches that failed are passed over.
+
+    Raises
+    ------
+    LogFormatError
+        No launch timed anything, or they timed different models; the message has the file, and the line.
+    """
+    timed = [run for run in _parse_runs(path) if run.settings]
     if not timed:
         raise NothingTimedError(f"{path}: holds no timing: no line begins with 'Runtime for'")
     if len({run.shape() for run in timed}) > 1:
         raise LogFormatError(f"{path}: holds timings of different models or parallelisms; split it into one log each")
-    return timed
+    return TextLog(path, timed)
 
 
-def _parse_text_log(path: Path) -> list[_TextRun]:
+def _parse_runs(path: Path) -> list[_TextRun]:
     runs = [_TextRun()]
     lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
     for line_number, line in enumerate(lines, start=1):
@@ -171,18 +223,3 @@ def _integer_argument(path, run, name) -> int:
         raise LogFormatError(f"{path}: the printed arguments lack {error}") from error
     except ValueError as error:
         raise LogFormatError(f"{path}: the printed argument {name} must be an integer; got {error}") from error
-
-
-def read_architecture(path: Path) -> Architecture:
-    """Architecture a text log printed; the registry row's depth where only some layers were profiled."""
-    run = _timed_text_runs(path)[-1]
-    row = _registry_row(path, run)
-    sizes = {name: _integer_argument(path, run, name) for name in (*_SHAPE_ARGUMENTS, "max_position_embeddings")}
-    if run.padded_vocab_size is None:
-        raise LogFormatError(f"{path}: the log lacks the line 'padded vocab (size: ...) ... (new size: ...)'")
-    if row is None:
-        described = {"name": path.stem}
-    else:
-        described = {name: getattr(row, name) for name in _DESCRIPTION}
-        sizes["num_layers"] = row.num_layers
-    return Architecture(**described, **sizes, vocab_size=run.padded_vocab_size, source="arguments printed by the log")

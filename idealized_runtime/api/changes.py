@@ -13,7 +13,7 @@ from idealized_runtime.api.statistics import SETTING, adjust_p_values
 from idealized_runtime.fits.denoised import fit_frontier
 
 _MIN_EARLIER_SWEEPS = 3
-_CHANGE = ["change_percent", "change_percent_low", "change_percent_high", "p_value"]
+_CHANGE = ["change_percent", "change_percent_lower", "change_percent_upper", "p_value"]
 
 
 def compare_sweeps(earlier: pd.DataFrame, later: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
@@ -37,7 +37,7 @@ def compare_sweeps(earlier: pd.DataFrame, later: pd.DataFrame, *, level: float =
     DataFrame
         First a row for all settings, where the sizes are missing, then one a setting: ``num_prompt_tokens,
         num_output_tokens, num_earlier, num_later`` (blocks in the first row, else trials), ``change_percent`` with
-        ``_low`` and ``_high`` (NaN where there are too few), ``p_value``, ``p_value_adjusted``, ``is_changed``.
+        ``_lower`` and ``_upper`` (NaN where there are too few), ``p_value``, ``p_value_adjusted``, ``is_changed``.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def compare_with_history(sweeps: Sequence[pd.DataFrame], *, level: float = 0.95)
     -------
     Series
         ``num_earlier``, ``change_percent`` of the newest from the mean of the earlier ones,
-        ``unchanged_percent_low`` and ``unchanged_percent_high``, where it would lie with probability ``level`` had
+        ``unchanged_percent_lower`` and ``unchanged_percent_upper``, where it would lie with probability ``level`` had
         nothing changed, ``p_value``, ``is_changed``.
 
     Raises
@@ -92,8 +92,8 @@ def compare_with_history(sweeps: Sequence[pd.DataFrame], *, level: float = 0.95)
         {
             "num_earlier": num_earlier,
             "change_percent": _percent(change),
-            "unchanged_percent_low": _percent(-reach),
-            "unchanged_percent_high": _percent(reach),
+            "unchanged_percent_lower": _percent(-reach),
+            "unchanged_percent_upper": _percent(reach),
             "p_value": p_value,
             "is_changed": p_value < 1 - level,
         }

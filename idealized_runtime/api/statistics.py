@@ -43,7 +43,7 @@ def summarize_requests(
     -------
     DataFrame, one row a group and quantity
         ``by``, ``quantity`` (of :data:`QUANTITIES`, where it was measured), ``num_values``, ``mean``, ``std``
-        (ddof = 1), ``minimum``, ``maximum`` and, for each percentile such as 99, ``p99, p99_low, p99_high``, all in
+        (ddof = 1), ``minimum``, ``maximum`` and, for each percentile such as 99, ``p99, p99_lower, p99_upper``, all in
         seconds. Intervals are those of order statistics, for independent requests: NaN where too few requests bound
         the percentile, and for inter-chunk times, which hang on each other within a request.
     """
@@ -129,7 +129,7 @@ def measure_goodput(
     Returns
     -------
     DataFrame, one row a group
-        ``by, num_requests, num_met, share_met, share_met_low, share_met_high, goodput_per_s``.
+        ``by, num_requests, num_met, share_met, share_met_lower, share_met_upper, goodput_per_s``.
 
     Raises
     ------
@@ -147,8 +147,8 @@ def measure_goodput(
                 "num_requests": len(group),
                 "num_met": int(is_met.sum()),
                 "share_met": is_met.mean(),
-                "share_met_low": low,
-                "share_met_high": high,
+                "share_met_lower": low,
+                "share_met_upper": high,
                 "goodput_per_s": is_met.sum() / _duration_s(group),
             }
         )
@@ -202,7 +202,7 @@ def _describe(values_s, percentiles, level) -> dict:
     for percentile, value_s in zip(percentiles, np.percentile(values_s, percentiles), strict=True):
         low_s, high_s = (np.nan, np.nan) if level is None else percentile_interval(values_s, percentile, level=level)
         name = f"p{percentile:g}"
-        row |= {name: value_s, f"{name}_low": low_s, f"{name}_high": high_s}
+        row |= {name: value_s, f"{name}_lower": low_s, f"{name}_upper": high_s}
     return row
 
 

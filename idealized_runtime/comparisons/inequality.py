@@ -26,7 +26,7 @@ def compare_runtimes(
     -------
     DataFrame, one row a setting
         ``num_prompt_tokens, num_output_tokens, num_trials, raw_median_s, raw_minimum_s``; ``denoised_s`` and
-        ``idealized_s``, each with ``_low`` and ``_high``; ``share_raw_at_least_denoised``;
+        ``idealized_s``, each with ``_lower`` and ``_upper``; ``share_raw_at_least_denoised``;
         ``is_raw_violated``: more than half of the raw trials lie below the denoised runtime's interval (sign test);
         ``denoised_over_idealized``; ``is_denoised_violated``: the denoised runtime lies below the idealized one by more
         than the errors of both.
@@ -41,8 +41,8 @@ def compare_runtimes(
     sizes = [table[name].to_numpy() for name in SETTING]
     for name, model in (("denoised_s", denoised), ("idealized_s", idealized)):
         low_s, high_s = model.predict_interval(*sizes, level=level)
-        table = table.assign(**{name: model.predict(*sizes), f"{name}_low": low_s, f"{name}_high": high_s})
-    below = _num_below(raw, table, "denoised_s_low")
+        table = table.assign(**{name: model.predict(*sizes), f"{name}_lower": low_s, f"{name}_upper": high_s})
+    below = _num_below(raw, table, "denoised_s_lower")
     return table.assign(
         share_raw_at_least_denoised=1 - _num_below(raw, table, "denoised_s") / table["num_trials"],
         is_raw_violated=adjust_p_values(_sign_p_values(below, table["num_trials"])) < 1 - level,
@@ -68,6 +68,6 @@ def _order_p_values(table, level) -> np.ndarray:
     """One-sided, that denoised is the smaller; errors from the intervals, taken as normal."""
     from scipy.stats import norm
 
-    widths_s = [table[f"{name}_high"] - table[f"{name}_low"] for name in ("denoised_s", "idealized_s")]
+    widths_s = [table[f"{name}_upper"] - table[f"{name}_lower"] for name in ("denoised_s", "idealized_s")]
     error_s = np.hypot(*widths_s) / (2 * norm.ppf((1 + level) / 2))
     return norm.cdf((table["denoised_s"] - table["idealized_s"]) / error_s)

@@ -34,7 +34,7 @@ def plot_percentiles(summary: pd.DataFrame, *, quantity: str, ax: plt.Axes | Non
         label = {"p50": "median", "p95": "95th percentile"}[name]
         ax.plot(loads, table[name], style, color=color, label=label)
         # Where too few requests bound a percentile its interval ends at what is known.
-        low, high = table[f"{name}_low"].fillna(table[name]), table[f"{name}_high"].fillna(table[name])
+        low, high = table[f"{name}_lower"].fillna(table[name]), table[f"{name}_upper"].fillna(table[name])
         ax.fill_between(loads, low, high, color=color, alpha=0.2, linewidth=0)
     _set_loads(ax, load, loads)
     ax.set_ylim(bottom=0)
@@ -88,8 +88,8 @@ def plot_ratios(raw: pd.DataFrame, comparison: pd.DataFrame, *, ax: plt.Axes | N
     ax.axhline(1, color="0.3", linestyle=":", linewidth=1.2, label="idealized")
     ax.plot(trials["place"], trials["runtime_s"] / trials["idealized_s"], "o", color=raw_color, markersize=3,
             alpha=0.5, label="raw, one trial")  # fmt: skip
-    errors = [comparison["denoised_s"] - comparison["denoised_s_low"],
-              comparison["denoised_s_high"] - comparison["denoised_s"]]  # fmt: skip
+    errors = [comparison["denoised_s"] - comparison["denoised_s_lower"],
+              comparison["denoised_s_upper"] - comparison["denoised_s"]]  # fmt: skip
     ax.errorbar(
         comparison["place"],
         comparison["denoised_over_idealized"],

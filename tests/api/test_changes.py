@@ -30,7 +30,7 @@ def test_change_of_all_settings_is_found_with_its_size():
     row = overall(compare_sweeps(make_sweep(0), make_sweep(1, factor=1.05)))
     assert row["is_changed"]
     assert row["change_percent"] == pytest.approx(5, abs=1)
-    assert row["change_percent_low"] < 5 < row["change_percent_high"]
+    assert row["change_percent_lower"] < 5 < row["change_percent_upper"]
     assert (row["num_earlier"], row["num_later"]) == (10, 10)
 
 
@@ -73,7 +73,7 @@ def test_trials_left_out_of_a_fit_are_left_out_here():
 
 def test_few_trials_have_no_interval_and_no_significance():
     row = overall(compare_sweeps(make_sweep(0, num_blocks=2), make_sweep(1, factor=2, num_blocks=2)))
-    assert np.isnan(row["change_percent_low"])
+    assert np.isnan(row["change_percent_lower"])
     assert not row["is_changed"]
 
 
@@ -93,7 +93,7 @@ def test_history_knows_good_and_bad_days():
     assert overall(compare_sweeps(days[0], days[-1]))["is_changed"]
     row = compare_with_history(days)
     assert not row["is_changed"]
-    assert row["unchanged_percent_low"] < row["change_percent"] < row["unchanged_percent_high"]
+    assert row["unchanged_percent_lower"] < row["change_percent"] < row["unchanged_percent_upper"]
 
 
 def test_change_beyond_the_history_is_found():

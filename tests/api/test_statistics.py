@@ -46,8 +46,8 @@ def test_inter_chunk_times_are_pooled_and_have_no_interval():
     table = summarize_requests(make_requests(np.ones(400)))
     pooled = row(table, "inter_chunk_time_s")
     assert pooled["num_values"] == 1200
-    assert np.isnan(pooled["p50_low"])
-    assert not np.isnan(row(table, "runtime_s")["p50_low"])
+    assert np.isnan(pooled["p50_lower"])
+    assert not np.isnan(row(table, "runtime_s")["p50_lower"])
 
 
 def test_each_load_and_size_is_a_row_of_its_own():
@@ -123,7 +123,7 @@ def test_goodput_counts_requests_that_meet_every_objective():
     assert (good["num_requests"], good["num_met"], good["share_met"]) == (4, 2, 0.5)
     assert good["goodput_per_s"] == pytest.approx(2 / 6)
     # Wilson's interval of 2 of 4.
-    assert good[["share_met_low", "share_met_high"]].tolist() == pytest.approx([0.1500, 0.8500], abs=1e-4)
+    assert good[["share_met_lower", "share_met_upper"]].tolist() == pytest.approx([0.1500, 0.8500], abs=1e-4)
 
 
 def test_failed_and_deviating_requests_meet_no_objective():

@@ -128,7 +128,7 @@ def test_changes_are_tested_from_the_oldest_log_to_the_newest(tmp_path, capsys):
 def test_history_of_four_logs_is_used(tmp_path, capsys):
     logs = [write_sweep(tmp_path / f"{day}.jsonl", day, factor=1 + 0.01 * (day % 3)) for day in range(1, 5)]
     assert main(["changes", *map(str, logs)]) == 0
-    assert "unchanged_percent_low" in capsys.readouterr().out
+    assert "unchanged_percent_lower" in capsys.readouterr().out
 
 
 def test_sweep_is_not_compared_with_itself(tmp_path, capsys):

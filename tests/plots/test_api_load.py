@@ -56,8 +56,8 @@ def test_ratios_are_over_the_idealized_runtime():
             "num_prompt_tokens": [1],
             "num_output_tokens": [2],
             "denoised_s": [2.5],
-            "denoised_s_low": [2.0],
-            "denoised_s_high": [3.0],
+            "denoised_s_lower": [2.0],
+            "denoised_s_upper": [3.0],
             "idealized_s": [2.0],
             "denoised_over_idealized": [1.25],
         }

@@ -236,7 +236,7 @@ def _is_mixed(requests) -> bool:
 
 
 def _print_percentiles(summary):
-    wanted = [name for name in summary if not name.endswith(("_low", "_high")) or name.startswith("p99")]
+    wanted = [name for name in summary if not name.endswith(("_lower", "_upper")) or name.startswith("p99")]
     print(_table(summary[wanted]))
 
 

@@ -116,7 +116,8 @@ def estimator_table(
     Returns
     -------
     DataFrame, by parameter and estimator
-        ``estimate_s, low_s, high_s``, of ``time per output token`` and of ``prompt of p tokens + overhead``.
+        ``estimate_s, estimate_s_lower, estimate_s_upper``, of ``time per output token`` and of ``prompt of p tokens +
+        overhead``.
     """
     fits = {name: fit_denoised(trials, estimator=name, method="weighted") for name in estimators}
     rows = [
@@ -127,7 +128,7 @@ def estimator_table(
         parameter = f"prompt of {size} tokens + overhead"
         for name, fit in fits.items():
             rows.append((parameter, name, fit.predict(size, 1), *fit.predict_interval(size, 1, level=level)))
-    table = pd.DataFrame(rows, columns=["parameter", "estimator", "estimate_s", "low_s", "high_s"])
+    table = pd.DataFrame(rows, columns=["parameter", "estimator", "estimate_s", "estimate_s_lower", "estimate_s_upper"])
     return table.set_index(["parameter", "estimator"]).astype(float)
 
 

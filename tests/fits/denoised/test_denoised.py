@@ -338,13 +338,13 @@ def test_estimators_are_tabled_with_their_intervals():
         "quantile",
         "frontier",
     ]
-    assert (table["low_s"] <= table["estimate_s"]).all()
-    assert (table["estimate_s"] <= table["high_s"]).all()
+    assert (table["estimate_s_lower"] <= table["estimate_s"]).all()
+    assert (table["estimate_s"] <= table["estimate_s_upper"]).all()
     row = table.loc[("time per output token", "frontier")]
-    assert row["low_s"] < TRUTH.time_per_output_token_s < row["high_s"]
+    assert row["estimate_s_lower"] < TRUTH.time_per_output_token_s < row["estimate_s_upper"]
     smallest = SETTINGS["num_prompt_tokens"].min()
     row = table.loc[(f"prompt of {smallest} tokens + overhead", "frontier")]
-    assert row["low_s"] < TRUTH.predict(smallest, 1) < row["high_s"]
+    assert row["estimate_s_lower"] < TRUTH.predict(smallest, 1) < row["estimate_s_upper"]
 
 
 def test_dates_are_four_weeks(published):

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.architectures.devices import parallelism_needed
 from idealized_runtime.architectures.memory import kv_cache_bytes, weight_bytes
 from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES
-from idealized_runtime.comparisons.frontier import draw_costs, frontier_probability, pareto_frontier
+from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier
+from idealized_runtime.fits.statistics import draw_log_normal, standard_error_of_interval
 from idealized_runtime.hardware.prices import dollar_cost_usd, energy_joules
 from idealized_runtime.hardware.roofline import known_accelerator
 from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor
@@ -105,9 +105,9 @@ def frontier_table(
     """
     rng = np.random.default_rng(seed)
     shapes, shape_of = np.unique(points[[value, f"{value}_lower", f"{value}_upper"]], axis=0, return_inverse=True)
-    log_half_widths = np.log(shapes[:, 2] / shapes[:, 1]) / 2
-    errors = shapes[:, 0] * log_half_widths / stats.norm.ppf((1 + level) / 2)
-    costs = draw_costs(shapes[:, 0], errors, num_draws=num_draws, rng=rng)[:, shape_of.ravel()]
+    estimates, lower, upper = shapes[shape_of.ravel()].T
+    errors = estimates * standard_error_of_interval(np.log(lower), np.log(upper), level)
+    costs = draw_log_normal(estimates, errors, num_draws=num_draws, rng=rng, groups=shape_of.ravel())
     share = points["mmlu_percent"].to_numpy() / 100
     score_errors = 100 * np.sqrt(share * (1 - share) / NUM_MMLU_QUESTIONS)
     scores = 100 * share + score_errors * rng.standard_normal(costs.shape)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import numeric_columns, warn_missing
+from idealized_runtime.fits.statistics import draw_log_normal
 
 OBJECTIVES = ("ratio", "ratio_log", "ratio_log1p")
 
@@ -101,40 +102,6 @@ def objective_values(costs, qualities, objective: str = "ratio") -> np.ndarray:
     return np.asarray(qualities, dtype=float) / np.where(denominators == 0, np.nan, denominators)
 
 
-def draw_costs(
-    costs, standard_errors, *, num_draws: int = 10_000, rng: np.random.Generator | int | None = None
-) -> np.ndarray:
-    """Draws of uncertain costs: log-normal with these means and standard errors, since costs are positive.
-
-    Costs of different models are drawn independently. Where models share an error (one regression, one
-    machine), draw jointly and give the draws.
-
-    Parameters
-    ----------
-    costs, standard_errors : array, one a model
-        Positive means, and standard errors that are not negative.
-    num_draws : int
-    rng : Generator or seed
-
-    Returns
-    -------
-    ndarray, shape (num_draws, number of models)
-        A missing cost, or a missing standard error, gives a column of NaN.
-
-    Raises
-    ------
-    ValueError
-        A cost is not positive, or a standard error is negative.
-    """
-    costs, standard_errors = np.asarray(costs, dtype=float), np.asarray(standard_errors, dtype=float)
-    if np.any(costs <= 0) or np.any(standard_errors < 0):
-        raise ValueError("costs must be positive and their standard errors not negative")
-    # Mean and standard deviation of a log-normal, solved for those of its logarithm.
-    variances = np.log1p((standard_errors / costs) ** 2)
-    normal = np.random.default_rng(rng).standard_normal((num_draws, len(costs)))
-    return costs * np.exp(normal * np.sqrt(variances) - variances / 2)
-
-
 def frontier_probability(
     frame: pd.DataFrame,
     draws: np.ndarray | None = None,
@@ -152,12 +119,12 @@ def frontier_probability(
     ----------
     frame : DataFrame, one row a model, of one task
     draws : array, shape (number of draws, rows), optional
-        Costs, for example predictions of refitted models. Without it, :func:`draw_costs` from the columns
+        Costs, for example predictions of refitted models. Without it, log-normal draws from the columns
         ``cost`` and ``standard_error``.
     quality : str
         Column of qualities, taken as certain unless ``quality_draws``, of the shape of ``draws``, is given.
     num_draws, rng
-        Of :func:`draw_costs`.
+        Of those draws.
 
     Returns
     -------
@@ -252,7 +219,8 @@ def _draws(frame, draws, cost, standard_error, quality, quality_draws, num_draws
         numeric_columns(frame, [quality], name="models") if quality_draws is None else quality_draws, dtype=float
     )
     if draws is None:
-        draws = draw_costs(*numeric_columns(frame, [cost, standard_error], name="models"), num_draws=num_draws, rng=rng)
+        means, errors = numeric_columns(frame, [cost, standard_error], name="models")
+        draws = draw_log_normal(means, errors, num_draws=num_draws, rng=rng)
     draws = np.asarray(draws, dtype=float)
     for given in (draws, qualities):
         if given.ndim != 2 or given.shape[1] != len(frame) or not len(given):

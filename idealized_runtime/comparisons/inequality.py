@@ -5,6 +5,7 @@ import pandas as pd
 
 from idealized_runtime.api.statistics import SETTING, adjust_p_values
 from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits.statistics import standard_error_of_interval
 
 
 def compare_runtimes(
@@ -68,6 +69,8 @@ def _order_p_values(table, level) -> np.ndarray:
     """One-sided, that denoised is the smaller; errors from the intervals, taken as normal."""
     from scipy.stats import norm
 
-    widths_s = [table[f"{name}_upper"] - table[f"{name}_lower"] for name in ("denoised_s", "idealized_s")]
-    error_s = np.hypot(*widths_s) / (2 * norm.ppf((1 + level) / 2))
-    return norm.cdf((table["denoised_s"] - table["idealized_s"]) / error_s)
+    errors_s = [
+        standard_error_of_interval(table[f"{name}_lower"], table[f"{name}_upper"], level)
+        for name in ("denoised_s", "idealized_s")
+    ]
+    return norm.cdf((table["denoised_s"] - table["idealized_s"]) / np.hypot(*errors_s))

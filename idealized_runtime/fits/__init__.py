@@ -11,6 +11,15 @@
 from idealized_runtime.fits.batches import settings_of_batch
 from idealized_runtime.fits.model import RuntimeModel
 from idealized_runtime.fits.parameters import read_parameters, write_parameters
+from idealized_runtime.fits.protocol import ModelOfRuntimes, NoIntervalError
 from idealized_runtime.fits.ranges import ExtrapolationWarning
 
-__all__ = ["ExtrapolationWarning", "RuntimeModel", "read_parameters", "settings_of_batch", "write_parameters"]
+__all__ = [
+    "ExtrapolationWarning",
+    "ModelOfRuntimes",
+    "NoIntervalError",
+    "RuntimeModel",
+    "read_parameters",
+    "settings_of_batch",
+    "write_parameters",
+]

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from idealized_runtime.fits.interpolation import Anchors
-from idealized_runtime.fits.quantiles import half_width
+from idealized_runtime.fits.statistics import half_width
 from idealized_runtime.fits.uncertainty import Covariance
+from idealized_runtime.records.slices import satterthwaite_dof
 
 # With fewer inner sizes their errors say nothing about their own spread.
 MIN_LEFT_OUT = 3
@@ -90,7 +91,7 @@ class Intervals:
         variance = sum(parts) + lack_of_fit + rule_variance
         spread = self._spread(anchors, parts) + lack_of_fit**2 / known.lack_of_fit_dof
         spread = spread + rule_variance**2 / self.rule_error.dof if np.any(rule_variance) else spread
-        dof = variance**2 / np.maximum(spread, np.finfo(float).tiny)
+        dof = satterthwaite_dof(variance, spread)
         half_s = half_width(level, dof, self._rounding_share(anchors, variance)) * np.sqrt(variance)
         return estimate_s - half_s, estimate_s + half_s
 
@@ -118,7 +119,7 @@ class Intervals:
         return levels, slopes, 2 * np.einsum("...i,...i->...", contrast, crossed)
 
     def _spread(self, anchors, parts):
-        """Denominator of Satterthwaite's degrees of freedom."""
+        """Sum of the squares of independent parts over their degrees of freedom."""
         known = self.covariance
         levels, slopes, crossed = parts
         if known.is_from_residuals:

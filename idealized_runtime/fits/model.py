@@ -10,9 +10,11 @@ import pandas as pd
 from idealized_runtime.fits import interpolation
 from idealized_runtime.fits.arrays import plain, token_array
 from idealized_runtime.fits.intervals import Intervals, RuleError
+from idealized_runtime.fits.protocol import NoIntervalError
 from idealized_runtime.fits.published import fit_published, next_larger_times
 from idealized_runtime.fits.ranges import check_range
 from idealized_runtime.fits.settings import validate_settings
+from idealized_runtime.fits.statistics import standard_error_of_interval, summarize_errors
 from idealized_runtime.fits.weighted import fit_weighted
 
 METHODS = ("weighted", "published")
@@ -158,12 +160,24 @@ class RuntimeModel:
         ------
         ValueError
             As :meth:`predict`; or nothing is known of the model's errors (method "published", HELM's parameters,
-            or too few settings).
+            or too few settings): a NoIntervalError.
         """
         p = self._checked_prompts(num_prompt_tokens, extrapolate)
         o = token_array("num_output_tokens", num_output_tokens)
         p, o = np.broadcast_arrays(p.astype(float), o.astype(float))
         return self._interval(p, o - 1, self._runtimes(p, o), level)
+
+    def standard_error(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+        """Standard error of each runtime: of the normal distribution whose 95 % interval is as wide as the model's.
+
+        NaN where :meth:`predict_interval` knows no interval; raises as :meth:`predict`.
+        """
+        sizes = num_prompt_tokens, num_output_tokens
+        try:
+            bounds_s = self.predict_interval(*sizes, level=0.95, extrapolate=extrapolate)
+        except NoIntervalError:
+            return np.nan * self.predict(*sizes, extrapolate=extrapolate)
+        return standard_error_of_interval(*bounds_s, 0.95)
 
     def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
         """Seconds until the first output token, without an API's overhead; raises and warns as :meth:`predict`."""
@@ -253,7 +267,7 @@ class RuntimeModel:
 
     def _known_intervals(self) -> Intervals:
         if self.intervals is None:
-            raise ValueError(
+            raise NoIntervalError(
                 f"no interval is known for these parameters (method {self.method!r}): they are rounded, come without "
                 "errors, or from too few settings. Fit a log with method='weighted' and trials or spare settings"
             )
@@ -263,7 +277,7 @@ class RuntimeModel:
         known = self._known_intervals()
         outside = self.is_extrapolated(p)
         if np.any(outside) and np.isnan(known.rule_error.scale):
-            raise ValueError(
+            raise NoIntervalError(
                 "an interval beyond the profiled range needs at least 5 profiled prompt sizes, to see how well "
                 f"the rule between them predicts; there are {len(self.num_prompt_tokens)}"
             )
@@ -307,13 +321,7 @@ def _batch_size(runtimes) -> int | None:
 
 
 def _judge(runtime_s, predicted_s) -> tuple[dict, float]:
-    relative = np.abs(predicted_s / runtime_s - 1)
-    median, p95, worst = np.percentile(relative, [50, 95, 100])
-    summary = {
-        "num_settings": len(runtime_s),
-        "median_relative_error": float(median),
-        "p95_relative_error": float(p95),
-        "max_relative_error": float(worst),
-    }
+    errors = summarize_errors(predicted_s / runtime_s - 1)
+    summary = {"num_settings": len(runtime_s)} | {f"{name}_relative_error": error for name, error in errors.items()}
     squares = np.sum((runtime_s - runtime_s.mean()) ** 2)
     return summary, float(1 - np.sum((runtime_s - predicted_s) ** 2) / squares)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.fits import statistics
 from idealized_runtime.fits.knee import PromptEncodingKnee
 
 
@@ -67,18 +68,9 @@ def error_table(fits: Mapping) -> pd.DataFrame:
     DataFrame, by model and ``all``
         ``num_settings``; ``median_percent``, ``p95_percent``, ``max_percent`` of the absolute relative error.
     """
-    errors = {name: 100 * fit.residuals["relative_error"].abs() for name, fit in fits.items()}
+    errors = {name: fit.residuals["relative_error"] for name, fit in fits.items()}
     errors["all"] = pd.concat(errors.values())
-    rows = {
-        name: {
-            "num_settings": len(error),
-            "median_percent": error.median(),
-            "p95_percent": error.quantile(0.95),
-            "max_percent": error.max(),
-        }
-        for name, error in errors.items()
-    }
-    return _by_model(rows)
+    return statistics.error_table(errors).rename_axis("model")
 
 
 def line_r_squared_table(logs: Mapping[str, pd.DataFrame], fits: Mapping) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.fits.linear import LinearFit
+from idealized_runtime.records.slices import satterthwaite_dof
 
 # Level of every test here: lack of fit, g linear in p, a prompt time that falls with the prompt size.
 SIGNIFICANCE = 0.01
@@ -33,14 +34,14 @@ class MeanVariances:
         return self.trial_s2 + self.rounding_s2 + self.lack_of_fit * fitted_s**2
 
     def dof(self, rows, fitted_s) -> np.ndarray:
-        """Satterthwaite's degrees of freedom for the variance of each row of linear combinations of means."""
+        """Degrees of freedom of the variance of each row of linear combinations of means."""
         if self.residual_dof is not None:
             return np.full(len(rows), self.residual_dof)
         squares = rows**2
         variance = squares @ self.total_s2(fitted_s)
         spread = squares**2 @ (self.trial_s2**2 / self.trial_dof)
         spread += (squares @ (self.lack_of_fit * fitted_s**2)) ** 2 / self.lack_of_fit_dof
-        return variance**2 / np.maximum(spread, np.finfo(float).tiny)
+        return satterthwaite_dof(variance, spread)
 
 
 def mean_variances(settings: pd.DataFrame, fit: LinearFit) -> MeanVariances | None:
@@ -111,7 +112,7 @@ def _with_lack_of_fit(variances, runtime_s, fit):
     denominator_dof = np.inf
     if variances.residual_dof is None:
         spread = np.sum((form.shares * variances.trial_s2) ** 2 / variances.trial_dof)
-        denominator_dof = form.expected**2 / max(spread, np.finfo(float).tiny)
+        denominator_dof = satterthwaite_dof(form.expected, spread)
     if fdtrc(form.dof, min(denominator_dof, 1e9), form.observed / form.expected) >= SIGNIFICANCE:
         return variances
     excess = (form.observed - form.expected) / (form.shares @ fit.fitted_s**2)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from idealized_runtime.fits.statistics import summarize_errors
 from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR, label_log_axis
 
 
@@ -98,11 +99,12 @@ def plot_residuals(residuals: pd.DataFrame, *, ax: plt.Axes | None = None) -> pl
     ax.axhline(0, color="0.4", linewidth=0.8)
     percent = 100 * residuals["relative_error"]
     ax.plot(residuals["runtime_s"], percent, "o", color=MEASURED_COLOR, markersize=3, alpha=0.6)
-    _note(ax, f"median {percent.abs().median():.2f} %, 95th {percent.abs().quantile(0.95):.2f} %")
+    errors = summarize_errors(percent)
+    _note(ax, f"median {errors['median']:.2f} %, 95th {errors['p95']:.2f} %")
     ax.set_xscale("log")
     label_log_axis(ax.xaxis)
     # Room for the note above the points; an error plot reads from zero, alike on both sides.
-    limit = max(1.35 * percent.abs().max(), 0.1)
+    limit = max(1.35 * errors["max"], 0.1)
     ax.set_ylim(-limit, limit)
     ax.set(xlabel="Measured runtime (s)", ylabel="Relative error (%)")
     return ax

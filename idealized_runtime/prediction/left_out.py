@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.fits.statistics import summarize_errors
 from idealized_runtime.measurements.timed_models import TimedModel
 from idealized_runtime.prediction.predicted import PredictedRuntime, PredictionError
 from idealized_runtime.prediction.stack import (
@@ -126,13 +127,13 @@ def left_out_summary(left_out: Mapping[str, LeftOutModel]) -> pd.DataFrame:
     DataFrame, by quantity (time per output token, prompt encoding time, query)
         ``median``, ``p95``, ``worst``; ``num_errors`` they are taken over.
     """
-    pooled = [np.abs(np.concatenate(errors)) for errors in zip(*map(_percent_errors, left_out.values()), strict=True)]
+    pooled = [np.concatenate(errors) for errors in zip(*map(_percent_errors, left_out.values()), strict=True)]
     rows = {
-        name: {**dict(zip(("median", "p95", "worst"), np.percentile(errors, (50, 95, 100)), strict=True)),
-               "num_errors": len(errors)}
+        name: summarize_errors(errors) | {"num_errors": len(errors)}
         for name, errors in zip(_QUANTITIES, pooled, strict=True)
-    }  # fmt: skip
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("quantity").astype({"num_errors": int})
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index").rename(columns={"max": "worst"})
+    return table.rename_axis("quantity").astype({"num_errors": int})
 
 
 def coverage_table(left_out: Mapping[str, LeftOutModel], *, level: float = 0.95) -> pd.DataFrame:

@@ -6,8 +6,8 @@ import numpy as np
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.fits.arrays import plain, token_array
-from idealized_runtime.fits.quantiles import half_width
 from idealized_runtime.fits.ranges import check_range
+from idealized_runtime.fits.statistics import half_width
 from idealized_runtime.prediction.stack import StackTimes
 from idealized_runtime.prediction.work import Placement, prompt_work, token_work
 

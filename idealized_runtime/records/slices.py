@@ -87,6 +87,19 @@ def line_weights(num_layers_profiled, num_trials, at: float) -> np.ndarray:
     return weighted @ np.linalg.solve(weighted.T @ design, [1.0, at])
 
 
+def satterthwaite_dof(variance, spread):
+    """Degrees of freedom of a variance that is a sum of independent estimates (Satterthwaite 1946).
+
+    Parameters
+    ----------
+    variance : float or array
+        The sum.
+    spread : float or array
+        Sum of the squares of its parts, each over the part's degrees of freedom.
+    """
+    return variance**2 / np.maximum(spread, np.finfo(float).tiny)
+
+
 def _extrapolated(slices: pd.DataFrame, num_layers) -> dict:
     """Row of one setting, from its slices."""
     sizes, num_trials = slices["num_layers_profiled"].to_numpy(float), slices["num_trials"].to_numpy(float)
@@ -109,7 +122,7 @@ def _extrapolated(slices: pd.DataFrame, num_layers) -> dict:
 
 
 def _standard_error(slices, weights) -> tuple[float, float]:
-    """Standard error (s) of a value on the line, and its degrees of freedom (Satterthwaite's).
+    """Standard error (s) of a value on the line, and its degrees of freedom.
 
     The larger of what the scatter of the trials says and, with three slices or more, their scatter about the line.
     """
@@ -117,7 +130,7 @@ def _standard_error(slices, weights) -> tuple[float, float]:
     parts = weights**2 * slices["runtime_std_s"].to_numpy() ** 2 / num_trials
     variance, dof = parts.sum(), np.nan
     if variance > 0:
-        dof = variance**2 / np.sum(parts**2 / (num_trials - 1))
+        dof = satterthwaite_dof(variance, np.sum(parts**2 / (num_trials - 1)))
     about_line = _variance_about_line(slices, weights)
     if about_line > 0 and not about_line <= variance:
         return float(np.sqrt(about_line)), float(len(slices) - 2)

@@ -7,7 +7,6 @@ import pytest
 
 from idealized_runtime.checks import MissingValueWarning
 from idealized_runtime.comparisons.frontier import (
-    draw_costs,
     frontier_probability,
     objective_values,
     pareto_frontier,
@@ -126,13 +125,6 @@ def test_a_million_points_take_a_second():
     assert pareto_frontier(frame).any()
     assert rank(frame).min() == 1
     assert time.process_time() - start_s < 2
-
-
-def test_draws_have_the_mean_and_the_standard_error_given():
-    draws = draw_costs([0.1, 5.0, 2.0], [0.05, 0.5, 0.0], num_draws=200_000, rng=1)
-    assert draws.min() > 0
-    np.testing.assert_allclose(draws.mean(axis=0), [0.1, 5.0, 2.0], rtol=0.005)
-    np.testing.assert_allclose(draws.std(axis=0), [0.05, 0.5, 0.0], rtol=0.02)
 
 
 def test_frontier_probability_of_two_models_is_that_of_the_better_one_being_cheaper():

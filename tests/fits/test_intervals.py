@@ -11,7 +11,6 @@ from makers.runtimes import make_runtimes
 
 from idealized_runtime import RuntimeModel
 from idealized_runtime.fits import ExtrapolationWarning
-from idealized_runtime.fits.quantiles import half_width, uniform_plus_normal_quantiles
 
 NUM_DRAWS = 200
 LARGE = ((1, 64, 128, 256, 512, 1024, 1920), (1, 2, 4, 8, 16, 32, 64))
@@ -148,12 +147,6 @@ def test_no_interval_where_settings_leave_nothing_to_judge_by():
 
 def add_setting(runtimes, p, o, runtime_s):
     return pd.concat([runtimes, pd.DataFrame([[p, o, runtime_s]], columns=runtimes.columns)], ignore_index=True)
-
-
-def test_quantile_goes_from_normal_to_uniform():
-    quantiles = uniform_plus_normal_quantiles(0.95, np.array([0.0, 1.0]))
-    assert quantiles == pytest.approx([1.95996, 0.95 * np.sqrt(3)], rel=1e-4)
-    assert half_width(0.95, 4.0, 0.0) == pytest.approx(2.77645, rel=1e-5)
 
 
 def test_time_per_output_token_is_not_below_zero_at_its_lower_bound():

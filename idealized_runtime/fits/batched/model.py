@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_columns
+from idealized_runtime.fits import statistics
 from idealized_runtime.fits.batched.pass_times import PassTimes, Work, fit_pass_times
-from idealized_runtime.fits.quantiles import half_width
 from idealized_runtime.fits.ranges import check_range
 from idealized_runtime.records.common import IDENTITY_COLUMNS, PARALLELISM_COLUMNS, SETTING_COLUMNS
+from idealized_runtime.records.slices import satterthwaite_dof
 
 _TIMES = ["prompt_encoding_time_s", "generation_time_s"]
 
@@ -117,9 +118,7 @@ class BatchRuntimeModel:
         variances, dofs = zip(*(part.variance(work) for part, work in works), strict=True)
         variance = sum(variances)
         spread = sum(part**2 / np.maximum(dof, 1e-9) for part, dof in zip(variances, dofs, strict=True))
-        # Satterthwaite's degrees of freedom of a sum of independent variances.
-        dof = variance**2 / np.maximum(spread, np.finfo(float).tiny)
-        half_s = half_width(level, dof, 0.0) * np.sqrt(variance)
+        half_s = statistics.half_width(level, satterthwaite_dof(variance, spread), 0.0) * np.sqrt(variance)
         return _plain(np.maximum(predicted_s - half_s, 0), shape), _plain(predicted_s + half_s, shape)
 
     def optimal_token_micro_batch_size(self, num_prompt_tokens: int, num_output_tokens: int, batch_size: int) -> int:
@@ -202,19 +201,13 @@ def error_table(timings: pd.DataFrame) -> pd.DataFrame:
         ``num_settings``; ``median_percent, p95_percent, max_percent`` of the absolute relative error, missing where
         no setting could be predicted from the others.
     """
-    errors = {"nothing": BatchRuntimeModel.fit(timings).settings["relative_error"]}
-    errors["its batch size"] = leave_one_out(timings, "batch_size")["relative_error"]
-    errors["its token micro-batch size"] = leave_one_out(timings)["relative_error"]
-    rows = {
-        name: {
-            "num_settings": len(error),
-            "median_percent": 100 * error.abs().median(),
-            "p95_percent": 100 * error.abs().quantile(0.95),
-            "max_percent": 100 * error.abs().max(),
-        }
-        for name, error in errors.items()
+    frames = {
+        "nothing": BatchRuntimeModel.fit(timings).settings,
+        "its batch size": leave_one_out(timings, "batch_size"),
+        "its token micro-batch size": leave_one_out(timings),
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("left out")
+    errors = {name: frame["relative_error"] for name, frame in frames.items()}
+    return statistics.error_table(errors).rename_axis("left out")
 
 
 def optimum_table(timings: pd.DataFrame, model: BatchRuntimeModel) -> pd.DataFrame:

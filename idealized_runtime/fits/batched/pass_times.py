@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from idealized_runtime.fits.batched.pipeline import num_passes, passes_per_share
+from idealized_runtime.records.slices import satterthwaite_dof
 
 _NUM_SHARES = 41
 # Shares whose sums of squared relative errors differ by less are not told apart by the timings.
@@ -126,7 +127,7 @@ class PassTimes:
         between = np.where(is_between, self.rule_std * predicted_s, 0.0) ** 2
         variance = fitted + between
         spread = fitted**2 / dof + between**2 / max(self.rule_dof, 1)
-        return variance, variance**2 / np.maximum(spread, np.finfo(float).tiny)
+        return variance, satterthwaite_dof(variance, spread)
 
 
 def fit_pass_times(work: Work, times_s, num_stages: int) -> PassTimes:

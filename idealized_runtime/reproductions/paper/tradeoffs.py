@@ -9,6 +9,7 @@ from scipy import stats
 
 from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier, rank, rank_probabilities
 from idealized_runtime.fits import ExtrapolationWarning
+from idealized_runtime.fits.statistics import draw_log_normal
 from idealized_runtime.hardware.prices import dollar_cost_usd
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
 
@@ -21,7 +22,6 @@ TASKS = {
 }
 # Dollars of one device for an hour, AWS on demand, as Figures 8 and 9 price them.
 PRINTED_PRICES_USD = {"a100": 4.096, "v100": 3.06}
-_LEVEL = 0.95
 
 
 def estimate_queries(queries: pd.DataFrame, models: Mapping) -> pd.DataFrame:
@@ -50,7 +50,7 @@ def estimate_queries(queries: pd.DataFrame, models: Mapping) -> pd.DataFrame:
             # Named in a column instead.
             warnings.simplefilter("ignore", ExtrapolationWarning)
             estimates.loc[group.index, "runtime_s"] = models[name].predict(p, o, extrapolate=True)
-            estimates.loc[group.index, "standard_error_s"] = _standard_errors_s(models[name], p, o)
+            estimates.loc[group.index, "standard_error_s"] = models[name].standard_error(p, o, extrapolate=True)
     return estimates
 
 
@@ -375,15 +375,5 @@ def draw_values(panel: pd.DataFrame, *, num_draws: int = 10_000, seed: int = 0) 
     -------
     ndarray, shape (num_draws, rows)
     """
-    codes, logs = pd.factorize(panel["model"].map(lambda name: PAPER_MODELS[name].architecture_name))
-    normal = np.random.default_rng(seed).standard_normal((num_draws, len(logs)))[:, codes]
-    # Log-normal of this mean and standard deviation, as in tradeoffs.draw_costs.
-    variances = np.log1p((panel["standard_error"] / panel["value"]).to_numpy() ** 2)
-    return panel["value"].to_numpy() * np.exp(normal * np.sqrt(variances) - variances / 2)
-
-
-def _standard_errors_s(model, p, o):
-    if model.intervals is None:
-        return np.full(len(p), np.nan)
-    lower_s, upper_s = model.predict_interval(p, o, level=_LEVEL, extrapolate=True)
-    return (upper_s - lower_s) / (2 * stats.norm.ppf((1 + _LEVEL) / 2))
+    logs = pd.factorize(panel["model"].map(lambda name: PAPER_MODELS[name].architecture_name))[0]
+    return draw_log_normal(panel["value"], panel["standard_error"], num_draws=num_draws, rng=seed, groups=logs)

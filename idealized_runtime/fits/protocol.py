@@ -1,0 +1,39 @@
+"""What every model of runtimes can do, be it fitted, published, predicted or an analyst's own."""
+
+from typing import Protocol
+
+
+class NoIntervalError(ValueError):
+    """Nothing is known of the errors of a model, so there is no interval; its standard errors are NaN."""
+
+
+class ModelOfRuntimes(Protocol):
+    """Runtime of a query, t(p, o), of one model on stated hardware and software.
+
+    Wherever queries are taken, p (prompt tokens) and o (output tokens) are scalars or arrays that broadcast, of
+    integers or of real means, at least 1. Answers are floats for scalars, else arrays; seconds.
+
+    The project's own classes take ``extrapolate=False`` besides wherever they take p: a p for which
+    :meth:`is_extrapolated` is True is refused by a ValueError that names the range, unless it is set.
+    """
+
+    def predict(self, num_prompt_tokens, num_output_tokens):
+        """Runtime of each query."""
+
+    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level: float = 0.95):
+        """Interval (lower, upper) of each runtime. Raises :class:`NoIntervalError` where nothing is known of errors."""
+
+    def standard_error(self, num_prompt_tokens, num_output_tokens):
+        """Standard error of each runtime; NaN where nothing is known of errors."""
+
+    def prompt_encoding_time_s(self, num_prompt_tokens):
+        """Seconds until the first output token, without an API's overhead."""
+
+    def time_per_output_token_at(self, num_prompt_tokens):
+        """Seconds for each output token after the first, behind a prompt of p tokens."""
+
+    def is_extrapolated(self, num_prompt_tokens):
+        """Whether each prompt size lies outside those that were timed."""
+
+    def to_json(self) -> dict:
+        """HELM's keys and, under ``"fit"``, what restores the model; JSON values only."""

@@ -1,0 +1,123 @@
+"""Statistics that several rooms need: widths of intervals, standard errors won back from them, draws, summaries."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+_NUM_BISECTIONS = 50
+_SHARES = np.linspace(0, 1, 201)
+
+
+def half_width(level, dof, rounding_share) -> np.ndarray:
+    """Half width of a two-sided interval, in standard errors.
+
+    Parameters
+    ----------
+    level : float
+        Between 0 and 1.
+    dof : array
+        Degrees of freedom of the variance: Student's t.
+    rounding_share : array
+        Share of the variance that is one rounding, uniform and so without tails. It narrows the interval
+        by the factor by which it would narrow a normal one; 0 gives Student's quantile.
+
+    Raises
+    ------
+    ValueError
+        ``level`` does not lie between 0 and 1.
+    """
+    from scipy.special import stdtrit
+
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1; got {level!r}")
+    student = stdtrit(np.minimum(dof, 1e9), (1 + level) / 2)
+    if not np.any(rounding_share):
+        return student
+    quantiles = uniform_plus_normal_quantiles(level, _SHARES)
+    return student * np.interp(rounding_share, _SHARES, quantiles / quantiles[0])
+
+
+def standard_error_of_interval(lower, upper, level):
+    """Standard error of the normal distribution whose interval of this level is as wide as the one given."""
+    from scipy.special import ndtri
+
+    return (upper - lower) / (2 * ndtri((1 + level) / 2))
+
+
+def draw_log_normal(means, standard_errors, *, num_draws: int = 10_000, rng, groups=None) -> np.ndarray:
+    """Draws of uncertain positive values: log-normal with these means and standard errors.
+
+    Parameters
+    ----------
+    means, standard_errors : array, one a value
+        Positive means, and standard errors that are not negative.
+    num_draws : int
+    rng : Generator, seed or None
+    groups : int array, optional
+        Numbers from 0 of the errors that the values have: those of one group share theirs and move together, as
+        estimates from one regression do. Without it values are drawn independently.
+
+    Returns
+    -------
+    ndarray, shape (num_draws, number of values)
+        A missing mean or standard error gives a column of NaN.
+
+    Raises
+    ------
+    ValueError
+        A mean is not positive, or a standard error is negative.
+    """
+    means, standard_errors = np.asarray(means, dtype=float), np.asarray(standard_errors, dtype=float)
+    if np.any(means <= 0) or np.any(standard_errors < 0):
+        raise ValueError("means must be positive and their standard errors not negative")
+    groups = np.arange(len(means)) if groups is None else np.asarray(groups)
+    normal = np.random.default_rng(rng).standard_normal((num_draws, groups.max(initial=-1) + 1))[:, groups]
+    # Mean and standard deviation of a log-normal, solved for those of its logarithm.
+    variances = np.log1p((standard_errors / means) ** 2)
+    return means * np.exp(normal * np.sqrt(variances) - variances / 2)
+
+
+def summarize_errors(errors) -> dict[str, float]:
+    """``median``, ``p95`` and ``max`` of the magnitudes of errors; NaN where there are none."""
+    magnitudes = np.abs(np.asarray(errors, dtype=float))
+    values = np.percentile(magnitudes, [50, 95, 100]).tolist() if magnitudes.size else [np.nan] * 3
+    return dict(zip(("median", "p95", "max"), values, strict=True))
+
+
+def error_table(errors: Mapping[str, Sequence]) -> pd.DataFrame:
+    """Summary of relative errors, a row for each name.
+
+    Returns
+    -------
+    DataFrame
+        ``num_settings``; ``median_percent``, ``p95_percent``, ``max_percent`` of the magnitudes, missing where there
+        are none.
+    """
+    rows = {
+        name: {"num_settings": len(values)}
+        | {f"{statistic}_percent": 100 * value for statistic, value in summarize_errors(values).items()}
+        for name, values in errors.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def uniform_plus_normal_quantiles(level, uniform_share) -> np.ndarray:
+    """q with P(|X| <= q) = level, X of variance 1 and the sum of a uniform and a normal variable, by bisection."""
+    from scipy.special import ndtr
+
+    half_range = np.sqrt(3 * uniform_share)
+    # A sliver of each keeps the formula finite where the sum is all uniform or all normal.
+    half_range = np.maximum(half_range, 1e-3)
+    sigma = np.sqrt(np.maximum(1 - uniform_share, 1e-6))
+
+    def integrated_cdf(z):
+        return z * ndtr(z) + np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+    low, high = np.zeros_like(sigma), np.full_like(sigma, 40.0)
+    for _ in range(_NUM_BISECTIONS):
+        middle = (low + high) / 2
+        ends = integrated_cdf((middle + half_range) / sigma) - integrated_cdf((middle - half_range) / sigma)
+        is_low = 2 * ends * sigma / (2 * half_range) - 1 < level
+        low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
+    return (low + high) / 2

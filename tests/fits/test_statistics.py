@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from idealized_runtime.fits.statistics import (
+    draw_log_normal,
+    half_width,
+    standard_error_of_interval,
+    summarize_errors,
+    uniform_plus_normal_quantiles,
+)
+
+
+def test_quantile_goes_from_normal_to_uniform():
+    quantiles = uniform_plus_normal_quantiles(0.95, np.array([0.0, 1.0]))
+    assert quantiles == pytest.approx([1.95996, 0.95 * np.sqrt(3)], rel=1e-4)
+    assert half_width(0.95, 4.0, 0.0) == pytest.approx(2.77645, rel=1e-5)
+
+
+def test_standard_error_is_that_of_a_normal_interval():
+    assert standard_error_of_interval(*norm.interval(0.9, loc=3.0, scale=0.2), 0.9) == pytest.approx(0.2)
+
+
+def test_draws_have_the_mean_and_the_standard_error_given():
+    draws = draw_log_normal([0.1, 5.0, 2.0], [0.05, 0.5, 0.0], num_draws=200_000, rng=1)
+    assert draws.min() > 0
+    np.testing.assert_allclose(draws.mean(axis=0), [0.1, 5.0, 2.0], rtol=0.005)
+    np.testing.assert_allclose(draws.std(axis=0), [0.05, 0.5, 0.0], rtol=0.02)
+
+
+def test_draws_of_one_group_move_together():
+    draws = draw_log_normal([1.0, 2.0, 3.0], [0.1, 0.2, 0.3], num_draws=20_000, rng=0, groups=[0, 0, 1])
+    np.testing.assert_allclose(draws[:, 1], 2 * draws[:, 0])
+    assert abs(np.corrcoef(draws[:, 0], draws[:, 2])[0, 1]) < 0.03
+
+
+def test_draws_of_what_is_missing_are_missing():
+    assert np.isnan(draw_log_normal([1.0, np.nan], [np.nan, 0.1], num_draws=3, rng=0)).all()
+
+
+@pytest.mark.parametrize(("mean", "standard_error"), [(0.0, 0.1), (1.0, -0.1)])
+def test_draws_of_what_no_log_normal_has_are_refused(mean, standard_error):
+    with pytest.raises(ValueError, match="means must be positive and their standard errors not negative"):
+        draw_log_normal([mean], [standard_error], rng=0)
+
+
+def test_errors_are_summarized_by_their_magnitudes():
+    assert summarize_errors([-0.3, 0.1, 0.2]) == pytest.approx({"median": 0.2, "p95": 0.29, "max": 0.3})
+    assert all(np.isnan(value) for value in summarize_errors([]).values())

@@ -10,17 +10,22 @@ each of the o - 1 rounds that follow; two rates are in use, and differ by what t
 - generation: the B (o - 1) tokens of the rounds over the generation time alone, or B over the time of one round.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.architectures.closed_forms import paper_output_token_flops, paper_prompt_encoding_flops
+from idealized_runtime.architectures.closed_forms import closed_form_query_flops
 from idealized_runtime.architectures.memory import kv_cache_bytes_per_token, weight_bytes
 from idealized_runtime.architectures.operations import query_flops
 from idealized_runtime.checks import check_columns, check_positive, check_positive_or_missing
 from idealized_runtime.hardware.accelerators import Accelerator
+from idealized_runtime.hardware.prices import device_price, dollar_cost_usd
 
-COUNTS = ("paper", "exact")
+# By the beginning of their columns in a table: the closed form has no output projection, the exact count the logits
+# of the last position.
+COUNTS = {"closed_form": closed_form_query_flops, "exact": query_flops}
 _SIZES = ("num_prompt_tokens", "num_output_tokens", "batch_size")
 
 
@@ -37,7 +42,13 @@ def generation_tokens_per_s(batch_size, time_per_round_s):
 
 
 def batch_flops(
-    architecture: Architecture, num_prompt_tokens, num_output_tokens, batch_size, *, count="exact", prompt=True
+    architecture: Architecture,
+    num_prompt_tokens,
+    num_output_tokens,
+    batch_size,
+    *,
+    count: Callable = query_flops,
+    prompt: bool = True,
 ):
     """Operations of a batch: its prompts, and o - 1 further output tokens of each sequence.
 
@@ -45,9 +56,9 @@ def batch_flops(
     ----------
     num_prompt_tokens, num_output_tokens, batch_size : int or array
         p, o and B; they broadcast.
-    count : {"paper", "exact"}
-        The closed forms of arXiv:2305.02440 (no output projection), or exact counts of this architecture, with
-        logits of the last position; see :mod:`idealized_runtime.flops`.
+    count : callable
+        Operations of one query, from architecture, p and o: exact, or in closed form
+        (:func:`~idealized_runtime.architectures.closed_forms.closed_form_query_flops`).
     prompt : bool
         Whether the prompts count; without them only the o - 1 rounds of generation.
 
@@ -58,16 +69,13 @@ def batch_flops(
     Raises
     ------
     ValueError
-        An unknown ``count``, or a size that is not positive.
+        A size that is not positive.
     """
-    if count not in COUNTS:
-        raise ValueError(f"count must be one of {', '.join(COUNTS)}; got {count!r}")
     check_positive_or_missing(batch_size=batch_size)
     p, o = (np.asarray(tokens, dtype=float) for tokens in (num_prompt_tokens, num_output_tokens))
-    flops_of_query = _paper_query_flops if count == "paper" else query_flops
-    flops = flops_of_query(architecture, p, o)
+    flops = count(architecture, p, o)
     if not prompt:
-        flops = flops - flops_of_query(architecture, p, np.ones_like(o))
+        flops = flops - count(architecture, p, np.ones_like(o))
     return (np.asarray(batch_size) * flops)[()]
 
 
@@ -79,8 +87,8 @@ def usd_per_million_tokens(tokens_per_s, price_usd_per_hour, *, num_devices=1):
     price_usd_per_hour : float
         Of one device; or of a whole machine, with ``num_devices`` the number of machines.
     """
-    check_positive_or_missing(tokens_per_s=tokens_per_s, price_usd_per_hour=price_usd_per_hour, num_devices=num_devices)
-    return 1e6 * num_devices * price_usd_per_hour / 3600 / tokens_per_s
+    check_positive_or_missing(tokens_per_s=tokens_per_s, num_devices=num_devices)
+    return dollar_cost_usd(1e6 / tokens_per_s, num_accelerators=num_devices, price_usd_per_hour=price_usd_per_hour)
 
 
 def cluster_efficiency(flops_per_s, num_devices, peak_flops_per_s):
@@ -139,7 +147,7 @@ def throughput_table(
     -------
     DataFrame
         With the index of ``timings``: ``tokens_per_s`` (overall), ``generation_tokens_per_s``,
-        ``paper_flops_per_s`` and ``exact_flops_per_s`` (of all devices, over the whole runtime), the two
+        ``closed_form_flops_per_s`` and ``exact_flops_per_s`` (of all devices, over the whole runtime), the two
         ``..._per_device``; with an accelerator ``cluster_efficiency`` (exact count), with a price
         ``usd_per_million_tokens`` (overall).
 
@@ -157,17 +165,16 @@ def throughput_table(
         (generation_s,) = _columns(timings, "generation_time_s")
         time_per_round_s = np.divide(generation_s, o - 1, out=np.full(len(o), np.nan), where=o > 1)
         table["generation_tokens_per_s"] = generation_tokens_per_s(batch, time_per_round_s)
-    for count in COUNTS:
-        table[f"{count}_flops_per_s"] = batch_flops(architecture, p, o, batch, count=count) / runtime_s
-        table[f"{count}_flops_per_s_per_device"] = table[f"{count}_flops_per_s"] / num_devices
+    for name, count in COUNTS.items():
+        table[f"{name}_flops_per_s"] = batch_flops(architecture, p, o, batch, count=count) / runtime_s
+        table[f"{name}_flops_per_s_per_device"] = table[f"{name}_flops_per_s"] / num_devices
     if accelerator is not None:
         peak = accelerator.peak_flops(dtype)
         table["cluster_efficiency"] = cluster_efficiency(table["exact_flops_per_s"], num_devices, peak)
-        if price_usd_per_hour is None:
-            price_usd_per_hour = accelerator.price_usd_per_hour
-    if price_usd_per_hour is not None:
+    price = device_price(price_usd_per_hour, accelerator)
+    if price is not None:
         table["usd_per_million_tokens"] = usd_per_million_tokens(
-            table["tokens_per_s"], price_usd_per_hour, num_devices=num_devices
+            table["tokens_per_s"], price.value, num_devices=num_devices
         )
     return table
 
@@ -188,7 +195,7 @@ def generation_table(
     Returns
     -------
     DataFrame, by batch size
-        ``time_per_round_s`` (each sequence grows by a token), ``tokens_per_s``, ``paper_flops_per_s``,
+        ``time_per_round_s`` (each sequence grows by a token), ``tokens_per_s``, ``closed_form_flops_per_s``,
         ``exact_flops_per_s``, ``error_type`` (empty where it ran; a failed batch size has no rates).
 
     Raises
@@ -206,9 +213,8 @@ def generation_table(
     check_positive(generation_time_s=generation_s)
     rates = {"time_per_round_s": generation_s / (o - 1)}
     rates["tokens_per_s"] = generation_tokens_per_s(batch, rates["time_per_round_s"])
-    for count in COUNTS:
-        flops = batch_flops(architecture, p, o, batch, count=count, prompt=False)
-        rates[f"{count}_flops_per_s"] = flops / generation_s
+    for name, count in COUNTS.items():
+        rates[f"{name}_flops_per_s"] = batch_flops(architecture, p, o, batch, count=count, prompt=False) / generation_s
     table = pd.DataFrame({"batch_size": batch.astype(int), **rates, "error_type": ""})
     if failures is not None:
         check_columns(failures, ["batch_size", "error_type"], name="failures")
@@ -219,8 +225,3 @@ def generation_table(
 def _columns(timings, *names) -> list[np.ndarray]:
     check_columns(timings, names)
     return [timings[name].to_numpy(dtype=float, na_value=np.nan) for name in names]
-
-
-def _paper_query_flops(architecture, p, o):
-    # Contexts p + 1 to p + o - 1 have the mean p + o / 2, and the closed form is linear in them.
-    return paper_prompt_encoding_flops(architecture, p) + (o - 1) * paper_output_token_flops(architecture, p + o / 2)

@@ -7,9 +7,9 @@ from makers.hf_configs import hf_config, written
 
 from idealized_runtime.architectures import ARCHITECTURES, Architecture, get_architecture
 from idealized_runtime.architectures.closed_forms import (
-    paper_flops_without_attention,
-    paper_output_token_flops,
-    paper_prompt_encoding_flops,
+    closed_form_flops_without_attention,
+    closed_form_output_token_flops,
+    closed_form_prompt_encoding_flops,
 )
 from idealized_runtime.architectures.memory import (
     kv_cache_bytes,
@@ -258,23 +258,23 @@ def test_query_is_the_sum_of_its_tokens(architecture, attention, logits, num_out
 
 
 @pytest.mark.parametrize("name", ["davinci", "bloom", "gpt-j"])
-def test_papers_closed_forms_are_the_exact_count_of_a_plain_layer(name):
+def test_closed_forms_are_the_exact_count_of_a_plain_layer(name):
     architecture = get_architecture(name)
-    assert paper_prompt_encoding_flops(architecture, 777, batch_size=2) == prompt_encoding_flops(
+    assert closed_form_prompt_encoding_flops(architecture, 777, batch_size=2) == prompt_encoding_flops(
         architecture, 777, batch_size=2, logits="none"
     )
-    assert paper_output_token_flops(architecture, 777) == output_token_flops(architecture, 777, logits="none")
-    assert paper_flops_without_attention(architecture, 777) == prompt_encoding_flops(
+    assert closed_form_output_token_flops(architecture, 777) == output_token_flops(architecture, 777, logits="none")
+    assert closed_form_flops_without_attention(architecture, 777) == prompt_encoding_flops(
         architecture, 777, attention="none", logits="none"
     )
 
 
-def test_papers_closed_forms_are_the_printed_expressions():
+def test_closed_forms_are_the_printed_expressions():
     h, num_layers, p = 12288, 96, 512
-    assert paper_prompt_encoding_flops(get_architecture("davinci"), p, batch_size=3) == pytest.approx(
+    assert closed_form_prompt_encoding_flops(get_architecture("davinci"), p, batch_size=3) == pytest.approx(
         24 * 3 * p * h**2 * num_layers * (1 + p / (6 * h)), rel=1e-12
     )
-    assert paper_output_token_flops(get_architecture("davinci"), p) == pytest.approx(
+    assert closed_form_output_token_flops(get_architecture("davinci"), p) == pytest.approx(
         24 * h**2 * num_layers * (1 + p / (6 * h)), rel=1e-12
     )
 
@@ -304,7 +304,7 @@ def test_counts_beyond_64_bits_are_exact_for_scalars_and_refused_for_arrays():
 
 
 def test_mean_token_counts_are_allowed():
-    assert paper_flops_without_attention(GPT2, 10.5) == pytest.approx(10.5 * 24 * 48**2 * 3)
+    assert closed_form_flops_without_attention(GPT2, 10.5) == pytest.approx(10.5 * 24 * 48**2 * 3)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_mean_token_counts_are_allowed():
         (lambda: prompt_encoding_flops(GPT2, 0), "num_prompt_tokens must be at least 1 and finite; got [0]"),
         (lambda: query_flops(GPT2, 1, np.inf), "num_output_tokens must be at least 1 and finite; got [inf]"),
         (
-            lambda: paper_output_token_flops(GPT2, 1, batch_size=None),
+            lambda: closed_form_output_token_flops(GPT2, 1, batch_size=None),
             "batch_size must be an integer of at least 1; got None",
         ),
         (
@@ -391,7 +391,9 @@ def test_experts_survive_the_round_trip_through_json():
 
 def test_published_flops_are_the_closed_form_without_attention(published):
     points = pd.read_csv(published / "paper_figures" / "figure9_points.csv").query("metric == 'flops'")
-    per_token = points["model"].map(lambda model: paper_flops_without_attention(ARCHITECTURES[MODEL_NAMES[model]], 1))
+    per_token = points["model"].map(
+        lambda model: closed_form_flops_without_attention(ARCHITECTURES[MODEL_NAMES[model]], 1)
+    )
     num_tokens = points["value"] / per_token
     # The three AI21 models share a tokenizer and, on IMDB and MMLU, every query; so do four others on MMLU.
     ai21 = points["model"].str.startswith("AI21/")

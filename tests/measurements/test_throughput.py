@@ -3,8 +3,12 @@ import pandas as pd
 import pytest
 
 from idealized_runtime.architectures import get_architecture
-from idealized_runtime.architectures.closed_forms import paper_output_token_flops, paper_prompt_encoding_flops
-from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops
+from idealized_runtime.architectures.closed_forms import (
+    closed_form_output_token_flops,
+    closed_form_prompt_encoding_flops,
+    closed_form_query_flops,
+)
+from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops, query_flops
 from idealized_runtime.fits.batched.pipeline import num_passes, passes_per_share, time_on_more_nodes
 from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.measurements.throughput import (
@@ -81,8 +85,8 @@ def test_tokens_per_s_count_generated_tokens():
 @pytest.mark.parametrize(
     ("count", "prompt_flops", "token_flops", "options"),
     [
-        ("paper", paper_prompt_encoding_flops, paper_output_token_flops, {}),
-        ("exact", prompt_encoding_flops, output_token_flops, {"logits": "last"}),
+        (closed_form_query_flops, closed_form_prompt_encoding_flops, closed_form_output_token_flops, {}),
+        (query_flops, prompt_encoding_flops, output_token_flops, {"logits": "last"}),
     ],
 )
 def test_flops_of_a_batch_are_its_prompts_and_each_further_token(count, prompt_flops, token_flops, options):
@@ -98,11 +102,6 @@ def test_flops_take_columns():
     columns = [np.array([100, 200]), np.array([1, 7]), np.array([3, 2])]
     each = [batch_flops(GPT2, *(int(column[i]) for column in columns)) for i in range(2)]
     assert batch_flops(GPT2, *columns).tolist() == pytest.approx(each)
-
-
-def test_unknown_count_is_refused():
-    with pytest.raises(ValueError, match="count must be one of paper, exact; got 'best'"):
-        batch_flops(GPT2, 1, 1, 1, count="best")
 
 
 def test_dollars_are_those_of_all_devices():
@@ -146,7 +145,7 @@ def test_table_of_rates_keeps_the_index_and_knows_both_rates(timings):
     assert table.loc[5, "cluster_efficiency"] == pytest.approx(rate / 2 / 312e12)
     assert table.loc[5, "usd_per_million_tokens"] == pytest.approx(1e6 * 2 * 4.096 / 3600 / 128)
     # The closed form leaves the output projection out.
-    assert (table["paper_flops_per_s"] < table["exact_flops_per_s"]).all()
+    assert (table["closed_form_flops_per_s"] < table["exact_flops_per_s"]).all()
 
 
 def test_table_without_device_or_price_has_neither_share_nor_dollars(timings):

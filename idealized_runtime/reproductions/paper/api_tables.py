@@ -95,8 +95,15 @@ def entry_table(fits: Mapping[str, RuntimeModel], entries: Mapping[str, Mapping]
         ``is_equal``, of everything; ``are_sums_equal``, of prompt time plus overhead at every size that was
         fitted; ``g_s`` and ``published_g_s``; ``sizes_missing``, sizes of the entry that were not fitted.
     """
-    rows = {name: _compare(fit.to_json(), entries[name]) for name, fit in fits.items() if name in entries}
+    rows = {name: _compare(fit, entries[name]) for name, fit in fits.items() if name in entries}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def equals_entry(fit: RuntimeModel, entry: Mapping) -> bool:
+    """Whether a fit has the milliseconds of an entry of a parameter file, the overhead included where there is one."""
+    ours = fit.to_json()
+    keys = ("runtime_per_output_token", "runtime_for_prompt_tokens", "overhead")
+    return all(_milliseconds(ours.get(key)) == _milliseconds(entry.get(key)) for key in keys)
 
 
 def estimator_table(
@@ -163,17 +170,21 @@ def _by_model(runtimes, models):
     return [(name, frames[name]) for name in names]
 
 
-def _compare(ours, published) -> dict:
-    keys = ("runtime_per_output_token", "runtime_for_prompt_tokens", "overhead")
-    fitted = ours["runtime_for_prompt_tokens"]
-    theirs = published["runtime_for_prompt_tokens"]
+def _compare(fit, entry) -> dict:
+    ours, theirs = fit.to_json(), entry["runtime_for_prompt_tokens"]
+    fitted, more_s = ours["runtime_for_prompt_tokens"], entry["overhead"] - ours["overhead"]
     return {
-        "is_equal": all(ours[key] == published[key] for key in keys),
+        "is_equal": equals_entry(fit, entry),
         "are_sums_equal": all(
-            round(time_s + ours["overhead"], 3) == round(theirs[size] + published["overhead"], 3)
-            for size, time_s in fitted.items()
+            _milliseconds(time_s) == _milliseconds(theirs[size] + more_s) for size, time_s in fitted.items()
         ),
         "g_s": ours["runtime_per_output_token"],
-        "published_g_s": published["runtime_per_output_token"],
+        "published_g_s": entry["runtime_per_output_token"],
         "sizes_missing": ", ".join(size for size in theirs if size not in fitted),
     }
+
+
+def _milliseconds(value):
+    if isinstance(value, dict):
+        return {size: round(1e3 * time_s) for size, time_s in value.items()}
+    return None if value is None else round(1e3 * value)

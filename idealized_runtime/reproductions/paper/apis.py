@@ -1,12 +1,18 @@
 """Sections 3.5 and 5.2, Figures 5 to 7, Tables 2 and 3: claims about runtimes of black-box APIs."""
 
-from functools import partial
-
 from idealized_runtime.fits.denoised import generation_r_squared
-from idealized_runtime.reproductions.paper.api_runtimes import NUM_POINTS_WITHOUT_DENOISED
+from idealized_runtime.reproductions.paper.api_runtimes import (
+    NUM_POINTS_WITHOUT_DENOISED,
+    coefficients_of_variation,
+    count_pairs,
+    read_api_minima,
+    read_load_runtimes,
+    read_runtime_pairs,
+)
+from idealized_runtime.reproductions.paper.api_tables import TABLE_3_SIZES
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
-from idealized_runtime.reproductions.paper.timings import TABLE_3_SIZES, equals_entry
-from idealized_runtime.reproductions.verdicts import Claim, Evidence
+from idealized_runtime.reproductions.paper.timings import table_3_rows
+from idealized_runtime.reproductions.verdicts import Claims, Evidence, tally
 
 # Table 2: R^2 of the time estimates, and the minima that it was computed from.
 TABLE_2 = {
@@ -17,166 +23,93 @@ TABLE_2 = {
     "Cohere/XL v20220609": ("0.997", "2023-11"),
     "Anthropic/v4-s3": ("0.924", "2022-09-06"),
 }
-# Table 3, denoised: prompt encoding times at 512, 1024, 1536 tokens, and g; seconds.
+# Table 3, denoised: prompt encoding times at TABLE_3_SIZES, and g; seconds.
 TABLE_3_DENOISED = {
-    "OpenAI/davinci": (("0.045", "0.033", "0.142"), "0.030"),
-    "AI21/J1-Grande v1": (("0.172", "0.351", "0.519"), "0.021"),
-    "AI21/J1-Jumbo v1": (("0.268", "0.463", "0.655"), "0.042"),
-    "Anthropic/v4-s3": (("0.193", "0.191", "0.380"), "0.057"),
+    "OpenAI/davinci": ("0.045", "0.033", "0.142", "0.030"),
+    "AI21/J1-Grande v1": ("0.172", "0.351", "0.519", "0.021"),
+    "AI21/J1-Jumbo v1": ("0.268", "0.463", "0.655", "0.042"),
+    "Anthropic/v4-s3": ("0.193", "0.191", "0.380", "0.057"),
 }
 # Prompt size that Figure 5 draws.
 FIGURE_5_TOKENS = 512
 
-_MINIMA_NAMES = {
-    "OpenAI/davinci": "openai_davinci",
-    "AI21/J1-Large v1": "ai21_j1_large",
-    "AI21/J1-Grande v1": "ai21_j1_grande",
-    "AI21/J1-Jumbo v1": "ai21_j1_jumbo",
-    "Cohere/XL v20220609": "cohere_xlarge",
-    "Anthropic/v4-s3": "anthropic",
-}
-_GRANDE, _JUMBO, _LARGE = "ai21-j1-grande", "ai21-j1-jumbo", "ai21-j1-large"
+_GRANDE, _JUMBO, _LARGE = "AI21/J1-Grande v1", "AI21/J1-Jumbo v1", "AI21/J1-Large v1"
+
+CLAIMS = Claims()
 
 
-def claims() -> list[Claim]:
-    """Variance and load of APIs, Table 2, Table 3's denoised rows, shares of Figure 7."""
-    return [*_variance_claims(), *_load_claims(), *_table_2_claims(), *_table_3_claims(), *_figure_7_claims()]
-
-
-def _variance_claims():
-    section, claim = "Figure 5", "{}: mean coefficient of variation over settings"
-    yield Claim(section, claim.format("AI21/J1-Grande v1"), "about 0.55", partial(_mean_variation, _GRANDE))
-    yield Claim(section, claim.format("AI21/J1-Large v1"), "~0.2", partial(_mean_variation, _LARGE))
-    yield Claim(section, claim.format("AI21/J1-Jumbo v1"), "~0.2", partial(_mean_variation, _JUMBO))
-    yield Claim(section, "AI21/J1-Grande v1 varies much more than J1-Large and J1-Jumbo", "much", _grande_variation)
-    yield Claim(section, "AI21/J1-Large v1: outliers, largest runtime over the median of its setting, p = 512",
-                "3x", _outliers)  # fmt: skip
-
-
-def _load_claims():
-    yield Claim("Figure 6", "Anthropic/v4-s3: largest increase with the number of parallel queries, p = 512",
-                "2x", _load_increase)  # fmt: skip
-
-
-def _table_2_claims():
-    for name, (r_squared, _) in TABLE_2.items():
-        yield Claim("Table 2", f"{name}: R^2 of the denoised fit", r_squared, partial(_fit_r_squared, name))
-
-
-def _table_3_claims():
-    for name, (prompt_times, time_per_token) in TABLE_3_DENOISED.items():
-        for size, printed in zip(TABLE_3_SIZES, prompt_times, strict=True):
-            yield Claim("Table 3", f"{name}, denoised: prompt encoding time at p = {size} (s)", printed,
-                        partial(_denoised_prompt_time, name, size, printed))  # fmt: skip
-        yield Claim("Table 3", f"{name}, denoised: g (s)", time_per_token,
-                    partial(_denoised_time_per_token, name, time_per_token))  # fmt: skip
-    for providers, names in _OPTIMIZED.items():
-        yield Claim("5.2", f"{providers}: idealized parameters of Table 3 are higher than denoised ones", "higher",
-                    partial(_idealized_is_higher, names))  # fmt: skip
-    claim = "denoised parameters: models whose minima are published whole, equal to our fit"
-    yield Claim("authors' files", claim, "all", _equal_entries)
-
-
-_OPTIMIZED = {"OpenAI": ("OpenAI/davinci",), "AI21 Labs": ("AI21/J1-Grande v1", "AI21/J1-Jumbo v1")}
-
-
-def _figure_7_claims():
-    section = "Figure 7"
-    yield Claim(section, "raw runtimes greater than denoised ones (% of points)", "96.6", _raw_above_denoised)
-    yield Claim(section, "idealized runtime often much lower than denoised: points below half", "a number", _much_lower)
-    for provider, printed in (("AI21 Labs", "15.7"), ("OpenAI", "64.2"), ("other", "0")):
-        claim = f"{'all other' if provider == 'other' else provider} models: idealized above denoised (% of points)"
-        yield Claim(section, claim, printed, partial(_idealized_above_denoised, provider))
-
-
-def _mean_variation(model, data) -> Evidence:
-    value = _variation(data, model)
+@CLAIMS.add_each(
+    ("Figure 5", f"{name}: mean coefficient of variation over settings", printed, name)
+    for name, printed in ((_GRANDE, "about 0.55"), (_LARGE, "~0.2"), (_JUMBO, "~0.2"))
+)
+def _mean_variation(data, name) -> Evidence:
+    value = _variation(data, name)
     both = (_variation(data, _LARGE) + value) / 2
     note = f"{value:.2f} rounds to {value:.1f}; the mean of J1-Large and J1-Jumbo is {both:.2f}."
-    return Evidence(value, note=note if model == _JUMBO else "")
+    return Evidence(value, note=note if name == _JUMBO else "")
 
 
-def _variation(data, model) -> float:
-    """Mean over settings of standard deviation (ddof = 1) over mean runtime."""
-    trials = data.points("figure5_trial_runtimes").query("model == @model")
-    settings = trials.groupby(["num_prompt_tokens", "num_output_tokens"])["runtime_s"]
-    return (settings.std() / settings.mean()).mean()
+def _variation(data, name) -> float:
+    return coefficients_of_variation(data.api_trials).loc[PAPER_MODELS[name].helm_name, "coefficient_of_variation"]
 
 
+@CLAIMS.add("Figure 5", f"{_GRANDE} varies much more than J1-Large and J1-Jumbo", "much")
 def _grande_variation(data) -> Evidence:
     ratios = [_variation(data, _GRANDE) / _variation(data, other) for other in (_LARGE, _JUMBO)]
     return Evidence(f"{min(ratios):.1f} to {max(ratios):.1f} times", holds=min(ratios) >= 2)
 
 
+@CLAIMS.add(
+    "Figure 5", f"{_LARGE}: outliers, largest runtime over the median of its setting, p = {FIGURE_5_TOKENS}", "3x"
+)
 def _outliers(data) -> Evidence:
-    trials = data.points("figure5_trial_runtimes").query("model == @_LARGE and num_prompt_tokens == @FIGURE_5_TOKENS")
-    settings = trials.groupby("num_output_tokens")["runtime_s"]
-    return Evidence((settings.max() / settings.median()).max())
+    drawn = data.api_trials.query("num_prompt_tokens == @FIGURE_5_TOKENS")
+    return Evidence(coefficients_of_variation(drawn).loc[PAPER_MODELS[_LARGE].helm_name, "worst_over_median"])
 
 
+@CLAIMS.add("Figure 6", "Anthropic/v4-s3: largest increase with the number of parallel queries, p = 512", "2x")
 def _load_increase(data) -> Evidence:
-    runtimes = data.points("figure6_load_runtimes").query("provider == 'anthropic'")
-    table = runtimes.pivot_table(index="num_output_tokens", columns="num_parallel_queries", values="minimum_runtime_s")
-    increases = table.div(table[1], axis=0).stack().sort_values(ascending=False)
-    (num_output_tokens, num_parallel), largest = increases.index[0], increases.iloc[0]
+    runtimes = read_load_runtimes().query("provider == 'Anthropic'").sort_values("slowdown", ascending=False)
+    largest, second = runtimes.iloc[0], runtimes.iloc[1]
     note = (
-        f"One point, {num_output_tokens} output tokens at {num_parallel} parallel queries, is {largest:.1f}x; "
-        f"all others are at most {increases.iloc[1]:.2f}x."
+        f"One point, {largest.num_output_tokens} output tokens at {largest.num_parallel_queries} parallel queries, is "
+        f"{largest.slowdown:.1f}x; all others are at most {second.slowdown:.2f}x."
     )
-    return Evidence(largest, note=note)
+    return Evidence(largest.slowdown, note=note)
 
 
-def _fit_r_squared(name, data) -> Evidence:
-    minima = data.points(f"api_minimum_runtimes_{TABLE_2[name][1]}").query("model == @_MINIMA_NAMES[@name]")
-    return Evidence(generation_r_squared(minima.rename(columns={"minimum_runtime_s": "runtime_s"})))
+@CLAIMS.add_each(
+    ("Table 2", f"{name}: R^2 of the denoised fit", r_squared, name, date)
+    for name, (r_squared, date) in TABLE_2.items()
+)
+def _fit_r_squared(data, name, date) -> Evidence:
+    minima = read_api_minima(date)
+    return Evidence(generation_r_squared(minima[minima["model"] == PAPER_MODELS[name].helm_name]))
 
 
-def _denoised_prompt_time(name, size, printed, data) -> Evidence:
-    fit = data.api_fits[PAPER_MODELS[name].helm_name]
-    value = float(fit.profiled_prompt_times_s[list(fit.num_prompt_tokens).index(size)])
-    entry = data.parameters("api")[PAPER_MODELS[name].helm_name]
-    return Evidence(value, note=_denoised_note(data, name, printed, entry["runtime_for_prompt_tokens"][str(size)]))
+@CLAIMS.add_each((*row, row[2]) for row in table_3_rows(TABLE_3_DENOISED, "denoised"))
+def _denoised_parameter(data, name, size, printed) -> Evidence:
+    model = PAPER_MODELS[name].helm_name
+    fit, entry = data.api_fits[model], data.parameters("api")[model]
+    if size is None:
+        value, authors_s = fit.time_per_output_token_s, entry["runtime_per_output_token"]
+    else:
+        value = float(fit.profiled_prompt_times_s[list(fit.num_prompt_tokens).index(size)])
+        authors_s = entry["runtime_for_prompt_tokens"][str(size)]
+    lacking = data.api_entries.loc[model, "sizes_missing"]
+    if lacking:
+        note = f"The published minima lack p = {lacking}; the authors' file, fitted with it, has {authors_s:.3f}."
+    else:
+        is_misprint = f"{authors_s:.3f}" != printed
+        note = f"The authors' file has {authors_s:.3f}, too: the print is wrong." if is_misprint else ""
+    return Evidence(value, note=note)
 
 
-def _denoised_time_per_token(name, printed, data) -> Evidence:
-    fit = data.api_fits[PAPER_MODELS[name].helm_name]
-    entry = data.parameters("api")[PAPER_MODELS[name].helm_name]
-    return Evidence(
-        fit.time_per_output_token_s, note=_denoised_note(data, name, printed, entry["runtime_per_output_token"])
-    )
-
-
-def _denoised_note(data, name, printed, authors_s) -> str:
-    """What the authors' own file says, and which minima our fit lacks."""
-    sizes = set(data.api_minima[PAPER_MODELS[name].helm_name]["num_prompt_tokens"])
-    file_sizes = {
-        int(size) for size in data.parameters("api")[PAPER_MODELS[name].helm_name]["runtime_for_prompt_tokens"]
-    }
-    missing = sorted(file_sizes - sizes)
-    if missing:
-        lacking = ", ".join(map(str, missing))
-        return f"The published minima lack p = {lacking}; the authors' file, fitted with it, has {authors_s:.3f}."
-    if f"{authors_s:.3f}" != printed:
-        return f"The authors' file has {authors_s:.3f}, too: the print is wrong."
-    return ""
-
-
-def _equal_entries(data) -> Evidence:
-    entries, minima = data.parameters("api"), data.api_minima
-    is_whole = {
-        name: set(entries[name]["runtime_for_prompt_tokens"]) == {str(size) for size in frame["num_prompt_tokens"]}
-        for name, frame in minima.items()
-    }
-    whole = [name for name in is_whole if is_whole[name]]
-    num_equal = sum(equals_entry(data.api_fits[name], entries[name]) for name in whole)
-    note = (
-        f"Of the file's {len(entries)} models, {len(entries) - len(minima)} have no published minima of that vintage "
-        f"and {len(minima) - len(whole)} lack those of p = 256."
-    )
-    return Evidence(f"{num_equal} of {len(whole)}", holds=num_equal == len(whole), note=note)
-
-
-def _idealized_is_higher(names, data) -> Evidence:
+@CLAIMS.add_each(
+    ("5.2", f"{providers}: idealized parameters of Table 3 are higher than denoised ones", "higher", names)
+    for providers, names in (("OpenAI", ("OpenAI/davinci",)), ("AI21 Labs", (_GRANDE, _JUMBO)))
+)
+def _idealized_is_higher(data, names) -> Evidence:
     is_higher = []
     for name in names:
         idealized = data.fits("a100")[PAPER_MODELS[name].architecture_name]
@@ -184,30 +117,45 @@ def _idealized_is_higher(names, data) -> Evidence:
         is_higher.append(idealized.time_per_output_token_s > denoised.time_per_output_token_s)
         for size in TABLE_3_SIZES:
             is_higher.append(idealized.prompt_encoding_time_s(size) > denoised.prompt_encoding_time_s(size))
-    num_higher = sum(is_higher)
-    note = "Only g is higher: every prompt encoding time is lower." if num_higher < len(is_higher) else ""
-    return Evidence(f"{num_higher} of {len(is_higher)} parameters", holds=num_higher == len(is_higher), note=note)
+    note = "" if all(is_higher) else "Only g is higher: every prompt encoding time is lower."
+    return tally(is_higher, "{} of {} parameters", note=note)
 
 
-def _raw_above_denoised(data) -> Evidence:
-    points = data.points("figure7_points").query("panel == 'denoised_vs_raw'")
-    num_passing = int((points["x_runtime_s"] >= points["y_runtime_s"]).sum())
-    percent = 100 * num_passing / len(points)
-    counted = 100 * (num_passing + NUM_POINTS_WITHOUT_DENOISED) / (len(points) + NUM_POINTS_WITHOUT_DENOISED)
+@CLAIMS.add("authors' files", "denoised parameters: models whose minima are published whole, equal to our fit", "all")
+def _equal_entries(data) -> Evidence:
+    table, num_entries = data.api_entries, len(data.parameters("api"))
+    whole = table[table["sizes_missing"] == ""]
     note = (
-        f"{num_passing} of the {len(points)} drawn points; {counted:.1f} % come out only if "
+        f"Of the file's {num_entries} models, {num_entries - len(table)} have no published minima of that vintage "
+        f"and {len(table) - len(whole)} lack those of p = 256."
+    )
+    return tally(whole["is_equal"], note=note)
+
+
+@CLAIMS.add("Figure 7", "raw runtimes greater than denoised ones (% of points)", "96.6")
+def _raw_above_denoised(data) -> Evidence:
+    num_points, num_above = count_pairs(read_runtime_pairs("denoised_vs_raw")).loc["all", ["num_points", "num_above"]]
+    num_passing = int(num_points - num_above)
+    counted = 100 * (num_passing + NUM_POINTS_WITHOUT_DENOISED) / (num_points + NUM_POINTS_WITHOUT_DENOISED)
+    note = (
+        f"{num_passing} of the {num_points:.0f} drawn points; {counted:.1f} % come out only if "
         f"{NUM_POINTS_WITHOUT_DENOISED} points without a denoised runtime count as passing."
     )
-    return Evidence(percent, note=note)
+    return Evidence(100 * num_passing / num_points, note=note)
 
 
+@CLAIMS.add("Figure 7", "idealized runtime often much lower than denoised: points below half", "a number")
 def _much_lower(data) -> Evidence:
-    points = data.points("figure7_points").query("panel == 'idealized_vs_denoised'")
-    num_lower = int((points["y_runtime_s"] < points["x_runtime_s"] / 2).sum())
-    return Evidence(f"{num_lower} of {len(points)} points", holds=num_lower > 1)
+    points = read_runtime_pairs("idealized_vs_denoised")
+    is_much_lower = points["y_runtime_s"] < points["x_runtime_s"] / 2
+    return tally(is_much_lower, "{} of {} points", holds=lambda flags: sum(flags) > 1)
 
 
-def _idealized_above_denoised(provider, data) -> Evidence:
-    points = data.points("figure7_points").query("panel == 'idealized_vs_denoised' and provider == @provider")
-    is_above = points["y_runtime_s"] > points["x_runtime_s"]
-    return Evidence(100 * is_above.mean())
+@CLAIMS.add_each(
+    ("Figure 7", f"{providers} models: idealized above denoised (% of points)", printed, provider)
+    for providers, provider, printed in (
+        ("AI21 Labs", "AI21 Labs", "15.7"), ("OpenAI", "OpenAI", "64.2"), ("all other", "other", "0")
+    )
+)  # fmt: skip
+def _idealized_above_denoised(data, provider) -> Evidence:
+    return Evidence(count_pairs(read_runtime_pairs("idealized_vs_denoised")).loc[provider, "percent_above"])

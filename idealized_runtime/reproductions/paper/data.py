@@ -1,18 +1,19 @@
 """The published measurements that claims are recomputed from, each read once and only when it is needed."""
 
+import functools
 import json
 import warnings
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.fits import RuntimeModel
-from idealized_runtime.fits.denoised import fit_denoised
 from idealized_runtime.measurements.folders import PUBLISHED_LOGS, find_logs, model_of_log, read_logs
 from idealized_runtime.measurements.published import published_data
 from idealized_runtime.records import RepeatedSettingWarning, read_architecture
+from idealized_runtime.reproductions.paper.api_runtimes import complete_minima, read_api_minima, read_api_trials
+from idealized_runtime.reproductions.paper.api_tables import entry_table, fit_apis
 from idealized_runtime.reproductions.paper.models import by_printed_name
 from idealized_runtime.reproductions.paper.tradeoffs import estimate_on_both
 
@@ -21,22 +22,19 @@ PARAMETER_FILES = {
     "v100": "inference_idealized_runtimes_v100.json",
     "api": "inference_denoised_runtimes.json",
 }
-# Models of the published API minima, by HELM's name.
-API_MODELS = {
-    "ai21_j1_large": "ai21/j1-large",
-    "ai21_j1_grande": "ai21/j1-grande",
-    "ai21_j1_jumbo": "ai21/j1-jumbo",
-    "anthropic": "anthropic/stanford-online-all-v4-s3",
-    "cohere_small": "cohere/small-20220720",
-    "cohere_medium": "cohere/medium-20220720",
-    "cohere_large": "cohere/large-20220720",
-    "cohere_xlarge": "cohere/xlarge-20220609",
-    "openai_curie": "openai/curie",
-    "openai_cushman_001": "openai/code-cushman-001",
-    "openai_davinci": "openai/davinci",
-    "openai_text-curie-001": "openai/text-curie-001",
-    "openai_text-davinci-002": "openai/text-davinci-002",
-}
+
+
+def _once(read):
+    """A method of :class:`PaperData` that reads each of its answers once."""
+
+    @functools.wraps(read)
+    def answer(self, *arguments):
+        key = (read.__name__, *arguments)
+        if key not in self._cache:
+            self._cache[key] = read(self, *arguments)
+        return self._cache[key]
+
+    return answer
 
 
 class PaperData:
@@ -48,50 +46,56 @@ class PaperData:
     def __init__(self):
         self._cache = {}
 
+    @_once
     def timings(self, hardware: str) -> dict[str, pd.DataFrame]:
         """Timings of each model on ``"a100"`` or ``"v100"``, by registry name."""
-        return self._once(("timings", hardware), lambda: _read_timings(hardware))
+        with warnings.catch_warnings():
+            # v100/yalm.log holds an aborted run, too: the last of a repeated setting counts, as for the authors.
+            warnings.simplefilter("ignore", RepeatedSettingWarning)
+            return read_logs(published_data(f"{PUBLISHED_LOGS}/{hardware}"))
 
+    @_once
     def fits(self, hardware: str) -> dict[str, RuntimeModel]:
         """Fits by the published procedure, by registry name."""
-        return self._once(("fits", hardware), lambda: _fit(self.timings(hardware)))
+        timings = self.timings(hardware)
+        return {model: RuntimeModel.fit(frame, method="published") for model, frame in timings.items()}
 
+    @_once
     def timed_architectures(self) -> dict[str, Architecture]:
         """Shapes that the A100 logs print, by registry name."""
-        return self._once("architectures", _read_architectures)
+        logs = find_logs(published_data(f"{PUBLISHED_LOGS}/a100"))
+        return {model_of_log(path): read_architecture(path) for path in logs}
 
+    @_once
     def points(self, name: str) -> pd.DataFrame:
-        """A table of ``paper_figures``, such as ``"figure7_points"``."""
-        return self._once(("points", name), lambda: pd.read_csv(published_data(f"paper_figures/{name}.csv")))
+        """A table of ``paper_figures``, such as ``"figure9_points"``."""
+        return pd.read_csv(published_data(f"paper_figures/{name}.csv"))
 
     def drawn(self, *, vintage: str = "2023-05") -> pd.DataFrame:
         """Points of Figure 9: ``task, metric, unit, model, value, accuracy``."""
         points = self.points("figure9_points")
         return points[points["vintage"] == vintage].drop(columns="vintage")
 
+    @_once
     def parameters(self, name: str) -> dict[str, dict]:
         """Entries of an authors' parameter file, as they stand there: ``"a100"``, ``"v100"`` or ``"api"``."""
-        path = f"helm-efficiency/processed_jsons/{PARAMETER_FILES[name]}"
-        return self._once(("parameters", name), lambda: json.loads(published_data(path).read_text(encoding="utf-8")))
+        path = published_data(f"helm-efficiency/processed_jsons/{PARAMETER_FILES[name]}")
+        return json.loads(path.read_text(encoding="utf-8"))
 
     @cached_property
-    def api_minima(self) -> dict[str, pd.DataFrame]:
-        """Minimum runtimes of the last vintage, by HELM's name.
-
-        ``api_minimum_runtimes_2023-11`` lacks p = 256 for some models; the trials of Figure 5, whose minima
-        it otherwise equals, have it for AI21's.
-        """
-        minima = self.points("api_minimum_runtimes_2023-11").rename(columns={"minimum_runtime_s": "runtime_s"})
-        trials = self.points("figure5_trial_runtimes")
-        trials = trials.assign(model=trials["model"].str.replace("-", "_", n=1).replace(_FIGURE5_NAMES))
-        both = pd.concat([minima, trials[trials["model"].isin(API_MODELS)]])
-        settings = both.groupby(["model", "num_prompt_tokens", "num_output_tokens"], as_index=False)["runtime_s"].min()
-        return {API_MODELS[model]: frame for model, frame in settings.groupby("model")}
+    def api_trials(self) -> pd.DataFrame:
+        """Single trials behind Figure 5; see :func:`.api_runtimes.read_api_trials`."""
+        return read_api_trials()
 
     @cached_property
     def api_fits(self) -> dict[str, RuntimeModel]:
-        """Denoised fits to :attr:`api_minima` by the published procedure, by HELM's name."""
-        return {name: fit_denoised(minima, method="published") for name, minima in self.api_minima.items()}
+        """Denoised fits by the published procedure to the final minima, by HELM's name."""
+        return fit_apis(complete_minima(read_api_minima("2023-11"), self.api_trials))
+
+    @cached_property
+    def api_entries(self) -> pd.DataFrame:
+        """:attr:`api_fits` beside the authors' file; see :func:`.api_tables.entry_table`."""
+        return entry_table(self.api_fits, self.parameters("api"))
 
     @cached_property
     def estimates(self) -> pd.DataFrame:
@@ -103,39 +107,3 @@ class PaperData:
     def scenarios(self) -> pd.DataFrame:
         """API runtimes of July 2022: one row a scenario and model, columns as in the file."""
         return pd.read_csv(published_data(f"{PUBLISHED_LOGS}/inference_runtimes_and_accuracies_all_scenarios.csv"))
-
-    def _once(self, key, read):
-        if key not in self._cache:
-            self._cache[key] = read()
-        return self._cache[key]
-
-
-def short_name(name: str) -> str:
-    """A printed name without its version: ``"AI21/J1-Large v1"`` is ``"AI21/J1-Large"``."""
-    return name.split(" ")[0]
-
-
-_FIGURE5_NAMES = {
-    "ai21_j1-large": "ai21_j1_large",
-    "ai21_j1-grande": "ai21_j1_grande",
-    "ai21_j1-jumbo": "ai21_j1_jumbo",
-}
-
-
-def _log_folder(hardware) -> Path:
-    return published_data(f"{PUBLISHED_LOGS}/{hardware}")
-
-
-def _read_timings(hardware):
-    with warnings.catch_warnings():
-        # v100/yalm.log holds an aborted run, too: the last of a repeated setting counts, as for the authors.
-        warnings.simplefilter("ignore", RepeatedSettingWarning)
-        return read_logs(_log_folder(hardware))
-
-
-def _fit(timings):
-    return {model: RuntimeModel.fit(frame, method="published") for model, frame in timings.items()}
-
-
-def _read_architectures():
-    return {model_of_log(path): read_architecture(path) for path in find_logs(_log_folder("a100"))}

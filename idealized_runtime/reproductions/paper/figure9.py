@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from idealized_runtime.architectures.closed_forms import paper_flops_without_attention
+from idealized_runtime.architectures.closed_forms import closed_form_flops_without_attention
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.reproductions.paper.data import PaperData
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS, by_printed_name
@@ -15,7 +15,6 @@ SCENARIO_MODELS = {
     "ai21_j1-grande": "AI21/J1-Grande v1",
     "ai21_j1-jumbo": "AI21/J1-Jumbo v1",
 }
-_COLUMNS = ["task", "model", "value"]
 
 
 def recomputed_points(data: PaperData, metric: str) -> pd.DataFrame:
@@ -31,45 +30,34 @@ def recomputed_points(data: PaperData, metric: str) -> pd.DataFrame:
     DataFrame
         ``task, model, value``, in the unit of Figure 9.
     """
-    if metric in ("idealized_runtime", "idealized_cost"):
-        points = _idealized(data)
-        return points.loc[points["metric"] == metric, _COLUMNS]
-    return {"model_size": _sizes, "flops": _flops, "runtime": _july_runtimes, "denoised_runtime": _denoised}[metric](
-        data
-    )
-
-
-def _idealized(data) -> pd.DataFrame:
-    fits = [by_printed_name(data.fits(hardware)) for hardware in ("a100", "v100")]
-    return idealized_points(data.points("figure9_query_sizes"), *fits)
-
-
-def _sizes(data) -> pd.DataFrame:
     queries = data.points("figure9_query_sizes")
-    shapes = data.timed_architectures()
-    billions = {name: shapes[row.architecture_name].num_params / 1e9 for name, row in PAPER_MODELS.items()}
-    return queries.assign(value=queries["model"].map(billions))[_COLUMNS]
+    if metric == "model_size":
+        shapes = data.timed_architectures()
+        billions = {name: shapes[row.architecture_name].num_params / 1e9 for name, row in PAPER_MODELS.items()}
+        points = queries.assign(value=queries["model"].map(billions))
+    elif metric == "flops":
+        # 24 h^2 l for every token that passes through the layers: all but the last output token.
+        num_tokens = queries["num_prompt_tokens"] + queries["num_output_tokens"] - 1
+        per_token = {
+            name: closed_form_flops_without_attention(row.architecture, 1) for name, row in PAPER_MODELS.items()
+        }
+        points = queries.assign(value=queries["model"].map(per_token) * num_tokens)
+    elif metric == "denoised_runtime":
+        parameters = by_printed_name(data.parameters("api"))
+        models = {name: RuntimeModel.from_json(entry) for name, entry in parameters.items()}
+        points = queries.assign(value=estimate_queries(queries, models)["runtime_s"]).dropna()
+    elif metric == "runtime":
+        points = _july_runtimes(data.scenarios)
+    else:
+        fits = [by_printed_name(data.fits(hardware)) for hardware in ("a100", "v100")]
+        points = idealized_points(queries, *fits).query("metric == @metric")
+    return points[["task", "model", "value"]]
 
 
-def _flops(data) -> pd.DataFrame:
-    """24 h^2 l for every token that passes through the layers: all but the last output token."""
-    queries = data.points("figure9_query_sizes")
-    num_tokens = queries["num_prompt_tokens"] + queries["num_output_tokens"] - 1
-    per_token = {name: paper_flops_without_attention(row.architecture, 1) for name, row in PAPER_MODELS.items()}
-    return queries.assign(value=queries["model"].map(per_token) * num_tokens)[_COLUMNS]
-
-
-def _denoised(data) -> pd.DataFrame:
-    queries = data.points("figure9_query_sizes")
-    parameters = by_printed_name(data.parameters("api"))
-    models = {name: RuntimeModel.from_json(entry) for name, entry in parameters.items()}
-    return queries.assign(value=estimate_queries(queries, models)["runtime_s"])[_COLUMNS].dropna()
-
-
-def _july_runtimes(data) -> pd.DataFrame:
+def _july_runtimes(scenarios) -> pd.DataFrame:
     """Mean raw runtimes of July 2022, of the scenarios and models that Figure 9 draws, too."""
     # "imdb:model=openai_davinci", or "mmlu:subject=college_chemistry,model=openai_davinci".
-    parts = data.scenarios["scenario"].str.extract(r"^(?P<task>.+?)[:,]model=(?P<model>[^,]+)$")
-    rows = parts.assign(value=data.scenarios["inference_runtime"], model=parts["model"].map(SCENARIO_MODELS))
+    parts = scenarios["scenario"].str.extract(r"^(?P<task>.+?)[:,]model=(?P<model>[^,]+)$")
+    rows = parts.assign(value=scenarios["inference_runtime"], model=parts["model"].map(SCENARIO_MODELS))
     rows = rows[rows["task"].isin(TASKS)].dropna()
     return rows.groupby(["task", "model"], as_index=False)["value"].mean()

@@ -1,18 +1,16 @@
 """Section 5.4 and Figure 9: claims about Pareto frontiers and about the points themselves."""
 
 from dataclasses import replace
-from functools import partial
 
 import pandas as pd
 
-from idealized_runtime.architectures.closed_forms import paper_flops_without_attention
+from idealized_runtime.architectures.closed_forms import closed_form_flops_without_attention
 from idealized_runtime.comparisons.frontier import pareto_frontier
-from idealized_runtime.reproductions.paper.data import short_name
 from idealized_runtime.reproductions.paper.figure9 import recomputed_points
 from idealized_runtime.reproductions.paper.hardware import DRAWING_ERROR
-from idealized_runtime.reproductions.paper.models import PAPER_MODELS
+from idealized_runtime.reproductions.paper.models import PAPER_MODELS, short_name
 from idealized_runtime.reproductions.paper.tradeoffs import TASKS
-from idealized_runtime.reproductions.verdicts import Claim, Evidence
+from idealized_runtime.reproductions.verdicts import Claims, Evidence, most, tally
 
 # Rows of Figure 9.
 METRICS = {
@@ -36,75 +34,32 @@ _SOURCES = {
     "GPT-J, YaLM and BLOOM, whose parameters are not published.",
 }
 
-
-def claims() -> list[Claim]:
-    """Values and frontiers of Figure 9, then section 5.4 paragraph by paragraph."""
-    return [*_value_claims(), *_frontier_claims(), *_scale_claims(), *_optimization_claims(), *_model_claims()]
+CLAIMS = Claims()
 
 
-def _value_claims():
-    for metric in ("idealized_runtime", "idealized_cost"):
-        yield Claim("Figure 9", f"points of {METRICS[metric]}, equal to estimates from the logs", "40",
-                    partial(_equal_points, metric))  # fmt: skip
-    claim = "FLOPs are 24 h^2 l for each token: spread of tokens over J1 models, which share a tokenizer (%)"
-    yield Claim("Figure 9", claim, "< 1", _token_spread)
-    yield Claim("Figure 9", f"{_LARGE}: model size as drawn (billion parameters)", "7.5", _drawn_size)
-
-
-def _frontier_claims():
-    for metric, label in METRICS.items():
-        for task, title in TASKS.items():
-            yield Claim("Figure 9", f"{title}: frontier by {label}", "squares", partial(_frontier, metric, task))
-
-
-def _scale_claims():
-    yield Claim("5.4", "only a subset of the models is on a frontier", "only a subset", _only_a_subset)
-    yield Claim("5.4", "different models are on the frontier of different tasks", "different", _differ_by_task)
-    yield Claim("5.4", "scale alone does not predict accuracy: rank correlation of the two", "does not", _scale_alone)
-
-
-def _optimization_claims():
-    yield Claim("5.4", "davinci is on the raw runtime frontier of each benchmark", "each", _davinci_on_raw)
-    yield Claim("5.4", "davinci is on no frontier of an idealized metric", "not", _davinci_not_on_idealized)
-    yield Claim("1", "frontiers by idealized runtime differ from those by raw runtime", "different", _differ_from_raw)
-
-
-def _model_claims():
-    yield Claim("5.4", "BLOOM and YaLM: order by idealized cost is reversed by FLOPs", "sometimes", _order_reversed)
-    yield Claim("5.4", "BLOOM achieves cheaper idealized cost than YaLM", "cheaper", _bloom_cheaper)
-    yield Claim("5.4", "YaLM uses fewer FLOPs than BLOOM", "fewer", _yalm_fewer_flops)
-    yield Claim("5.4", "YaLM requires fewer devices than BLOOM", "lower", _yalm_fewer_devices)
-    yield Claim("5.4", "J1-Grande often has worse raw runtime than J1-Jumbo", "often", partial(_grande_slower, False))
-    yield Claim(
-        "5.4",
-        "J1-Grande often has worse raw runtime than J1-Jumbo: in July 2022",
-        "often",
-        partial(_grande_slower, True),
-    )
-    yield Claim("5.4", "J1-Grande has 10x fewer parameters than J1-Jumbo", "10x", _grande_smaller)
-    yield Claim("5.4", "idealized runtime puts J1-Grande before J1-Jumbo", "easier to see", _grande_idealized_faster)
-    yield Claim("5.4", "idealized costs are up to an order of magnitude below what APIs charge", "10x", _charged)
-    yield Claim("6", "runtime does not correlate exactly with FLOPs: rank correlation", "not exactly", _correlation)
-    yield Claim(
-        "6", "FLOPs and raw runtime can lead to other conclusions than idealized runtime", "incorrect", _proxies
-    )
-
-
-def _equal_points(metric, data) -> Evidence:
+@CLAIMS.add_each(
+    ("Figure 9", f"points of {METRICS[metric]}, equal to estimates from the logs", "40", metric)
+    for metric in ("idealized_runtime", "idealized_cost")
+)
+def _equal_points(data, metric) -> Evidence:
     drawn = data.drawn().query("metric == @metric")
     both = drawn.merge(recomputed_points(data, metric), on=["task", "model"], suffixes=("", "_here"))
     errors = (both["value_here"] / both["value"] - 1).abs()
     return Evidence(int((errors < DRAWING_ERROR).sum()), note=f"The largest relative deviation is {errors.max():.0e}.")
 
 
+@CLAIMS.add(
+    "Figure 9", "FLOPs are 24 h^2 l for each token: spread of tokens over J1 models, which share a tokenizer (%)", "< 1"
+)
 def _token_spread(data) -> Evidence:
     flops = _values(data, "flops")[[_LARGE, _GRANDE, _JUMBO]]
-    per_token = {name: paper_flops_without_attention(PAPER_MODELS[name].architecture, 1) for name in flops}
+    per_token = {name: closed_form_flops_without_attention(PAPER_MODELS[name].architecture, 1) for name in flops}
     num_tokens = flops / pd.Series(per_token)
     spread = num_tokens.max(axis=1) / num_tokens.min(axis=1) - 1
     return Evidence(100 * spread.max())
 
 
+@CLAIMS.add("Figure 9", f"{_LARGE}: model size as drawn (billion parameters)", "7.5")
 def _drawn_size(data) -> Evidence:
     shapes = data.timed_architectures()
     shape = shapes[PAPER_MODELS[_LARGE].architecture_name]
@@ -113,7 +68,12 @@ def _drawn_size(data) -> Evidence:
     return Evidence(shape.num_params / 1e9, note=note)
 
 
-def _frontier(metric, task, data) -> Evidence:
+@CLAIMS.add_each(
+    ("Figure 9", f"{title}: frontier by {label}", "squares", metric, task)
+    for metric, label in METRICS.items()
+    for task, title in TASKS.items()
+)
+def _frontier(data, metric, task) -> Evidence:
     drawn = data.drawn().query("metric == @metric and task == @task").set_index("model")
     here = recomputed_points(data, metric).query("task == @task").set_index("model")["value"]
     if metric == "runtime":
@@ -123,16 +83,16 @@ def _frontier(metric, task, data) -> Evidence:
         here = here.reindex(drawn.index).fillna(drawn["value"])
     before = set(compared.index[pareto_frontier(compared)])
     after = set(here.index[pareto_frontier(compared.assign(value=here)).reindex(here.index)])
-    return _compare_frontiers(drawn, before, after, _SOURCES.get(metric, ""))
-
-
-def _compare_frontiers(drawn, before, after, source) -> Evidence:
+    source = _SOURCES.get(metric, "")
     note = source
     for names, where in ((before - after, "Only as drawn"), (after - before, "Only here")):
         note += f" {where}: {_names(drawn, names)}." if names else ""
-    printed = _names(drawn, drawn.index[pareto_frontier(drawn)])
     return Evidence(
-        _names(drawn, after), holds=before == after, is_other_data=bool(source), note=note.strip(), printed=printed
+        _names(drawn, after),
+        holds=before == after,
+        is_other_data=bool(source),
+        note=note.strip(),
+        printed=_names(drawn, drawn.index[pareto_frontier(drawn)]),
     )
 
 
@@ -141,26 +101,21 @@ def _names(drawn, names) -> str:
     return ", ".join(short_name(name) for name in drawn["value"].sort_values(kind="stable").index if name in set(names))
 
 
-def _drawn_frontiers(data) -> dict[tuple[str, str], frozenset]:
-    """Models on each frontier, by metric and task."""
-    return {
-        panel: frozenset(points["model"][pareto_frontier(points)])
-        for panel, points in data.drawn().groupby(["metric", "task"])
-    }
-
-
+@CLAIMS.add("5.4", "only a subset of the models is on a frontier", "only a subset")
 def _only_a_subset(data) -> Evidence:
     sizes = [len(models) for models in _drawn_frontiers(data).values()]
     num_models = data.drawn()["model"].nunique()
     return Evidence(f"{min(sizes)} to {max(sizes)} of {num_models}", holds=max(sizes) < num_models)
 
 
+@CLAIMS.add("5.4", "different models are on the frontier of different tasks", "different")
 def _differ_by_task(data) -> Evidence:
     frontiers = _drawn_frontiers(data)
-    num_differing = sum(len({frontiers[metric, task] for task in TASKS}) > 1 for metric in METRICS)
-    return Evidence(f"for {num_differing} of {len(METRICS)} metrics", holds=num_differing == len(METRICS))
+    is_different = (len({frontiers[metric, task] for task in TASKS}) > 1 for metric in METRICS)
+    return tally(is_different, "for {} of {} metrics")
 
 
+@CLAIMS.add("5.4", "scale alone does not predict accuracy: rank correlation of the two", "does not")
 def _scale_alone(data) -> Evidence:
     points = data.drawn().query("metric == 'model_size'")
     correlations = points.groupby("task")[["value", "accuracy"]].apply(
@@ -171,47 +126,37 @@ def _scale_alone(data) -> Evidence:
     return Evidence(text, holds=bool((correlations**2 < 0.5).all()))
 
 
+@CLAIMS.add("5.4", "davinci is on the raw runtime frontier of each benchmark", "each")
 def _davinci_on_raw(data) -> Evidence:
     frontiers = _drawn_frontiers(data)
-    num_on = sum(_DAVINCI in frontiers["runtime", task] for task in TASKS)
-    return Evidence(f"on {num_on} of {len(TASKS)}", holds=num_on == len(TASKS))
+    return tally((_DAVINCI in frontiers["runtime", task] for task in TASKS), "on {} of {}")
 
 
+@CLAIMS.add("5.4", "davinci is on no frontier of an idealized metric", "not")
 def _davinci_not_on_idealized(data) -> Evidence:
     frontiers = _drawn_frontiers(data)
-    panels = [(metric, task) for metric in ("idealized_runtime", "idealized_cost") for task in TASKS]
-    num_on = sum(_DAVINCI in frontiers[panel] for panel in panels)
-    return Evidence(f"on {num_on} of {len(panels)}", holds=num_on == 0)
+    is_on = (
+        _DAVINCI in frontiers[metric, task] for metric in ("idealized_runtime", "idealized_cost") for task in TASKS
+    )
+    return tally(is_on, "on {} of {}", holds=lambda flags: not any(flags))
 
 
+@CLAIMS.add("1", "frontiers by idealized runtime differ from those by raw runtime", "different")
 def _differ_from_raw(data) -> Evidence:
-    num_differing = _num_frontiers_unlike_idealized(data, "runtime")
-    return Evidence(f"on {num_differing} of {len(TASKS)} tasks", holds=num_differing == len(TASKS))
+    return tally(_unlike_idealized(data, "runtime"), "on {} of {} tasks")
 
 
-def _num_frontiers_unlike_idealized(data, metric) -> int:
-    frontiers = _drawn_frontiers(data)
-    return sum(frontiers[metric, task] != frontiers["idealized_runtime", task] for task in TASKS)
-
-
-def _values(data, metric, *, vintage="2023-05") -> pd.DataFrame:
-    """Drawn values of one metric, tasks by models."""
-    points = data.drawn(vintage=vintage).query("metric == @metric")
-    return points.pivot_table(index="task", columns="model", values="value")
-
-
+@CLAIMS.add("5.4", "BLOOM and YaLM: order by idealized cost is reversed by FLOPs", "sometimes")
 def _order_reversed(data) -> Evidence:
     cost, flops = (_values(data, metric) for metric in ("idealized_cost", "flops"))
     is_reversed = (cost[_BLOOM] < cost[_YALM]) != (flops[_BLOOM] < flops[_YALM])
-    text = f"on {is_reversed.sum()} of {len(TASKS)} tasks"
-    return Evidence(text, holds=bool(is_reversed.any()), note=_bloom_note(data))
+    return tally(is_reversed, "on {} of {} tasks", holds=any, note=_bloom_note(data))
 
 
+@CLAIMS.add("5.4", "BLOOM achieves cheaper idealized cost than YaLM", "cheaper")
 def _bloom_cheaper(data) -> Evidence:
     cost = _values(data, "idealized_cost")
-    num_cheaper = int((cost[_BLOOM] < cost[_YALM]).sum())
-    text = f"on {num_cheaper} of {len(TASKS)} tasks"
-    return Evidence(text, holds=num_cheaper == len(TASKS), note=_bloom_note(data))
+    return tally(cost[_BLOOM] < cost[_YALM], "on {} of {} tasks", note=_bloom_note(data))
 
 
 def _bloom_note(data) -> str:
@@ -225,41 +170,45 @@ def _bloom_note(data) -> str:
     )
 
 
+@CLAIMS.add("5.4", "YaLM uses fewer FLOPs than BLOOM", "fewer")
 def _yalm_fewer_flops(data) -> Evidence:
     flops = _values(data, "flops")
-    num_fewer = int((flops[_YALM] < flops[_BLOOM]).sum())
-    return Evidence(f"on {num_fewer} of {len(TASKS)} tasks", holds=num_fewer == len(TASKS))
+    return tally(flops[_YALM] < flops[_BLOOM], "on {} of {} tasks")
 
 
+@CLAIMS.add("5.4", "YaLM requires fewer devices than BLOOM", "lower")
 def _yalm_fewer_devices(data) -> Evidence:
     timed = {name: data.timings("a100")[PAPER_MODELS[name].architecture_name] for name in (_YALM, _BLOOM)}
     yalm, bloom = (int(timed[name]["tensor_parallel_size"].iloc[0]) for name in (_YALM, _BLOOM))
     return Evidence(f"{yalm} and {bloom}", holds=yalm < bloom)
 
 
-def _grande_slower(in_july, data) -> Evidence:
-    if in_july:
-        values = recomputed_points(data, "runtime").pivot_table(index="task", columns="model", values="value")
-    else:
-        values = _values(data, "runtime")
-    num_slower = int((values[_GRANDE] > values[_JUMBO]).sum())
-    note = "Mean API runtimes of July 2022." if in_july else ""
-    return Evidence(
-        f"on {num_slower} of {len(values)} tasks", holds=num_slower > len(values) / 2, is_other_data=in_july, note=note
-    )
+@CLAIMS.add("5.4", "J1-Grande often has worse raw runtime than J1-Jumbo", "often")
+def _grande_slower(data) -> Evidence:
+    values = _values(data, "runtime")
+    return tally(values[_GRANDE] > values[_JUMBO], "on {} of {} tasks", holds=most)
 
 
+@CLAIMS.add("5.4", "J1-Grande often has worse raw runtime than J1-Jumbo: in July 2022", "often")
+def _grande_slower_in_july(data) -> Evidence:
+    values = recomputed_points(data, "runtime").pivot_table(index="task", columns="model", values="value")
+    note = "Mean API runtimes of July 2022."
+    return tally(values[_GRANDE] > values[_JUMBO], "on {} of {} tasks", holds=most, is_other_data=True, note=note)
+
+
+@CLAIMS.add("5.4", "J1-Grande has 10x fewer parameters than J1-Jumbo", "10x")
 def _grande_smaller(data) -> Evidence:
     shapes = data.timed_architectures()
     return Evidence(shapes["j1-jumbo"].num_params / shapes["j1-grande"].num_params)
 
 
+@CLAIMS.add("5.4", "idealized runtime puts J1-Grande before J1-Jumbo", "easier to see")
 def _grande_idealized_faster(data) -> Evidence:
     values = _values(data, "idealized_runtime")
-    num_faster = int((values[_GRANDE] < values[_JUMBO]).sum())
-    return Evidence(f"on {num_faster} of {len(TASKS)} tasks", holds=num_faster == len(TASKS))
+    return tally(values[_GRANDE] < values[_JUMBO], "on {} of {} tasks")
 
 
+@CLAIMS.add("5.4", "idealized costs are up to an order of magnitude below what APIs charge", "10x")
 def _charged(data) -> Evidence:
     queries = data.points("figure9_query_sizes").query("model == @_DAVINCI").set_index("task")
     num_tokens = queries["num_prompt_tokens"] + queries["num_output_tokens"]
@@ -274,15 +223,37 @@ def _charged(data) -> Evidence:
     return Evidence(text, holds=10**0.5 < ratios.max() < 10**1.5, is_other_data=True, note=note)
 
 
+@CLAIMS.add("6", "runtime does not correlate exactly with FLOPs: rank correlation", "not exactly")
 def _correlation(data) -> Evidence:
     flops, runtime = (_values(data, metric) for metric in ("flops", "idealized_runtime"))
     correlations = flops.corrwith(runtime, axis=1, method="spearman")
     return Evidence(f"{correlations.min():.2f} to {correlations.max():.2f}", holds=correlations.max() < 1)
 
 
+@CLAIMS.add("6", "FLOPs and raw runtime can lead to other conclusions than idealized runtime", "incorrect")
 def _proxies(data) -> Evidence:
-    counts = {metric: _num_frontiers_unlike_idealized(data, metric) for metric in ("flops", "runtime")}
+    counts = {metric: sum(_unlike_idealized(data, metric)) for metric in ("flops", "runtime")}
     text = ", ".join(
         f"{METRICS[metric]}: other frontier on {count} of {len(TASKS)}" for metric, count in counts.items()
     )
     return Evidence(text, holds=all(counts.values()))
+
+
+def _values(data, metric, *, vintage="2023-05") -> pd.DataFrame:
+    """Drawn values of one metric, tasks by models."""
+    points = data.drawn(vintage=vintage).query("metric == @metric")
+    return points.pivot_table(index="task", columns="model", values="value")
+
+
+def _drawn_frontiers(data) -> dict[tuple[str, str], frozenset]:
+    """Models on each frontier, by metric and task."""
+    return {
+        panel: frozenset(points["model"][pareto_frontier(points)])
+        for panel, points in data.drawn().groupby(["metric", "task"])
+    }
+
+
+def _unlike_idealized(data, metric) -> list[bool]:
+    """Whether each task's frontier by a metric is another one than that by idealized runtime."""
+    frontiers = _drawn_frontiers(data)
+    return [frontiers[metric, task] != frontiers["idealized_runtime", task] for task in TASKS]

@@ -123,3 +123,8 @@ def model_table(memory_bytes: Mapping[str, float]) -> pd.DataFrame:
         rows[row.name] = counts
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     return table.astype({f"num_{hardware}_printed": "Int64" for hardware in memory_bytes})
+
+
+def short_name(name: str) -> str:
+    """A printed name without its version: ``"AI21/J1-Large v1"`` is ``"AI21/J1-Large"``."""
+    return name.split(" ")[0]

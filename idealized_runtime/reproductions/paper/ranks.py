@@ -1,34 +1,17 @@
 """Section 5.4 and Figure 10: claims about ranks by accuracy and idealized runtime."""
 
-from functools import partial
-
 import pandas as pd
 
-from idealized_runtime.reproductions.paper.data import short_name
+from idealized_runtime.reproductions.paper.models import short_name
 from idealized_runtime.reproductions.paper.tradeoffs import TASKS, rank_table
-from idealized_runtime.reproductions.verdicts import Claim, Evidence
+from idealized_runtime.reproductions.verdicts import Claims, Evidence, tally
 
 # Figure 10 was drawn from these points.
 VINTAGE = "2022-10"
 OBJECTIVES = {"ratio": "accuracy / runtime", "ratio_log": "accuracy / ln(runtime)"}
-_SECTION = "Figure 10"
 _TNLG = "Microsoft+NV/TNLG v2"
 
-
-def claims() -> list[Claim]:
-    """Spread of ranks under both objectives, TNLG v2's rise, and the ranks themselves on each task."""
-    return [
-        Claim("5.4", "ranks by accuracy / runtime are similar across tasks", "similar", _similar_ranks),
-        Claim("5.4", "accuracy / ln(runtime) makes ranks vary more across tasks", "increases", _more_variation),
-        Claim("5.4", "accuracy / ln(runtime) changes the order of models", "impacts", _other_order),
-        Claim("5.4", f"{_TNLG}: average rank improves with accuracy / ln(runtime)", "significantly", _tnlg_improves),
-        Claim("5.4", "no model dominates across tasks and objectives", "none", _none_dominates),
-        *(
-            Claim(_SECTION, f"{title}: ranks by {label}", "drawn order", partial(_ranks, task, objective))
-            for objective, label in OBJECTIVES.items()
-            for task, title in TASKS.items()
-        ),
-    ]
+CLAIMS = Claims()
 
 
 def _drawn_ranks(data, objective) -> pd.DataFrame:
@@ -41,6 +24,7 @@ def _spread(ranks) -> pd.Series:
     return ranks.max(axis=1) - ranks.min(axis=1)
 
 
+@CLAIMS.add("5.4", "ranks by accuracy / runtime are similar across tasks", "similar")
 def _similar_ranks(data) -> Evidence:
     spread = _spread(_drawn_ranks(data, "ratio"))
     text = f"spread over {spread.mean():.1f} places on average, {spread.max()} at most ({short_name(spread.idxmax())})"
@@ -48,23 +32,26 @@ def _similar_ranks(data) -> Evidence:
     return Evidence(text, holds=spread.mean() < len(spread) / 3)
 
 
+@CLAIMS.add("5.4", "accuracy / ln(runtime) makes ranks vary more across tasks", "increases")
 def _more_variation(data) -> Evidence:
     plain, logarithmic = (_spread(_drawn_ranks(data, objective)).mean() for objective in OBJECTIVES)
     return Evidence(f"mean spread {logarithmic:.1f} instead of {plain:.1f} places", holds=logarithmic > plain)
 
 
+@CLAIMS.add("5.4", "accuracy / ln(runtime) changes the order of models", "impacts")
 def _other_order(data) -> Evidence:
-    means = [_drawn_ranks(data, objective).mean(axis=1).rank(method="min") for objective in OBJECTIVES]
-    num_moved = int((means[0] != means[1].reindex(means[0].index)).sum())
-    return Evidence(f"{num_moved} of {len(means[0])} models change places", holds=num_moved > 0)
+    plain, logarithmic = (_drawn_ranks(data, name).mean(axis=1).rank(method="min") for name in OBJECTIVES)
+    return tally(plain != logarithmic.reindex(plain.index), "{} of {} models change places", holds=any)
 
 
+@CLAIMS.add("5.4", f"{_TNLG}: average rank improves with accuracy / ln(runtime)", "significantly")
 def _tnlg_improves(data) -> Evidence:
     plain, logarithmic = (_drawn_ranks(data, objective).loc[_TNLG].mean() for objective in OBJECTIVES)
     note = "ln(runtime) changes sign at 1 s: it ranks first what takes little more than a second."
     return Evidence(f"from {plain:.2f} to {logarithmic:.2f}", holds=plain - logarithmic > 1, note=note)
 
 
+@CLAIMS.add("5.4", "no model dominates across tasks and objectives", "none")
 def _none_dominates(data) -> Evidence:
     is_first = pd.concat([_drawn_ranks(data, objective) == 1 for objective in OBJECTIVES], axis=1).sum(axis=1)
     num_panels = len(TASKS) * len(OBJECTIVES)
@@ -72,7 +59,12 @@ def _none_dominates(data) -> Evidence:
     return Evidence(text, holds=bool(is_first.max() < num_panels))
 
 
-def _ranks(task, objective, data) -> Evidence:
+@CLAIMS.add_each(
+    ("Figure 10", f"{title}: ranks by {label}", "drawn order", task, objective)
+    for objective, label in OBJECTIVES.items()
+    for task, title in TASKS.items()
+)
+def _ranks(data, task, objective) -> Evidence:
     """The drawn ranks against those of the runtimes that our fits of the A100 logs give."""
     drawn = _drawn_ranks(data, objective)[task]
     accuracies = data.drawn(vintage=VINTAGE).drop_duplicates(["task", "model"])[["task", "model", "accuracy"]]

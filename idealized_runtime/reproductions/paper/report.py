@@ -11,29 +11,16 @@ from idealized_runtime.reproductions.verdicts import DIFFERS, VERDICTS, Claim, E
 
 # In the order of the paper; what it does not print comes last.
 SECTIONS = (
-    *(
-        "1",
-        "2.1",
-        "3.1.1",
-        "3.2",
-        "Table 1",
-        "Figure 3",
-        "Figure 4",
-        "Figure 5",
-        "Figure 6",
-        "4.2",
-        "Table 2",
-        "Table 3",
-    ),
-    *("5.1", "5.2", "Figure 7", "5.3", "Figure 8", "5.4", "Figure 9", "Figure 10", "6", "authors' files"),
-)
+    "1", "2.1", "3.1.1", "3.2", "Table 1", "Figure 3", "Figure 4", "Figure 5", "Figure 6", "4.2", "Table 2", "Table 3",
+    "5.1", "5.2", "Figure 7", "5.3", "Figure 8", "5.4", "Figure 9", "Figure 10", "6", "authors' files",
+)  # fmt: skip
 COLUMNS = ("section", "claim", "printed", "recomputed", "verdict", "note")
 
 
 def all_claims() -> list[Claim]:
     """Every claim, section by section."""
     modules = (shapes, timings, apis, hardware, frontiers, ranks)
-    claims = [claim for module in modules for claim in module.claims()]
+    claims = [claim for module in modules for claim in module.CLAIMS]
     return sorted(claims, key=lambda claim: SECTIONS.index(claim.section))
 
 
@@ -85,21 +72,17 @@ def to_html(table: pd.DataFrame) -> str:
 
 def _row(claim: Claim, data: PaperData) -> dict:
     try:
-        evidence = claim.recompute(data)
+        evidence = claim.recompute(data, *claim.arguments)
     except PublishedDataMissingError as error:
         evidence = Evidence(None, note=f"The data are not there: {error}.")
-    verdict = judge(claim, evidence)
+    verdict, note = judge(claim, evidence), evidence.note
+    if verdict == DIFFERS and evidence.is_other_data:
+        note += " Other data: the print may be right."
     return {
         "section": claim.section,
         "claim": claim.claim,
         "printed": claim.printed if evidence.printed is None else evidence.printed,
         "recomputed": evidence.value,
         "verdict": verdict,
-        "note": _note(evidence, verdict),
+        "note": note,
     }
-
-
-def _note(evidence, verdict) -> str:
-    if verdict == DIFFERS and evidence.is_other_data:
-        return f"{evidence.note} Other data: the print may be right."
-    return evidence.note

@@ -1,15 +1,17 @@
 """Table 1 and the operation counts: claims about the shapes of the models."""
 
 from dataclasses import replace
-from functools import partial
 
-from idealized_runtime.architectures.closed_forms import paper_output_token_flops, paper_prompt_encoding_flops
+from idealized_runtime.architectures.closed_forms import (
+    closed_form_output_token_flops,
+    closed_form_prompt_encoding_flops,
+)
 from idealized_runtime.architectures.devices import num_accelerators_needed
 from idealized_runtime.architectures.memory import weight_bytes
 from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops
 from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
-from idealized_runtime.reproductions.verdicts import Claim, Evidence
+from idealized_runtime.reproductions.verdicts import Claim, Claims, Evidence, tally
 
 # Table 1: hidden size h, layers l, attention heads n, parameters in billions, 80-GB A100 devices.
 TABLE_1 = {
@@ -28,59 +30,35 @@ TABLE_1 = {
 CONTEXT_TOKENS = 2048
 NOT_TIMED = "Its log is not published: Anthropic/v4-s3, of the same printed shape, stands in for it."
 
-
-def claims() -> list[Claim]:
-    """Operation counts of sections 2 and 3.1, then Table 1 row by row."""
-    return [*_count_claims(), *_size_claims(), *(claim for name in TABLE_1 for claim in _table_1_claims(name))]
+CLAIMS = Claims()
 
 
-def _count_claims():
-    yield Claim(
-        "2.1",
-        "FLOPs of a forward pass over p tokens, sum of all matrix products",
-        "24 b p h^2 l (1 + p / 6h)",
-        partial(_closed_form, paper_prompt_encoding_flops, prompt_encoding_flops),
-    )
-    yield Claim(
-        "3.1.1",
-        "FLOPs of the output token that follows i others, sum of all matrix products",
-        "24 b h^2 l (1 + i / 6h)",
-        partial(_closed_form, paper_output_token_flops, output_token_flops),
-    )
-    yield Claim("3.1.1", "attention's share of the FLOPs is small: p << 6h, i << 6h", "largely true", _attention_share)
-    yield Claim("3.1.1", "projecting into the vocabulary is cheap beside the layers", "cheap", _vocabulary_share)
-    yield Claim("3.2", "davinci does not fit one 80-GB A100: weights in GB", "> 80", _davinci_gigabytes)
-    yield Claim("3.2", "minimum number of devices necessary to hold each model", "as in Table 1", _fewest_devices)
-
-
-def _size_claims():
-    yield Claim("5.1", "number of models evaluated", "10", _num_models)
-    yield Claim("5.1", "smallest model (billion parameters)", "6", partial(_extreme_size, min))
-    yield Claim("5.1", "largest model (billion parameters)", "530", partial(_extreme_size, max))
-
-
-def _table_1_claims(name):
-    shape, params_billion, num_devices = TABLE_1[name]
-    yield Claim("Table 1", f"{name}: hidden size, layers, heads", shape, partial(_shape, name))
-    yield Claim("Table 1", f"{name}: parameters (billion)", params_billion, partial(_params_billion, name))
-    yield Claim("Table 1", f"{name}: 80-GB A100 devices", num_devices, partial(_num_devices, name))
-
-
-def _closed_form(paper_flops, exact_flops, data) -> Evidence:
+@CLAIMS.add_each(
+    [
+        ("2.1", "FLOPs of a forward pass over p tokens, sum of all matrix products", "24 b p h^2 l (1 + p / 6h)",
+         closed_form_prompt_encoding_flops, prompt_encoding_flops),
+        ("3.1.1", "FLOPs of the output token that follows i others, sum of all matrix products",
+         "24 b h^2 l (1 + i / 6h)", closed_form_output_token_flops, output_token_flops),
+    ]
+)  # fmt: skip
+def _closed_form(data, closed_form_flops, exact_flops) -> Evidence:
     # YaLM's feed-forward network was timed at another width; the closed form speaks of 4h.
     shapes = [shape for shape in set(_timed_shapes(data).values()) if shape.ffn_hidden_size == 4 * shape.hidden_size]
-    num_equal = sum(
-        exact_flops(shape, CONTEXT_TOKENS, logits="none") == paper_flops(shape, CONTEXT_TOKENS) for shape in shapes
-    )
-    return Evidence(f"equal for {num_equal} of {len(shapes)} shapes", holds=num_equal == len(shapes))
+    is_equal = [
+        exact_flops(shape, CONTEXT_TOKENS, logits="none") == closed_form_flops(shape, CONTEXT_TOKENS)
+        for shape in shapes
+    ]
+    return tally(is_equal, "equal for {} of {} shapes")
 
 
+@CLAIMS.add("3.1.1", "attention's share of the FLOPs is small: p << 6h, i << 6h", "largely true")
 def _attention_share(data) -> Evidence:
     shares = {name: CONTEXT_TOKENS / (6 * shape.hidden_size) for name, shape in _timed_shapes(data).items()}
     # Beside what 24 h^2 l counts, at the longest context.
     return _largest_share(shares, f"of the rest, at {CONTEXT_TOKENS} tokens")
 
 
+@CLAIMS.add("3.1.1", "projecting into the vocabulary is cheap beside the layers", "cheap")
 def _vocabulary_share(data) -> Evidence:
     shares = {
         name: output_token_flops(shape, 1, attention="none")
@@ -98,10 +76,12 @@ def _largest_share(shares, of_what) -> Evidence:
     return Evidence(text, holds=shares[model] < 0.1, note="Small is taken as below 10 %.")
 
 
+@CLAIMS.add("3.2", "davinci does not fit one 80-GB A100: weights in GB", "> 80")
 def _davinci_gigabytes(data) -> Evidence:
     return Evidence(weight_bytes(data.timed_architectures()["davinci"]) / 1e9)
 
 
+@CLAIMS.add("3.2", "minimum number of devices necessary to hold each model", "as in Table 1")
 def _fewest_devices(data) -> Evidence:
     memory_bytes = get_accelerator("A100-80GB").memory_bytes
     fewest = {
@@ -111,32 +91,62 @@ def _fewest_devices(data) -> Evidence:
         for name, row in PAPER_MODELS.items()
     }
     above = [f"{name} ({number})" for name, number in fewest.items() if number < int(TABLE_1[name][2])]
-    return Evidence(
-        f"{len(fewest) - len(above)} of {len(fewest)} models",
-        holds=not above,
-        note=f"Fewer devices hold weights and cache in half precision of {', '.join(above)}." if above else "",
-    )
+    note = f"Fewer devices hold weights and cache in half precision of {', '.join(above)}." if above else ""
+    return Evidence(f"{len(fewest) - len(above)} of {len(fewest)} models", holds=not above, note=note)
 
 
+@CLAIMS.add("5.1", "number of models evaluated", "10")
 def _num_models(data) -> Evidence:
     return Evidence(data.drawn()["model"].nunique())
 
 
-def _extreme_size(pick, data) -> Evidence:
+@CLAIMS.add_each(
+    [
+        ("5.1", "smallest model (billion parameters)", "6", min),
+        ("5.1", "largest model (billion parameters)", "530", max),
+    ]
+)
+def _extreme_size(data, pick) -> Evidence:
     return Evidence(pick(shape.num_params for shape in _timed_shapes(data).values()) / 1e9)
 
 
-def _shape(name, data) -> Evidence:
+def _shape(data, name) -> Evidence:
     shape = _timed_shapes(data)[name]
     text = f"{shape.hidden_size}, {shape.num_layers}, {shape.num_attention_heads}"
     profiled = shape.num_layers_profiled
     note = f"{profiled} of the {shape.num_layers} layers were timed." if profiled else ""
-    return _own_or_other(name, text, holds=text == TABLE_1[name][0], note=note)
+    return _own_or_other(name, Evidence(text, holds=text == TABLE_1[name][0], note=note))
 
 
-def _params_billion(name, data) -> Evidence:
+def _params_billion(data, name) -> Evidence:
     shape = _timed_shapes(data)[name]
-    return _own_or_other(name, shape.num_params / 1e9, note=_size_note(name, shape, data))
+    return _own_or_other(name, Evidence(shape.num_params / 1e9, note=_size_note(name, shape, data)))
+
+
+def _num_devices(data, name) -> Evidence:
+    shape = _timed_shapes(data)[name]
+    timed = data.timings("a100")[PAPER_MODELS[name].architecture_name].iloc[0]
+    num_stages = shape.num_layers // (shape.num_layers_profiled or shape.num_layers)
+    number = int(timed["tensor_parallel_size"] * timed["pipeline_parallel_size"]) * num_stages
+    return _own_or_other(name, Evidence(number))
+
+
+_COLUMNS = {
+    "hidden size, layers, heads": _shape,
+    "parameters (billion)": _params_billion,
+    "80-GB A100 devices": _num_devices,
+}
+CLAIMS.extend(
+    Claim("Table 1", f"{name}: {quantity}", printed, recompute, (name,))
+    for name, row in TABLE_1.items()
+    for (quantity, recompute), printed in zip(_COLUMNS.items(), row, strict=True)
+)
+
+
+def _own_or_other(name, evidence) -> Evidence:
+    if name == "Cohere/XL v20220609":
+        return replace(evidence, is_other_data=True, note=NOT_TIMED)
+    return evidence
 
 
 def _size_note(name, shape, data) -> str:
@@ -152,22 +162,7 @@ def _size_note(name, shape, data) -> str:
     return ""
 
 
-def _num_devices(name, data) -> Evidence:
-    row = PAPER_MODELS[name]
-    timed = data.timings("a100")[row.architecture_name].iloc[0]
-    shape = data.timed_architectures()[row.architecture_name]
-    num_stages = shape.num_layers // (shape.num_layers_profiled or shape.num_layers)
-    number = int(timed["tensor_parallel_size"] * timed["pipeline_parallel_size"]) * num_stages
-    return _own_or_other(name, number)
-
-
 def _timed_shapes(data):
     """Shapes that the logs print, by the names of Table 1."""
     architectures = data.timed_architectures()
     return {name: architectures[row.architecture_name] for name, row in PAPER_MODELS.items()}
-
-
-def _own_or_other(name, value, *, holds=None, note="") -> Evidence:
-    if name == "Cohere/XL v20220609":
-        return Evidence(value, holds=holds, is_other_data=True, note=NOT_TIMED)
-    return Evidence(value, holds=holds, note=note)

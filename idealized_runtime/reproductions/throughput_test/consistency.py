@@ -1,12 +1,11 @@
 """What the printed tables imply beside what they print: stage times, more nodes, bytes, memory, dollars."""
 
-import numpy as np
 import pandas as pd
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.architectures.memory import kv_cache_bytes_per_token, output_token_bytes, weight_bytes
 from idealized_runtime.fits.batched.pipeline import num_passes, time_on_more_nodes
-from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
+from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.measurements.throughput import (
     generation_tokens_per_s,
     num_sequences_that_fit,
@@ -30,27 +29,24 @@ def stage_time_table(tables=PIPELINE_TABLES) -> pd.DataFrame:
         larger k of its table took less. More sequences are never less work: where it is False, something other
         than the pipeline took the time.
     """
-    return pd.concat([_stage_times(table) for table in tables], ignore_index=True)
-
-
-def _stage_times(table: PrintedTable) -> pd.DataFrame:
-    timings = table.timings()
-    num_micro_batches = timings["batch_size"] // timings["token_micro_batch_size"]
-    passes = num_passes(timings["num_output_tokens"] - 1, num_micro_batches, 1 / table.num_stages)
-    stage_time_ms = 1e3 * timings["generation_time_s"] / passes / table.num_stages
-    # Rows go from the largest k to the smallest. 10 % are left for noise: every row is a single run.
-    smallest_so_far = stage_time_ms.cummin()
-    return pd.DataFrame(
-        {
+    frames = []
+    for table in tables:
+        timings = table.timings()
+        num_micro_batches = timings["batch_size"] // timings["token_micro_batch_size"]
+        passes = num_passes(timings["num_output_tokens"] - 1, num_micro_batches, 1 / table.num_stages)
+        stage_time_ms = 1e3 * timings["generation_time_s"] / passes / table.num_stages
+        columns = {
             "table": table.name,
             "token_micro_batch_size": timings["token_micro_batch_size"],
             "num_micro_batches": num_micro_batches,
             "num_stages": table.num_stages,
             "num_passes": passes,
             "stage_time_ms": stage_time_ms,
-            "is_monotone": stage_time_ms <= 1.1 * smallest_so_far,
+            # Rows go from the largest k to the smallest. 10 % are left for noise: every row is a single run.
+            "is_monotone": stage_time_ms <= 1.1 * stage_time_ms.cummin(),
         }
-    )
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
 
 
 def node_estimate_table(table: PrintedTable = GPT_175B) -> pd.DataFrame:
@@ -90,26 +86,25 @@ def cpu_round_table() -> pd.DataFrame:
         ``table, batch_size, time_per_round_s, tokens_per_s``; ``gigabytes`` (bfloat16 weights once, keys and values of
         every sequence at the mean context) and ``gigabytes_per_s``; ``usd_per_million_tokens`` of generation.
     """
-    return pd.concat([_cpu_rounds(table) for table in CPU_TABLES], ignore_index=True)
-
-
-def _cpu_rounds(table: PrintedTable) -> pd.DataFrame:
-    architecture = get_architecture(table.architecture)
-    printed = table.frame()[["batch_size", "time_per_round_s"]].astype({"batch_size": int, "time_per_round_s": float})
-    context = table.num_prompt_tokens + table.num_output_tokens / 2
-    num_bytes = [
-        output_token_bytes(architecture, context, batch_size=batch_size, dtype="bfloat16")
-        for batch_size in printed["batch_size"].tolist()
-    ]
-    gigabytes = np.array(num_bytes) / 1e9
-    tokens_per_s = generation_tokens_per_s(printed["batch_size"], printed["time_per_round_s"])
-    return printed.assign(
-        table=table.name,
-        tokens_per_s=tokens_per_s,
-        gigabytes=gigabytes,
-        gigabytes_per_s=gigabytes / printed["time_per_round_s"],
-        usd_per_million_tokens=usd_per_million_tokens(tokens_per_s, float(table.facts["price_usd_per_hour"])),
-    )[["table", *printed.columns, "tokens_per_s", "gigabytes", "gigabytes_per_s", "usd_per_million_tokens"]]
+    rows = []
+    for table in CPU_TABLES:
+        architecture, price = get_architecture(table.architecture), float(table.facts["price_usd_per_hour"])
+        context = table.num_prompt_tokens + table.num_output_tokens / 2
+        for batch_size, time_s in table.frame()[["batch_size", "time_per_round_s"]].astype(float).to_numpy().tolist():
+            num_bytes = output_token_bytes(architecture, context, batch_size=int(batch_size), dtype="bfloat16")
+            tokens_per_s = generation_tokens_per_s(batch_size, time_s)
+            rows.append(
+                {
+                    "table": table.name,
+                    "batch_size": int(batch_size),
+                    "time_per_round_s": time_s,
+                    "tokens_per_s": tokens_per_s,
+                    "gigabytes": num_bytes / 1e9,
+                    "gigabytes_per_s": num_bytes / 1e9 / time_s,
+                    "usd_per_million_tokens": usd_per_million_tokens(tokens_per_s, price),
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def memory_table() -> pd.DataFrame:
@@ -152,16 +147,16 @@ def rate_table() -> pd.DataFrame:
         ``table, token_micro_batch_size, runtime_s`` and the columns of
         :func:`~idealized_runtime.measurements.throughput.throughput_table`. Prices are those of the registry.
     """
-    return pd.concat([_rates(table) for table in PIPELINE_TABLES], ignore_index=True)
-
-
-def _rates(table: PrintedTable) -> pd.DataFrame:
-    timings, num_nodes = table.timings(), int(table.facts.get("num_nodes", "1"))
-    accelerator: Accelerator = get_accelerator(PIPELINE_ACCELERATORS[table.architecture])
-    whole = timings.assign(
-        runtime_s=num_nodes * timings["runtime_s"], generation_time_s=num_nodes * timings["generation_time_s"]
-    )
-    rates = throughput_table(
-        whole, get_architecture(table.architecture), num_devices=num_nodes * table.num_devices, accelerator=accelerator
-    )
-    return whole[["token_micro_batch_size", "runtime_s"]].join(rates).assign(table=table.name)
+    frames = []
+    for table in PIPELINE_TABLES:
+        num_nodes = int(table.facts.get("num_nodes", "1"))
+        timings = table.timings()
+        timings[["runtime_s", "generation_time_s"]] *= num_nodes
+        rates = throughput_table(
+            timings,
+            get_architecture(table.architecture),
+            num_devices=num_nodes * table.num_devices,
+            accelerator=get_accelerator(PIPELINE_ACCELERATORS[table.architecture]),
+        )
+        frames.append(timings[["token_micro_batch_size", "runtime_s"]].join(rates).assign(table=table.name))
+    return pd.concat(frames, ignore_index=True)

@@ -1,7 +1,8 @@
 """Every derived number of the printed tables, recomputed from the measured ones, with a verdict and a reason.
 
 A number follows where inputs that round to the printed ones give a value that rounds to the printed one. Each
-derived quantity names its formula, in functions of this folder and of :mod:`idealized_runtime.flops`.
+derived quantity names its formula, in functions of :mod:`idealized_runtime.architectures.closed_forms` and
+:mod:`idealized_runtime.measurements.throughput`.
 """
 
 import itertools
@@ -11,8 +12,12 @@ from dataclasses import dataclass
 import pandas as pd
 
 from idealized_runtime.architectures import get_architecture
-from idealized_runtime.architectures.closed_forms import paper_flops_without_attention, paper_prompt_encoding_flops
-from idealized_runtime.measurements.throughput import batch_flops, cluster_efficiency, generation_tokens_per_s
+from idealized_runtime.architectures.closed_forms import (
+    closed_form_flops_without_attention,
+    closed_form_prompt_encoding_flops,
+    closed_form_query_flops,
+)
+from idealized_runtime.measurements.throughput import cluster_efficiency, generation_tokens_per_s
 from idealized_runtime.reproductions.throughput_test.printed import (
     CPU_TABLES,
     GPT_66B,
@@ -23,6 +28,7 @@ from idealized_runtime.reproductions.throughput_test.printed import (
     PIPELINE_TABLES,
     TABLES,
 )
+from idealized_runtime.reproductions.verdicts import agrees, unit_in_last_place
 
 FOLLOWS, CUT, DIFFERS = "follows", "follows, cut instead of rounded", "does not follow"
 VERDICTS = (FOLLOWS, CUT, DIFFERS)
@@ -58,8 +64,7 @@ def recompute_tables() -> pd.DataFrame:
         ``formula``, ``printed`` (text), ``recomputed``, ``verdict`` (one of ``VERDICTS``) and ``finding``, a
         sentence where the number does not simply follow.
     """
-    rows = [row for table in TABLES for row in (*_fact_rows(table), *_column_rows(table))]
-    return pd.DataFrame(rows)
+    return pd.DataFrame([row for table in TABLES for row in _rows(table)])
 
 
 def verdict_counts(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -77,66 +82,40 @@ def findings(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def judge(printed: str, lowest: float, highest: float) -> str:
-    """Verdict on a printed number, given the range of values that its inputs allow.
-
-    Parameters
-    ----------
-    printed : str
-        Digits as printed.
-    lowest, highest : float
-        Of the values recomputed from inputs that round to the printed ones.
-    """
-    value, unit = float(printed), _unit_in_last_place(printed)
-    # Doubles miss a half by less than this.
-    slack = 1e-9 * max(abs(value), unit)
-    if highest >= value - unit / 2 - slack and lowest <= value + unit / 2 + slack:
+    """Verdict on a printed number, given the range of values that its inputs allow."""
+    if agrees(printed, lowest, highest):
         return FOLLOWS
-    return CUT if highest >= value - slack and lowest < value + unit else DIFFERS
+    return CUT if agrees(printed, lowest, highest, is_cut=True) else DIFFERS
 
 
-def _fact_rows(table):
-    for quantity, printed in table.facts.items():
-        derivation = _DERIVATIONS.get((table.name, quantity))
-        if derivation is not None:
-            yield _row(table, "", quantity, derivation, printed, {})
-
-
-def _column_rows(table):
-    for row in table.rows:
-        label, cells = row[0], dict(zip(table.columns, row, strict=True))
+def _rows(table):
+    named = [(row[0], dict(zip(table.columns, row, strict=True))) for row in table.rows]
+    for label, cells in [("", table.facts), *named]:
         for quantity, printed in cells.items():
             derivation = _DERIVATIONS.get((table.name, quantity))
             if derivation is not None and printed is not None:
-                yield _row(table, label, quantity, derivation, printed, cells)
+                yield _row(table, label, quantity, derivation, printed, {**table.facts, **cells})
 
 
-def _row(table, label, quantity, derivation, printed, cells) -> dict:
-    given = {**table.facts, **cells}
-    texts = [given[name] for name in derivation.inputs]
-    value = derivation.compute(table, *map(float, texts))
-    ends = [_ends(name, text) for name, text in zip(derivation.inputs, texts, strict=True)]
-    values = [derivation.compute(table, *corner) for corner in itertools.product(*ends)]
-    verdict = judge(printed, min(values), max(values))
+def _row(table, label, quantity, derivation, printed, given) -> dict:
+    values, ends = [], []
+    for name in derivation.inputs:
+        value = float(given[name])
+        half = 0 if name in _COUNTS else unit_in_last_place(given[name]) / 2
+        values.append(value)
+        ends.append((value - half, value + half))
+    possible = [derivation.compute(table, *corner) for corner in itertools.product(*ends)]
+    verdict = judge(printed, min(possible), max(possible))
     return {
         "table": table.name,
         "row": label,
         "quantity": quantity,
         "formula": derivation.formula,
         "printed": printed,
-        "recomputed": value,
+        "recomputed": derivation.compute(table, *values),
         "verdict": verdict,
         "finding": _finding(table, quantity, label, verdict),
     }
-
-
-def _ends(name, text) -> tuple[float, ...]:
-    """Smallest and largest number that a printed one stands for."""
-    half = 0.0 if name in _COUNTS else _unit_in_last_place(text) / 2
-    return (float(text) - half, float(text) + half) if half else (float(text),)
-
-
-def _unit_in_last_place(printed) -> float:
-    return 10.0 ** -len(printed.partition(".")[2])
 
 
 def _finding(table, quantity, label, verdict) -> str:
@@ -149,18 +128,18 @@ def _finding(table, quantity, label, verdict) -> str:
     return _FINDINGS[by_row if by_row in _FINDINGS else by_row[:2]]
 
 
-def _sequence_flops(table, p, o) -> float:
-    return batch_flops(get_architecture(table.architecture), p, o, 1, count="paper")
+def _tflops(flops, table, *sizes) -> float:
+    return flops(get_architecture(table.architecture), *sizes) / 1e12
 
 
 def _per_device(time_name, num_devices) -> Derivation:
     return Derivation(
-        f"batch_flops(count='paper') / {time_name} / {num_devices}",
+        f"batch_size x closed_form_query_flops / {time_name} / {num_devices}",
         ("batch_size", time_name),
         lambda table, batch_size, time_s: (
             batch_size
-            * _sequence_flops(table, table.num_prompt_tokens, table.num_output_tokens)
-            / (1e12 * time_s * num_devices)
+            * _tflops(closed_form_query_flops, table, table.num_prompt_tokens, table.num_output_tokens)
+            / (time_s * num_devices)
         ),
     )
 
@@ -173,30 +152,32 @@ def _cpu_tflops(flops_name, time_name) -> Derivation:
     )
 
 
-def _token_tflops(table) -> float:
-    return paper_flops_without_attention(get_architecture(table.architecture), 1) / 1e12
-
-
-def _prompt_tflops(table) -> float:
-    return paper_prompt_encoding_flops(get_architecture(table.architecture), table.num_prompt_tokens) / 1e12
-
-
-def _a40_tflops(table, tokens_per_s, p, o) -> float:
-    return tokens_per_s / o * _sequence_flops(table, p, o) / 1e12
-
-
 _RUNTIME = Derivation(
     "prompt_encoding_time_s + generation_time_s",
     ("prompt_encoding_time_s", "generation_time_s"),
     lambda table, prompt_s, generation_s: prompt_s + generation_s,
 )
-_TOKENS = Derivation(
-    "generation_tokens_per_s(batch_size, time_per_round_s)",
-    ("batch_size", "time_per_round_s"),
-    lambda table, batch_size, time_s: generation_tokens_per_s(batch_size, time_s),
-)
+# What both settings of the CPUs derive.
+_ON_CPU = {
+    "token_tflops": Derivation(
+        "closed_form_flops_without_attention: 24 h^2 l",
+        (),
+        lambda table: _tflops(closed_form_flops_without_attention, table, 1),
+    ),
+    "prompt_tflops": Derivation(
+        "closed_form_prompt_encoding_flops: 24 p h^2 l (1 + p / 6h)",
+        (),
+        lambda table: _tflops(closed_form_prompt_encoding_flops, table, table.num_prompt_tokens),
+    ),
+    "tokens_per_s": Derivation(
+        "generation_tokens_per_s(batch_size, time_per_round_s)",
+        ("batch_size", "time_per_round_s"),
+        lambda table, batch_size, time_s: generation_tokens_per_s(batch_size, time_s),
+    ),
+}
 _DERIVATIONS = {
     **{(table.name, "runtime_s"): _RUNTIME for table in PIPELINE_TABLES},
+    **{(table.name, quantity): derivation for table in CPU_TABLES for quantity, derivation in _ON_CPU.items()},
     (GPT_66B.name, "tflops_per_s_per_device"): _per_device("runtime_s", 8),
     (GPT_175B.name, "estimated_runtime_s"): Derivation(
         "num_nodes x runtime_s", ("num_nodes", "runtime_s"), lambda table, num_nodes, time_s: num_nodes * time_s
@@ -206,26 +187,15 @@ _DERIVATIONS = {
         "16 x device_tflops_per_s", ("device_tflops_per_s",), lambda table, tflops: table.num_devices * tflops / 1e3
     ),
     (GPT_175B_A40.name, "total_tflops_per_s"): Derivation(
-        "tokens_per_s / o x batch_flops(count='paper') of one sequence",
+        "tokens_per_s / o x closed_form_query_flops",
         ("tokens_per_s", "num_prompt_tokens", "num_output_tokens"),
-        _a40_tflops,
+        lambda table, tokens_per_s, p, o: tokens_per_s / o * _tflops(closed_form_query_flops, table, p, o),
     ),
     (GPT_175B_A40.name, "cluster_efficiency_percent"): Derivation(
         "cluster_efficiency(total_tflops_per_s, 1, cluster_pflops_per_s)",
         ("total_tflops_per_s", "cluster_pflops_per_s"),
         lambda table, tflops, pflops: 100 * cluster_efficiency(tflops, 1, 1e3 * pflops),
     ),
-    **{
-        (table.name, "token_tflops"): Derivation("paper_flops_without_attention: 24 h^2 l", (), _token_tflops)
-        for table in CPU_TABLES
-    },
-    **{
-        (table.name, "prompt_tflops"): Derivation(
-            "paper_prompt_encoding_flops: 24 p h^2 l (1 + p / 6h)", (), _prompt_tflops
-        )
-        for table in CPU_TABLES
-    },
-    **{(table.name, "tokens_per_s"): _TOKENS for table in CPU_TABLES},
     (GPT_175B_CPU_1.name, "prompt_tflops_per_s"): _cpu_tflops("prompt_tflops", "prompt_encoding_time_s"),
     (GPT_175B_CPU_1.name, "token_tflops_per_s"): _cpu_tflops("token_tflops", "time_per_round_s"),
     # The labels of setting 2 are swapped: what it calls the prompt's operations are a token's.

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.architectures.closed_forms import paper_flops_without_attention
+from idealized_runtime.architectures.closed_forms import closed_form_flops_without_attention
 from idealized_runtime.fits import read_parameters
 from idealized_runtime.measurements.folders import fit_models, read_logs
 from idealized_runtime.reproductions.paper import tradeoffs as tradeoff_points
@@ -169,7 +169,7 @@ def test_a100_points_of_figure_8_are_those_of_2022_which_priced_an_a100_at_3_67_
 def test_flops_of_figure_9_are_the_closed_form_without_attention(printed):
     flops = printed[printed["metric"] == "flops"]
     per_token = flops["model"].map(
-        {name: paper_flops_without_attention(row.architecture, 1) for name, row in PAPER_MODELS.items()}
+        {name: closed_form_flops_without_attention(row.architecture, 1) for name, row in PAPER_MODELS.items()}
     )
     tokens = flops.assign(tokens=flops["value"] / per_token).pivot_table(index="model", columns="task", values="tokens")
     # Mean tokens of a query: models of one tokenizer must agree, however they differ in shape.

@@ -14,9 +14,9 @@ from idealized_runtime.reproductions.paper import (
     to_html,
     to_text,
 )
+from idealized_runtime.reproductions.paper.api_tables import equals_entry
 from idealized_runtime.reproductions.paper.data import PaperData
 from idealized_runtime.reproductions.paper.frontiers import METRICS
-from idealized_runtime.reproductions.paper.timings import equals_entry
 from idealized_runtime.reproductions.paper.tradeoffs import TASKS
 
 

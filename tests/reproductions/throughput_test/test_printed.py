@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from idealized_runtime.architectures import get_architecture
-from idealized_runtime.architectures.closed_forms import paper_prompt_encoding_flops
+from idealized_runtime.architectures.closed_forms import closed_form_prompt_encoding_flops
 from idealized_runtime.reproductions.throughput_test import consistency, recomputed
 from idealized_runtime.reproductions.throughput_test.printed import (
     GPT_66B,
@@ -80,7 +80,7 @@ def test_rates_of_the_large_models_are_twice_the_closed_form(numbers, table):
     ],
 )
 def test_reading_that_explains_the_rates_gives_what_the_finding_says(numbers, table, time_name, num_devices, named):
-    sequence = paper_prompt_encoding_flops(get_architecture(table.architecture), 1124)
+    sequence = closed_form_prompt_encoding_flops(get_architecture(table.architecture), 1124)
     times_s = table.frame()[time_name].astype(float)
     rates = 2 * 20 * sequence / times_s / num_devices / 1e12
     assert [f"{rate:.2f}" for rate in rates] == named

@@ -16,8 +16,9 @@ _HOMES = {
     "fit_denoised": "fits.denoised",
     "get_accelerator": "hardware.accelerators",
     "pareto_frontier": "comparisons.frontier",
-    "query_metrics": "queries.pricing",
+    "price": "queries.price",
     "rank": "comparisons.frontier",
+    "read_queries": "queries.tables",
     "read_runs": "records.helm",
 }
 __all__ = [*_HOMES]

@@ -43,14 +43,26 @@ def check_columns(frame, needed, *, name="timings"):
 
 
 def numeric_columns(frame, needed, *, name="timings") -> list[np.ndarray]:
-    """The needed columns as arrays of floats, NaN where a value is missing; refuse absent ones and other values."""
-    from pandas.api.types import infer_dtype
+    """The needed columns as arrays of floats, NaN where a value is missing; refuse absent ones and other values.
 
+    The message has the first row, counted from 1, that holds something else.
+    """
     check_columns(frame, needed, name=name)
-    for column in needed:
-        if (kind := infer_dtype(frame[column])) not in _NUMERIC_KINDS:
-            raise ValueError(f"{name}: column {column} must hold numbers; it holds {kind} values")
-    return [frame[column].to_numpy(dtype=float, na_value=np.nan) for column in needed]
+    return [_floats(frame[column], name) for column in needed]
+
+
+def _floats(column, name) -> np.ndarray:
+    import pandas as pd
+
+    if (kind := pd.api.types.infer_dtype(column)) not in _NUMERIC_KINDS:
+        is_text = pd.to_numeric(column, errors="coerce").isna() & column.notna()
+        # Where every text reads as a number, the first one is as wrong as any other.
+        row = int(np.flatnonzero(is_text if is_text.any() else column.notna())[0])
+        raise ValueError(
+            f"{name}: column {column.name} must hold numbers; it holds {kind} values, the first in row {row + 1} of "
+            f"{len(column)}: {column.iloc[row]!r}. Write numbers plainly, as 1024, and nothing where one is missing"
+        )
+    return column.to_numpy(dtype=float, na_value=np.nan)
 
 
 _POSITIVE = "a positive finite number"

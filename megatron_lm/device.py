@@ -11,7 +11,7 @@ from megatron.core.fusions import fused_softmax
 from megatron.core.tensor_parallel.random import initialize_rng_tracker
 
 from megatron_lm import ranks
-from megatron_lm.engines import ENGINES, PORTABLE_ENGINES
+from megatron_lm.arguments import CUDA_ENGINE_NAMES
 
 # Megatron's own, which a process that has run on a CPU takes up again on CUDA.
 _CURRENT_CUDA_DEVICE, _CUDA_WINDOW_MASK = torch.cuda.current_device, fused_softmax.get_sliding_window_causal_mask
@@ -66,10 +66,9 @@ def require_device_of(engine: str, device: torch.device):
     ValueError
         The engine needs CUDA.
     """
-    if ENGINES[engine].needs_cuda and device.type != "cuda":
+    if engine in CUDA_ENGINE_NAMES and device.type != "cuda":
         raise ValueError(
-            f"--inference-engine {engine} needs CUDA, and torch finds no CUDA device here; "
-            f"use {' or '.join(PORTABLE_ENGINES)}"
+            f"--inference-engine {engine} needs CUDA, and torch finds no CUDA device here; use sdpa or eager"
         )
 
 
@@ -102,17 +101,19 @@ def limit_host_memory(device: torch.device):
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def select_dtype(device: torch.device, name: str) -> torch.dtype:
-    """Data type of weights and activations, by its name in logs.
+def select_dtype(device: torch.device, *, fp16: bool, bf16: bool) -> torch.dtype:
+    """Data type of weights and activations.
 
     Raises
     ------
     ValueError
-        float16 on a CPU.
+        Both are asked for, or float16 on a CPU.
     """
-    if name == "float16" and device.type == "cpu":
+    if fp16 and bf16:
+        raise ValueError("--fp16 and --bf16 exclude each other; give one, or none for float32")
+    if fp16 and device.type == "cpu":
         raise ValueError("--fp16 needs a CUDA device; on a CPU use --bf16, or neither for float32")
-    return getattr(torch, name)
+    return torch.float16 if fp16 else torch.bfloat16 if bf16 else torch.float32
 
 
 def dtype_name(dtype: torch.dtype) -> str:

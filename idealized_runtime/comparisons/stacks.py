@@ -7,13 +7,15 @@ hardware may stand among the stacks, as the one that no software beats.
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
+from idealized_runtime.comparisons.ratios import ratio_interval
 from idealized_runtime.measurements.floors import FloorRuntime, roofline_of
 from idealized_runtime.measurements.timed_models import TimedModel, read_timed_models
+from idealized_runtime.queries.price import price
+from idealized_runtime.queries.tables import TOKEN_COLUMNS
 
-_TOKENS = ["num_prompt_tokens", "num_output_tokens"]
+_SIDES = ("", "_lower", "_upper")
 
 
 def read_stacks(folders: Mapping[str, str]) -> dict[str, dict[str, TimedModel]]:
@@ -60,7 +62,7 @@ def compare_stacks(
     baseline : str
         The stack that the others are compared with.
     level : float
-        Of the intervals, which join those of both runtimes; see :func:`ratio_interval`.
+        Of the intervals, which join those of both runtimes (:mod:`~idealized_runtime.comparisons.ratios`).
 
     Returns
     -------
@@ -76,44 +78,34 @@ def compare_stacks(
         There is no such baseline, or no other stack holds a model of it (the message lists what there is), or no
         query is as short as the prompts that were timed.
     """
-    _check_stacks(stacks, baseline)
-    queries = workload.groupby(_TOKENS, sort=False).size().rename("num_queries").reset_index()
-    frames = [
-        _compare_model(queries, stacks[baseline][model], runtimes, level).assign(stack=stack, model=model)
+    if baseline not in stacks:
+        raise ValueError(f"no stack named {baseline!r} for a baseline; there are: {', '.join(stacks)}")
+    pairs = {
+        (stack, model): (stacks[baseline][model], runtimes)
         for stack, models in stacks.items()
         if stack != baseline
         for model, runtimes in models.items()
         if model in stacks[baseline]
-    ]
+    }
+    if not pairs:
+        held = "; ".join(f"{stack}: {', '.join(models)}" for stack, models in stacks.items())
+        raise ValueError(f"no model was timed with {baseline!r} and with another stack. There are: {held}")
+    queries = workload.groupby(list(TOKEN_COLUMNS), sort=False).size().rename("num_queries").reset_index()
+    frames = []
+    for (stack, model), both in pairs.items():
+        base, other = (price(queries, runtimes, level=level).table for runtimes in both)
+        is_known = base["runtime_s"].notna() & other["runtime_s"].notna()
+        columns = {}
+        for name, table in (("baseline_s", base), ("runtime_s", other)):
+            columns |= {f"{name}{side}": table[f"runtime_s{side}"] for side in _SIDES}
+        ratios = ratio_interval(*([table[f"runtime_s{side}"] for side in _SIDES] for table in (base, other)))
+        columns |= {f"speed_up{side}": ratio for side, ratio in zip(_SIDES, ratios, strict=True)}
+        frames.append(queries.assign(**columns).loc[is_known].assign(stack=stack, model=model))
     table = pd.concat(frames, ignore_index=True)
     if table.empty:
         shortest = queries["num_prompt_tokens"].min()
         raise ValueError(f"no two stacks timed prompts as long as those of the workload, of {shortest} tokens and more")
     return table[["stack", "model", *table.columns.drop(["stack", "model"])]]
-
-
-def ratio_interval(numerator, denominator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ratio of two independent estimates with its interval, from theirs.
-
-    Distances of the bounds from the estimates, in logarithms, add up in squares: the method of variance estimates
-    recovery (Zou and Donner 2008, Statistics in Medicine 27:1693). A lower bound that is not positive stands for 0.
-
-    Parameters
-    ----------
-    numerator, denominator : tuple of (estimate, lower, upper)
-        Positive estimates; numbers or arrays.
-
-    Returns
-    -------
-    ratio, lower, upper : ndarray
-    """
-    with np.errstate(divide="ignore"):
-        top, top_lower, top_upper = (np.log(np.maximum(value, 0.0)) for value in numerator)
-        bottom, bottom_lower, bottom_upper = (np.log(np.maximum(value, 0.0)) for value in denominator)
-    ratio = top - bottom
-    lower = ratio - np.hypot(top - top_lower, bottom_upper - bottom)
-    upper = ratio + np.hypot(top_upper - top, bottom - bottom_lower)
-    return np.exp(ratio), np.exp(lower), np.exp(upper)
 
 
 def summarize_speed_ups(table: pd.DataFrame) -> pd.DataFrame:
@@ -132,7 +124,19 @@ def summarize_speed_ups(table: pd.DataFrame) -> pd.DataFrame:
         one after the other, with ``workload_lower`` and ``workload_upper``, for which the errors of a stack's queries
         count as one: they share a fit.
     """
-    rows = {key: _summary_row(group) for key, group in table.groupby(["stack", "model"], sort=False)}
+    rows = {}
+    for key, sizes in table.groupby(["stack", "model"], sort=False):
+        group = sizes.loc[sizes.index.repeat(sizes["num_queries"])]
+        totals = ([group[f"{name}{side}"].sum() for side in _SIDES] for name in ("baseline_s", "runtime_s"))
+        rows[key] = {
+            "num_queries": len(group),
+            "median": group["speed_up"].median(),
+            "least": group["speed_up"].min(),
+            "most": group["speed_up"].max(),
+            "percent_faster": 100 * (group["speed_up_lower"] > 1).mean(),
+            "percent_slower": 100 * (group["speed_up_upper"] < 1).mean(),
+            **{f"workload{side}": float(ratio) for side, ratio in zip(_SIDES, ratio_interval(*totals), strict=True)},
+        }
     summary = pd.DataFrame.from_dict(rows, orient="index")
     summary.index = pd.MultiIndex.from_tuples(summary.index, names=["stack", "model"])
     return summary.astype({"num_queries": int})
@@ -150,43 +154,3 @@ def _check_parallelism(stacks):
             raise ValueError(
                 f"{name} was timed at different tensor x pipeline parallel sizes ({named}); compare equal ones"
             )
-
-
-def _check_stacks(stacks, baseline):
-    if baseline not in stacks:
-        raise ValueError(f"no stack named {baseline!r} for a baseline; there are: {', '.join(stacks)}")
-    others = [models for stack, models in stacks.items() if stack != baseline]
-    if not any(model in stacks[baseline] for models in others for model in models):
-        held = "; ".join(f"{stack}: {', '.join(models)}" for stack, models in stacks.items())
-        raise ValueError(f"no model was timed with {baseline!r} and with another stack. There are: {held}")
-
-
-def _compare_model(queries, baseline, other, level) -> pd.DataFrame:
-    p = queries["num_prompt_tokens"].to_numpy()
-    known = queries[~(baseline.is_extrapolated(p) | other.is_extrapolated(p))]
-    p, o = (known[column].to_numpy() for column in _TOKENS)
-    estimates = [(model.predict(p, o), *model.predict_interval(p, o, level=level)) for model in (baseline, other)]
-    columns = {}
-    for name, values in zip(("baseline_s", "runtime_s"), estimates, strict=True):
-        columns |= dict(zip((name, f"{name}_lower", f"{name}_upper"), values, strict=True))
-    names = ("speed_up", "speed_up_lower", "speed_up_upper")
-    columns |= dict(zip(names, ratio_interval(*estimates), strict=True))
-    return known.assign(**columns)
-
-
-def _summary_row(sizes) -> dict:
-    group = sizes.loc[sizes.index.repeat(sizes["num_queries"])]
-    totals = [
-        tuple(group[column].sum() for column in (name, f"{name}_lower", f"{name}_upper"))
-        for name in ("baseline_s", "runtime_s")
-    ]
-    names = ("workload", "workload_lower", "workload_upper")
-    return {
-        "num_queries": len(group),
-        "median": group["speed_up"].median(),
-        "least": group["speed_up"].min(),
-        "most": group["speed_up"].max(),
-        "percent_faster": 100 * (group["speed_up_lower"] > 1).mean(),
-        "percent_slower": 100 * (group["speed_up_upper"] < 1).mean(),
-        **dict(zip(names, map(float, ratio_interval(*totals)), strict=True)),
-    }

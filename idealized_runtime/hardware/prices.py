@@ -1,10 +1,12 @@
-"""What a device costs and draws: as the caller says, as logs measured it, else as its row of ``hardware`` has it."""
+"""Dollars and joules of device time, and where a price or a power comes from: the one place for both."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from idealized_runtime.checks import check_not_negative, check_positive_or_missing, check_share
 from idealized_runtime.hardware.accelerators import Accelerator
+
+SECONDS_PER_HOUR = 3600
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,18 @@ class DeviceRate:
     upper: float
     source: str
 
+    @classmethod
+    def exactly(cls, value: float, source: str = "as given") -> "DeviceRate":
+        """A rate that counts as known."""
+        return cls(value, value, value, source)
+
 
 def device_price(given: float | None, accelerator: Accelerator | None) -> DeviceRate | None:
-    """Dollars per hour; None where nobody says."""
+    """Dollars per hour: as given, else the accelerator's list price with its date; None where nobody says."""
     if given is not None:
-        return DeviceRate(given, given, given, "as given")
+        return DeviceRate.exactly(given)
     price = getattr(accelerator, "price_usd_per_hour", None)
-    if price is None:
-        return None
-    return DeviceRate(price, price, price, f"list price of {accelerator.price_date}")
+    return None if price is None else DeviceRate.exactly(price, f"list price of {accelerator.price_date}")
 
 
 def device_power(
@@ -43,15 +48,14 @@ def device_power(
     and the most.
     """
     if given is not None:
-        return DeviceRate(given, given, given, "as given")
+        return DeviceRate.exactly(given)
     measured = [power for power in measured if power is not None]
     if measured:
-        mean = sum(measured) / len(measured)
-        return DeviceRate(mean, min(measured), max(measured), f"measured with {len(measured)} timed models")
+        mean, models = sum(measured) / len(measured), f"{len(measured)} timed model{'s' * (len(measured) > 1)}"
+        return DeviceRate(mean, min(measured), max(measured), f"measured with {models}")
     power = getattr(accelerator, "power_watts", None)
-    if power is None:
-        return None
-    return DeviceRate(power, power, power, "maximum of its data sheet, so energy is an upper bound")
+    source = "maximum of its data sheet, so energy is an upper bound"
+    return None if power is None else DeviceRate.exactly(power, source)
 
 
 def dollar_cost_usd(runtime_s, *, num_accelerators, price_usd_per_hour, utilization: float = 1.0):
@@ -62,8 +66,8 @@ def dollar_cost_usd(runtime_s, *, num_accelerators, price_usd_per_hour, utilizat
     runtime_s : float, array or Series
         Seconds; all arguments broadcast. NaN stays NaN.
     num_accelerators : number, array or Series
-        Accelerators that serve one query at a time.
-    price_usd_per_hour : float
+        Accelerators that serve one query at a time; a share of one where several queries run together.
+    price_usd_per_hour : number, array or Series
         Of one accelerator.
     utilization : float
         Share of the hours paid for in which queries run, above 0 and at most 1.
@@ -80,7 +84,7 @@ def dollar_cost_usd(runtime_s, *, num_accelerators, price_usd_per_hour, utilizat
     """
     check_positive_or_missing(num_accelerators=num_accelerators, price_usd_per_hour=price_usd_per_hour)
     check_share(utilization=utilization)
-    return runtime_s * num_accelerators * (price_usd_per_hour / 3600) / utilization
+    return runtime_s * num_accelerators * (price_usd_per_hour / SECONDS_PER_HOUR) / utilization
 
 
 def energy_joules(runtime_s, *, num_accelerators, power_watts, utilization: float = 1.0, idle_power_watts: float = 0.0):
@@ -113,25 +117,3 @@ def energy_joules(runtime_s, *, num_accelerators, power_watts, utilization: floa
     check_share(utilization=utilization)
     idle_per_busy_second = 1 / utilization - 1
     return runtime_s * num_accelerators * (power_watts + idle_power_watts * idle_per_busy_second)
-
-
-def num_queries_to_amortize(training_energy_joules, query_energy_joules):
-    """Queries after which inference has used as much energy as training did; dollars do as well as joules.
-
-    Parameters
-    ----------
-    training_energy_joules : float
-    query_energy_joules : float, array or Series
-        Of one query, or the mean over many.
-
-    Returns
-    -------
-    float, array or Series
-
-    Raises
-    ------
-    ValueError
-        An energy is unknown (None) or not positive.
-    """
-    check_positive_or_missing(training_energy_joules=training_energy_joules, query_energy_joules=query_energy_joules)
-    return training_energy_joules / query_energy_joules

@@ -6,6 +6,7 @@ import numpy as np
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.fits.arrays import plain, token_array
+from idealized_runtime.fits.protocol import NoIntervalError
 from idealized_runtime.fits.ranges import check_range
 from idealized_runtime.fits.statistics import half_width
 from idealized_runtime.prediction.stack import StackTimes
@@ -113,7 +114,7 @@ class PredictedRuntime:
     def _factors(self, level) -> tuple[float, float]:
         """What to divide and multiply prompt times and token times by, for the ends of their intervals."""
         if self.error is None:
-            raise ValueError("no interval is known: too few models were timed to leave one out; time more of them")
+            raise NoIntervalError("no interval is known: too few models were timed to leave one out; time more of them")
         quantile = half_width(level, float(self.error.num_models), 0.0)
         return float(np.exp(quantile * self.error.prompt)), float(np.exp(quantile * self.error.token))
 

@@ -1,5 +1,6 @@
 """The queries a model will serve: their sizes, each with its share, instead of mean sizes only."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,9 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from idealized_runtime.checks import numeric_columns, warn_missing
+from idealized_runtime.fits.arrays import token_array
+from idealized_runtime.queries.tables import TOKEN_COLUMNS, WEIGHT_COLUMN, read_queries
 
-SIZE_COLUMNS = ("num_prompt_tokens", "num_output_tokens")
-WEIGHT_COLUMN = "weight"
 # Slices of equal probability of each log-normal: with more, no mean runtime of a committed model moves by 0.1 %.
 _NUM_SLICES = 32
 
@@ -38,14 +39,17 @@ class QueryMix:
     weights: np.ndarray = None
 
     def __post_init__(self):
-        sizes = [_tokens(name, getattr(self, name)) for name in SIZE_COLUMNS]
+        sizes = [np.atleast_1d(token_array(name, getattr(self, name))).astype(float) for name in TOKEN_COLUMNS]
         weights = np.ones(sizes[0].size) if self.weights is None else np.atleast_1d(np.asarray(self.weights, float))
-        lengths = [values.size for values in (*sizes, weights)]
-        if len(set(lengths)) > 1 or not lengths[0]:
-            raise ValueError(f"a mix needs one prompt size, output size and weight a query size; got {lengths} of them")
+        shapes = [values.shape for values in (*sizes, weights)]
+        if len(set(shapes)) > 1 or sizes[0].ndim > 1 or not sizes[0].size:
+            raise ValueError(
+                f"a mix needs one prompt size, output size and weight a query size; got arrays of {shapes}"
+            )
         if not (np.all(np.isfinite(weights) & (weights >= 0)) and weights.sum() > 0):
-            raise ValueError(f"weights must be finite, not negative and not all zero; got {_some(weights)}")
-        for name, values in zip((*SIZE_COLUMNS, "weights"), (*sizes, weights / weights.sum()), strict=True):
+            found = ", ".join(f"{weight:g}" for weight in weights[:5])
+            raise ValueError(f"weights must be finite, not negative and not all zero; got {found}")
+        for name, values in zip((*TOKEN_COLUMNS, "weights"), (*sizes, weights / weights.sum()), strict=True):
             object.__setattr__(self, name, values)
 
     @classmethod
@@ -72,26 +76,26 @@ class QueryMix:
         MissingValueWarning
             Rows that lack token counts or have fewer than one prompt or output token are left out.
         """
-        columns = [*SIZE_COLUMNS, *([WEIGHT_COLUMN] if WEIGHT_COLUMN in queries else [])]
-        rows = pd.DataFrame(dict(zip(columns, numeric_columns(queries, columns, name="queries"), strict=True)))
-        sizes = rows[list(SIZE_COLUMNS)]
+        rows = queries if WEIGHT_COLUMN in queries else queries.assign(**{WEIGHT_COLUMN: 1.0})
+        columns = [*TOKEN_COLUMNS, WEIGHT_COLUMN]
+        rows = pd.DataFrame(dict(zip(columns, numeric_columns(rows, columns, name="queries"), strict=True)))
+        sizes = rows[list(TOKEN_COLUMNS)]
         is_bad = ~(np.isfinite(sizes) & (sizes >= 1)).all(axis=1).to_numpy()
         warn_missing(is_bad, "lack token counts or have fewer than one, so they are not in the mix")
         if is_bad.all():
             raise ValueError(f"no query with at least one prompt and one output token among {len(rows)} rows")
         # A missing weight stays missing through the sum, and is refused.
-        sums = rows[~is_bad].assign(**({} if WEIGHT_COLUMN in rows else {WEIGHT_COLUMN: 1.0}))
-        sums = sums.groupby(list(SIZE_COLUMNS))[WEIGHT_COLUMN].apply(lambda weights: weights.sum(skipna=False))
-        p, o = (sums.index.get_level_values(name) for name in SIZE_COLUMNS)
-        return cls(p, o, sums)
+        sums = rows[~is_bad].groupby(list(TOKEN_COLUMNS))[WEIGHT_COLUMN].sum(skipna=False)
+        return cls(*(sums.index.get_level_values(name) for name in TOKEN_COLUMNS), sums)
 
     @classmethod
-    def read_csv(cls, path) -> "QueryMix":
-        """Mix of a CSV file with the columns of :meth:`from_queries`; the message of an error begins with the path."""
+    def read(cls, source, *, columns: Mapping[str, str] | None = None) -> "QueryMix":
+        """Mix of what :func:`~idealized_runtime.queries.tables.read_queries` reads; errors begin with the source."""
+        queries = read_queries(source, columns=columns)
         try:
-            return cls.from_queries(pd.read_csv(path))
+            return cls.from_queries(queries)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{source}: {error}") from error
 
     @classmethod
     def lognormal(cls, mean_prompt_tokens, mean_output_tokens, *, prompt_sigma=1.0, output_sigma=1.0) -> "QueryMix":
@@ -109,6 +113,12 @@ class QueryMix:
         p = _lognormal_slices("mean_prompt_tokens", mean_prompt_tokens, prompt_sigma)
         o = _lognormal_slices("mean_output_tokens", mean_output_tokens, output_sigma)
         return cls(np.repeat(p, len(o)), np.tile(o, len(p)))
+
+    @property
+    def queries(self) -> pd.DataFrame:
+        """A row a size, as :func:`~idealized_runtime.queries.price.price` takes them."""
+        columns = self.num_prompt_tokens, self.num_output_tokens, self.weights
+        return pd.DataFrame(dict(zip((*TOKEN_COLUMNS, WEIGHT_COLUMN), columns, strict=True)))
 
     @property
     def mean_prompt_tokens(self) -> float:
@@ -132,14 +142,3 @@ def _lognormal_slices(name, mean, sigma) -> np.ndarray:
     bounds = ndtri(np.linspace(0, 1, _NUM_SLICES + 1))
     # Mean of exp(sigma z - sigma^2 / 2) where z lies in a slice, times the probability of the slice.
     return 1 + (mean - 1) * _NUM_SLICES * np.diff(ndtr(bounds - sigma))
-
-
-def _tokens(name, values) -> np.ndarray:
-    tokens = np.atleast_1d(np.asarray(values, dtype=float))
-    if tokens.ndim > 1 or not np.all(np.isfinite(tokens) & (tokens >= 1)):
-        raise ValueError(f"{name} must be a number or a list of numbers of at least 1; got {_some(tokens)}")
-    return tokens
-
-
-def _some(values) -> str:
-    return ", ".join(f"{value:g}" for value in values.ravel()[:5]) + (" ..." if values.size > 5 else "")

@@ -1,51 +1,91 @@
-"""Queries as tables: every pair of a grid, or the rows of a file."""
+"""Queries as tables: the rows of a file or of a HELM run folder, or every pair of a grid."""
 
-from collections.abc import Iterable
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import check_columns
+from idealized_runtime.checks import MissingValueWarning, check_columns, numeric_columns
 from idealized_runtime.measurements.published import ROOT, published_data
 
-_TOKENS = ["num_prompt_tokens", "num_output_tokens"]
+TOKEN_COLUMNS = ("num_prompt_tokens", "num_output_tokens")
+WEIGHT_COLUMN = "weight"
+_OPTIONAL_NUMBERS = ("arrival_s", WEIGHT_COLUMN)
 
 
-def grid_workload(prompt_sizes: Iterable[int], output_sizes: Iterable[int]) -> pd.DataFrame:
-    """Every pair of a prompt and an output size: ``num_prompt_tokens``, ``num_output_tokens``."""
-    return pd.DataFrame([(p, o) for p in prompt_sizes for o in output_sizes], columns=_TOKENS)
-
-
-def read_workload(path) -> pd.DataFrame:
-    """Queries of a CSV file, one a row, in the order of the file.
+def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Queries of a file or folder, one a row, in its order.
 
     Parameters
     ----------
-    path : path-like
-        From the working directory, from the repository root or from the folder of published data.
+    source : path-like
+        A CSV, ``.json`` (a list of objects), ``.jsonl`` or ``.parquet`` file, from the working directory, the
+        repository root or the folder of published data; a folder of HELM runs; or ``"-"``, a CSV on standard input.
+    columns : mapping of our name to theirs, optional
+        Columns to rename, such as ``{"num_prompt_tokens": "ContextTokens"}``. Times of day that become ``arrival_s``
+        are counted from the first of them, in seconds.
 
     Returns
     -------
     DataFrame
-        ``num_prompt_tokens, num_output_tokens`` and whatever columns stand beside them.
+        ``num_prompt_tokens, num_output_tokens``; where they are there ``model``, ``arrival_s`` and ``weight`` (how
+        often, or with what share, a row is asked); and whatever stands beside them. Numbers may be missing.
 
     Raises
     ------
     PublishedDataMissingError
         There is no such file.
     ValueError
-        A column is missing, or a number of tokens is no positive integer; the message names the first such row.
+        It cannot be read, a column is absent, or one of numbers holds something else; the message begins with the
+        source and has the row and the value.
     """
-    places = [root / path for root in (Path(), ROOT) if (root / path).is_file()]
-    queries = pd.read_csv(places[0] if places else published_data(str(path)))
-    check_columns(queries, _TOKENS, name=str(path))
-    sizes = queries[_TOKENS].apply(pd.to_numeric, errors="coerce")
-    is_wrong = ~((sizes >= 1) & (sizes % 1 == 0)).all(axis=1)
-    if is_wrong.any():
-        row = int(np.flatnonzero(is_wrong)[0])
-        raise ValueError(
-            f"{path}: numbers of tokens are integers of at least 1; row {row + 1} of {len(queries)} holds "
-            f"{queries[_TOKENS].iloc[row].to_dict()}"
-        )
-    return queries.astype(dict.fromkeys(_TOKENS, int))
+    renamed = {theirs: ours for ours, theirs in (columns or {}).items()}
+    try:
+        queries = _read(source)
+        queries.columns = [str(name).strip() for name in queries.columns]
+        check_columns(queries, renamed, name="queries")
+        # Ours that is there already gives way.
+        queries = queries.drop(columns=set(renamed.values()) - set(renamed), errors="ignore").rename(columns=renamed)
+        if not queries.columns.is_unique:
+            raise ValueError(f"two columns of one name among {', '.join(queries.columns)}")
+        if "arrival_s" in queries and pd.api.types.is_datetime64_any_dtype(queries["arrival_s"]):
+            queries["arrival_s"] = (queries["arrival_s"] - queries["arrival_s"].min()).dt.total_seconds()
+        numbers = [*TOKEN_COLUMNS, *(name for name in _OPTIONAL_NUMBERS if name in queries)]
+        numeric_columns(queries, numbers, name="queries")
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return queries
+
+
+def grid_queries(prompt_sizes: Iterable[int], output_sizes: Iterable[int]) -> pd.DataFrame:
+    """Every pair of a prompt and an output size: ``num_prompt_tokens``, ``num_output_tokens``."""
+    return pd.DataFrame([(p, o) for p in prompt_sizes for o in output_sizes], columns=list(TOKEN_COLUMNS))
+
+
+def _read(source) -> pd.DataFrame:
+    if str(source) == "-":
+        return _read_csv(sys.stdin.buffer)
+    places = [root / source for root in (Path(), ROOT) if (root / source).exists()]
+    path = places[0] if places else published_data(str(source))
+    if path.is_dir():
+        from idealized_runtime.records.helm import read_runs
+
+        with warnings.catch_warnings():
+            # Accuracies have no part in what a query costs.
+            warnings.filterwarnings("ignore", ".* have no accuracy", MissingValueWarning)
+            return read_runs(path)
+    match path.suffix:
+        case ".parquet":
+            return pd.read_parquet(path)
+        case ".json" | ".jsonl":
+            return pd.read_json(path, lines=path.suffix == ".jsonl")
+    return _read_csv(path)
+
+
+def _read_csv(source) -> pd.DataFrame:
+    """Stricter than pandas, for which a row may lack fields: such a row is refused with its number."""
+    from pyarrow import csv
+
+    return csv.read_csv(source).to_pandas()

@@ -7,12 +7,11 @@ from idealized_runtime.comparisons.stacks import (
     FloorRuntime,
     compare_stacks,
     floor_stack,
-    ratio_interval,
     read_stacks,
     summarize_speed_ups,
 )
 from idealized_runtime.measurements.timed_models import read_timed_models
-from idealized_runtime.queries.tables import grid_workload, read_workload
+from idealized_runtime.queries.tables import grid_queries
 
 
 class Linear:
@@ -34,12 +33,8 @@ class Linear:
 STACKS = {"slow": {"a": Linear(2.0), "b": Linear(3.0)}, "fast": {"a": Linear(1.0), "c": Linear(1.0)}}
 
 
-def test_grid_holds_every_pair_of_sizes():
-    assert grid_workload([1, 2], [3, 4]).to_numpy().tolist() == [[1, 3], [1, 4], [2, 3], [2, 4]]
-
-
 def test_speed_up_is_the_ratio_of_runtimes_for_models_that_both_stacks_hold():
-    table = compare_stacks(grid_workload([1, 10], [5]), STACKS, baseline="slow")
+    table = compare_stacks(grid_queries([1, 10], [5]), STACKS, baseline="slow")
     assert table["model"].tolist() == ["a", "a"]
     assert table["baseline_s"].tolist() == [12.0, 30.0]
     assert table["speed_up"].tolist() == pytest.approx([2.0, 2.0])
@@ -53,7 +48,7 @@ def test_queries_beyond_what_both_stacks_timed_are_left_out_and_equal_ones_share
 
 def test_workload_of_which_nothing_was_timed_is_refused():
     with pytest.raises(ValueError, match=r"no two stacks timed prompts as long .*of 200 tokens"):
-        compare_stacks(grid_workload([200, 300], [1]), STACKS, baseline="slow")
+        compare_stacks(grid_queries([200, 300], [1]), STACKS, baseline="slow")
 
 
 def test_summary_weighs_each_size_by_the_queries_that_have_it():
@@ -65,73 +60,18 @@ def test_summary_weighs_each_size_by_the_queries_that_have_it():
     assert row["workload"] == pytest.approx((3 * 2 + 4) / (3 * 1 + 4))
 
 
-def test_workload_is_read_from_the_file_of_a_user(tmp_path):
-    path = tmp_path / "queries.csv"
-    path.write_text("task,num_prompt_tokens,num_output_tokens\nqa,512,1\nqa,512,64\n")
-    workload = read_workload(path)
-    assert workload[["num_prompt_tokens", "num_output_tokens"]].to_numpy().tolist() == [[512, 1], [512, 64]]
-    assert workload["task"].tolist() == ["qa", "qa"]
-
-
-def test_published_workload_is_read_by_its_name_there():
-    assert len(read_workload("paper_figures/figure9_query_sizes.csv")) > 10
-
-
-def test_workload_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"absent\.csv"):
-        read_workload(tmp_path / "absent.csv")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "prompt,num_output_tokens\n1,1\n",
-            "no column num_prompt_tokens; needed: .*; there are: prompt",
-        ),
-        ("num_prompt_tokens,num_output_tokens\n1,1\n2,0\n", "row 2 of 2 holds .*'num_output_tokens': 0"),
-        ("num_prompt_tokens,num_output_tokens\n1.5,1\n", "integers of at least 1; row 1 of 1"),
-        ("num_prompt_tokens,num_output_tokens\n,1\n", "row 1 of 1"),
-        ("num_prompt_tokens,num_output_tokens\nmany,1\n", "row 1 of 1 holds .*'many'"),
-    ],
-)
-def test_workload_without_numbers_of_tokens_is_refused_with_its_row(tmp_path, text, message):
-    path = tmp_path / "queries.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_workload(path)
-
-
 def test_unknown_baseline_is_refused_with_the_stacks_there_are():
     with pytest.raises(ValueError, match=r"no stack named 'eager'.*slow, fast"):
-        compare_stacks(grid_workload([1], [1]), STACKS, baseline="eager")
+        compare_stacks(grid_queries([1], [1]), STACKS, baseline="eager")
 
 
 def test_stacks_without_a_common_model_are_refused():
     with pytest.raises(ValueError, match=r"no model was timed with 'slow' and with another stack.*fast: c"):
-        compare_stacks(grid_workload([1], [1]), {**STACKS, "fast": {"c": Linear(1.0)}}, baseline="slow")
-
-
-def test_interval_of_a_ratio_is_that_of_the_top_where_the_bottom_is_certain():
-    assert ratio_interval((4.0, 3.0, 6.0), (2.0, 2.0, 2.0)) == pytest.approx((2.0, 1.5, 3.0))
-
-
-def test_interval_of_a_ratio_covers_it_as_often_as_its_parts_are_covered():
-    rng = np.random.default_rng(0)
-    tops, bottoms = np.exp(0.1 * rng.standard_normal((2, 20_000)))
-    factor = np.exp(1.96 * 0.1)
-    _, lower, upper = ratio_interval(*((value, value / factor, value * factor) for value in (tops, bottoms)))
-    assert np.mean((lower < 1) & (upper > 1)) == pytest.approx(0.95, abs=0.005)
-
-
-def test_runtime_that_may_be_zero_leaves_the_speed_up_without_an_upper_bound():
-    _, lower, upper = ratio_interval((1.0, 0.9, 1.1), (1.0, -0.1, 1.5))
-    assert upper == np.inf
-    assert 0 < lower < 1
+        compare_stacks(grid_queries([1], [1]), {**STACKS, "fast": {"c": Linear(1.0)}}, baseline="slow")
 
 
 def test_summary_counts_queries_that_are_faster_beyond_doubt_and_sums_the_workload():
-    table = compare_stacks(grid_workload([1, 10], [5]), STACKS, baseline="slow")
+    table = compare_stacks(grid_queries([1, 10], [5]), STACKS, baseline="slow")
     row = summarize_speed_ups(table).loc[("fast", "a")]
     assert (row["num_queries"], row["percent_faster"], row["percent_slower"]) == (2, 100, 0)
     assert row["workload"] == pytest.approx(2.0)
@@ -179,6 +119,6 @@ def test_machine_of_which_nothing_is_known_has_no_floor(tmp_path):
 def test_published_a100_logs_leave_at_least_half_of_their_time_to_better_software():
     models = read_timed_models("a100")
     stacks = {"2022": {name: model.fit for name, model in models.items()}, "floor": floor_stack(models)}
-    summary = summarize_speed_ups(compare_stacks(grid_workload([512], [64]), stacks, baseline="2022"))
+    summary = summarize_speed_ups(compare_stacks(grid_queries([512], [64]), stacks, baseline="2022"))
     assert summary["workload"].median() > 2
     assert summary["workload"].idxmax() == ("floor", "ada")

@@ -1,4 +1,4 @@
-"""What needs a CUDA device. The CPU twins are in test_{generation,driver,graph,megatron_engine}.py."""
+"""What needs a CUDA device. The CPU twins are in test_{generation,driver,static_decoding,megatron_engine}.py."""
 
 import json
 import subprocess
@@ -35,11 +35,15 @@ TOLERANCES = [(torch.float32, 1e-4), (torch.float16, 5e-3), (torch.bfloat16, 4e-
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_engines_give_the_same_logits(cuda, dtype, tolerance):
-    from megatron_lm.engines import load_engine
+    from megatron_lm.engines import ENGINES
     from megatron_lm.model import build_model
+    from megatron_lm.static_decoding import GraphEngine
 
     model = build_model(TINY, device=cuda, dtype=dtype, seed=0)
-    logits = {name: cached_logits(load_engine(name)(model, TINY), cuda) for name in ("sdpa", "eager", "sdpa+graph")}
+    logits = {
+        name: cached_logits(engine_class(model, TINY), cuda)
+        for name, engine_class in {**ENGINES, "sdpa+graph": GraphEngine}.items()
+    }
     for name in ("sdpa", "sdpa+graph"):
         error = (logits[name] - logits["eager"]).norm() / logits["eager"].norm()
         assert error < tolerance, name
@@ -64,7 +68,8 @@ FAMILIES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_engines_give_the_same_logits_for_each_family(cuda, family):
-    from megatron_lm.engines import load_engine
+    from megatron_lm.engines import ENGINES
+    from megatron_lm.static_decoding import GraphEngine
 
     architecture = replace(TINY, **FAMILIES[family])
     has_experts = architecture.num_experts is not None
@@ -73,7 +78,8 @@ def test_engines_give_the_same_logits_for_each_family(cuda, family):
     dtype, tolerance = (torch.bfloat16, 5e-2) if has_experts else (torch.float32, 1e-4)
     model = noisy_model(cuda, architecture, dtype)
     logits = {
-        name: cached_logits(load_engine(name)(model, architecture), cuda) for name in ("sdpa", "eager", "sdpa+graph")
+        name: cached_logits(engine_class(model, architecture), cuda)
+        for name, engine_class in {**ENGINES, "sdpa+graph": GraphEngine}.items()
     }
     for name in ("sdpa", "sdpa+graph"):
         errors = (logits[name] - logits["eager"]).norm(dim=-1) / logits["eager"].norm(dim=-1)
@@ -94,22 +100,22 @@ def cached_logits(engine, device):
 
 @pytest.mark.parametrize("token_micro_batch_size", [4, 2])
 def test_replayed_graphs_give_the_tokens_of_eager_over_several_buckets(cuda, monkeypatch, token_micro_batch_size):
-    from megatron_lm.engines import graph
-    from megatron_lm.engines.eager import EagerEngine
+    from megatron_lm import static_decoding
+    from megatron_lm.engines import EagerEngine
 
-    monkeypatch.setattr(graph, "BUCKET_TOKENS", 16)
+    monkeypatch.setattr(static_decoding, "BUCKET_TOKENS", 16)
     model = noisy_model(cuda)
     prompts = torch.randint(TINY.vocab_size, (4, 10), device=cuda)
     expected = greedy(EagerEngine(model, TINY), prompts, 40)
-    engine = graph.GraphEngine(model, TINY)
+    engine = static_decoding.GraphEngine(model, TINY)
     for _ in range(3):
         assert greedy(engine, prompts, 40, token_micro_batch_size).tolist() == expected.tolist()
 
 
 def test_static_engine_of_megatron_gives_the_tokens_of_eager(cuda):
     from megatron_lm.arguments import Sampling
-    from megatron_lm.engines.eager import EagerEngine
-    from megatron_lm.engines.megatron import MegatronEngine
+    from megatron_lm.engines import EagerEngine
+    from megatron_lm.megatron_engine import MegatronEngine
 
     model = noisy_model(cuda)
     prompts = torch.randint(TINY.vocab_size, (3, 10), device=cuda)

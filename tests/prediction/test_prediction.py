@@ -26,7 +26,7 @@ from idealized_runtime.prediction import (
     prediction_table,
 )
 from idealized_runtime.prediction.work import Placement, is_misaligned, prompt_work, token_work
-from idealized_runtime.queries.pricing import query_metrics
+from idealized_runtime.queries.price import price
 
 CUDA, CPU = Placement("float16", is_cuda=True), Placement("float32", is_cuda=False)
 TIMES = StackTimes(
@@ -262,12 +262,12 @@ def test_queries_broadcast_and_scalars_give_floats():
 
 def test_predicted_runtime_prices_queries_as_a_fitted_model_does():
     predicted = PredictedRuntime(NEW, CUDA, TIMES, (1, 1024))
-    queries = pd.DataFrame({"model": "new", "num_prompt_tokens": [10.5, 2000], "num_output_tokens": [5, 5]})
-    with pytest.warns(UserWarning, match="beyond the profiled prompt sizes"):
-        metrics = query_metrics(queries, idealized={"new": predicted}, num_accelerators=2, price_usd_per_hour=3.6)
-    assert metrics["idealized_runtime_s"][0] == predicted.predict(10.5, 5)
-    assert metrics["idealized_cost_usd"][0] == pytest.approx(2e-3 * predicted.predict(10.5, 5))
-    assert metrics.loc[1].isna().all()
+    queries = pd.DataFrame({"num_prompt_tokens": [10.5, 2000], "num_output_tokens": [5, 5]})
+    priced = price(queries, predicted, num_accelerators=2, price_usd_per_hour=3.6)
+    assert priced.missing == {"beyond the profiled prompt sizes": 1}
+    assert priced.table["runtime_s"][0] == predicted.predict(10.5, 5)
+    assert priced.table["cost_usd"][0] == pytest.approx(2e-3 * predicted.predict(10.5, 5))
+    assert priced.table.loc[1, ["runtime_s", "cost_usd"]].isna().all()
 
 
 def test_kinds_of_models_that_no_log_is_of_are_named():

@@ -48,7 +48,7 @@ def test_queries_without_token_counts_are_left_out_and_counted():
 def test_csv_is_read_with_its_weights(tmp_path):
     path = tmp_path / "demand.csv"
     path.write_text("num_prompt_tokens,num_output_tokens,weight\n100,10,3\n200,20,1\n")
-    assert QueryMix.read_csv(path).mean_prompt_tokens == 125
+    assert QueryMix.read(path).mean_prompt_tokens == 125
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_fault_of_a_csv_is_named_with_its_path(tmp_path, text, message):
     path = tmp_path / "demand.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=f"demand.csv: .*{message}"):
-        QueryMix.read_csv(path)
+        QueryMix.read(path)
 
 
 @pytest.mark.filterwarnings("ignore::idealized_runtime.checks.MissingValueWarning")
@@ -76,9 +76,9 @@ def test_frame_without_a_usable_query_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([0.5], [1]), "num_prompt_tokens must be .* at least 1; got 0.5"),
-        (([5], [np.nan]), "num_output_tokens must be .* at least 1; got nan"),
-        (([5, 6], [1]), r"got \[2, 1, 2\]"),
+        (([0.5], [1]), "num_prompt_tokens must be .* at least 1; got values from 0.5"),
+        (([5], [np.nan]), "num_output_tokens must be .* at least 1; got values from nan"),
+        (([5, 6], [1]), r"got arrays of \[\(2,\), \(1,\), \(2,\)\]"),
         (([5, 6], [1, 1], [0, 0]), "not all zero; got 0, 0"),
     ],
 )

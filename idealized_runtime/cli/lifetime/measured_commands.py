@@ -54,7 +54,7 @@ def _num_accelerators(arguments) -> dict[str | None, int]:
 
 def _read_mix(arguments) -> QueryMix:
     if arguments.queries is not None:
-        return QueryMix.read_csv(arguments.queries)
+        return QueryMix.read(arguments.queries)
     return QueryMix.from_means(arguments.input_tok, arguments.output_tok)
 
 

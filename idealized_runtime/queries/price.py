@@ -1,0 +1,233 @@
+"""Every query priced: seconds, dollars and joules with their intervals, a row a query, and in total.
+
+Runtime is what a model of runtimes says. Dollars and joules are runtime x accelerators x rate (arXiv:2305.02440,
+section 4.2); of a model that was timed in batches, a query has its share of the batch's. What cannot be priced stays in
+its row, missing, and is counted by cause.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.checks import check_columns, check_not_negative, check_positive, numeric_columns
+from idealized_runtime.fits.protocol import ModelOfRuntimes, NoIntervalError
+from idealized_runtime.hardware.prices import DeviceRate, dollar_cost_usd, energy_joules
+from idealized_runtime.queries.tables import TOKEN_COLUMNS, WEIGHT_COLUMN
+
+METRICS = ("runtime_s", "cost_usd", "energy_joules")
+# Why a query has no runtime, by number; one that lacks several things counts under the first.
+CAUSES = (
+    "",
+    "no model of runtimes",
+    "no token counts",
+    "fewer than one prompt or output token",
+    "longer than the model's context",
+    "beyond the profiled prompt sizes",
+)
+_NONE, _NO_MODEL, _NO_COUNTS, _TOO_SHORT, _TOO_LONG, _BEYOND = range(len(CAUSES))
+# It has a runtime, but no cost and no energy.
+NO_ACCELERATORS = "no number of accelerators"
+_SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+# Queries are worked through in blocks that stay in the cache.
+_BLOCK_QUERIES = 2**14
+
+
+@dataclass(frozen=True, eq=False)
+class PricedQueries:
+    """What queries take, cost and draw. Made by :func:`price`.
+
+    Parameters
+    ----------
+    table : DataFrame, with the index of the queries
+        ``runtime_s`` and, for the rates that were given, ``cost_usd`` and ``energy_joules``, each with ``_lower`` and
+        ``_upper``; ``is_extrapolated``, the prompt lies beyond the profiled sizes. NaN where missing.
+    missing : dict of int
+        How many queries have no price, by cause.
+    accelerator_s : array
+        Seconds of one accelerator that each query takes. NaN where their number is not known.
+    model_of : array of int
+        Number of each query's model, -1 without one.
+    weights : array
+        How often, or with what share, each query is asked.
+    """
+
+    table: pd.DataFrame
+    missing: dict[str, int]
+    accelerator_s: np.ndarray
+    model_of: np.ndarray
+    weights: np.ndarray
+
+    def totals(self) -> dict:
+        """Sums, means and percentiles over the queries that have a price, each as often as its weight says.
+
+        Interval of a sum: the estimates of one model's queries share its fit, so their errors count as one and the
+        bounds add up; the fits of different models are independent, so the distances of their bounds from the
+        estimates add in squares (Zou and Donner 2008, Statistics in Medicine 27:1693). It holds what the intervals of
+        queries hold: the error of the fits, not what another day or machine would change, nor how single runs scatter.
+
+        Returns
+        -------
+        dict
+            ``num_queries``, rows; ``num_missing`` of them without a runtime; ``runtime_s``, ``cost_usd`` and
+            ``energy_joules``: each a dict of ``total, total_lower, total_upper`` (NaN where a query has no interval),
+            ``mean`` and ``p50, p95, p99``, the least value that so many per cent of the queries do not exceed; or
+            None where it is not known for every query that has a runtime.
+        """
+        has_runtime = self.table["runtime_s"].notna().to_numpy()
+        counts = {"num_queries": len(has_runtime), "num_missing": int(np.count_nonzero(~has_runtime))}
+        is_counted = has_runtime & (self.weights > 0)
+        return counts | {name: self._totals_of(name, is_counted) for name in METRICS}
+
+    def _totals_of(self, name, is_counted) -> dict | None:
+        if name not in self.table or not is_counted.any():
+            return None
+        values = self.table[[name, f"{name}_lower", f"{name}_upper"]].to_numpy().T[:, is_counted]
+        if np.isnan(values[0]).any():
+            return None
+        weights, model_of = self.weights[is_counted], self.model_of[is_counted]
+        sums, lower, upper = (np.bincount(model_of, weights * bound) for bound in values)
+        total = float(sums.sum())
+        options = {"weights": weights} if np.any(weights != weights[0]) else {}
+        percentiles = np.quantile(values[0], list(_SHARES.values()), method="inverted_cdf", **options)
+        return {
+            "total": total,
+            "total_lower": total - float(np.linalg.norm(sums - lower)),
+            "total_upper": total + float(np.linalg.norm(upper - sums)),
+            "mean": total / float(weights.sum()),
+            **dict(zip(_SHARES, percentiles.tolist(), strict=True)),
+        }
+
+
+def price(
+    queries: pd.DataFrame,
+    model: ModelOfRuntimes | Mapping[str, ModelOfRuntimes],
+    *,
+    num_accelerators: int | Mapping[str, int] | None = None,
+    price_usd_per_hour: float | DeviceRate | Mapping | None = None,
+    power_watts: float | DeviceRate | Mapping | None = None,
+    level: float = 0.95,
+    extrapolate: bool = False,
+) -> PricedQueries:
+    """Seconds, dollars and joules of every query.
+
+    Parameters
+    ----------
+    queries : DataFrame, one row a query
+        ``num_prompt_tokens, num_output_tokens``, which may be means; optional ``weight``; ``model``, where models go by
+        it. See :func:`~idealized_runtime.queries.tables.read_queries`.
+    model : ModelOfRuntimes, or a mapping of them by the queries' ``model``
+    num_accelerators : int, or a mapping by model, optional
+        Accelerators that serve one query, or one batch, at a time. Without it there is no cost and no energy.
+    price_usd_per_hour : float or DeviceRate, or a mapping of them by model, optional
+        Of one accelerator. Bounds of a DeviceRate widen the intervals.
+    power_watts : float or DeviceRate, or a mapping of them by model, optional
+        Draw of one accelerator while it answers. The maximum of a data sheet gives an upper bound of the energy.
+    level : float
+        Of the intervals, which are those of the model; NaN where it knows nothing of its errors.
+    extrapolate : bool
+        Price queries beyond the profiled prompt sizes, too.
+
+    Raises
+    ------
+    ValueError
+        A column is absent or not numeric, a weight is missing or negative, a rate is not positive, or it comes without
+        ``num_accelerators``.
+    """
+    if num_accelerators is None and (price_usd_per_hour is not None or power_watts is not None):
+        raise ValueError("cost and energy need num_accelerators, an integer or one for each model")
+    p, o = numeric_columns(queries, TOKEN_COLUMNS, name="queries")
+    weights = np.ones(len(p))
+    if WEIGHT_COLUMN in queries:
+        (weights,) = numeric_columns(queries, [WEIGHT_COLUMN], name="queries")
+    check_not_negative(weight=weights)
+    models, model_of = _models_of(queries, model)
+    conditions = [model_of < 0, ~(np.isfinite(p) & np.isfinite(o)), (p < 1) | (o < 1)]
+    cause = np.select(conditions, [_NO_MODEL, _NO_COUNTS, _TOO_SHORT], _NONE)
+    is_extrapolated, runtimes_s = np.zeros(len(p), dtype=bool), np.full((3, len(p)), np.nan)
+    for number, one in enumerate(models.values()):
+        rows = np.flatnonzero((model_of == number) & (cause == _NONE))
+        is_extrapolated[rows] = one.is_extrapolated(p[rows])
+        context = getattr(getattr(one, "architecture", None), "max_position_embeddings", np.inf)
+        cause[rows] = np.where(
+            p[rows] + o[rows] > context, _TOO_LONG, np.where(is_extrapolated[rows] & (not extrapolate), _BEYOND, _NONE)
+        )
+        # Queries beyond the profiled sizes may have no interval where the others have one.
+        for options in ({}, {"extrapolate": True}):
+            part = rows[(cause[rows] == _NONE) & (is_extrapolated[rows] == bool(options))]
+            runtimes_s[:, part] = _estimate(one, p[part], o[part], level, options)
+    counts = np.bincount(cause, minlength=len(CAUSES))
+    missing = {CAUSES[number]: int(counts[number]) for number in np.flatnonzero(counts) if number != _NONE}
+
+    columns = _with_bounds("runtime_s", runtimes_s)
+    accelerators = _accelerators_of_a_query(models, num_accelerators)[model_of]
+    if num_accelerators is not None and (number := np.count_nonzero(np.isnan(accelerators) & (cause == _NONE))):
+        missing[NO_ACCELERATORS] = int(number)
+    if price_usd_per_hour is not None:
+        rates = _rates(models, price_usd_per_hour)[:, model_of]
+        cost_usd = dollar_cost_usd(runtimes_s, num_accelerators=accelerators, price_usd_per_hour=rates)
+        columns |= _with_bounds("cost_usd", cost_usd)
+    if power_watts is not None:
+        rates = _rates(models, power_watts)[:, model_of]
+        joules = energy_joules(runtimes_s, num_accelerators=accelerators, power_watts=rates)
+        columns |= _with_bounds("energy_joules", joules)
+    table = pd.DataFrame(columns | {"is_extrapolated": is_extrapolated}, index=queries.index)
+    return PricedQueries(table, missing, runtimes_s[0] * accelerators, model_of, weights)
+
+
+def _models_of(queries, model) -> tuple[dict[str, ModelOfRuntimes], np.ndarray]:
+    """Models by name, and the number of each query's, -1 where there is none."""
+    if not isinstance(model, Mapping):
+        return {"": model}, np.zeros(len(queries), dtype=int)
+    check_columns(queries, ["model"], name="queries")
+    codes, names = pd.factorize(queries["model"])
+    number_of = {name: number for number, name in enumerate(model)}
+    # One more for rows that name no model, whose code is -1.
+    return dict(model), np.array([*(number_of.get(name, -1) for name in names), -1])[codes]
+
+
+def _estimate(model, p, o, level, options) -> np.ndarray:
+    """Runtimes with their lower and upper bounds, NaN where the model knows nothing of its errors."""
+    estimates = np.full((3, len(p)), np.nan)
+    p, o = _as_integers(p), _as_integers(o)
+    knows_errors = True
+    for start in range(0, len(p), _BLOCK_QUERIES):
+        block = slice(start, start + _BLOCK_QUERIES)
+        estimates[0, block] = model.predict(p[block], o[block], **options)
+        if knows_errors:
+            try:
+                estimates[1:, block] = model.predict_interval(p[block], o[block], level=level, **options)
+            except NoIntervalError:
+                knows_errors = False
+    return estimates
+
+
+def _as_integers(counts) -> np.ndarray:
+    """Integers where all are, for which models look prompt sizes up instead of computing."""
+    integers = counts.astype(np.int64)
+    return integers if np.array_equal(integers, counts) else counts
+
+
+def _accelerators_of_a_query(models, given) -> np.ndarray:
+    """Accelerators over the queries of a batch, by number of the model; the last one is of queries without a model."""
+    shares = []
+    for name, model in models.items():
+        number = given.get(name) if isinstance(given, Mapping) else given
+        if number is not None:
+            check_positive(**{f"num_accelerators of {name}" if name else "num_accelerators": number})
+        shares.append(np.nan if number is None else number / (getattr(model, "batch_size", None) or 1))
+    return np.array([*shares, np.nan])
+
+
+def _rates(models, given) -> np.ndarray:
+    """Value and bounds of a rate, by number of the model; the last ones are of queries without a model."""
+    bounds = []
+    for name in models:
+        rate = given.get(name, np.nan) if isinstance(given, Mapping) else given
+        bounds.append((rate.value, rate.lower, rate.upper) if isinstance(rate, DeviceRate) else [rate] * 3)
+    return np.array([*bounds, [np.nan] * 3], dtype=float).T
+
+
+def _with_bounds(name, values) -> dict[str, np.ndarray]:
+    return dict(zip((name, f"{name}_lower", f"{name}_upper"), values, strict=True))

@@ -1,0 +1,110 @@
+import io
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from idealized_runtime.queries.tables import grid_queries, read_queries
+
+
+def write(tmp_path, text, name="queries.csv"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def sizes(queries):
+    return queries[["num_prompt_tokens", "num_output_tokens"]].to_numpy().tolist()
+
+
+def test_grid_holds_every_pair_of_sizes():
+    assert grid_queries([1, 2], [3, 4]).to_numpy().tolist() == [[1, 3], [1, 4], [2, 3], [2, 4]]
+
+
+def test_queries_of_a_file_keep_their_order_and_other_columns(tmp_path):
+    queries = read_queries(write(tmp_path, "task,num_prompt_tokens,num_output_tokens\nqa,512,1\nmt,7,64\n"))
+    assert sizes(queries) == [[512, 1], [7, 64]]
+    assert queries["task"].tolist() == ["qa", "mt"]
+
+
+def test_spaces_around_names_and_numbers_do_not_count(tmp_path):
+    queries = read_queries(write(tmp_path, "num_prompt_tokens , num_output_tokens\n 512 , 1\n"))
+    assert sizes(queries) == [[512, 1]]
+
+
+def test_published_file_is_read_by_its_name_there(published):
+    assert len(read_queries("paper_figures/figure9_query_sizes.csv")) > 10
+
+
+def test_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv"):
+        read_queries(tmp_path / "absent.csv")
+
+
+def test_other_names_of_columns_are_renamed_and_times_of_day_counted_from_the_first(tmp_path):
+    text = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:04.9799600,8,2\n2023-11-16 18:17:03.4799599,9,1\n"
+    columns = {"num_prompt_tokens": "ContextTokens", "num_output_tokens": "GeneratedTokens", "arrival_s": "TIMESTAMP"}
+    queries = read_queries(write(tmp_path, text), columns=columns)
+    assert sizes(queries) == [[8, 2], [9, 1]]
+    assert queries["arrival_s"].tolist() == pytest.approx([1.5000001, 0], abs=1e-9)
+
+
+def test_column_that_is_renamed_takes_the_place_of_ours(tmp_path):
+    path = write(tmp_path, "num_prompt_tokens,num_output_tokens,cached\n512,1,12\n")
+    assert sizes(read_queries(path, columns={"num_prompt_tokens": "cached"})) == [[12, 1]]
+
+
+def test_published_trace_is_read(published):
+    columns = {"num_prompt_tokens": "ContextTokens", "num_output_tokens": "GeneratedTokens", "arrival_s": "TIMESTAMP"}
+    queries = read_queries("AzurePublicDataset/data/AzureLLMInferenceTrace_code.csv", columns=columns)
+    assert len(queries) == 8819
+    assert queries["arrival_s"].is_monotonic_increasing
+    assert queries["arrival_s"].iloc[1] == pytest.approx(0.052)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".json", ".jsonl"])
+def test_other_formats_hold_the_same_queries(tmp_path, suffix):
+    queries = pd.DataFrame({"num_prompt_tokens": [512, 7], "num_output_tokens": [1, 64], "model": ["a", "b"]})
+    path = tmp_path / f"queries{suffix}"
+    if suffix == ".parquet":
+        queries.to_parquet(path)
+    else:
+        queries.to_json(path, orient="records", lines=suffix == ".jsonl")
+    pd.testing.assert_frame_equal(read_queries(path), read_queries(write(tmp_path, queries.to_csv(index=False))))
+
+
+def test_queries_come_from_standard_input(monkeypatch):
+    text = io.BytesIO(b"num_prompt_tokens,num_output_tokens\n512,1\n")
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=text))
+    assert sizes(read_queries("-")) == [[512, 1]]
+
+
+def test_missing_numbers_stay_missing(tmp_path):
+    queries = read_queries(write(tmp_path, "num_prompt_tokens,num_output_tokens,weight\n512,1,2\n,64,\n"))
+    assert np.isnan(queries.loc[1, ["num_prompt_tokens", "weight"]].astype(float)).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prompt,num_output_tokens\n1,1\n", "no column num_prompt_tokens; .*there are: prompt, num_output_tokens"),
+        ('num_prompt_tokens,num_output_tokens\n5,1\n"1,024",1\n', "column num_prompt_tokens .*row 2 of 2: '1,024'"),
+        ("num_prompt_tokens,num_output_tokens\n5,1\n6,many\n", "column num_output_tokens .*row 2 of 2: 'many'"),
+        ("num_prompt_tokens,num_output_tokens,weight\n5,1,x\n", "column weight .*row 1 of 1: 'x'"),
+        ("num_prompt_tokens,num_output_tokens\n5,1,6\n", "Expected 2 columns, got 3"),
+        ("num_prompt_tokens,num_output_tokens\n5\n", "Expected 2 columns, got 1"),
+        ("num_prompt_tokens, num_prompt_tokens,num_output_tokens\n5,1,6\n", "two columns of one name"),
+        ("", "Empty CSV file"),
+    ],
+)
+def test_file_of_no_queries_is_refused_by_its_path_with_row_and_value(tmp_path, text, message):
+    with pytest.raises(ValueError, match=rf"queries\.csv: .*{message}"):
+        read_queries(write(tmp_path, text))
+
+
+def test_name_of_a_column_that_is_not_there_is_refused(tmp_path):
+    path = write(tmp_path, "num_prompt_tokens,num_output_tokens\n5,1\n")
+    with pytest.raises(ValueError, match=r"no column ContextTokens; .*there are: num_prompt_tokens, num_output_tokens"):
+        read_queries(path, columns={"num_prompt_tokens": "ContextTokens"})

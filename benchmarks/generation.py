@@ -18,7 +18,7 @@ import transformers
 
 from idealized_runtime.architectures import get_architecture
 from megatron_lm.device import select_device
-from megatron_lm.engines import ENGINES
+from megatron_lm.engines import PORTABLE_ENGINES, load_engine
 from megatron_lm.environment import describe_hardware, describe_software
 from megatron_lm.generation import generate
 from megatron_lm.model import build_model
@@ -188,7 +188,7 @@ def ratio(ours, theirs) -> str:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--engine", choices=sorted(ENGINES), default="sdpa")
+    parser.add_argument("--engine", choices=PORTABLE_ENGINES, default="sdpa")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
@@ -204,7 +204,7 @@ def compare_all(arguments, architecture, device):
     peer = transformers.GPT2LMHeadModel(config).eval()
     model = build_model(architecture, device=device, dtype=torch.float32, seed=0)
     load_megatron_weights(model, peer)
-    engine = ENGINES[arguments.engine](model, architecture)
+    engine = load_engine(arguments.engine)(model, architecture)
     loop = PlainLoop(plain_weights(peer), architecture.num_layers, architecture.num_attention_heads)
     contestants = {
         "ours": lambda prompt, o: time_engine(engine, prompt, o),

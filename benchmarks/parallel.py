@@ -19,7 +19,7 @@ import torch
 
 from idealized_runtime.architectures import get_architecture
 from megatron_lm.device import select_device
-from megatron_lm.engines import ENGINES
+from megatron_lm.engines import load_engine
 from megatron_lm.environment import describe_hardware, describe_software
 from megatron_lm.generation import generate
 from megatron_lm.model import build_model
@@ -78,7 +78,7 @@ def work(tensor_parallel_size, pipeline_parallel_size):
     device = select_device("cpu")
     with ProcessGrid(device, tensor_parallel_size, pipeline_parallel_size) as grid:
         model = build_model(architecture, device=device, dtype=torch.float32, seed=0, grid=grid)
-        engine = ENGINES["sdpa"](model, architecture)
+        engine = load_engine("sdpa")(model, architecture)
         while True:
             line = sys.stdin.readline() if grid.rank == 0 else None
             command = grid.share(json.loads(line) if line else None)

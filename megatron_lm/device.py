@@ -11,7 +11,7 @@ from megatron.core.fusions import fused_softmax
 from megatron.core.tensor_parallel.random import initialize_rng_tracker
 
 from megatron_lm import ranks
-from megatron_lm.arguments import CUDA_ENGINE_NAMES
+from megatron_lm.engines import ENGINES, PORTABLE_ENGINES
 
 # Megatron's own, which a process that has run on a CPU takes up again on CUDA.
 _CURRENT_CUDA_DEVICE, _CUDA_WINDOW_MASK = torch.cuda.current_device, fused_softmax.get_sliding_window_causal_mask
@@ -66,9 +66,10 @@ def require_device_of(engine: str, device: torch.device):
     ValueError
         The engine needs CUDA.
     """
-    if engine in CUDA_ENGINE_NAMES and device.type != "cuda":
+    if ENGINES[engine].needs_cuda and device.type != "cuda":
         raise ValueError(
-            f"--inference-engine {engine} needs CUDA, and torch finds no CUDA device here; use sdpa or eager"
+            f"--inference-engine {engine} needs CUDA, and torch finds no CUDA device here; "
+            f"use {' or '.join(PORTABLE_ENGINES)}"
         )
 
 
@@ -101,19 +102,17 @@ def limit_host_memory(device: torch.device):
     resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def select_dtype(device: torch.device, *, fp16: bool, bf16: bool) -> torch.dtype:
-    """Data type of weights and activations.
+def select_dtype(device: torch.device, name: str) -> torch.dtype:
+    """Data type of weights and activations, by its name in logs.
 
     Raises
     ------
     ValueError
-        Both are asked for, or float16 on a CPU.
+        float16 on a CPU.
     """
-    if fp16 and bf16:
-        raise ValueError("--fp16 and --bf16 exclude each other; give one, or none for float32")
-    if fp16 and device.type == "cpu":
+    if name == "float16" and device.type == "cpu":
         raise ValueError("--fp16 needs a CUDA device; on a CPU use --bf16, or neither for float32")
-    return torch.float16 if fp16 else torch.bfloat16 if bf16 else torch.float32
+    return getattr(torch, name)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

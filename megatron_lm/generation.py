@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from megatron_lm.engines import Engine
+from megatron_lm.engines.protocol import Engine
 from megatron_lm.parallel import ProcessGrid
 from megatron_lm.pipeline import StageLinks
 from megatron_lm.sampling import Sampling, sample

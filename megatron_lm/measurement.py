@@ -1,23 +1,19 @@
-"""What a sweep times, on what, and how often; and the header by which its log says so."""
+"""What a run is asked to time, and how often; and what its log says of that. Imports neither torch nor Megatron."""
 
+import hashlib
 from dataclasses import dataclass
-
-import torch
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.records import BATCH_COLUMNS
 from megatron_lm.arguments import Sampling
-from megatron_lm.device import dtype_name
-from megatron_lm.environment import describe_environment, describe_hardware, describe_software
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is timed, on what, and how often. Sizes in tokens."""
+    """What is timed, and how often, whatever the machine. Sizes in tokens."""
 
     architecture: Architecture
-    device: torch.device
-    dtype: torch.dtype
+    dtype: str
     engine: str
     sampling: Sampling
     seed: int
@@ -34,12 +30,17 @@ class Measurement:
     prompts_sha256: str
 
     @classmethod
-    def from_arguments(cls, arguments, device, dtype, prompts_sha256) -> "Measurement":
-        """Measurement that the driver's arguments ask for."""
+    def from_arguments(cls, arguments) -> "Measurement":
+        """Measurement that the driver's arguments ask for (see :func:`megatron_lm.arguments.parse_arguments`).
+
+        Raises
+        ------
+        OSError
+            The prompts cannot be read.
+        """
         return cls(
             architecture=arguments.architecture,
-            device=device,
-            dtype=dtype,
+            dtype="float16" if arguments.fp16 else "bfloat16" if arguments.bf16 else "float32",
             engine=arguments.inference_engine,
             sampling=arguments.sampling,
             seed=arguments.seed,
@@ -52,7 +53,7 @@ class Measurement:
             num_warmup=arguments.num_warmup,
             num_trials=arguments.num_trials,
             tokenizer_type=arguments.tokenizer_type,
-            prompts_sha256=prompts_sha256,
+            prompts_sha256=hashlib.sha256(arguments.prompts_file.read_bytes()).hexdigest(),
         )
 
     def settings(self) -> list[dict]:
@@ -66,19 +67,16 @@ class Measurement:
         ]
 
     def header(self) -> dict:
-        """Header record of the log (see :mod:`idealized_runtime.records`)."""
+        """Fields of the log's header (see :mod:`idealized_runtime.records`) that do not depend on the machine."""
         slices = sorted(self.all_num_layers)
         return {
             "model": self.architecture.name,
-            "hardware": describe_hardware(self.device),
-            "software": describe_software(self.device),
             "engine": self.engine,
             "architecture": self.architecture.to_dict(),
             "num_layers_profiled": slices[0] if len(slices) == 1 else slices,
             "tensor_parallel_size": self.tensor_parallel_size,
             "pipeline_parallel_size": self.pipeline_parallel_size,
-            "dtype": dtype_name(self.dtype),
-            "num_threads": torch.get_num_threads() if self.device.type == "cpu" else None,
+            "dtype": self.dtype,
             "sampling": vars(self.sampling),
             "seed": self.seed,
             "prompt": {"tokenizer_type": self.tokenizer_type, "sha256": self.prompts_sha256},
@@ -89,7 +87,6 @@ class Measurement:
                 "all_num_output_tokens": self.all_num_output_tokens,
                 "batchings": self._named_batchings(),
             },
-            "environment": describe_environment(self.device),
         }
 
     def _named_batchings(self) -> list[dict]:

@@ -12,10 +12,9 @@ from tqdm import tqdm
 from idealized_runtime.measurements.floors import ImpossibleMeasurementError
 from idealized_runtime.records import LogWriter, runtime_sentence, setting_key, setting_name
 from megatron_lm import device as devices
-from megatron_lm.cuda_engines import CUDA_ENGINES, OWN_GENERATION
 from megatron_lm.energy import open_energy_meter
-from megatron_lm.engines import ENGINES
-from megatron_lm.environment import describe_hardware
+from megatron_lm.engines import load_engine
+from megatron_lm.environment import describe_environment, describe_hardware, describe_software
 from megatron_lm.floors import Floors
 from megatron_lm.generation import generate
 from megatron_lm.measurement import Measurement
@@ -48,20 +47,39 @@ def run_sweep(measurement: Measurement, token_ids: list[int], *, log_path, grid:
     ------
     LogMismatchError
         The log holds another measurement; nothing was timed.
+    ValueError
+        The device does not have the data type; nothing was timed.
     RankOutOfMemoryError, OtherRankError
         One of several ranks failed. If it ran out of memory its setting is logged as failed.
     """
+    dtype = devices.select_dtype(grid.device, measurement.dtype)
+    header = _header(measurement, grid.device)
     if grid.rank > 0:
         # As rank 0, but for a log that nobody reads and a terminal that nobody sees.
-        with LogWriter(None, measurement.header()) as log, open(os.devnull, "w") as unseen:
-            _Sweep(measurement, token_ids, grid, log, out=unseen, err=unseen).run(grid.share())
+        with LogWriter(None, header) as log, open(os.devnull, "w") as unseen:
+            _Sweep(measurement, dtype, token_ids, grid, log, out=unseen, err=unseen).run(grid.share())
         return 0
-    with LogWriter(log_path, measurement.header()) as log:
-        pending = _pending_settings(measurement, log)
-        floors = _floors(measurement, log) if pending else None
-        _Sweep(measurement, token_ids, grid, log, floors, out=sys.stdout, err=sys.stderr).run(grid.share(pending))
+    with LogWriter(log_path, header) as log:
+        pending, floors = _pending_settings(measurement, log), None
+        if pending:
+            parallelism = measurement.tensor_parallel_size, measurement.pipeline_parallel_size
+            floors = Floors(measurement.architecture, grid.device, dtype, *parallelism, log)
+        sweep = _Sweep(measurement, dtype, token_ids, grid, log, floors, out=sys.stdout, err=sys.stderr)
+        sweep.run(grid.share(pending))
         log.finish()
         return 1 if log.num_failed and log.num_failed == len(log.completed) else 0
+
+
+def _header(measurement, device) -> dict:
+    """Header record of the log: what is timed, and on what."""
+    return {
+        "model": measurement.architecture.name,
+        "hardware": describe_hardware(device),
+        "software": describe_software(device),
+        **measurement.header(),
+        "num_threads": torch.get_num_threads() if device.type == "cpu" else None,
+        "environment": describe_environment(device),
+    }
 
 
 def _pending_settings(measurement, log) -> list[dict]:
@@ -76,21 +94,17 @@ def _pending_settings(measurement, log) -> list[dict]:
     return pending
 
 
-def _floors(measurement, log) -> Floors:
-    """Floors of the settings, with the rates of the machine measured now and told to the log."""
-    parallelism = measurement.tensor_parallel_size, measurement.pipeline_parallel_size
-    return Floors(measurement.architecture, measurement.device, measurement.dtype, *parallelism, log)
-
-
 class _Sweep:
     """The settings that are left, timed on one rank of the grid."""
 
-    def __init__(self, measurement, token_ids, grid, log, floors=None, *, out, err):
-        self._measurement, self._token_ids, self._grid, self._log = measurement, token_ids, grid, log
-        self._floors = floors
-        self._generate = OWN_GENERATION.get(measurement.engine, generate)
+    def __init__(self, measurement, dtype, token_ids, grid, log, floors=None, *, out, err):
+        self._measurement, self._dtype, self._token_ids = measurement, dtype, token_ids
+        self._grid, self._device, self._log, self._floors = grid, grid.device, log, floors
+        self._new_engine = load_engine(measurement.engine)
+        # Megatron's own engine has a loop of its own.
+        self._generate = getattr(self._new_engine, "generate", generate)
         # Another process's device has a counter of its own: what one counts is then a part of the energy.
-        self._meter = open_energy_meter(measurement.device) if grid.size == 1 else None
+        self._meter = open_energy_meter(self._device) if grid.size == 1 else None
         self._out, self._err = out, err
 
     def run(self, pending):
@@ -109,30 +123,29 @@ class _Sweep:
                     self._time_and_log(engine, setting, progress)
                 # Its weights go before those of the next slice come.
                 del engine
-                devices.release_memory(self._measurement.device)
+                devices.release_memory(self._device)
 
     def _build_engine(self, num_layers):
-        measurement = self._measurement
-        architecture = measurement.architecture
+        architecture = self._measurement.architecture
         try:
             model = build_model(
                 architecture,
-                device=measurement.device,
-                dtype=measurement.dtype,
-                seed=measurement.seed,
+                device=self._device,
+                dtype=self._dtype,
+                seed=self._measurement.seed,
                 grid=self._grid,
                 num_layers=num_layers,
             )
             # Some hold more for a moment: experts are brought into one tensor, a layer at a time.
-            return {**ENGINES, **CUDA_ENGINES}[measurement.engine](model, architecture)
+            return self._new_engine(model, architecture)
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):
                 raise
             num_bytes = replace(architecture, num_layers=num_layers, num_layers_profiled=None).num_params
-            num_bytes *= measurement.dtype.itemsize
+            num_bytes *= self._dtype.itemsize
             raise ValueError(
-                f"{architecture.name} does not fit the memory of {describe_hardware(measurement.device)}: the weights "
-                f"of its {num_layers} layers take {num_bytes / 2**30:.1f} GiB in {measurement.dtype}; use a smaller "
+                f"{architecture.name} does not fit the memory of {describe_hardware(self._device)}: the weights "
+                f"of its {num_layers} layers take {num_bytes / 2**30:.1f} GiB in {self._dtype}; use a smaller "
                 "model, --bf16, --num-layers-profiled, more processes or another device"
             ) from error
 
@@ -181,7 +194,9 @@ class _Sweep:
             trials = []
             failure = _attempt(lambda: trials.append(self._run_trials(engine, setting, num_positions, on_trial)))
             if failure is None:
-                return {**setting, **self._possible(setting, trials[0])}
+                message = self._floors and self._floors.why_impossible(setting, trials[0]["runtimes_s"])
+                error = {"type": ImpossibleMeasurementError.__name__, "message": message}
+                return {**setting, "error": error} if message else {**setting, **trials[0]}
             if self._grid.size > 1:
                 # The others wait for what this rank can no longer send.
                 raise RankOutOfMemoryError(
@@ -189,18 +204,14 @@ class _Sweep:
                     "the same command goes on with the rest"
                 )
         # Only here, with the tensors of the failed attempt gone, does freeing give anything back.
-        devices.release_memory(self._measurement.device)
+        devices.release_memory(self._device)
         return {**setting, "error": _out_of_memory(failure)}
-
-    def _possible(self, setting, trials) -> dict:
-        """The trials; an error in their place where they are shorter than the machine allows."""
-        message = self._floors and self._floors.why_impossible(setting, trials["runtimes_s"])
-        return {"error": {"type": ImpossibleMeasurementError.__name__, "message": message}} if message else trials
 
     def _run_trials(self, engine, setting, num_positions, on_trial) -> dict:
         measurement = self._measurement
-        prompts = self._prompts(setting)
-        generator = torch.Generator(measurement.device)
+        prompt = torch.tensor(self._token_ids[: setting["num_prompt_tokens"]], dtype=torch.int64, device=self._device)
+        prompts = prompt.expand(setting["batch_size"], -1).contiguous()
+        generator = torch.Generator(self._device)
 
         def generate_once(split):
             engine.reset(setting["batch_size"], num_positions)
@@ -219,7 +230,7 @@ class _Sweep:
 
         trials = time_trials(
             generate_once,
-            device=measurement.device,
+            device=self._device,
             num_warmup=measurement.num_warmup,
             num_trials=measurement.num_trials,
             meter=self._meter,
@@ -229,11 +240,6 @@ class _Sweep:
         # The fields of the trials are the names of the log.
         times = {name: values for name, values in vars(trials).items() if name != "result"}
         return {**times, "output_token_ids": trials.result[0].tolist()}
-
-    def _prompts(self, setting) -> torch.Tensor:
-        token_ids = self._token_ids[: setting["num_prompt_tokens"]]
-        prompt = torch.tensor(token_ids, dtype=torch.int64, device=self._measurement.device)
-        return prompt.expand(setting["batch_size"], -1).contiguous()
 
 
 def _attempt(work) -> str | None:

@@ -16,6 +16,7 @@ from importlib import import_module
 PROGRAM = "idealized-runtime"
 # A line a subcommand, on the way from a measurement to an answer: its module, and what it does.
 COMMANDS = {
+    "time": ("time", "as generate_text.py"),
     "fit": ("fit", "parameter file of timing logs"),
     "predict": ("predict", "a model that nobody timed"),
     "api": ("api.parser", "servers"),

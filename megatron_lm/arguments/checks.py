@@ -2,14 +2,14 @@
 
 import os
 
-from megatron_lm import ranks
-from megatron_lm.arguments.flags import CUDA_ENGINE_NAMES
 from megatron_lm.arguments.sampling import Sampling
 from megatron_lm.batching import all_batchings
+from megatron_lm.engines import ENGINES, PORTABLE_ENGINES
+from megatron_lm.prompts import DEFAULT_PROMPTS_FILES
 
 
 def complete(arguments):
-    """Fill in what follows from the flags: each size once, the batchings, the sampling.
+    """Fill in what follows from the flags: each size once, the batchings, the sampling, the file of the prompts.
 
     Raises
     ------
@@ -34,6 +34,7 @@ def complete(arguments):
     if not 0 <= arguments.seed < 2**63:
         raise ValueError(f"--seed must lie in [0, 2**63); got {arguments.seed}")
     arguments.sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
+    arguments.prompts_file = arguments.prompts_file or DEFAULT_PROMPTS_FILES[arguments.tokenizer_type]
     if arguments.log is not None:
         _check_log(arguments.log)
 
@@ -49,15 +50,15 @@ def _check_log(path):
         raise ValueError(f"--log {path}: no permission to write {existing}")
 
 
-def check_parallelism(arguments):
-    """Refuse, with a ValueError, what cannot be shared out among the processes that there are."""
+def check_parallelism(arguments, num_ranks: int):
+    """Refuse, with a ValueError, what cannot be shared out among so many processes."""
     tensor_size, num_stages = arguments.tensor_model_parallel_size, arguments.pipeline_model_parallel_size
-    num_ranks = ranks.num_ranks()
     if tensor_size * num_stages != num_ranks:
         raise ValueError(
             f"--tensor-model-parallel-size {tensor_size} x --pipeline-model-parallel-size {num_stages} needs "
-            f"{tensor_size * num_stages} processes; there are {num_ranks}: start them with torchrun "
-            f"--nproc-per-node {tensor_size * num_stages} -- generate_text.py ..., on more machines with --nnodes"
+            f"{tensor_size * num_stages} processes; there are {num_ranks}: start them with torchrun --nproc-per-node "
+            f"{tensor_size * num_stages} -- generate_text.py ... (installed: -m -- megatron_lm.driver ...), on more "
+            "machines with --nnodes"
         )
     architecture = arguments.architecture
     for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size"):
@@ -77,12 +78,13 @@ def check_parallelism(arguments):
 def check_engine(arguments):
     """Refuse, with a ValueError, what the software stack cannot do."""
     engine = arguments.inference_engine
-    if engine not in CUDA_ENGINE_NAMES:
+    if not ENGINES[engine].needs_cuda:
         return
+    portable = " or ".join(PORTABLE_ENGINES)
     if arguments.device == "cpu":
-        raise ValueError(f"--inference-engine {engine} needs CUDA; with --device cpu use sdpa or eager")
+        raise ValueError(f"--inference-engine {engine} needs CUDA; with --device cpu use {portable}")
     if arguments.tensor_model_parallel_size * arguments.pipeline_model_parallel_size > 1:
-        raise ValueError(f"--inference-engine {engine} runs on one process; over several use sdpa or eager")
+        raise ValueError(f"--inference-engine {engine} runs on one process; over several use {portable}")
     if engine == "sdpa+graph" and arguments.num_warmup == 0:
         raise ValueError("--inference-engine sdpa+graph captures its graphs in warm-up runs: --num-warmup at least 1")
     if engine == "megatron":

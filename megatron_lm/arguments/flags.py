@@ -4,27 +4,36 @@ import argparse
 from pathlib import Path
 
 from idealized_runtime.checks import positive_int, whole_number
+from megatron_lm.engines import ENGINES
 from megatron_lm.prompts import TOKENIZER_TYPES
 
-# Those that need CUDA, and one process.
-CUDA_ENGINE_NAMES = ("sdpa+graph", "megatron")
-ENGINE_NAMES = ("sdpa", "eager", *CUDA_ENGINE_NAMES)
 SHAPE_FLAGS = ("num_layers", "hidden_size", "num_attention_heads")
+PROGRAM = "idealized-runtime time"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Parser of generate_text.py; what its flags must agree on is checked afterwards."""
-    parser = argparse.ArgumentParser(
-        prog="generate_text.py",
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise ValueError(f"{message} ({self.prog} -h explains)")
+
+
+def build_parser(program: str = PROGRAM) -> argparse.ArgumentParser:
+    """Parser of the driver, which raises a ``ValueError``; what its flags must agree on is checked afterwards."""
+    parser = _Parser(
+        prog=program,
         description="Time text generation with Megatron: every (prompt size, output size) of a sweep, many trials "
         "each, into a log that is resumed when the same command is given again.",
-        epilog="Example: python generate_text.py --architecture gpt2-small --all-num-input-tokens 1 128 512 "
+        epilog=f"Example: {program} --architecture gpt2-small --all-num-input-tokens 1 128 512 "
         "--all-num-output-tokens 1 2 8 16 --num-warmup 3 --num-trials 10 --log logs/local/gpt2-small.jsonl",
         allow_abbrev=False,
     )
+    add_flags(parser)
+    return parser
+
+
+def add_flags(parser: argparse.ArgumentParser):
+    """Add the driver's flags to a parser."""
     for add in (_add_model, _add_parallelism, _add_batches, _add_tokenizer, _add_generation, _add_timing):
         add(parser)
-    return parser
 
 
 def _add_model(parser):
@@ -73,10 +82,11 @@ def _add_parallelism(parser):
         help="share the layers out among P stages (default: 1); T x P processes: torchrun --nproc-per-node N ...",
     )  # fmt: skip
     group.add_argument(
-        "--inference-engine", choices=ENGINE_NAMES, default=ENGINE_NAMES[0],
-        help="software stack to time. sdpa: Megatron's parameters, plain torch calls, fused attention; "
-        "eager: Megatron's layers as they come; sdpa+graph: sdpa, each generated token a CUDA graph; megatron: "
-        "Megatron's own static inference engine; the last two on one CUDA device (default: %(default)s)",
+        "--inference-engine", choices=[*ENGINES], default="sdpa",
+        help="software stack to time. " + "; ".join(
+            f"{name}: {entry.description}" + (" (one CUDA device)" if entry.needs_cuda else "")
+            for name, entry in ENGINES.items()
+        ) + " (default: %(default)s)",
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from megatron.core import parallel_state
 
 from idealized_runtime.architectures import Architecture
 from megatron_lm import device as devices
-from megatron_lm.engines import ENGINES
+from megatron_lm.engines import PORTABLE_ENGINES, load_engine
 from megatron_lm.generation import generate
 from megatron_lm.model import _shard, _sharded_dimension, _whole_name, build_model
 from megatron_lm.parallel import ProcessGrid
@@ -62,7 +62,7 @@ ARCHITECTURES = {
 }  # fmt: skip
 # (micro-batch size of prompts, of tokens) of a batch of four
 CUTS = [(4, 4), (1, 2), (2, 1)]
-CASES = [(name, engine, cut) for name in ARCHITECTURES for engine in ENGINES for cut in CUTS]
+CASES = [(name, engine, cut) for name in ARCHITECTURES for engine in PORTABLE_ENGINES for cut in CUTS]
 NUM_PROMPT_TOKENS, NUM_OUTPUT_TOKENS = 7, 6
 
 
@@ -113,9 +113,9 @@ def run_cases(grid):
         model = build_model(architecture, device=grid.device, dtype=torch.float32, seed=1, grid=grid)
         initial = {_whole_name(key, model): value.clone() for key, value in model.named_parameters()}
         fill_with_noise(model, architecture)
-        for engine_name in ENGINES:
+        for engine_name in PORTABLE_ENGINES:
             for cut in CUTS:
-                tokens, logits = generate_once(ENGINES[engine_name](model, architecture), prompts, cut, grid)
+                tokens, logits = generate_once(load_engine(engine_name)(model, architecture), prompts, cut, grid)
                 answers[name, engine_name, cut] = {"tokens": tokens, "logits": logits}
         answers[name] = initial
     return answers

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from makers.gpt2_files import write_gpt2_files
 
+import generate_text
 from idealized_runtime.architectures import get_architecture
 from megatron_lm.arguments import parse_arguments
 
@@ -21,16 +22,21 @@ def parse(*argv):
 
 
 @pytest.fixture
-def error_of(capsys):
-    """Message with which arguments are refused; the exit code is 2."""
+def error_of():
+    """Message with which arguments are refused."""
 
     def refuse(*argv):
-        with pytest.raises(SystemExit) as stopped:
+        with pytest.raises(ValueError) as refused:  # noqa: PT011
             parse(*argv)
-        assert stopped.value.code == 2
-        return capsys.readouterr().err.splitlines()[-1]
+        return str(refused.value)
 
     return refuse
+
+
+def test_what_is_refused_is_said_in_one_line_under_the_name_of_the_program(capsys):
+    assert generate_text.main(["--architecture", "gpt2-smal", *SWEEP]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("generate_text.py: error: no architecture named 'gpt2-smal'")
 
 
 def test_help_answers_in_a_second_without_torch():

@@ -28,8 +28,9 @@ from idealized_runtime.records import (
     runtime_sentence,
 )
 from megatron_lm import device as devices
-from megatron_lm import environment, floors, measurement, sweep
-from megatron_lm.engines import ENGINES
+from megatron_lm import environment, floors, sweep
+from megatron_lm.engines import PORTABLE_ENGINES
+from megatron_lm.engines.sdpa import SdpaEngine
 from megatron_lm.prompts import DEFAULT_PROMPTS_FILES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,7 +178,7 @@ def test_log_is_a_header_settings_and_a_footer(drive, log_path):
     assert (architecture.num_layers, architecture.hidden_size, architecture.vocab_size) == (2, 32, 256)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", PORTABLE_ENGINES)
 def test_log_names_the_engine_and_data_type_that_were_timed(drive, log_path, engine):
     answer = drive(*TINY, "--all-num-input-tokens", 4, "--all-num-output-tokens", 3, "--bf16",
                    "--inference-engine", engine, "--micro-batch-size", 2, "--log", log_path)  # fmt: skip
@@ -284,7 +285,7 @@ def passes(monkeypatch):
     """Every pass that the sdpa engine makes: (its name, the tokens it was given)."""
     seen = []
 
-    class Recorder(ENGINES["sdpa"]):
+    class Recorder(SdpaEngine):
         def encode(self, tokens, first_sequence=0):
             seen.append(("encode", tokens.clone()))
             return super().encode(tokens, first_sequence)
@@ -293,7 +294,7 @@ def passes(monkeypatch):
             seen.append(("decode", tokens.clone()))
             return super().decode(tokens, num_cached_tokens, first_sequence)
 
-    monkeypatch.setitem(ENGINES, "sdpa", Recorder)
+    monkeypatch.setattr(sweep, "load_engine", {"sdpa": Recorder}.get)
     return seen
 
 
@@ -487,12 +488,12 @@ def test_log_of_another_measurement_is_refused_and_left_as_it_is(drive, uninterr
 
 
 def test_log_of_another_machine_is_refused(drive, uninterrupted, monkeypatch):
-    monkeypatch.setattr(measurement, "describe_hardware", lambda device: "Abacus, 10 beads")
+    monkeypatch.setattr(sweep, "describe_hardware", lambda device: "Abacus, 10 beads")
     check_refused(drive, uninterrupted, "Abacus, 10 beads")
 
 
 def test_log_of_another_software_is_refused(drive, uninterrupted, monkeypatch):
-    monkeypatch.setattr(measurement, "describe_software", lambda device: {"megatron-core": "0.99"})
+    monkeypatch.setattr(sweep, "describe_software", lambda device: {"megatron-core": "0.99"})
     check_refused(drive, uninterrupted, "0.99")
 
 
@@ -600,7 +601,7 @@ def test_memory_limit_is_that_of_the_container(monkeypatch, tmp_path, content, n
 
 
 @pytest.mark.usefixtures("little_memory")
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", PORTABLE_ENGINES)
 def test_setting_that_does_not_fit_the_memory_is_recorded_and_the_rest_is_measured(drive, log_path, engine):
     # 128 sequences of 8192 tokens: 512 MiB for the feed-forward network of one layer.
     argv = (*TINY, "--max-position-embeddings", 8192, "--micro-batch-size", 128, "--num-trials", 1,
@@ -635,7 +636,7 @@ def test_engine_that_does_not_fit_beside_its_model_is_refused_as_the_model_is(dr
     def take_too_much(model, architecture):
         torch.empty(2**50)
 
-    monkeypatch.setitem(sweep.ENGINES, "sdpa", take_too_much)
+    monkeypatch.setattr(sweep, "load_engine", lambda name: take_too_much)
     answer = drive(*TINY, *SWEEP)
     assert answer.code == 2
     assert "does not fit the memory of" in answer.err
@@ -752,7 +753,7 @@ def sizes_of_whole_lines(path):
 
 def test_copy_runs_without_git_and_writes_only_sentences_to_standard_output(tmp_path):
     root = tmp_path / "copy"
-    for name in ("megatron_lm", "idealized_runtime", "data"):
+    for name in ("megatron_lm", "idealized_runtime"):
         shutil.copytree(ROOT / name, root / name)
     shutil.copy(ROOT / "generate_text.py", root)
     (tmp_path / "empty").mkdir()

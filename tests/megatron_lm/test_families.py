@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.architectures.memory import kv_cache_bytes
 from megatron_lm import device as devices
-from megatron_lm.engines import ENGINES
+from megatron_lm.engines import PORTABLE_ENGINES, load_engine
 from megatron_lm.model import build_model
 from megatron_lm.parallel import ProcessGrid
 
@@ -252,12 +252,12 @@ COPIES = {
 }
 
 
-@pytest.mark.parametrize("engine_name", ENGINES)
+@pytest.mark.parametrize("engine_name", PORTABLE_ENGINES)
 def test_logits_are_those_of_hugging_face(twins, engine_name):
     tokens = random_tokens(2, 20)
     with torch.inference_mode():
         expected = twins.theirs(tokens).logits
-    engine = ENGINES[engine_name](twins.ours, twins.architecture)
+    engine = load_engine(engine_name)(twins.ours, twins.architecture)
     # Prompts longer and shorter than a window.
     for num_prompt_tokens in (8, 1):
         cached = logits_with_cache(engine, tokens, num_prompt_tokens)
@@ -265,13 +265,13 @@ def test_logits_are_those_of_hugging_face(twins, engine_name):
     assert expected.std() > 0.5, "logits this flat would hide a fault"
 
 
-@pytest.mark.parametrize("engine_name", ENGINES)
+@pytest.mark.parametrize("engine_name", PORTABLE_ENGINES)
 def test_greedy_tokens_are_those_of_hugging_face(twins, engine_name):
     prompts = random_tokens(2, 7)
     expected = twins.theirs.generate(
         prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=30, do_sample=False, pad_token_id=0
     )[:, 7:]
-    tokens = greedy(ENGINES[engine_name](twins.ours, twins.architecture), prompts, 30)
+    tokens = greedy(load_engine(engine_name)(twins.ours, twins.architecture), prompts, 30)
     assert tokens.tolist() == expected.tolist()
     assert len(set(tokens.flatten().tolist())) > 4, "a constant answer would show little"
 
@@ -284,7 +284,7 @@ def test_parameters_of_the_built_model_are_those_the_architecture_counts(twins):
 
 def test_eager_keeps_no_hidden_states_of_blocks_side_by_side():
     model, architecture = build_family("falcon")
-    logits_with_cache(ENGINES["eager"](model, architecture), random_tokens(2, 9), 8)
+    logits_with_cache(load_engine("eager")(model, architecture), random_tokens(2, 9), 8)
     assert [layer._attended for layer in model.decoder.layers] == [None, None]
 
 
@@ -316,7 +316,7 @@ def test_same_seed_builds_the_same_experts_and_no_two_are_alike():
 
 def test_engine_keeps_no_second_copy_of_the_experts():
     model = build(SPARSE)
-    engine = ENGINES["sdpa"](model, SPARSE)
+    engine = load_engine("sdpa")(model, SPARSE)
     tokens = random_tokens(1, 6)
     before = logits_with_cache(engine, tokens, 3)
     for name, parameter in model.named_parameters():
@@ -325,13 +325,13 @@ def test_engine_keeps_no_second_copy_of_the_experts():
     changed = logits_with_cache(engine, tokens, 3)
     assert not torch.allclose(before, changed)
     torch.testing.assert_close(
-        changed, logits_with_cache(ENGINES["eager"](model, SPARSE), tokens, 3), atol=1e-4, rtol=0
+        changed, logits_with_cache(load_engine("eager")(model, SPARSE), tokens, 3), atol=1e-4, rtol=0
     )
 
 
 def test_experts_that_no_token_visits_take_no_part(monkeypatch):
     model = build(SPARSE)
-    engine = ENGINES["sdpa"](model, SPARSE)
+    engine = load_engine("sdpa")(model, SPARSE)
     tokens = random_tokens(1, 3)
     visited = record_visits(engine, monkeypatch)
     expected = logits_with_cache(engine, tokens, 2)
@@ -364,14 +364,14 @@ def record_visits(engine, monkeypatch):
     return visited
 
 
-@pytest.mark.parametrize("engine_name", ENGINES)
+@pytest.mark.parametrize("engine_name", PORTABLE_ENGINES)
 def test_experts_in_bfloat16_are_near_those_in_float32(engine_name):
     exact_model, model = build(SPARSE), build(SPARSE, dtype=torch.bfloat16)
     fill_with_noise(exact_model)
     fill_with_noise(model)
     tokens = random_tokens(1, 12)
-    exact = logits_with_cache(ENGINES["eager"](exact_model, SPARSE), tokens, 6)
-    logits = logits_with_cache(ENGINES[engine_name](model, SPARSE), tokens, 6)
+    exact = logits_with_cache(load_engine("eager")(exact_model, SPARSE), tokens, 6)
+    logits = logits_with_cache(load_engine(engine_name)(model, SPARSE), tokens, 6)
     assert logits.dtype == torch.bfloat16
     assert (logits.float() - exact).abs().mean() < 0.1 * exact.std()
 
@@ -383,7 +383,7 @@ def test_widths_that_grouped_products_cannot_take_are_refused_by_name(name, size
     with pytest.raises(
         ValueError, match=f"needs {name} to be a multiple of 8 in torch.bfloat16; got {size}: use .* eager"
     ):
-        ENGINES["sdpa"](model, architecture)
+        load_engine("sdpa")(model, architecture)
 
 
 def test_latent_attention_is_not_built_with_tensor_parallelism():
@@ -394,7 +394,7 @@ def test_latent_attention_is_not_built_with_tensor_parallelism():
 
 def test_latents_are_all_that_the_cache_of_sdpa_holds():
     model, architecture = build_family("deepseek_v3")
-    engine = ENGINES["sdpa"](model, architecture)
+    engine = load_engine("sdpa")(model, architecture)
     engine.reset(3, 10)
     held = sum(cache.numel() * cache.element_size() for cache in engine._caches)
     assert held == kv_cache_bytes(architecture, 10, batch_size=3, dtype="float32")

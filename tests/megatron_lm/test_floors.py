@@ -106,7 +106,7 @@ def test_rates_that_a_resumed_run_found_count_for_its_log(tmp_path):
 
 
 def test_rates_found_before_the_first_setting_stand_in_the_header_and_later_ones_in_a_resume(tmp_path):
-    from tests.test_records import HEADER, SETTINGS
+    from makers.logs import HEADER, SETTINGS
 
     path = tmp_path / "log.jsonl"
     with LogWriter(path, HEADER) as log:

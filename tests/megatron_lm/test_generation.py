@@ -14,7 +14,7 @@ from transformers import (
 
 from megatron_lm import device as devices
 from megatron_lm import timing
-from megatron_lm.engines import ENGINES
+from megatron_lm.engines import PORTABLE_ENGINES, load_engine
 from megatron_lm.generation import generate
 from megatron_lm.model import build_model
 from megatron_lm.parallel import ProcessGrid
@@ -39,12 +39,12 @@ def logits_without_cache(model, tokens):
     return model(tokens, torch.arange(num_tokens).expand(batch_size, -1), mask)
 
 
-@pytest.mark.parametrize("engine_name", ENGINES)
+@pytest.mark.parametrize("engine_name", PORTABLE_ENGINES)
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_cached_decoding_gives_the_logits_of_a_full_pass(options, engine_name):
     architecture = replace(GPT, **options)
     model = build(architecture)
-    engine = ENGINES[engine_name](model, architecture)
+    engine = load_engine(engine_name)(model, architecture)
     tokens = random_tokens(2, 17)
     full = logits_without_cache(model, tokens)
     # The second and third sizes reuse memory of the first: what it left there must not show.
@@ -55,36 +55,36 @@ def test_cached_decoding_gives_the_logits_of_a_full_pass(options, engine_name):
     assert full.std() > 0.5, "logits this flat would hide a fault"
 
 
-@pytest.mark.parametrize("engine_name", ENGINES)
+@pytest.mark.parametrize("engine_name", PORTABLE_ENGINES)
 @pytest.mark.parametrize("options", [{}, LLAMA], ids=["gpt2", "llama"])
 def test_cached_decoding_in_bfloat16_is_as_near_to_float32_as_a_full_pass(options, engine_name):
     architecture = replace(GPT, **options)
     exact = logits_without_cache(build(architecture), tokens := random_tokens(2, 14))
     model = build(architecture, torch.bfloat16)
     full = logits_without_cache(model, tokens).float()
-    cached = logits_with_cache(ENGINES[engine_name](model, architecture), tokens, 6)
+    cached = logits_with_cache(load_engine(engine_name)(model, architecture), tokens, 6)
     assert cached.dtype == torch.bfloat16
     full_error = (full - exact)[:, 5:].abs().mean()
     assert (cached.float() - exact[:, 5:]).abs().mean() < 2 * full_error
     assert full_error < 0.05 * exact.std()
 
 
-@pytest.mark.parametrize("engine_name", ENGINES)
+@pytest.mark.parametrize("engine_name", PORTABLE_ENGINES)
 def test_engine_takes_another_batch_size_after_a_reset(engine_name):
     model = build(GPT)
-    engine = ENGINES[engine_name](model, GPT)
+    engine = load_engine(engine_name)(model, GPT)
     for batch_size in (1, 3, 2):
         tokens = random_tokens(batch_size, 10)
         cached = logits_with_cache(engine, tokens, 4)
         torch.testing.assert_close(cached, logits_without_cache(model, tokens)[:, 3:], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("engine_name", ENGINES)
+@pytest.mark.parametrize("engine_name", PORTABLE_ENGINES)
 def test_engine_fills_the_whole_context(engine_name):
     architecture = replace(GPT, max_position_embeddings=12)
     model = build(architecture)
     tokens = random_tokens(1, 12)
-    cached = logits_with_cache(ENGINES[engine_name](model, architecture), tokens, 11)
+    cached = logits_with_cache(load_engine(engine_name)(model, architecture), tokens, 11)
     torch.testing.assert_close(cached, logits_without_cache(model, tokens)[:, 10:], atol=1e-4, rtol=0)
 
 
@@ -376,13 +376,13 @@ def test_garbage_collection_that_was_off_stays_off():
 
 def test_float16_on_a_cpu_is_refused():
     with pytest.raises(ValueError, match="--fp16 needs a CUDA device; on a CPU use --bf16"):
-        devices.select_dtype(CPU, fp16=True, bf16=False)
+        devices.select_dtype(CPU, "float16")
 
 
 def test_data_type_is_that_of_the_flag():
-    assert devices.select_dtype(CPU, fp16=False, bf16=False) == torch.float32
-    assert devices.select_dtype(CPU, fp16=False, bf16=True) == torch.bfloat16
-    assert devices.select_dtype(torch.device("cuda"), fp16=True, bf16=False) == torch.float16
+    assert devices.select_dtype(CPU, "float32") == torch.float32
+    assert devices.select_dtype(CPU, "bfloat16") == torch.bfloat16
+    assert devices.select_dtype(torch.device("cuda"), "float16") == torch.float16
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

@@ -1,4 +1,4 @@
-"""What needs a CUDA device. The CPU twins are in test_{generation,driver,static_decoding,megatron_engine}.py."""
+"""What needs a CUDA device. The CPU twins are in test_{generation,driver,graph,megatron_engine}.py."""
 
 import json
 import subprocess
@@ -35,15 +35,11 @@ TOLERANCES = [(torch.float32, 1e-4), (torch.float16, 5e-3), (torch.bfloat16, 4e-
 
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_engines_give_the_same_logits(cuda, dtype, tolerance):
-    from megatron_lm.engines import ENGINES
+    from megatron_lm.engines import load_engine
     from megatron_lm.model import build_model
-    from megatron_lm.static_decoding import GraphEngine
 
     model = build_model(TINY, device=cuda, dtype=dtype, seed=0)
-    logits = {
-        name: cached_logits(engine_class(model, TINY), cuda)
-        for name, engine_class in {**ENGINES, "sdpa+graph": GraphEngine}.items()
-    }
+    logits = {name: cached_logits(load_engine(name)(model, TINY), cuda) for name in ("sdpa", "eager", "sdpa+graph")}
     for name in ("sdpa", "sdpa+graph"):
         error = (logits[name] - logits["eager"]).norm() / logits["eager"].norm()
         assert error < tolerance, name
@@ -68,8 +64,7 @@ FAMILIES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_engines_give_the_same_logits_for_each_family(cuda, family):
-    from megatron_lm.engines import ENGINES
-    from megatron_lm.static_decoding import GraphEngine
+    from megatron_lm.engines import load_engine
 
     architecture = replace(TINY, **FAMILIES[family])
     has_experts = architecture.num_experts is not None
@@ -78,8 +73,7 @@ def test_engines_give_the_same_logits_for_each_family(cuda, family):
     dtype, tolerance = (torch.bfloat16, 5e-2) if has_experts else (torch.float32, 1e-4)
     model = noisy_model(cuda, architecture, dtype)
     logits = {
-        name: cached_logits(engine_class(model, architecture), cuda)
-        for name, engine_class in {**ENGINES, "sdpa+graph": GraphEngine}.items()
+        name: cached_logits(load_engine(name)(model, architecture), cuda) for name in ("sdpa", "eager", "sdpa+graph")
     }
     for name in ("sdpa", "sdpa+graph"):
         errors = (logits[name] - logits["eager"]).norm(dim=-1) / logits["eager"].norm(dim=-1)
@@ -100,22 +94,22 @@ def cached_logits(engine, device):
 
 @pytest.mark.parametrize("token_micro_batch_size", [4, 2])
 def test_replayed_graphs_give_the_tokens_of_eager_over_several_buckets(cuda, monkeypatch, token_micro_batch_size):
-    from megatron_lm import static_decoding
-    from megatron_lm.engines import EagerEngine
+    from megatron_lm.engines import graph
+    from megatron_lm.engines.eager import EagerEngine
 
-    monkeypatch.setattr(static_decoding, "BUCKET_TOKENS", 16)
+    monkeypatch.setattr(graph, "BUCKET_TOKENS", 16)
     model = noisy_model(cuda)
     prompts = torch.randint(TINY.vocab_size, (4, 10), device=cuda)
     expected = greedy(EagerEngine(model, TINY), prompts, 40)
-    engine = static_decoding.GraphEngine(model, TINY)
+    engine = graph.GraphEngine(model, TINY)
     for _ in range(3):
         assert greedy(engine, prompts, 40, token_micro_batch_size).tolist() == expected.tolist()
 
 
 def test_static_engine_of_megatron_gives_the_tokens_of_eager(cuda):
     from megatron_lm.arguments import Sampling
-    from megatron_lm.engines import EagerEngine
-    from megatron_lm.megatron_engine import MegatronEngine
+    from megatron_lm.engines.eager import EagerEngine
+    from megatron_lm.engines.megatron import MegatronEngine
 
     model = noisy_model(cuda)
     prompts = torch.randint(TINY.vocab_size, (3, 10), device=cuda)

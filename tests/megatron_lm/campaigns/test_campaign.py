@@ -12,12 +12,12 @@ from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.measurements.timed_models import read_timed_model
 from idealized_runtime.records import load_log
-from megatron_lm.arguments import ENGINE_NAMES
 from megatron_lm.campaigns import Settings, main, plan_campaign
 from megatron_lm.campaigns import campaign_command_line as command_line
 from megatron_lm.campaigns.campaign_jobs import MODELS, slices_that_fit
 from megatron_lm.campaigns.campaign_summary import joules_per_output_token
 from megatron_lm.campaigns.execution import COMPLETE, UNFINISHED, Outcome
+from megatron_lm.engines import ENGINES
 
 H200 = get_accelerator("H200")
 TINY = {
@@ -232,4 +232,4 @@ def test_two_slices_are_a_timing_of_the_whole_model(tmp_path):
 def test_every_engine_of_the_driver_is_known_to_the_estimates():
     from megatron_lm.campaigns.campaign_jobs import _LAUNCH_S
 
-    assert set(ENGINE_NAMES) <= set(_LAUNCH_S)
+    assert set(ENGINES) <= set(_LAUNCH_S)

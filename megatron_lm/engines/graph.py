@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from megatron_lm.engines import SdpaEngine
+from megatron_lm.engines.sdpa import SdpaEngine
 
 # A captured step reads the KV cache up to a fixed length. In buckets of this many tokens it reads at most 127
 # tokens that are masked, however long the context: 64 MB beside the 14 GB of a 7 B model's weights. Powers of two

@@ -90,7 +90,7 @@ def write_tokenizer(folder: Path) -> Path:
 
 def profile(base_url: str, log: Path, *, prompt_sizes, output_sizes, num_trials: int, model="mock", extra=()):
     """Log of our profiler, run as a user would."""
-    command = [sys.executable, "-m", "idealized_runtime.api", "profile", "--base-url", base_url, "--model", model,
+    command = [sys.executable, "-m", "idealized_runtime", "api", "profile", "--base-url", base_url, "--model", model,
                "--all-num-input-tokens", *prompt_sizes, "--all-num-output-tokens", *output_sizes,
                "--num-trials", num_trials, "--log", log, *extra]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

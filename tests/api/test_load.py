@@ -195,7 +195,7 @@ def test_load_sweep_that_was_killed_keeps_its_answers_and_goes_on(tmp_path):
         arguments = ["load", "--base-url", server.base_url, "--model", "tiny", "--log", str(log), "--seed", "7"]
         arguments += ["--all-num-input-tokens", "8", "--all-num-output-tokens", "2", "--all-num-parallel", "2"]
         arguments += ["--num-requests", "12", "--num-warmup", "1"]
-        process = subprocess.Popen([sys.executable, "-m", "idealized_runtime.api", *arguments], cwd=ROOT)
+        process = subprocess.Popen([sys.executable, "-m", "idealized_runtime", "api", *arguments], cwd=ROOT)
         while len(server.requests) < 10 and process.poll() is None:
             time.sleep(0.01)
         process.kill()
@@ -218,7 +218,7 @@ def test_requests_that_a_killed_open_loop_had_under_way_hold_its_budget(tmp_path
         arguments = ["load", "--base-url", server.base_url, "--model", "tiny", "--log", str(log), "--seed", "7"]
         arguments += ["--all-num-input-tokens", "8", "--all-num-output-tokens", "2", "--all-rates", "40"]
         arguments += ["--num-requests", "50", "--max-requests", "30"]
-        process = subprocess.Popen([sys.executable, "-m", "idealized_runtime.api", *arguments], cwd=ROOT)
+        process = subprocess.Popen([sys.executable, "-m", "idealized_runtime", "api", *arguments], cwd=ROOT)
         while len(server.requests) < 20 and process.poll() is None:
             time.sleep(0.01)
         process.kill()

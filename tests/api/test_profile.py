@@ -451,7 +451,7 @@ def start(log_path):
     started = []
 
     def start(server, *extra):
-        arguments = [sys.executable, "-m", "idealized_runtime.api", *command(server, log_path, *extra, num_trials=3)]
+        arguments = [sys.executable, "-m", "idealized_runtime", "api", *command(server, log_path, *extra, num_trials=3)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(arguments, cwd=ROOT, env=environment, text=True, stderr=subprocess.PIPE)
         started.append(process)
@@ -605,7 +605,7 @@ def test_log_that_is_no_log_is_bad_input(tmp_path, capsys):
 
 def test_help_imports_nothing_slow():
     result = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "idealized_runtime.api", "profile", "-h"],
+        [sys.executable, "-X", "importtime", "-m", "idealized_runtime", "api", "profile", "-h"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     imported = {line.rsplit("|", 1)[1].strip() for line in result.stderr.splitlines() if line.startswith("import time")}

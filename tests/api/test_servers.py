@@ -175,8 +175,8 @@ def test_prompt_sent_twice_is_told_by_the_cache_of_a_real_server(mlx):
 
 def test_model_that_a_real_server_does_not_have_stops_at_once(mlx, tmp_path):
     sizes = ["--all-num-input-tokens", "1", "--all-num-output-tokens", "1"]
-    command = [sys.executable, "-m", "idealized_runtime.api", "profile", "--base-url", mlx, "--model", "nobody/nothing",
-               *sizes, "--log", tmp_path / "log.jsonl"]  # fmt: skip
+    command = [sys.executable, "-m", "idealized_runtime", "api", "profile", "--base-url", mlx,
+               "--model", "nobody/nothing", *sizes, "--log", tmp_path / "log.jsonl"]  # fmt: skip
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 2
     assert "idealized_runtime.api: error: HTTP 404: " in answer.stderr

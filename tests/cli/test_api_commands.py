@@ -7,7 +7,7 @@ from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.records import IncompleteLogWarning, LogWriter, read_requests
 from idealized_runtime.records.importers import ImportFormatError, import_trials
 
-DATA = ROOT / "tests" / "data" / "importers"
+DATA = ROOT / "tests" / "records" / "importers" / "data"
 HEADER = {"kind": "api", "model": "m", "hardware": "h", "software": "s", "base_url": "u", "endpoint": "e"}
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,23 +19,27 @@ def replacing(path) -> Iterator[Path]:
     OSError
         The file cannot be written; the message has ``path``.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        if target.is_dir():
-            raise IsADirectoryError(f"{path} is a folder; give the name of a file in it")
-        yield target
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the name of a file in it")
+    # Asked of the path as given: what a link in /proc to a pipe resolves to is no path.
+    if path.exists() and not path.is_file():
+        yield path
         return
+    target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name[:100]}.{os.getpid()}.part")
+    # A name is at most 255 bytes long, of which a character may take four.
+    part = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.part")
     try:
-        # As readable as any other new file, and as the one that it replaces.
-        part.touch()
+        # As readable as any other new file, or as the one that it replaces.
+        part.touch(exist_ok=False)
         if target.exists():
             part.chmod(target.stat().st_mode & 0o7777)
         yield part
         os.replace(part, target)
     except OSError as error:
-        if error.filename == str(part):
+        # A full disk names no file, and nobody knows the part's name.
+        if error.filename in (None, str(part)):
             error.filename = str(path)
         raise
     finally:

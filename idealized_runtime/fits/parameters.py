@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from idealized_runtime.fits.interpolation import TILE_TOKENS
 from idealized_runtime.fits.intervals import Intervals, RuleError
 from idealized_runtime.fits.model import METHODS, RuntimeModel
 from idealized_runtime.fits.uncertainty import Covariance
+from idealized_runtime.records.files import replacing
 
 SCHEMA_VERSION = 1
 
@@ -43,7 +43,8 @@ def write_parameters(path, models: Mapping[str, RuntimeModel], *, sources: Mappi
         if name in sources:
             model = dataclasses.replace(model, sources=_hash_files(sources[name]))
         entries[name] = model.to_json()
-    _replace_text(Path(path), json.dumps(entries, indent=2, allow_nan=False) + "\n")
+    with replacing(path) as part:
+        part.write_text(json.dumps(entries, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_parameters(path) -> dict[str, RuntimeModel]:
@@ -225,22 +226,6 @@ def _hash_files(paths) -> tuple:
     return tuple(
         {"file": Path(path).as_posix(), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()} for path in paths
     )
-
-
-def _replace_text(path: Path, text: str):
-    """Write beside the file and move: a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    try:
-        # mkstemp makes files private; a parameter file is as readable as any other.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(file.name, 0o666 & ~umask)
-        os.replace(file.name, path)
-    except OSError:
-        os.unlink(file.name)
-        raise
 
 
 def by_parameter_name(fits: Mapping[str, RuntimeModel]) -> dict[str, RuntimeModel]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from idealized_runtime.lifetime.fitted_range import FittedRange
 from idealized_runtime.lifetime.scaling_law import COEFFICIENTS, ScalingLaw
+from idealized_runtime.records.files import replacing
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ def write_law(path, fitted: FittedLaw):
         data["fitted_range"] = asdict(fitted.law.fitted_range)
     if fitted.draws is not None:
         data["draws"] = {name: getattr(fitted.draws, name).tolist() for name in COEFFICIENTS}
-    Path(path).write_text(json.dumps(data) + "\n", encoding="utf-8")
+    with replacing(path) as part:
+        part.write_text(json.dumps(data) + "\n", encoding="utf-8")
 
 
 def read_law(path) -> FittedLaw:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import nbformat
 
+from idealized_runtime.records.files import replacing
+
 # "/" that begins a path of two parts or more; what stands before it rules out URLs and closing tags.
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<~*])/(?!/)[\w.~-]+/[\w.~-]+|\b[A-Za-z]:\\\w")
 
@@ -116,7 +118,8 @@ def store_outputs(executed, path):
             cell.execution_count = done.execution_count
             cell.outputs = [_without_transient_metadata(output) for output in done.outputs]
     if nbformat.writes(notebook) != before:
-        nbformat.write(notebook, path)
+        with replacing(path) as part:
+            nbformat.write(notebook, part)
 
 
 def committed_notebook_faults(path) -> list[str]:

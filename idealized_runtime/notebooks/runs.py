@@ -13,6 +13,7 @@ import yaml
 
 from idealized_runtime.measurements.published import ROOT, PublishedDataMissingError, published_data
 from idealized_runtime.notebooks.execution import NotebookError, check_parameters, run_notebook, store_outputs
+from idealized_runtime.records.files import replacing
 
 RUNS_FILE = "notebooks/runs.yml"
 # Executed notebooks and what each run was made from; ignored by git.
@@ -108,7 +109,8 @@ def execute_run(run: Run, root: Path, *, force: bool = False) -> bool:
     if missing := [name for name in products if not (root / name).is_file()]:
         raise NotebookError(f"{run.notebook} ran but did not write {', '.join(missing)}")
     hashes = {name: _sha256(root / name) for name in products}
-    stamp.write_text(json.dumps({"key": key, "outputs": hashes}, indent=1) + "\n", encoding="utf-8")
+    with replacing(stamp) as part:
+        part.write_text(json.dumps({"key": key, "outputs": hashes}, indent=1) + "\n", encoding="utf-8")
     return True
 
 

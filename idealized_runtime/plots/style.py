@@ -9,6 +9,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from idealized_runtime.records.files import replacing
+
 STYLE = {
     "axes.grid": True,
     "axes.labelsize": 9,
@@ -124,13 +126,11 @@ def save_figure(figure: plt.Figure, path) -> list[Path]:
     path : path-like, without suffix
         Its folder is made where it is missing.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for suffix, metadata in _NO_METADATA.items():
-        # with_suffix would cut a name at its dot: gpt2-9.9b.
-        written.append(path.with_name(f"{path.name}.{suffix}"))
-        figure.savefig(written[-1], metadata=metadata)
+    # with_suffix would cut a name at its dot: gpt2-9.9b.
+    written = [Path(f"{path}.{suffix}") for suffix in _NO_METADATA]
+    for file, (suffix, metadata) in zip(written, _NO_METADATA.items(), strict=True):
+        with replacing(file) as part:
+            figure.savefig(part, format=suffix, metadata=metadata)
     return written
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def ratio_interval(numerator, denominator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ratio_interval(numerator, denominator) -> tuple:
     """Ratio of two independent estimates with its interval, from theirs.
 
     Distances of the bounds from the estimates, in logarithms, add up in squares: the method of variance estimates
@@ -16,20 +16,20 @@ def ratio_interval(numerator, denominator) -> tuple[np.ndarray, np.ndarray, np.n
 
     Returns
     -------
-    ratio, lower, upper : ndarray
+    ratio, lower, upper : number or array
     """
     with np.errstate(divide="ignore"):
         top, top_lower, top_upper = (np.log(np.maximum(value, 0.0)) for value in numerator)
         bottom, bottom_lower, bottom_upper = (np.log(np.maximum(value, 0.0)) for value in denominator)
-    ratio = top - bottom
-    lower = ratio - np.hypot(top - top_lower, bottom_upper - bottom)
-    upper = ratio + np.hypot(top_upper - top, bottom - bottom_lower)
-    return np.exp(ratio), np.exp(lower), np.exp(upper)
+    ratio = numerator[0] / denominator[0]
+    lower = ratio * np.exp(-np.hypot(top - top_lower, bottom_upper - bottom))
+    upper = ratio * np.exp(np.hypot(top_upper - top, bottom - bottom_lower))
+    return ratio, lower, upper
 
 
-def log_normal_interval(estimates, standard_errors, level) -> tuple:
-    """Estimates with the bounds of a log-normal distribution: as far from them in logarithms on both sides."""
+def log_normal_interval(estimates, relative_errors, level) -> tuple:
+    """Estimates with their bounds, as far from them in logarithms on both sides as their relative errors say."""
     from scipy.special import ndtri
 
-    factors = np.exp(ndtri((1 + level) / 2) * standard_errors / estimates)
+    factors = np.exp(ndtri((1 + level) / 2) * relative_errors)
     return estimates, estimates / factors, estimates * factors

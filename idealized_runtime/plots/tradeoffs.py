@@ -30,24 +30,29 @@ TASK_MARKERS = {"mmlu": "P", "raft": "o", "imdb": "s", "boolq": "^"}
 _TASK_COLORS = {"mmlu": "#D55E00", "raft": "#0173B2", "imdb": "#029E73", "boolq": "#DE8F05"}
 
 
-def plot_hardware_comparison(points: pd.DataFrame, *, x: str, y: str, ax: plt.Axes | None = None) -> plt.Axes:
+def plot_hardware_comparison(
+    points: pd.DataFrame, *, value: str, hardware: tuple[str, str] = ("a100", "v100"), ax: plt.Axes | None = None
+) -> plt.Axes:
     """Draw one value a model on two kinds of hardware, with a dotted line where they are equal (Figure 8).
 
     Parameters
     ----------
-    points : DataFrame, one row a model
-        ``model`` as printed, and the columns ``x`` and ``y``. Models without either are not drawn.
-    x, y : str
-        Columns; the caller labels the axes with their unit.
+    points : DataFrame, one row a hardware and model
+        ``hardware``, ``model`` as printed, and the column ``value``. Models without either value are not drawn.
+    value : str
+        The caller labels the axes with its unit.
+    hardware : pair of str
+        On the horizontal and the vertical axis.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    drawn = points.dropna(subset=[x, y])
-    for row in drawn.to_dict("records"):
-        ax.plot(row[x], row[y], "o", color=_color(row["model"]), label=row["model"])
-    largest = drawn[[x, y]].max(axis=None)
+    drawn = points.pivot_table(index="model", columns="hardware", values=value, sort=False)[list(hardware)].dropna()
+    for model, (x, y) in zip(drawn.index, drawn.to_numpy(), strict=True):
+        ax.plot(x, y, "o", color=_color(model), label=model)
+    largest_x, largest_y = drawn.max()
+    largest = max(largest_x, largest_y)
     ax.plot([0, largest], [0, largest], ":", color="0.1", linewidth=1, label="_equal", zorder=1)
-    ax.set_xlim(0, 1.08 * drawn[x].max())
-    ax.set_ylim(0, 1.08 * drawn[y].max())
+    ax.set_xlim(0, 1.08 * largest_x)
+    ax.set_ylim(0, 1.08 * largest_y)
     return ax
 
 

@@ -23,6 +23,6 @@ def test_runtime_that_may_be_zero_leaves_the_speed_up_without_an_upper_bound():
 
 
 def test_interval_of_a_log_normal_estimate_is_as_far_in_ratio_on_both_sides():
-    estimate, lower, upper = log_normal_interval(np.array([2.0]), np.array([0.2]), 0.95)
+    estimate, lower, upper = log_normal_interval(np.array([2.0]), np.array([0.1]), 0.95)
     assert upper / estimate == pytest.approx(np.exp(1.959964 * 0.1))
     assert upper / estimate == pytest.approx(estimate / lower)

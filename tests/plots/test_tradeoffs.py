@@ -58,8 +58,9 @@ def test_colours_tell_the_models_apart():
 
 
 def test_hardware_comparison_draws_known_points_and_equality():
-    points = pd.DataFrame({"model": [DAVINCI, LARGE, BLOOM], "x": [1.0, 2.0, 3.0], "y": [2.0, 3.0, np.nan]})
-    ax = plots_tradeoffs.plot_hardware_comparison(points, x="x", y="y")
+    points = pd.DataFrame({"hardware": ["a100"] * 3 + ["v100"] * 3, "model": [DAVINCI, LARGE, BLOOM] * 2,
+                           "runtime_s": [1.0, 2.0, 3.0, 2.0, 3.0, np.nan]})  # fmt: skip
+    ax = plots_tradeoffs.plot_hardware_comparison(points, value="runtime_s")
     lines = lines_by_label(ax)
     assert set(lines) == {DAVINCI, LARGE, "_equal"}
     assert lines[LARGE].get_xydata().tolist() == [[2.0, 3.0]]

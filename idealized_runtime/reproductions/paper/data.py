@@ -15,7 +15,7 @@ from idealized_runtime.records import RepeatedSettingWarning, read_architecture
 from idealized_runtime.reproductions.paper.api_runtimes import complete_minima, read_api_minima, read_api_trials
 from idealized_runtime.reproductions.paper.api_tables import entry_table, fit_apis
 from idealized_runtime.reproductions.paper.models import by_printed_name
-from idealized_runtime.reproductions.paper.tradeoffs import estimate_on_both
+from idealized_runtime.reproductions.paper.tradeoffs import price_on_hardware, read_figure8
 
 PARAMETER_FILES = {
     "a100": "inference_idealized_runtimes.json",
@@ -100,8 +100,13 @@ class PaperData:
     @cached_property
     def estimates(self) -> pd.DataFrame:
         """Runtime and cost on both hardware of the queries behind Figure 9, from the fits to the logs."""
-        fits = [by_printed_name(self.fits(hardware)) for hardware in ("a100", "v100")]
-        return estimate_on_both(self.points("figure9_query_sizes"), *fits)
+        fits = {hardware: by_printed_name(self.fits(hardware)) for hardware in ("a100", "v100")}
+        return price_on_hardware(self.points("figure9_query_sizes"), fits)
+
+    @cached_property
+    def figure8(self) -> pd.DataFrame:
+        """Points of Figure 8, a row a hardware, task and model."""
+        return read_figure8()
 
     @cached_property
     def scenarios(self) -> pd.DataFrame:

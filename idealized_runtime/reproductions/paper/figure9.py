@@ -4,9 +4,10 @@ import pandas as pd
 
 from idealized_runtime.architectures.closed_forms import closed_form_flops_without_attention
 from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.queries.price import price
 from idealized_runtime.reproductions.paper.data import PaperData
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS, by_printed_name
-from idealized_runtime.reproductions.paper.tradeoffs import TASKS, estimate_queries, idealized_points
+from idealized_runtime.reproductions.paper.tradeoffs import TASKS, idealized_points
 
 # Of the API runtimes of July 2022, by printed name. Anthropic's model of that date is another one.
 SCENARIO_MODELS = {
@@ -45,12 +46,12 @@ def recomputed_points(data: PaperData, metric: str) -> pd.DataFrame:
     elif metric == "denoised_runtime":
         parameters = by_printed_name(data.parameters("api"))
         models = {name: RuntimeModel.from_json(entry) for name, entry in parameters.items()}
-        points = queries.assign(value=estimate_queries(queries, models)["runtime_s"]).dropna()
+        points = queries.assign(value=price(queries, models, extrapolate=True).table["runtime_s"]).dropna()
     elif metric == "runtime":
         points = _july_runtimes(data.scenarios)
     else:
-        fits = [by_printed_name(data.fits(hardware)) for hardware in ("a100", "v100")]
-        points = idealized_points(queries, *fits).query("metric == @metric")
+        fits = {hardware: by_printed_name(data.fits(hardware)) for hardware in ("a100", "v100")}
+        points = idealized_points(queries, fits).query("metric == @metric")
     return points[["task", "model", "value"]]
 
 

@@ -13,16 +13,17 @@ CLAIMS = Claims()
 @CLAIMS.add_each(
     ("Figure 8", f"V100 is {claim}: {source}", "all", column, source)
     for source in ("drawn points", "fits to the logs")
-    for claim, column in (("slower", "runtime_{}_s"), ("more expensive", "cost_{}_cents"))
+    for claim, column in (("slower", "runtime_s"), ("more expensive", "cost_cents"))
 )
 def _v100_is_higher(data, column, source) -> Evidence:
-    points, note = data.points("figure8_points"), ""
+    points, note = data.figure8, ""
     if source == "fits to the logs":
-        points = points[["task", "model"]].merge(data.estimates, on=["task", "model"])
+        points = points[["hardware", "task", "model"]].merge(data.estimates, on=["hardware", "task", "model"])
         note = "At the queries behind Figure 9's idealized points."
-    is_higher = points[column.format("v100")] > points[column.format("a100")]
+    a100, v100 = (points[points["hardware"] == name].reset_index() for name in ("a100", "v100"))
+    is_higher = v100[column] > a100[column]
     if not is_higher.all():
-        exceptions = (f"{row.model} on {TASKS[row.task].split(' (')[0]}" for row in points[~is_higher].itertuples())
+        exceptions = (f"{row.model} on {TASKS[row.task].split(' (')[0]}" for row in a100[~is_higher].itertuples())
         note = f"Not so for {', '.join(exceptions)}. {note}".strip()
     return tally(is_higher, "{} of {} points", note=note)
 
@@ -35,12 +36,11 @@ def _cheaper_hour(data) -> Evidence:
 
 @CLAIMS.add("5.3", "often twice the devices hold a model on V100", "often")
 def _twice_the_devices(data) -> Evidence:
-    drawn = [PAPER_MODELS[name] for name in data.points("figure8_points")["model"].unique()]
+    drawn = [PAPER_MODELS[name] for name in data.figure8["model"].unique()]
     return tally((row.num_v100 >= 2 * row.num_a100 for row in drawn), "{} of {} models", holds=most)
 
 
 @CLAIMS.add("4.2", "dollar cost is runtime x devices x price", "all points")
 def _cost_identity(data) -> Evidence:
-    points = data.points("figure8_points")
-    largest = cost_identity_error(points)
-    return Evidence(f"equal to {largest:.0e} for {2 * len(points)} costs", holds=largest < DRAWING_ERROR)
+    largest = cost_identity_error(data.figure8)
+    return Evidence(f"equal to {largest:.0e} for {len(data.figure8)} costs", holds=largest < DRAWING_ERROR)

@@ -68,8 +68,8 @@ def _ranks(data, task, objective) -> Evidence:
     """The drawn ranks against those of the runtimes that our fits of the A100 logs give."""
     drawn = _drawn_ranks(data, objective)[task]
     accuracies = data.drawn(vintage=VINTAGE).drop_duplicates(["task", "model"])[["task", "model", "accuracy"]]
-    fitted = data.estimates.merge(accuracies, on=["task", "model"])
-    ours = rank_table(fitted.assign(value=fitted["runtime_a100_s"]), objective)[task].reindex(drawn.index)
+    fitted = data.estimates.query("hardware == 'a100'").merge(accuracies, on=["task", "model"])
+    ours = rank_table(fitted.assign(value=fitted["runtime_s"]), objective)[task].reindex(drawn.index)
     note = "A100 estimates at the query sizes of the 2023-05 points; those of 2022-10 are not published."
     if moved := [f"{short_name(name)} from {drawn[name]} to {ours[name]}" for name in drawn.index[drawn != ours]]:
         note += f" They move {', '.join(moved)}."

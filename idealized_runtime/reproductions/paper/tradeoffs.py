@@ -1,6 +1,5 @@
 """Points of the trade-off figures of arXiv:2305.02440: estimated from fits, with frontiers, ranks and probabilities."""
 
-import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,9 +7,12 @@ import pandas as pd
 from scipy import stats
 
 from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier, rank, rank_probabilities
-from idealized_runtime.fits import ExtrapolationWarning
-from idealized_runtime.fits.statistics import draw_log_normal
+from idealized_runtime.comparisons.ratios import log_normal_interval, ratio_interval
+from idealized_runtime.fits.protocol import ModelOfRuntimes
+from idealized_runtime.fits.statistics import draw_log_normal, standard_error_of_interval
 from idealized_runtime.hardware.prices import dollar_cost_usd
+from idealized_runtime.measurements.published import published_data
+from idealized_runtime.queries.price import price
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
 
 # Tasks in the order of the paper's columns.
@@ -22,78 +24,75 @@ TASKS = {
 }
 # Dollars of one device for an hour, AWS on demand, as Figures 8 and 9 price them.
 PRINTED_PRICES_USD = {"a100": 4.096, "v100": 3.06}
+_LEVEL = 0.95
 
 
-def estimate_queries(queries: pd.DataFrame, models: Mapping) -> pd.DataFrame:
-    """Runtime of each query, with the standard error of its mean where the model knows one.
-
-    Parameters
-    ----------
-    queries : DataFrame, one row a query
-        ``model, num_prompt_tokens, num_output_tokens``.
-    models : mapping of RuntimeModel, by model
-
-    Returns
-    -------
-    DataFrame, with the index of ``queries``
-        ``runtime_s``; ``standard_error_s``, the 95 % interval's width over 2 x 1.96, NaN without intervals;
-        ``is_extrapolated``, beyond the profiled prompt sizes. NaN, NaN and False without a model.
-    """
-    columns = {"runtime_s": np.nan, "standard_error_s": np.nan, "is_extrapolated": False}
-    estimates = pd.DataFrame(columns, index=queries.index)
-    for name, group in queries.groupby("model", sort=False):
-        if name not in models:
-            continue
-        p, o = group["num_prompt_tokens"].to_numpy(), group["num_output_tokens"].to_numpy()
-        estimates.loc[group.index, "is_extrapolated"] = models[name].is_extrapolated(p)
-        with warnings.catch_warnings():
-            # Named in a column instead.
-            warnings.simplefilter("ignore", ExtrapolationWarning)
-            estimates.loc[group.index, "runtime_s"] = models[name].predict(p, o, extrapolate=True)
-            estimates.loc[group.index, "standard_error_s"] = models[name].standard_error(p, o, extrapolate=True)
-    return estimates
-
-
-def estimate_on_both(
-    queries: pd.DataFrame, a100: Mapping, v100: Mapping, *, prices_usd: Mapping[str, float] = PRINTED_PRICES_USD
+def price_on_hardware(
+    queries: pd.DataFrame,
+    models: Mapping[str, Mapping[str, ModelOfRuntimes]],
+    *,
+    prices_usd: Mapping[str, float] = PRINTED_PRICES_USD,
 ) -> pd.DataFrame:
-    """Runtime and cost of each query on the paper's two kinds of hardware.
+    """Runtime and cost of each query on each of the paper's two kinds of hardware.
 
     Parameters
     ----------
     queries : DataFrame, one row a query
         ``task, model, num_prompt_tokens, num_output_tokens``; models as the paper prints them.
-    a100, v100 : mapping of RuntimeModel, by printed name
+    models : mapping by hardware (``"a100"``, ``"v100"``) of models of runtimes, by printed name
     prices_usd : mapping by hardware
         Of one device for an hour.
 
     Returns
     -------
-    DataFrame
-        The queries with, for each hardware, ``runtime_<hardware>_s``, ``standard_error_<hardware>_s``,
-        ``is_extrapolated_<hardware>`` and ``cost_<hardware>_cents``. NaN where the hardware has no fit of the
-        model or the paper no number of devices.
+    DataFrame, a row a hardware and query
+        The queries with ``hardware, runtime_s, standard_error_s, is_extrapolated, cost_cents``: the error is NaN where
+        the model knows none, all is NaN where the hardware has no fit of the model, and cost where the paper has no
+        number of devices.
     """
-    result = queries.copy()
-    for hardware, models in (("a100", a100), ("v100", v100)):
-        estimates = estimate_queries(queries, models)
-        result[f"runtime_{hardware}_s"] = estimates["runtime_s"]
-        result[f"standard_error_{hardware}_s"] = estimates["standard_error_s"]
-        result[f"is_extrapolated_{hardware}"] = estimates["is_extrapolated"]
-        result[f"cost_{hardware}_cents"] = cost_cents(
-            queries["model"], estimates["runtime_s"], hardware, price_usd_per_hour=prices_usd[hardware]
+    frames = []
+    for hardware, fits in models.items():
+        numbers = _num_devices(hardware)
+        priced = price(
+            queries,
+            fits,
+            num_accelerators=numbers,
+            price_usd_per_hour=prices_usd[hardware],
+            level=_LEVEL,
+            extrapolate=True,
+        ).table
+        frames.append(
+            queries.assign(
+                hardware=hardware,
+                runtime_s=priced["runtime_s"],
+                standard_error_s=_standard_errors_s(priced),
+                is_extrapolated=priced["is_extrapolated"],
+                cost_cents=100 * priced["cost_usd"],
+            )
         )
-    return result
+    return pd.concat(frames, ignore_index=True)
 
 
-def compare_hardware(points: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+def read_figure8() -> pd.DataFrame:
+    """Points of Figure 8 as printed, a row a hardware, task and model: with ``runtime_s`` and ``cost_cents``."""
+    printed = pd.read_csv(published_data("paper_figures/figure8_points.csv"))
+    frames = [
+        printed[["task", "model"]].assign(
+            hardware=hardware, runtime_s=printed[f"runtime_{hardware}_s"], cost_cents=printed[f"cost_{hardware}_cents"]
+        )
+        for hardware in PRINTED_PRICES_USD
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def compare_hardware(points: pd.DataFrame, *, level: float = _LEVEL) -> pd.DataFrame:
     """Ratios V100 / A100 of runtime and of cost, with intervals where standard errors are known.
 
     Parameters
     ----------
-    points : DataFrame, one row a task and model
-        ``runtime_a100_s, runtime_v100_s, cost_a100_cents, cost_v100_cents``, as published or from
-        :func:`estimate_on_both`, which also gives the standard errors.
+    points : DataFrame, a row a hardware, task and model
+        ``hardware, task, model, runtime_s, cost_cents``, as from :func:`read_figure8` or from
+        :func:`price_on_hardware`, which also gives ``standard_error_s``.
     level : float
 
     Returns
@@ -103,65 +102,57 @@ def compare_hardware(points: pd.DataFrame, *, level: float = 0.95) -> pd.DataFra
         ``<metric>_upper``; ``break_even_price_ratio``, the share of the A100's price at which a V100 would cost
         the same by query. Rows without a number of V100 devices are left out.
     """
-    points = points[points["cost_v100_cents"].notna()]
-    ratios = points[["task", "model"]].copy()
-    variance = sum(
-        (points.get(f"standard_error_{hardware}_s", np.nan) / points[f"runtime_{hardware}_s"]) ** 2
-        for hardware in PRINTED_PRICES_USD
-    )
-    # Of the logarithm of the ratio: the errors of the two fits are independent.
-    factor = np.exp(stats.norm.ppf((1 + level) / 2) * np.sqrt(variance))
-    for metric, unit in (("runtime", "s"), ("cost", "cents")):
-        ratio = points[f"{metric}_v100_{unit}"] / points[f"{metric}_a100_{unit}"]
-        ratios[f"{metric}_ratio"] = ratio
-        ratios[f"{metric}_lower"], ratios[f"{metric}_upper"] = ratio / factor, ratio * factor
-    devices = {name: row.num_v100 / row.num_a100 for name, row in PAPER_MODELS.items() if row.num_v100}
-    ratios["break_even_price_ratio"] = 1 / (ratios["runtime_ratio"] * points["model"].map(devices))
-    return ratios
+    a100, v100 = (points[points["hardware"] == name].set_index(["task", "model"]) for name in PRINTED_PRICES_USD)
+    v100 = v100[v100["cost_cents"].notna()]
+    a100 = a100.loc[v100.index]
+    ratios = {}
+    for metric, column in (("runtime", "runtime_s"), ("cost", "cost_cents")):
+        # Devices and prices count as known, so both metrics have the relative error of the runtime.
+        intervals = (
+            log_normal_interval(side[column], side.get("standard_error_s", np.nan) / side["runtime_s"], level)
+            for side in (v100, a100)
+        )
+        names = (f"{metric}_ratio", f"{metric}_lower", f"{metric}_upper")
+        ratios |= dict(zip(names, ratio_interval(*intervals), strict=True))
+    ratios = pd.DataFrame(ratios).reset_index()
+    num_a100, num_v100 = (ratios["model"].map(_num_devices(name)) for name in PRINTED_PRICES_USD)
+    return ratios.assign(break_even_price_ratio=1 / (ratios["runtime_ratio"] * (num_v100 / num_a100)))
 
 
-def cost_cents(models: pd.Series, runtime_s, hardware: str, *, price_usd_per_hour: float | None = None) -> pd.Series:
+def cost_cents(points: pd.DataFrame, *, prices_usd: Mapping[str, float] = PRINTED_PRICES_USD) -> pd.Series:
     """Cents of each query: runtime x devices x price / 36, with the number of devices the paper takes.
 
     Parameters
     ----------
-    models : Series of str
-        Names as printed.
-    runtime_s : Series
-        Seconds.
-    hardware : {"a100", "v100"}
-    price_usd_per_hour : float, optional
-        Of one device; the printed one where it is not given.
+    points : DataFrame
+        ``hardware, model, runtime_s``; models as printed.
+    prices_usd : mapping by hardware
+        Of one device for an hour.
     """
-    numbers = models.map({name: getattr(row, f"num_{hardware}") for name, row in PAPER_MODELS.items()}).astype(float)
-    price = PRINTED_PRICES_USD[hardware] if price_usd_per_hour is None else price_usd_per_hour
-    return 100 * dollar_cost_usd(runtime_s, num_accelerators=numbers, price_usd_per_hour=price)
+    parts = [
+        dollar_cost_usd(
+            part["runtime_s"], num_accelerators=part["model"].map(_num_devices(hardware)),
+            price_usd_per_hour=prices_usd[hardware],
+        )
+        for hardware, part in points.groupby("hardware")
+    ]  # fmt: skip
+    return 100 * pd.concat(parts).reindex(points.index)
 
 
 def cost_identity_error(points: pd.DataFrame) -> float:
-    """Largest relative difference between the costs of Figure 8 and runtime x devices x price.
-
-    Parameters
-    ----------
-    points : DataFrame
-        ``model, runtime_<hardware>_s, cost_<hardware>_cents`` of both.
-    """
-    errors = [
-        points[f"cost_{hardware}_cents"] / cost_cents(points["model"], points[f"runtime_{hardware}_s"], hardware) - 1
-        for hardware in PRINTED_PRICES_USD
-    ]
-    return float(pd.concat(errors).abs().max())
+    """Largest relative difference between costs (``cost_cents``) and runtime x devices x price."""
+    return float((points["cost_cents"] / cost_cents(points) - 1).abs().max())
 
 
-def idealized_points(queries: pd.DataFrame, a100: Mapping, v100: Mapping) -> pd.DataFrame:
+def idealized_points(queries: pd.DataFrame, models: Mapping[str, Mapping[str, ModelOfRuntimes]]) -> pd.DataFrame:
     """Idealized runtime and cost as Figure 9 draws them: means of the A100's and the V100's.
 
     Microsoft+NV/TNLG v2 was drawn from the A100 alone, and so is any model that only one hardware has.
 
     Parameters
     ----------
-    queries, a100, v100
-        As in :func:`estimate_on_both`.
+    queries, models
+        As in :func:`price_on_hardware`.
 
     Returns
     -------
@@ -169,25 +160,22 @@ def idealized_points(queries: pd.DataFrame, a100: Mapping, v100: Mapping) -> pd.
         ``metric`` (``idealized_runtime`` in seconds, ``idealized_cost`` in cents), ``task``, ``model``,
         ``value``, ``standard_error``, ``is_extrapolated`` (on either hardware).
     """
-    both = estimate_on_both(queries, a100, v100)
-    is_drawn = both[["cost_a100_cents", "cost_v100_cents"]].notna().to_numpy()
-    # Errors relative to the runtime, which the factor from runtime to cost leaves alone.
-    relative_errors = (
-        both[["standard_error_a100_s", "standard_error_v100_s"]].to_numpy()
-        / both[["runtime_a100_s", "runtime_v100_s"]].to_numpy()
-    )
-    is_extrapolated = both[["is_extrapolated_a100", "is_extrapolated_v100"]].to_numpy(dtype=bool)
+    points = price_on_hardware(queries, models)
+    drawn = points[points["cost_cents"].notna()]
+    relative_errors = drawn["standard_error_s"] / drawn["runtime_s"]
     frames = []
-    for metric, column in (("idealized_runtime", "runtime_{}_s"), ("idealized_cost", "cost_{}_cents")):
-        values = both[[column.format("a100"), column.format("v100")]].where(is_drawn).to_numpy()
-        errors = np.where(is_drawn, values * relative_errors, 0)
+    for metric, column in (("idealized_runtime", "runtime_s"), ("idealized_cost", "cost_cents")):
+        squares = (drawn[column] * relative_errors) ** 2
+        means = drawn.assign(value=drawn[column], square=squares).groupby(["task", "model"], sort=False)
         frames.append(
-            queries[["task", "model"]].assign(
-                metric=metric,
-                value=np.nanmean(values, axis=1),
-                standard_error=np.sqrt((errors**2).sum(axis=1)) / is_drawn.sum(axis=1),
-                is_extrapolated=(is_extrapolated & is_drawn).any(axis=1),
-            )
+            pd.DataFrame(
+                {
+                    "metric": metric,
+                    "value": means["value"].mean(),
+                    "standard_error": np.sqrt(means["square"].sum(skipna=False)) / means.size(),
+                    "is_extrapolated": means["is_extrapolated"].any(),
+                }
+            ).reset_index()
         )
     return pd.concat(frames, ignore_index=True)
 
@@ -355,10 +343,8 @@ def with_relative_errors(points: pd.DataFrame, queries: pd.DataFrame, models: Ma
     DataFrame
         The points with ``standard_error``; NaN without a query or a fit.
     """
-    estimates = estimate_queries(queries, models)
-    relative_errors = queries[["task", "model"]].assign(
-        standard_error=estimates["standard_error_s"] / estimates["runtime_s"]
-    )
+    priced = price(queries, models, level=_LEVEL, extrapolate=True).table
+    relative_errors = queries[["task", "model"]].assign(standard_error=_standard_errors_s(priced) / priced["runtime_s"])
     joined = points.merge(relative_errors, on=["task", "model"], how="left")
     return joined.assign(standard_error=joined["standard_error"] * joined["value"])
 
@@ -377,3 +363,13 @@ def draw_values(panel: pd.DataFrame, *, num_draws: int = 10_000, seed: int = 0) 
     """
     logs = pd.factorize(panel["model"].map(lambda name: PAPER_MODELS[name].architecture_name))[0]
     return draw_log_normal(panel["value"], panel["standard_error"], num_draws=num_draws, rng=seed, groups=logs)
+
+
+def _num_devices(hardware) -> dict[str, int]:
+    """Devices that serve one query of each model, by printed name, where the paper has a number."""
+    numbers = {name: getattr(row, f"num_{hardware}") for name, row in PAPER_MODELS.items()}
+    return {name: number for name, number in numbers.items() if number is not None}
+
+
+def _standard_errors_s(priced) -> pd.Series:
+    return standard_error_of_interval(priced["runtime_s_lower"], priced["runtime_s_upper"], _LEVEL)

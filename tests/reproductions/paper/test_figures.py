@@ -45,8 +45,8 @@ def queries(folder):
 
 
 @pytest.fixture(scope="module")
-def figure8(folder):
-    return pd.read_csv(folder / "figure8_points.csv")
+def figure8(published):
+    return tradeoff_points.read_figure8()
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def fits(published):
 
 @pytest.fixture(scope="module")
 def fitted(queries, fits, printed):
-    return tradeoff_points.beside_printed(tradeoff_points.idealized_points(queries, **fits), printed)
+    return tradeoff_points.beside_printed(tradeoff_points.idealized_points(queries, fits), printed)
 
 
 def frontiers(points):
@@ -80,14 +80,15 @@ def test_the_80_idealized_values_of_figure_9_follow_to_a_millionth(published, qu
             "v100": read_parameters(parameters / "inference_idealized_runtimes_v100.json"),
         }
     models = {name: by_printed_name(found) for name, found in models.items()}
-    compared = tradeoff_points.beside_printed(tradeoff_points.idealized_points(queries, **models), printed)
+    compared = tradeoff_points.beside_printed(tradeoff_points.idealized_points(queries, models), printed)
     assert len(compared) == 80
     np.testing.assert_allclose(compared["value"], compared["value_printed"], rtol=1e-6)
 
 
 def test_costs_of_figure_8_are_runtime_times_devices_times_price(figure8):
     assert tradeoff_points.cost_identity_error(figure8) < 1e-6
-    assert tradeoff_points.cost_identity_error(figure8.assign(cost_v100_cents=figure8["cost_v100_cents"] * 1.01)) > 9e-3
+    dearer = figure8["cost_cents"] * np.where(figure8["hardware"] == "v100", 1.01, 1)
+    assert tradeoff_points.cost_identity_error(figure8.assign(cost_cents=dearer)) > 9e-3
 
 
 def test_figure_8_is_slower_and_dearer_on_v100_with_four_exceptions(figure8):
@@ -100,7 +101,7 @@ def test_figure_8_is_slower_and_dearer_on_v100_with_four_exceptions(figure8):
 
 
 def test_recomputed_costs_agree_with_figure_8_on_which_hardware_is_dearer(figure8, queries, fits):
-    ratios = tradeoff_points.compare_hardware(tradeoff_points.estimate_on_both(queries, **fits))
+    ratios = tradeoff_points.compare_hardware(tradeoff_points.price_on_hardware(queries, fits))
     beside = ratios.merge(tradeoff_points.compare_hardware(figure8), on=["task", "model"], suffixes=("", "_printed"))
     assert len(beside) == 36
     assert ((beside["cost_ratio"] > 1) == (beside["cost_ratio_printed"] > 1)).all()
@@ -159,10 +160,11 @@ def test_error_of_the_fit_leaves_the_printed_logarithm_no_rank_for_tnlg_on_raft(
 
 def test_a100_points_of_figure_8_are_those_of_2022_which_priced_an_a100_at_3_67_dollars(points, figure8):
     old = points[points["vintage"] == "2022-10"].pivot_table(index=["task", "model"], columns="metric", values="value")
-    of_figure8 = figure8.set_index(["task", "model"])["runtime_a100_s"]
+    of_figure8 = figure8[figure8["hardware"] == "a100"].set_index(["task", "model"])["runtime_s"]
     np.testing.assert_allclose(of_figure8, old["idealized_runtime"].loc[of_figure8.index], rtol=1e-7)
     old = old.reset_index()
-    cents = tradeoff_points.cost_cents(old["model"], old["idealized_runtime"], "a100", price_usd_per_hour=3.67)
+    old = old.assign(hardware="a100", runtime_s=old["idealized_runtime"])
+    cents = tradeoff_points.cost_cents(old, prices_usd={"a100": 3.67})
     np.testing.assert_allclose(old["idealized_cost"], cents, rtol=1e-6)
 
 

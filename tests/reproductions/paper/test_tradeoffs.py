@@ -29,35 +29,36 @@ def make_points(models, values, accuracies, errors=0.0, metric="idealized_runtim
     ).assign(standard_error=errors)
 
 
-def test_estimates_are_predictions_with_the_errors_of_their_intervals():
+def on_a100(queries, models):
+    return tradeoff_points.price_on_hardware(queries, {"a100": models})
+
+
+def test_points_are_predictions_with_the_errors_of_their_intervals():
     fit = make_fit()
-    estimates = tradeoff_points.estimate_queries(make_queries([DAVINCI]), {DAVINCI: fit})
+    points = on_a100(make_queries([DAVINCI]), {DAVINCI: fit})
     lower_s, upper_s = fit.predict_interval(512, 11)
-    assert estimates["runtime_s"].item() == fit.predict(512, 11)
-    assert estimates["standard_error_s"].item() == pytest.approx((upper_s - lower_s) / 3.92, rel=1e-3)
+    assert points["runtime_s"].item() == fit.predict(512, 11)
+    assert points["standard_error_s"].item() == pytest.approx((upper_s - lower_s) / 3.92, rel=1e-3)
 
 
-def test_estimates_without_a_fit_or_without_intervals_are_missing():
-    models = {DAVINCI: make_fit(method="published")}
-    estimates = tradeoff_points.estimate_queries(make_queries([DAVINCI, GPT_J]), models)
-    assert estimates["runtime_s"].isna().tolist() == [False, True]
-    assert estimates["standard_error_s"].isna().all()
+def test_points_without_a_fit_or_without_intervals_are_missing():
+    points = on_a100(make_queries([DAVINCI, GPT_J]), {DAVINCI: make_fit(method="published")})
+    assert points["runtime_s"].isna().tolist() == [False, True]
+    assert points["standard_error_s"].isna().all()
 
 
 def test_queries_beyond_the_profiled_sizes_are_marked(recwarn):
-    queries = make_queries([DAVINCI, DAVINCI], num_prompt_tokens=[640, 641])
-    estimates = tradeoff_points.estimate_queries(queries, {DAVINCI: make_fit()})
-    assert estimates["is_extrapolated"].tolist() == [False, True]
-    assert estimates["runtime_s"].notna().all()
+    points = on_a100(make_queries([DAVINCI, DAVINCI], num_prompt_tokens=[640, 641]), {DAVINCI: make_fit()})
+    assert points["is_extrapolated"].tolist() == [False, True]
+    assert points["runtime_s"].notna().all()
     assert not recwarn.list
 
 
 def test_idealized_points_are_means_of_both_hardware_but_for_tnlg():
     a100, v100 = make_fit(1.0), make_fit(3.0)
     queries = make_queries([DAVINCI, TNLG])
-    points = tradeoff_points.idealized_points(
-        queries, dict.fromkeys([DAVINCI, TNLG], a100), {DAVINCI: v100, TNLG: v100}
-    )
+    fits = {name: dict.fromkeys([DAVINCI, TNLG], fit) for name, fit in (("a100", a100), ("v100", v100))}
+    points = tradeoff_points.idealized_points(queries, fits)
     runtime, cost = (points[points["metric"] == metric] for metric in ("idealized_runtime", "idealized_cost"))
     t = a100.predict(512, 11)
     np.testing.assert_allclose(runtime["value"], [2 * t, t])
@@ -69,8 +70,9 @@ def test_idealized_points_are_means_of_both_hardware_but_for_tnlg():
 
 
 def test_ratios_of_hardware_hold_their_intervals_and_break_even_price():
-    fits = {DAVINCI: make_fit(1.0)}, {DAVINCI: make_fit(2.0)}
-    both = tradeoff_points.estimate_on_both(make_queries([DAVINCI]), *fits, prices_usd={"a100": 4.0, "v100": 2.0})
+    fits = {"a100": {DAVINCI: make_fit(1.0)}, "v100": {DAVINCI: make_fit(2.0)}}
+    prices_usd = {"a100": 4.0, "v100": 2.0}
+    both = tradeoff_points.price_on_hardware(make_queries([DAVINCI]), fits, prices_usd=prices_usd)
     ratios = tradeoff_points.compare_hardware(both).iloc[0]
     assert ratios["runtime_ratio"] == pytest.approx(2)
     # Twice the time on twice the devices at half the price.
@@ -81,8 +83,8 @@ def test_ratios_of_hardware_hold_their_intervals_and_break_even_price():
 
 
 def test_ratios_of_printed_points_have_no_intervals():
-    printed = pd.DataFrame({"task": "imdb", "model": [DAVINCI], "runtime_a100_s": 1.0, "runtime_v100_s": 2.0,
-                            "cost_a100_cents": 1.0, "cost_v100_cents": 3.0})  # fmt: skip
+    printed = pd.DataFrame({"hardware": ["a100", "v100"], "task": "imdb", "model": DAVINCI,
+                            "runtime_s": [1.0, 2.0], "cost_cents": [1.0, 3.0]})  # fmt: skip
     ratios = tradeoff_points.compare_hardware(printed).iloc[0]
     assert ratios[["runtime_ratio", "cost_ratio"]].tolist() == [2, 3]
     assert ratios[["runtime_lower", "cost_upper"]].isna().all()

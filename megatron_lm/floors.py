@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.hardware.roofline import Roofline, device_rates
-from idealized_runtime.measurements.timed_models import best_rates
+from idealized_runtime.hardware.rates import best_rates, device_rates
+from idealized_runtime.hardware.roofline import Roofline
 from idealized_runtime.records import LogWriter
 from megatron_lm import device as devices
 from megatron_lm.environment import describe_hardware

@@ -24,9 +24,9 @@ def _fit(arguments):
     from idealized_runtime.fits import write_parameters
     from idealized_runtime.fits.parameters import by_parameter_name
     from idealized_runtime.fits.tables import prompt_encoding_table, time_per_output_token_table
-    from idealized_runtime.measurements.folders import fit_models, read_logs
+    from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
 
-    fits = fit_models(read_logs(arguments.hardware, arguments.models), batch_size=arguments.batch_size)
+    fits = fit_models(read_timed_models(arguments.hardware, arguments.models), batch_size=arguments.batch_size)
     print(time_per_output_token_table(fits).round(4).to_string())
     print("\nprompt encoding times, ms\n" + prompt_encoding_table(fits).to_string())
     if arguments.parameters is not None:

@@ -9,9 +9,8 @@ from pathlib import Path
 from idealized_runtime.architectures import architecture_of_flags
 from idealized_runtime.architectures.devices import parallelism_needed
 from idealized_runtime.fits import ExtrapolationWarning
-from idealized_runtime.hardware.accelerators import Accelerator
+from idealized_runtime.hardware.accelerators import Accelerator, find_accelerator
 from idealized_runtime.hardware.prices import DeviceRate, device_power, device_price, dollar_cost_usd, energy_joules
-from idealized_runtime.hardware.roofline import known_accelerator
 from idealized_runtime.measurements.timed_models import TimedModel, read_timed_models
 from idealized_runtime.prediction.left_out import left_out_summary
 from idealized_runtime.prediction.predictor import RuntimePredictor, fit_predictor
@@ -99,7 +98,7 @@ def _answer(arguments) -> dict:
     _check_context(architecture, p, o)
     predictor = fit_predictor(read_timed_models(arguments.hardware, software=arguments.software).values())
     stack = predictor.models[0]
-    accelerator = known_accelerator(stack.hardware)
+    accelerator = find_accelerator(stack.hardware)
     width, depth = _parallelism(arguments, architecture, predictor, accelerator)
     predicted = predictor.predict_runtime(architecture, tensor_parallel_size=width, pipeline_parallel_size=depth)
     _check_prompt(predicted, p, arguments.extrapolate)

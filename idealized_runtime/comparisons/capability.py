@@ -17,8 +17,8 @@ from idealized_runtime.architectures.memory import kv_cache_bytes, weight_bytes
 from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES
 from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier
 from idealized_runtime.fits.statistics import draw_log_normal, standard_error_of_interval
+from idealized_runtime.hardware.accelerators import find_accelerator
 from idealized_runtime.hardware.prices import dollar_cost_usd, energy_joules
-from idealized_runtime.hardware.roofline import known_accelerator
 from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor
 
 # Of the test's 57 subjects (Hendrycks et al. 2021, arXiv:2009.03300).
@@ -169,7 +169,7 @@ def _predicted(predictor, name, query, parallelism):
 
 def _parallelism(timed, architecture, query, given) -> tuple[int, int]:
     """What was given for an architecture, if so many devices hold it; else that of as few as do."""
-    accelerator = known_accelerator(timed.hardware)
+    accelerator = find_accelerator(timed.hardware)
     if given is None:
         return parallelism_needed(
             architecture, getattr(accelerator, "memory_bytes", None), num_context_tokens=sum(query), dtype=timed.dtype

@@ -11,7 +11,7 @@ import pandas as pd
 
 from idealized_runtime.comparisons.ratios import ratio_interval
 from idealized_runtime.measurements.floors import FloorRuntime, roofline_of
-from idealized_runtime.measurements.timed_models import TimedModel, read_timed_models
+from idealized_runtime.measurements.timed_models import TimedModel, fitted_models, read_timed_models
 from idealized_runtime.queries.price import price
 from idealized_runtime.queries.tables import TOKEN_COLUMNS
 
@@ -33,7 +33,10 @@ def read_stacks(folders: Mapping[str, str]) -> dict[str, dict[str, TimedModel]]:
     PublishedDataMissingError
         There is no such folder.
     """
-    stacks = {stack: read_timed_models(folder) for stack, folder in folders.items()}
+    stacks = {
+        stack: {model.name: model for model in fitted_models(read_timed_models(folder).values())}
+        for stack, folder in folders.items()
+    }
     machines = {stack: sorted({model.hardware for model in models.values()}) for stack, models in stacks.items()}
     if len({name for names in machines.values() for name in names}) > 1:
         named = "; ".join(f"{stack}: {', '.join(names)}" for stack, names in machines.items())

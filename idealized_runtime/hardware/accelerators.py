@@ -10,10 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-import numpy as np
-
-from idealized_runtime.checks import check_not_negative
-
 FIGURES = ("memory_bytes", "memory_bandwidth_bytes_per_s", "peak_flops_per_s", "power_watts", "price_usd_per_hour")
 
 
@@ -63,17 +59,14 @@ class Accelerator:
         for name in ("peak_flops_per_s", "sources"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         for name in FIGURES:
-            self._check(name)
+            given = getattr(self, name)
+            values = list(given.values()) if isinstance(given, Mapping) else [given] if given is not None else []
+            if not all(value > 0 for value in values):
+                raise ValueError(f"{self.name}: {name} must be positive; got {given!r}")
+            if values and not self.sources.get(name):
+                raise ValueError(f"{self.name}: {name} has no source")
         if (self.price_usd_per_hour is None) != (self.price_date is None):
             raise ValueError(f"{self.name}: a price and its date go together; got {self.price_date!r}")
-
-    def _check(self, name):
-        given = getattr(self, name)
-        values = list(given.values()) if isinstance(given, Mapping) else [given] if given is not None else []
-        if not all(value > 0 for value in values):
-            raise ValueError(f"{self.name}: {name} must be positive; got {given!r}")
-        if values and not self.sources.get(name):
-            raise ValueError(f"{self.name}: {name} has no source")
 
     def peak_flops(self, dtype: str) -> float:
         """Peak dense FLOP/s of matrix products of this type.
@@ -87,31 +80,6 @@ class Accelerator:
             known = ", ".join(self.peak_flops_per_s) or "none"
             raise ValueError(f"{self.name}: no peak rate is known for {dtype!r}; known: {known}")
         return self.peak_flops_per_s[dtype]
-
-    def minimum_runtime_s(self, flops, num_bytes, *, dtype: str):
-        """Roofline: no program on this accelerator takes less than computing at peak, or reading at full bandwidth.
-
-        Parameters
-        ----------
-        flops, num_bytes : float or array
-            Operations and bytes of the program; they broadcast.
-        dtype : str
-            Type of the operands.
-
-        Returns
-        -------
-        float or ndarray
-            Seconds. Source: Williams et al. 2009, Roofline.
-
-        Raises
-        ------
-        ValueError
-            The peak rate or the bandwidth is not known, or a number is negative.
-        """
-        check_not_negative(flops=flops, num_bytes=num_bytes)
-        if self.memory_bandwidth_bytes_per_s is None:
-            raise ValueError(f"{self.name}: its memory bandwidth is not known")
-        return np.maximum(flops / self.peak_flops(dtype), num_bytes / self.memory_bandwidth_bytes_per_s)
 
 
 _V100 = "NVIDIA V100 Tensor Core GPU datasheet, 1165301-r5, SXM2"
@@ -166,18 +134,31 @@ _REGISTRY = (
 ACCELERATORS = {accelerator.name: accelerator for accelerator in _REGISTRY}
 
 
+# The names that others have for a row go to it as well.
+_BY_NAME = {known.casefold(): row for row in _REGISTRY for known in (row.name, *row.log_names)}
+
+
+def find_accelerator(name: str) -> Accelerator | None:
+    """Row of the registry, by its name or by the name that timing logs have for it; None where there is none."""
+    return _BY_NAME.get(name.casefold())
+
+
 def get_accelerator(name: str) -> Accelerator:
-    """Row of the registry, by its name or by the name that timing logs have for it.
+    """Row of the registry, as :func:`find_accelerator`, or by the beginning of a name where that is of one row.
 
     Raises
     ------
     ValueError
-        No row has this name; the message lists the nearest names.
+        No row has this name, or several begin with it; the message lists the nearest, or those.
     """
     if not isinstance(name, str):
         raise TypeError(f"the name of an accelerator is text; got {name!r:.60}")
-    by_name = {known.casefold(): row for row in _REGISTRY for known in (row.name, *row.log_names)}
-    if name.casefold() in by_name:
-        return by_name[name.casefold()]
-    near = difflib.get_close_matches(name, ACCELERATORS, n=3, cutoff=0.4) or list(ACCELERATORS)
-    raise ValueError(f"no accelerator named {name!r}; did you mean {', '.join(near)}? Build an Accelerator for another")
+    if (row := find_accelerator(name)) is not None:
+        return row
+    family = {row.name: row for known, row in _BY_NAME.items() if name and known.startswith(name.casefold())}
+    if len(family) == 1:
+        return next(iter(family.values()))
+    near = family or difflib.get_close_matches(name, ACCELERATORS, n=3, cutoff=0.4) or ACCELERATORS
+    raise ValueError(
+        f"no accelerator named {name!r:.60}; did you mean {', '.join(near)}? Build an Accelerator for another"
+    )

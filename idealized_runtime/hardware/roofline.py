@@ -1,17 +1,15 @@
 """Floors of a runtime: no program reads faster than the memory, or computes faster than the matrix units.
 
 A floor is the longer of reading (each weight in use once, and the cache of keys and values) and computing (the
-products that cannot be left out), at the machine's rates: those the driver measured and wrote into the log, else
-the accelerator's peaks. The distance of a measurement from its floor is what better software could still gain.
+products that cannot be left out), at the machine's rates (``hardware.rates``). The distance of a measurement from its
+floor is what better software could still gain.
 
 A measurement below its floor is impossible, and refused. Two things make an honest one look too fast, and are
-allowed for. A measured rate is what one program reached, and a device may clock above its data sheet: the check
-takes rates ``MEASURED_RATE_TOLERANCE`` and ``PEAK_RATE_TOLERANCE`` higher. And the last-level cache may keep weights
-from one pass to the next: the check counts as read from memory only what exceeds it, so that reading says nothing of
-a model that fits the cache.
+allowed for: the rates may be exceeded by their tolerance, and the last-level cache may keep weights from one pass to
+the next. The check counts as read from memory only what exceeds it, so that reading says nothing of a model that fits
+the cache.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,74 +17,7 @@ import numpy as np
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.architectures.memory import output_token_bytes
 from idealized_runtime.architectures.operations import least_output_token_flops, prompt_encoding_flops
-from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
-
-# A copy loop reaches less than reading alone: 10 % less on the CPU of logs/cpu.
-MEASURED_RATE_TOLERANCE = 0.15
-PEAK_RATE_TOLERANCE = 0.05
-# Where a log does not say: more than any GPU before 2025 has (NVIDIA B200: 126 MB), and most processors.
-CUDA_CACHE_BYTES, CPU_CACHE_BYTES = 128e6, 512e6
-
-
-@dataclass(frozen=True)
-class MachineRates:
-    """What one device can do at most.
-
-    Parameters
-    ----------
-    memory_bytes_per_s : float
-    matmul_flops_per_s : float or None
-        Of matrix products in the data type of the model; None: not known, and computing gives no floor.
-    cache_bytes : float
-        Last-level cache.
-    is_measured : bool
-        By a program on the machine; False: peaks of a data sheet.
-    """
-
-    memory_bytes_per_s: float
-    matmul_flops_per_s: float | None
-    cache_bytes: float
-    is_measured: bool
-
-    @property
-    def tolerance(self) -> float:
-        """Share by which the device may exceed these rates."""
-        return MEASURED_RATE_TOLERANCE if self.is_measured else PEAK_RATE_TOLERANCE
-
-
-def device_rates(measured: Mapping | None, *, hardware: str, dtype: str, is_cuda: bool) -> MachineRates | None:
-    """Rates as measured, else those of the accelerator; None where neither is known.
-
-    Parameters
-    ----------
-    measured : mapping or None
-        As the driver writes it into the header's ``environment.machine_rates``: ``memory_bytes_per_s``,
-        ``matmul_flops_per_s`` by data type and, if known, ``cache_bytes``.
-    hardware : str
-        As logs name it.
-    dtype : str
-        Of the matrix products.
-    is_cuda : bool
-    """
-    cache_bytes = CUDA_CACHE_BYTES if is_cuda else CPU_CACHE_BYTES
-    if measured is not None:
-        flops_per_s = measured["matmul_flops_per_s"].get(dtype)
-        cache_bytes = measured.get("cache_bytes") or cache_bytes
-        return MachineRates(measured["memory_bytes_per_s"], flops_per_s, cache_bytes, True)
-    accelerator = known_accelerator(hardware)
-    if accelerator is None or accelerator.memory_bandwidth_bytes_per_s is None:
-        return None
-    is_measured = accelerator.sources["memory_bandwidth_bytes_per_s"].startswith("measured")
-    flops_per_s = accelerator.peak_flops_per_s.get(dtype)
-    return MachineRates(accelerator.memory_bandwidth_bytes_per_s, flops_per_s, cache_bytes, is_measured)
-
-
-def known_accelerator(hardware: str) -> Accelerator | None:
-    """Row of ``hardware`` for the name that a log has for its machine; None where there is none."""
-    try:
-        return get_accelerator(hardware)
-    except ValueError:
-        return None
+from idealized_runtime.hardware.rates import MachineRates
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from idealized_runtime.checks import check_positive
 from idealized_runtime.fits import RuntimeModel, read_parameters
 from idealized_runtime.measurements.folders import find_logs
 from idealized_runtime.measurements.published import PublishedDataMissingError
+from idealized_runtime.measurements.timed_models import read_timed_model
 from idealized_runtime.queries.mix import QueryMix
-from idealized_runtime.records import load_log, read_architecture, read_log
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
 
 # What Table 1 and Figure 8 of arXiv:2305.02440 leave out, from the arguments that the published logs print. TNLG was
@@ -21,7 +21,6 @@ _NUM_ACCELERATORS_IN_LOGS = {
     "v100": {"ada": 1, "gpt-neox-20b": 2, "tnlg-v2": 48},
 }
 _PUBLISHED_DTYPE = "float16"
-_PARALLELISM = ["tensor_parallel_size", "pipeline_parallel_size"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,19 +137,19 @@ def _profile(name, row, runtime, given) -> ModelProfile:
     if runtime.overhead_s is not None:
         raise ValueError("timed through an API, which says nothing of accelerators; give a model timed on its hardware")
     hardware, log = _log_of(runtime)
-    row = row or (read_architecture(log) if log else None)
+    dtype = _PUBLISHED_DTYPE if hardware in _NUM_ACCELERATORS_IN_LOGS else ""
+    timed = None if log is None or (row and dtype) else read_timed_model(log)
+    row = row or (timed and timed.architecture)
     if row is None:
         raise ValueError("its size is not known: neither the registry nor a log at hand describes this model")
     if row.num_experts is not None:
         raise ValueError("a token visits a part of its experts: its cost is no function of N; leave it out of models")
     batch_size = runtime.batch_size
     number = given.get(row.name, given.get(name, _published_num_accelerators(hardware, row.name)))
-    dtype = _PUBLISHED_DTYPE if hardware in _NUM_ACCELERATORS_IN_LOGS else ""
-    if log is not None and not dtype:
-        frame = read_log(log)
-        dtype = (load_log(log).header.get("dtype") or "") if log.suffix == ".jsonl" else ""
-        number = int(frame[_PARALLELISM].iloc[0].prod()) if number is None else number
-        batch_size = _only_batch_size(frame) if batch_size is None else batch_size
+    if timed is not None and not dtype:
+        dtype = timed.dtype or ""
+        number = timed.tensor_parallel_size * timed.pipeline_parallel_size if number is None else number
+        batch_size = _only_batch_size(timed.runtimes) if batch_size is None else batch_size
     if number is None:
         raise ValueError("its number of accelerators is not known: give num_accelerators for it")
     return ModelProfile(row.name, row.num_params, runtime, number, batch_size or 1, hardware, dtype)

@@ -1,19 +1,16 @@
 """Timed models beside the floors of their machine: how far above, and refused where below."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.hardware.roofline import MachineRates, Roofline, device_rates
-from idealized_runtime.measurements.folders import find_logs, model_of_log
-from idealized_runtime.measurements.timed_models import TimedModel, read_timed_model
-from idealized_runtime.records import LogFormatError
+from idealized_runtime.hardware.rates import MachineRates, device_rates
+from idealized_runtime.hardware.roofline import Roofline
+from idealized_runtime.measurements.timed_models import TimedModel
 
 _MAX_NAMED = 3
-
-
 _TOKEN = "output token"
 
 
@@ -27,9 +24,9 @@ def machine_rates(model: TimedModel) -> MachineRates | None:
 
 
 def roofline_of(model: TimedModel) -> Roofline | None:
-    """Roofline of a timed model; None where nothing is known of its machine."""
+    """Roofline of a timed model; None where nothing is known of its machine, or its log does not tell what ran."""
     rates = machine_rates(model)
-    if rates is None:
+    if rates is None or model.architecture is None or model.dtype is None:
         return None
     return Roofline(model.architecture, rates, model.dtype, model.tensor_parallel_size, model.pipeline_parallel_size)
 
@@ -49,7 +46,8 @@ def refuse_impossible(model: TimedModel):
         return
     settings = model.runtimes
     runtime_s = settings["runtime_min_s"].fillna(settings["runtime_s"]) + settings["runtime_resolution_s"] / 2
-    floor_s = _possible_runtimes_s(roofline, settings)
+    sizes = (settings["num_prompt_tokens"], settings["num_output_tokens"])
+    floor_s = roofline.possible_s(*sizes, batch_size=settings["batch_size"].fillna(1).to_numpy(dtype=float))
     below = settings.assign(quickest_s=runtime_s, floor_s=floor_s)[runtime_s < floor_s]
     if below.empty:
         return
@@ -58,7 +56,7 @@ def refuse_impossible(model: TimedModel):
         for row in below.head(_MAX_NAMED).itertuples()
     )
     raise ImpossibleMeasurementError(
-        f"{model.architecture.name} on {model.hardware}: {len(below)} of {len(settings)} settings are faster than the "
+        f"{model.name} on {model.hardware}: {len(below)} of {len(settings)} settings are faster than the "
         f"machine can be ({named}). Check that the clock waits for the device, that the header's architecture and data "
         "type are what ran, and the rates of the machine"
     )
@@ -80,18 +78,32 @@ def roofline_table(models: Mapping[str, TimedModel], *, num_prompt_tokens: int |
         ``prompt_encoding_time_ms``, ``prompt_floor_ms``, ``prompt_over_floor``. Floors are missing where
         nothing is known of the machine.
     """
-    rows = {name: _floor_row(model, num_prompt_tokens) for name, model in models.items()}
+    rows = {}
+    for name, model in models.items():
+        fit, roofline = model.fit, roofline_of(model)
+        p = int(fit.num_prompt_tokens[-1] if num_prompt_tokens is None else num_prompt_tokens)
+        token_s, prompt_s, floors_s = fit.time_per_output_token_s, fit.prompt_encoding_time_s(p), (np.nan, np.nan)
+        if roofline is not None:
+            context = model.reference_num_context_tokens
+            floors_s = float(roofline.output_token_s(context)), float(roofline.prompt_encoding_s(p))
+        rows[name] = {
+            "time_per_output_token_ms": 1e3 * token_s,
+            "token_floor_ms": 1e3 * floors_s[0],
+            "token_over_floor": token_s / floors_s[0],
+            "num_prompt_tokens": p,
+            "prompt_encoding_time_ms": 1e3 * prompt_s,
+            "prompt_floor_ms": 1e3 * floors_s[1],
+            "prompt_over_floor": prompt_s / floors_s[1],
+        }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
 
 
-def floor_distances(hardware: str, names: Iterable[str] | None = None) -> pd.DataFrame:
-    """How many times its floor each fitted time of the logs of one hardware takes.
+def floor_distances(models: Mapping[str, TimedModel]) -> pd.DataFrame:
+    """How many times its floor each fitted time takes.
 
     Parameters
     ----------
-    hardware : str
-    names : iterable of str, optional
-        Models, as in :func:`idealized_runtime.measurements.folders.find_logs`; every model where it is not given.
+    models : mapping of TimedModel, by name
 
     Returns
     -------
@@ -104,53 +116,18 @@ def floor_distances(hardware: str, names: Iterable[str] | None = None) -> pd.Dat
     ImpossibleMeasurementError
         A log holds a runtime below its floor.
     """
-    columns = {}
-    for path in find_logs(hardware, names):
-        try:
-            model = read_timed_model(path)
-        except LogFormatError:
-            columns[model_of_log(path)] = {}
-            continue
+    columns = {name: {} for name in models}
+    for name, model in models.items():
         refuse_impossible(model)
-        columns[model.architecture.name] = _distances(model)
+        if (roofline := roofline_of(model)) is not None:
+            fit, sizes = model.fit, model.fit.num_prompt_tokens
+            columns[name][_TOKEN] = fit.time_per_output_token_s / roofline.output_token_s(
+                model.reference_num_context_tokens
+            )
+            over_floor = fit.profiled_prompt_times_s / roofline.prompt_encoding_s(sizes)
+            columns[name].update(zip(sizes.tolist(), over_floor, strict=True))
     sizes = sorted({size for column in columns.values() for size in column} - {_TOKEN})
     return pd.DataFrame(columns, index=pd.Index([_TOKEN, *sizes], name="fitted time"), dtype=float)
-
-
-def _distances(model) -> dict:
-    fit, roofline = model.fit, roofline_of(model)
-    if roofline is None:
-        return {}
-    prompts = fit.profiled_prompt_times_s / roofline.prompt_encoding_s(fit.num_prompt_tokens)
-    token = fit.time_per_output_token_s / roofline.output_token_s(model.reference_num_context_tokens)
-    return {_TOKEN: token, **dict(zip(fit.num_prompt_tokens.tolist(), prompts, strict=True))}
-
-
-def _floor_row(model, num_prompt_tokens) -> dict:
-    fit, roofline = model.fit, roofline_of(model)
-    p = int(fit.num_prompt_tokens[-1] if num_prompt_tokens is None else num_prompt_tokens)
-    token_s, prompt_s = fit.time_per_output_token_s, fit.prompt_encoding_time_s(p)
-    context = model.reference_num_context_tokens
-    floors_s = (np.nan, np.nan)
-    if roofline is not None:
-        floors_s = float(roofline.output_token_s(context)), float(roofline.prompt_encoding_s(p))
-    return {
-        "time_per_output_token_ms": 1e3 * token_s,
-        "token_floor_ms": 1e3 * floors_s[0],
-        "token_over_floor": token_s / floors_s[0],
-        "num_prompt_tokens": p,
-        "prompt_encoding_time_ms": 1e3 * prompt_s,
-        "prompt_floor_ms": 1e3 * floors_s[1],
-        "prompt_over_floor": prompt_s / floors_s[1],
-    }
-
-
-def _possible_runtimes_s(roofline, settings) -> pd.Series:
-    possible_s = pd.Series(0.0, index=settings.index)
-    for batch_size, group in settings.groupby(settings["batch_size"].fillna(1)):
-        sizes = group["num_prompt_tokens"], group["num_output_tokens"]
-        possible_s[group.index] = roofline.possible_s(*sizes, batch_size=int(batch_size))
-    return possible_s
 
 
 @dataclass(frozen=True)

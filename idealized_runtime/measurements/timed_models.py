@@ -1,9 +1,9 @@
-"""Timed models: what a log measured and on what, together with the runtime model fitted to it."""
+"""Timed models: what a log measured and on what, together with the runtime models fitted to it."""
 
-import math
-import re
+import hashlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,19 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits import RuntimeModel, settings_of_batch
+from idealized_runtime.hardware.rates import best_rates
 from idealized_runtime.measurements.folders import find_logs
-from idealized_runtime.records import (
-    IncompleteLogWarning,
-    LogFormatError,
-    NothingTimedError,
-    is_json_log,
-    load_log,
-    read_architecture,
-    read_log,
-)
-
-_TEXT_DTYPE = re.compile(r"^ {1,4}params_dtype \.{3,} torch\.(\w+)\s*$", re.MULTILINE)
+from idealized_runtime.records import IncompleteLogWarning, LogFormatError, NothingTimedError, parse_log
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,34 +23,39 @@ class TimedModel:
 
     Parameters
     ----------
-    architecture : Architecture
-        Of the whole model, whatever depth was timed.
-    dtype : str
-        Of weights and activations.
+    name : str
     hardware, software : str
         As the log names them; models that share the second share a software stack and a data type.
+    runtimes : DataFrame
+        As from ``read_log``, one row a setting.
+    architecture : Architecture or None
+        Of the whole model, whatever depth was timed; None where the log does not tell.
+    dtype : str or None
+        Of weights and activations; None where the log does not tell.
     is_cuda : bool
         Kernels are launched ahead of the device that runs them; False: each launch is waited for, as on a CPU.
     tensor_parallel_size, pipeline_parallel_size : int
-    num_layers_profiled : int
+    num_layers_profiled : int or None
         Depth that was timed; the runtimes are scaled to ``architecture.num_layers``.
-    runtimes : DataFrame
-        As from ``read_log``, one row a setting.
     machine_rates : mapping or None
         ``memory_bytes_per_s`` and ``matmul_flops_per_s`` by data type, as the driver measured them; the best
         where it did so more than once.
+    source : mapping or None
+        Its log: ``file`` (with its folder, the same on every machine) and ``sha256``.
     """
 
-    architecture: Architecture
-    dtype: str
+    name: str
     hardware: str
     software: str
-    is_cuda: bool
-    tensor_parallel_size: int
-    pipeline_parallel_size: int
-    num_layers_profiled: int
     runtimes: pd.DataFrame
+    architecture: Architecture | None = None
+    dtype: str | None = None
+    is_cuda: bool = False
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    num_layers_profiled: int | None = None
     machine_rates: Mapping | None = None
+    source: Mapping | None = None
 
     @property
     def slices(self) -> float:
@@ -83,7 +79,7 @@ class TimedModel:
         try:
             return RuntimeModel.fit(self._runtimes_of_one_sequence)
         except ValueError as error:
-            raise ValueError(f"{self.architecture.name}: {error}") from error
+            raise ValueError(f"{self.name}: {error}") from error
 
     @property
     def mean_power_watts(self) -> float | None:
@@ -98,56 +94,45 @@ class TimedModel:
         return self.runtimes[batch_size.isna() | (batch_size == 1)]
 
 
-def read_timed_models(hardware: str, *, software: str | None = None) -> dict[str, TimedModel]:
-    """Every model timed on one piece of hardware with one software stack, by name.
+def read_timed_models(
+    name_or_path, models: Iterable[str] | None = None, *, software: str | None = None
+) -> dict[str, TimedModel]:
+    """Every model timed on one piece of hardware with one software stack, by name; each log is parsed once.
 
     Parameters
     ----------
-    hardware : str
-        A folder of logs, as in :func:`idealized_runtime.measurements.folders.find_logs`.
+    name_or_path, models
+        A folder of logs, and which of them, in this order: as in
+        :func:`idealized_runtime.measurements.folders.find_logs`.
     software : str, optional
         A software stack as logs name it, or a part of that name that no other stack has. May be left out
-        where the folder holds one stack.
+        where the logs are of one stack.
 
     Raises
     ------
     PublishedDataMissingError
         No folder has this name; the message lists those there are.
+    LogFormatError
+        A log is damaged.
     ValueError
-        Several stacks, none of this name, two logs of one model, or no log that can be fitted; the message lists
-        what there is.
+        Several stacks, none of this name, two logs of one model, or nothing was timed; the message lists what
+        there is.
 
     Warns
     -----
     IncompleteLogWarning
-        A log in which every setting failed, or too few were timed for a fit, is left out.
+        A log in which every setting failed is left out.
     """
-    timed, left_out = {}, []
-    for path in find_logs(hardware):
-        try:
-            timed[path] = read_timed_model(path)
-        except NothingTimedError as error:
-            left_out.append(str(error))
-    stacks = sorted({model.software for model in timed.values()})
-    stack = _choose_software(hardware, stacks, software) if stacks else None
-    models = {}
-    for path, model in timed.items():
-        if model.software != stack:
-            continue
-        if model.architecture.name in models:
-            raise ValueError(f"{hardware}: two logs of {model.architecture.name} with {stack}; keep one in the folder")
-        # A campaign that its budget cut off leaves logs that cannot be fitted.
-        try:
-            _ = model.fit
-        except ValueError as error:
-            left_out.append(f"{path}: {error}")
-        else:
-            models[model.architecture.name] = model
-    if not models:
-        raise ValueError(f"{hardware}: no log can be fitted: {'; '.join(sorted(left_out))}")
-    for reason in sorted(left_out):
-        warnings.warn(f"left out: {reason}", IncompleteLogWarning, stacklevel=2)
-    return models
+    timed = _of_each(find_logs(name_or_path, models), read_timed_model, NothingTimedError)
+    stack = _choose_software(name_or_path, sorted({model.software for model in timed}), software)
+    by_name = {}
+    for model in timed:
+        if model.software == stack and by_name.setdefault(model.name, model) is not model:
+            raise ValueError(
+                f"{name_or_path}: two logs of {model.name} with {stack}, {by_name[model.name].source['file']} and "
+                f"{model.source['file']}; keep one in the folder"
+            )
+    return by_name
 
 
 def read_timed_model(path) -> TimedModel:
@@ -156,88 +141,97 @@ def read_timed_model(path) -> TimedModel:
     Raises
     ------
     LogFormatError
-        As ``read_log``; or a text log does not print its data type.
+        As ``read_log``; or the rates that it has of the machine are none.
     """
     path = Path(path)
-    runtimes, architecture = read_log(path), read_architecture(path)
-    first = runtimes.iloc[0]
-    model = TimedModel(
-        architecture=replace(architecture, name=first["model"]),
-        dtype="",
-        hardware=first["hardware"],
-        software=first["software"],
-        is_cuda=True,
-        tensor_parallel_size=_known_or_one(first["tensor_parallel_size"]),
-        pipeline_parallel_size=_known_or_one(first["pipeline_parallel_size"]),
-        num_layers_profiled=architecture.num_layers_profiled or architecture.num_layers,
-        runtimes=runtimes,
-    )
-    return replace(model, **(_json_fields(path) if is_json_log(path) else {"dtype": _text_dtype(path)}))
+    log = parse_log(path)
+    runtimes = log.frame()
+    first, architecture = runtimes.iloc[0], None
+    with suppress(LogFormatError):
+        architecture = replace(log.architecture(), name=first["model"])
+    try:
+        rates = best_rates(log.machine_rates)
+    except ValueError as error:
+        raise LogFormatError(f"{path}: {error}") from error
+    parallelism = (first["tensor_parallel_size"], first["pipeline_parallel_size"])
+    return TimedModel(
+        first["model"], first["hardware"], first["software"], runtimes, architecture, log.dtype, log.is_cuda,
+        *(1 if pd.isna(size) else int(size) for size in parallelism),
+        num_layers_profiled=log.num_layers_scaled,
+        machine_rates=rates,
+        source={"file": "/".join(path.absolute().parts[-2:]), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+    )  # fmt: skip
 
 
-def _json_fields(path) -> dict:
-    log = load_log(path)
-    header = log.header
-    profiled = header["num_layers_profiled"]
-    if isinstance(profiled, list):
-        # The line through several slices counts once what does not grow with depth, as the whole model does.
-        profiled = profiled[0] if len(profiled) == 1 else header["architecture"]["num_layers"]
-    return {
-        "dtype": header.get("dtype") or "float32",
-        "is_cuda": header["software"].get("cuda") is not None,
-        "num_layers_profiled": profiled,
-        "machine_rates": best_rates(_measured_rates(path, record) for record in (header, *log.resumes)),
-    }
-
-
-def _measured_rates(path, record) -> Mapping | None:
-    environment = record.get("environment") or {}
-    rates = environment.get("machine_rates") if isinstance(environment, Mapping) else None
-    if rates is None:
-        return None
-    flops_per_s = rates.get("matmul_flops_per_s") if isinstance(rates, Mapping) else None
-    if not isinstance(flops_per_s, Mapping) or not all(
-        isinstance(rate, int | float) and 0 < rate < math.inf
-        for rate in (rates.get("memory_bytes_per_s"), *flops_per_s.values())
-    ):
-        raise LogFormatError(
-            f"{path}: machine_rates must have memory_bytes_per_s and, by data type, matmul_flops_per_s, all positive; "
-            f"got {rates!r:.80}"
-        )
-    return rates
-
-
-def best_rates(measured: Iterable[Mapping | None]) -> dict | None:
-    """The highest of each rate in measurements of one machine: what holds a machine up only ever lowers them.
+def fit_models(
+    timed: Mapping[str, TimedModel],
+    fit: Callable[[pd.DataFrame], RuntimeModel] = RuntimeModel.fit,
+    *,
+    batch_size: int | None = None,
+) -> dict[str, RuntimeModel]:
+    """Runtime model of each timed model, with its log as source.
 
     Parameters
     ----------
-    measured : iterable of mapping or None
-        As the driver writes them into a header's ``environment.machine_rates``; None: none was taken.
+    timed : mapping of TimedModel, by name
+    fit : callable
+        From timings, one row a setting, to a model of runtimes.
+    batch_size : int, optional
+        That of several in a log which is fitted; ``fit`` is then told that one prompt size is enough
+        (``min_prompt_sizes=1``; see :func:`~idealized_runtime.fits.settings_of_batch`). Without it a log must hold one
+        batch size.
+
+    Raises
+    ------
+    ValueError
+        No log can be fitted; the message says why, by model.
+
+    Warns
+    -----
+    IncompleteLogWarning
+        A log that cannot be fitted is left out.
     """
-    known = [rates for rates in measured if rates is not None]
-    if not known:
-        return None
-    best = {name: max(rates.get(name, 0.0) for rates in known) for name in known[0] if name.endswith("_bytes_per_s")}
-    dtypes = {dtype for rates in known for dtype in rates["matmul_flops_per_s"]}
-    return {
-        **known[0],
-        **best,
-        "matmul_flops_per_s": {
-            dtype: max(rates["matmul_flops_per_s"].get(dtype, 0.0) for rates in known) for dtype in sorted(dtypes)
-        },
-    }
+
+    def fit_one(entry):
+        name, model = entry
+        try:
+            if batch_size is None:
+                fitted = fit(model.runtimes)
+            else:
+                fitted = fit(settings_of_batch(model.runtimes, batch_size), min_prompt_sizes=1)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        return name, replace(fitted, sources=(model.source,))
+
+    return dict(_of_each(timed.items(), fit_one))
 
 
-def _text_dtype(path) -> str:
-    match = _TEXT_DTYPE.search(path.read_text(encoding="utf-8", errors="replace"))
-    if match is None:
-        raise LogFormatError(f"{path}: the printed arguments lack params_dtype, and so the size of a weight")
-    return match[1]
+def fitted_models(timed: Iterable[TimedModel]) -> list[TimedModel]:
+    """Those whose settings of one sequence can be fitted: a campaign that was cut off leaves logs that cannot.
+
+    Raises and warns as :func:`fit_models`.
+    """
+
+    def fitted(model):
+        _ = model.fit
+        return model
+
+    return _of_each(timed, fitted)
 
 
-def _known_or_one(size) -> int:
-    return 1 if pd.isna(size) else int(size)
+def _of_each(items, make, refusal=ValueError) -> list:
+    """What is made of each; of those that are refused the reasons are warned of, or all raised if none is left."""
+    made, reasons = [], []
+    for item in items:
+        try:
+            made.append(make(item))
+        except refusal as error:
+            reasons.append(str(error))
+    if reasons and not made:
+        raise ValueError(f"no log is left to go by: {'; '.join(reasons)}")
+    for reason in reasons:
+        warnings.warn(f"left out: {reason}", IncompleteLogWarning, stacklevel=3)
+    return made
 
 
 def _choose_software(hardware, stacks, software) -> str:

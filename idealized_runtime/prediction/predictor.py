@@ -7,7 +7,7 @@ import numpy as np
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.measurements.floors import refuse_impossible
-from idealized_runtime.measurements.timed_models import TimedModel
+from idealized_runtime.measurements.timed_models import TimedModel, fitted_models
 from idealized_runtime.prediction.left_out import LeftOutModel, leave_one_model_out, prediction_error
 from idealized_runtime.prediction.predicted import PredictedRuntime, PredictionError
 from idealized_runtime.prediction.stack import (
@@ -87,8 +87,13 @@ def fit_predictor(models: Iterable[TimedModel]) -> RuntimePredictor:
     ImpossibleMeasurementError
         A log holds a runtime below its floor.
     """
-    models = tuple(models)
+    models = tuple(fitted_models(models))
     for model in models:
+        if model.architecture is None or model.dtype is None:
+            raise ValueError(
+                f"the log of {model.name} does not tell its architecture or data type, which a prediction goes by; "
+                "name the models to go by without it"
+            )
         refuse_impossible(model)
     times = fit_stack_times(models)
     left_out = leave_one_model_out(models) if len(models) > MIN_MODELS else {}

@@ -7,9 +7,8 @@ import pandas as pd
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.architectures.devices import parallelism_needed, sequence_bytes
-from idealized_runtime.hardware.accelerators import Accelerator
+from idealized_runtime.hardware.accelerators import Accelerator, find_accelerator
 from idealized_runtime.hardware.prices import dollar_cost_usd
-from idealized_runtime.hardware.roofline import known_accelerator
 from idealized_runtime.measurements.timed_models import TimedModel
 from idealized_runtime.prediction.predicted import PredictedRuntime
 from idealized_runtime.prediction.predictor import MessagesNotTimedError, RuntimePredictor
@@ -57,7 +56,7 @@ def prediction_table(
     MessagesNotTimedError
         Every model is left out.
     """
-    accelerator = known_accelerator(predictor.models[0].hardware)
+    accelerator = find_accelerator(predictor.models[0].hardware)
     query = num_prompt_tokens, num_output_tokens
     rows, refusals = {}, []
     for architecture in architectures:

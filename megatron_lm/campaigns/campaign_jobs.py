@@ -12,7 +12,8 @@ import numpy as np
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.architectures.memory import weight_bytes
 from idealized_runtime.hardware.accelerators import Accelerator
-from idealized_runtime.hardware.roofline import Roofline, device_rates
+from idealized_runtime.hardware.rates import device_rates
+from idealized_runtime.hardware.roofline import Roofline
 from idealized_runtime.records import LogFormatError, load_log, setting_key
 from megatron_lm.arguments import parse_arguments
 from megatron_lm.campaigns.execution import first_error

@@ -220,7 +220,8 @@ def test_command_runs_as_a_module(config):
     command = [
         sys.executable,
         "-m",
-        "idealized_runtime.prediction",
+        "idealized_runtime",
+        "predict",
         "--hf-config",
         str(config),
         "--hardware",

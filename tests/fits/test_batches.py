@@ -9,8 +9,8 @@ from makers.logs import HEADER, make_setting, write_log
 from idealized_runtime import RuntimeModel, read_log, read_parameters
 from idealized_runtime.cli.fit import main
 from idealized_runtime.fits import settings_of_batch
-from idealized_runtime.measurements.folders import fit_models, read_logs
 from idealized_runtime.measurements.published import ROOT
+from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
 
 
 def make_timings(*, prompt_sizes=(128,), output_sizes=(9,), batch_sizes=(1, 8)):
@@ -87,7 +87,7 @@ def test_impossible_batch_size_of_a_parameter_file_is_refused(value):
 
 @pytest.mark.filterwarnings("ignore::idealized_runtime.records.IncompleteLogWarning")
 def test_committed_batches_give_the_times_of_their_log():
-    model = fit_models(read_logs("cpu_batch", ["gpt2-small"]), batch_size=32)["gpt2-small"]
+    model = fit_models(read_timed_models("cpu_batch", ["gpt2-small"]), batch_size=32)["gpt2-small"]
     row = read_log(ROOT / "logs/cpu_batch/gpt2-small.jsonl").set_index("batch_size").loc[32]
     assert model.predict(128, 9) == pytest.approx(row["runtime_s"], rel=1e-6)
     assert model.prompt_encoding_time_s(128) == pytest.approx(row["prompt_encoding_time_s"], rel=1e-6)

@@ -99,9 +99,8 @@ def test_knee_names_the_model_that_has_too_few_sizes(fits):
 
 
 def test_published_knees_lie_where_the_paper_draws_them(published):
-    from idealized_runtime.measurements.folders import read_logs
+    from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
 
-    logs = read_logs("a100", ["davinci", "gpt-j"])
-    knees = fit_knees({name: RuntimeModel.fit(runtimes) for name, runtimes in logs.items()})
+    knees = fit_knees(fit_models(read_timed_models("a100", ["davinci", "gpt-j"])))
     for knee in knees.values():
         assert 64 < knee.interval[0] < knee.num_prompt_tokens < knee.interval[1] < 320

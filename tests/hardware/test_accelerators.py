@@ -6,8 +6,15 @@ import pytest
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.architectures.memory import output_token_bytes
-from idealized_runtime.architectures.operations import output_token_flops
-from idealized_runtime.hardware.accelerators import ACCELERATORS, FIGURES, Accelerator, get_accelerator
+from idealized_runtime.hardware.accelerators import (
+    ACCELERATORS,
+    FIGURES,
+    Accelerator,
+    find_accelerator,
+    get_accelerator,
+)
+from idealized_runtime.hardware.rates import device_rates
+from idealized_runtime.hardware.roofline import Roofline
 
 NUM_GPUS = {
     "OpenAI/davinci": (8, 16),
@@ -56,6 +63,18 @@ def test_names_of_logs_are_found(name, expected):
     assert get_accelerator(name).name == expected
 
 
+@pytest.mark.parametrize(("name", "expected"), [("v", "V100-32GB"), ("nvidia h100", "H100"), ("A100-8", "A100-80GB")])
+def test_beginning_of_a_name_is_enough_where_it_is_of_one_row(name, expected):
+    assert get_accelerator(name).name == expected
+    assert find_accelerator(name) is None
+
+
+@pytest.mark.parametrize(("name", "rows"), [("A100-", "A100-40GB, A100-80GB"), ("nvidia h", "H100, H200")])
+def test_beginning_of_several_names_lists_their_rows(name, rows):
+    with pytest.raises(ValueError, match=f"did you mean {rows}"):
+        get_accelerator(name)
+
+
 def test_unknown_accelerator_names_the_nearest():
     with pytest.raises(ValueError, match="no accelerator named 'H100-PCIe'; did you mean H100"):
         get_accelerator("H100-PCIe")
@@ -84,27 +103,13 @@ def test_rows_cannot_be_changed():
     assert {h200: 1}[get_accelerator("h200")] == 1
 
 
-def test_roofline_is_the_slower_of_compute_and_memory():
-    a100 = get_accelerator("A100-80GB")
-    assert a100.minimum_runtime_s(312e12, 0, dtype="float16") == pytest.approx(1)
-    assert a100.minimum_runtime_s(0, 2039e9, dtype="float16") == pytest.approx(1)
-    bounds_s = a100.minimum_runtime_s(np.array([312e12, 1.0]), np.array([1.0, 2 * 2039e9]), dtype="bfloat16")
-    assert bounds_s == pytest.approx([1, 2])
-
-
 def test_one_output_token_of_gpt_j_is_bound_by_memory():
-    architecture, a100 = get_architecture("gpt-j"), get_accelerator("A100-80GB")
-    flops, num_bytes = output_token_flops(architecture, 512), output_token_bytes(architecture, 512)
-    bound_s = a100.minimum_runtime_s(flops, num_bytes, dtype="float16")
-    assert bound_s == num_bytes / a100.memory_bandwidth_bytes_per_s
+    architecture = get_architecture("gpt-j")
+    rates = device_rates(None, hardware="a100", dtype="float16", is_cuda=True)
+    bound_s = Roofline(architecture, rates, "float16").output_token_s(512)
+    assert bound_s == pytest.approx(output_token_bytes(architecture, 512) / 2039e9)
     # 5.85 B parameters of 2 bytes and a small cache at 2 TB/s.
     assert bound_s == pytest.approx(5.85e-3, rel=0.03)
-
-
-def test_work_is_not_negative():
-    a100 = get_accelerator("A100-80GB")
-    with pytest.raises(ValueError, match="num_bytes must be zero or a positive finite number; got -1"):
-        a100.minimum_runtime_s(1.0, -1.0, dtype="float16")
 
 
 def test_name_that_is_no_text_is_refused():
@@ -112,9 +117,7 @@ def test_name_that_is_no_text_is_refused():
         get_accelerator(None)
 
 
-def test_missing_figures_are_named():
-    with pytest.raises(ValueError, match="new: its memory bandwidth is not known"):
-        Accelerator("new").minimum_runtime_s(1, 1, dtype="float32")
+def test_missing_peak_is_named():
     with pytest.raises(ValueError, match="V100-32GB: no peak rate is known for 'bfloat16'; known: float32, float16"):
         get_accelerator("V100-32GB").peak_flops("bfloat16")
 

@@ -7,7 +7,8 @@ from makers.timed_logs import TOY, write_log
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.architectures.memory import output_token_bytes
 from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops
-from idealized_runtime.hardware.roofline import CUDA_CACHE_BYTES, MachineRates, Roofline
+from idealized_runtime.hardware.rates import CUDA_CACHE_BYTES, MachineRates
+from idealized_runtime.hardware.roofline import Roofline
 from idealized_runtime.measurements.floors import (
     ImpossibleMeasurementError,
     floor_distances,
@@ -149,7 +150,7 @@ def test_table_divides_fitted_times_by_their_floors(tmp_path):
 def test_distance_of_every_fitted_time_is_its_ratio_to_its_floor(tmp_path):
     rates = {"memory_bytes_per_s": 1e12, "matmul_flops_per_s": {}}
     path = write_log(tmp_path / "box" / "toy.jsonl", environment={"machine_rates": rates})
-    distances = floor_distances(str(path.parent))["toy"]
+    distances = floor_distances(read_timed_models(path.parent))["toy"]
     floors = roofline_of(read_timed_model(path))
     assert list(distances.index) == ["output token", 1, 2, 4]
     assert distances["output token"] == pytest.approx(0.02 / floors.output_token_s(3))
@@ -163,14 +164,14 @@ def test_distance_is_missing_where_a_log_does_not_tell_its_data_type(tmp_path):
         for o in (1, 2)
     ]
     (tmp_path / "old.log").write_text("".join(sentences))
-    assert floor_distances(f"{tmp_path}/")["old"].isna().all()
+    assert floor_distances(read_timed_models(tmp_path))["old"].isna().all()
 
 
 def test_impossible_log_has_no_distances(tmp_path):
     rates = {"memory_bytes_per_s": 1e12, "matmul_flops_per_s": {"float32": 1.0}}
     write_log(tmp_path / "toy.jsonl", environment={"machine_rates": rates})
     with pytest.raises(ImpossibleMeasurementError, match="toy on box"):
-        floor_distances(f"{tmp_path}/")
+        floor_distances(read_timed_models(tmp_path))
 
 
 @pytest.mark.parametrize("hardware", ["a100", "v100", "cpu"])

@@ -5,8 +5,8 @@ import pytest
 
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.lifetime.profiles import ModelProfile, read_profiles
-from idealized_runtime.measurements.folders import read_logs
 from idealized_runtime.measurements.published import ROOT
+from idealized_runtime.measurements.timed_models import read_timed_models
 from idealized_runtime.queries.mix import QueryMix
 
 MIX = QueryMix([10, 30], [1, 5], [1, 3])
@@ -58,9 +58,9 @@ def test_aliases_of_one_architecture_count_once_and_models_come_by_size():
 @pytest.mark.filterwarnings("ignore::idealized_runtime.records.RepeatedSettingWarning")
 @pytest.mark.parametrize("hardware", ["a100", "v100"])
 def test_accelerators_of_the_published_models_are_those_of_their_logs(hardware):
-    logs = read_logs(hardware)
+    logs = read_timed_models(hardware)
     for profile in read_profiles(ROOT / "processed_jsons" / f"{hardware}.json"):
-        first = logs[profile.name].iloc[0]
+        first = logs[profile.name].runtimes.iloc[0]
         # Three stages of 35 layers each stand for all 105.
         stages = 3 if profile.name == "tnlg-v2" else first["pipeline_parallel_size"]
         assert profile.num_accelerators == first["tensor_parallel_size"] * stages, profile.name

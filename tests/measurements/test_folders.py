@@ -6,8 +6,10 @@ import pytest
 
 from idealized_runtime import write_parameters
 from idealized_runtime.fits.parameters import by_parameter_name, parameter_names
-from idealized_runtime.measurements.folders import find_logs, fit_models, model_of_log, read_logs
+from idealized_runtime.measurements import published as published_module
+from idealized_runtime.measurements.folders import find_logs
 from idealized_runtime.measurements.published import PublishedDataMissingError
+from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
 
 LOG = """\
 using world size: 1
@@ -31,6 +33,7 @@ def logs(tmp_path, monkeypatch):
     (folder / "notes.txt").write_text("not a log")
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.setattr(published_module, "ROOT", tmp_path)
     monkeypatch.setenv("PUBLISHED_DATA", str(tmp_path / "published"))
     return folder
 
@@ -55,11 +58,25 @@ def test_logs_are_found_by_the_name_of_their_hardware_sorted(logs):
 def test_logs_are_found_by_path(logs, tmp_path):
     elsewhere = shutil.copytree(logs, tmp_path / "elsewhere")
     assert [path.parent for path in find_logs(str(elsewhere), ["first"])] == [elsewhere]
+    assert find_logs(elsewhere / "first.log") == [elsewhere / "first.log"]
+
+
+def test_logs_of_the_working_directory_come_before_those_of_the_repository(logs, tmp_path):
+    nearer = shutil.copytree(logs, tmp_path / "notebooks" / "logs" / "box")
+    assert [path.absolute().parent for path in find_logs("box")] == [nearer] * 2
+
+
+def test_logs_of_the_parent_of_the_repository_are_no_logs_of_this_one(logs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(logs, tmp_path.parent / "logs" / "other")
+    with pytest.raises(PublishedDataMissingError, match=r"no timing logs of hardware 'other'.*There are: box\."):
+        find_logs("other")
+    shutil.rmtree(tmp_path.parent / "logs")
 
 
 def test_logs_come_in_the_order_of_the_models_asked_for(logs):
-    assert list(read_logs("box", ["second", "first"])) == ["second", "first"]
-    assert list(read_logs("box", "second")) == ["second"]
+    assert list(read_timed_models("box", ["second", "first"])) == ["second", "first"]
+    assert list(read_timed_models("box", "second")) == ["second"]
 
 
 def test_unknown_model_is_refused_with_the_models_there_are(logs):
@@ -79,20 +96,20 @@ def test_folder_without_logs_is_no_hardware(logs, tmp_path):
 
 
 def test_every_row_of_a_frame_is_of_its_model(logs):
-    for model, runtimes in read_logs("box").items():
-        assert set(runtimes["model"]) == {model}
-        assert len(runtimes) == 2
+    for name, model in read_timed_models("box").items():
+        assert set(model.runtimes["model"]) == {name}
+        assert len(model.runtimes) == 2
 
 
 def test_second_log_of_a_model_is_refused(logs):
     for name in ("one", "two"):
         write_json_log(logs / f"{name}.jsonl", "same")
-    with pytest.raises(ValueError, match=r"two\.jsonl: a second log of same on box"):
-        read_logs("box", ["one", "two"])
+    with pytest.raises(ValueError, match=r"two logs of same with .*, box/one\.jsonl and box/two\.jsonl; keep one"):
+        read_timed_models("box", ["one", "two"])
 
 
 def test_parameters_name_their_log_alike_on_every_machine(published, tmp_path):
-    fits = fit_models(read_logs("a100", ["davinci"]))
+    fits = fit_models(read_timed_models("a100", ["davinci"]))
     write_parameters(tmp_path / "a100.json", by_parameter_name(fits))
     entries = json.loads((tmp_path / "a100.json").read_text())
     assert sorted(entries) == ["openai/davinci", "together/opt-175b"]
@@ -103,13 +120,8 @@ def test_parameters_name_their_log_alike_on_every_machine(published, tmp_path):
 
 
 def test_model_that_cannot_be_fitted_is_named(logs):
-    with pytest.raises(ValueError, match="first: a fit needs at least 2 prompt sizes"):
-        fit_models(read_logs("box"))
-
-
-def test_log_of_a_published_model_has_its_registry_name():
-    assert model_of_log("openai_davinci.log") == "davinci"
-    assert model_of_log("logs/cpu/gpt2-small.jsonl") == "gpt2-small"
+    with pytest.raises(ValueError, match=r"first: a fit needs at least 2 prompt sizes.*second: "):
+        fit_models(read_timed_models("box"))
 
 
 def test_published_model_is_found_by_registry_name_and_by_stem(published):

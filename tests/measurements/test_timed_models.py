@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from makers.timed_logs import TOY, write_log
 
-from idealized_runtime.measurements.timed_models import read_timed_model, read_timed_models
+from idealized_runtime.measurements.timed_models import fit_models, fitted_models, read_timed_model, read_timed_models
 from idealized_runtime.records import IncompleteLogWarning, LogFormatError
 
 TEXT_LOG = """\
@@ -72,10 +72,15 @@ def test_text_log_of_2023_tells_its_data_type_and_parallelism(tmp_path):
     assert (model.architecture.name, model.num_layers_profiled) == ("old", 2)
 
 
-def test_text_log_without_its_data_type_is_refused(tmp_path):
+def test_text_log_need_not_tell_its_data_type_or_architecture(tmp_path):
     (tmp_path / "old.log").write_text(TEXT_LOG.replace("params_dtype", "params_type"))
-    with pytest.raises(LogFormatError, match="lack params_dtype"):
-        read_timed_model(tmp_path / "old.log")
+    model = read_timed_model(tmp_path / "old.log")
+    assert (model.dtype, model.architecture.num_layers) == (None, 2)
+    sentences = [line for line in TEXT_LOG.splitlines() if line.startswith("Runtime")]
+    (tmp_path / "old.log").write_text("\n".join(sentences) + "\n")
+    model = read_timed_model(tmp_path / "old.log")
+    assert (model.name, model.architecture, model.num_layers_profiled) == ("old", None, None)
+    assert len(model.runtimes) == len(sentences)
 
 
 def test_fit_is_of_the_settings_of_one_sequence(tmp_path):
@@ -117,16 +122,19 @@ def test_logs_that_cannot_be_fitted_are_left_out_with_a_warning(tmp_path):
     (tmp_path / "box" / "few.jsonl").write_text("".join(lines[:3]))
     failed = {"num_prompt_tokens": 1, "num_output_tokens": 1, "batch_size": 1, "error": {"type": "OutOfMemoryError"}}
     write_log(tmp_path / "box" / "none.jsonl", model="none", settings=[failed])
-    with pytest.warns(IncompleteLogWarning) as caught:
-        assert list(read_timed_models(str(tmp_path / "box"))) == ["toy"]
-    left_out = [str(warning.message) for warning in caught if str(warning.message).startswith("left out")]
-    assert ["few.jsonl: few: " in left_out[0], "none.jsonl: holds no timing" in left_out[1]] == [True, True]
+    with pytest.warns(IncompleteLogWarning, match=r"left out: .*none\.jsonl: holds no timing"):
+        models = read_timed_models(tmp_path / "box")
+    assert list(models) == ["few", "toy"]
+    with pytest.warns(IncompleteLogWarning, match="left out: few: a fit needs"):
+        assert [model.name for model in fitted_models(models.values())] == ["toy"]
+    with pytest.warns(IncompleteLogWarning, match="left out: few: a fit needs"):
+        assert list(fit_models(models)) == ["toy"]
 
 
 def test_folder_in_which_no_log_can_be_fitted_is_refused_with_every_reason(tmp_path):
     write_log(tmp_path / "box" / "toy.jsonl", batch_sizes=(8,))
-    with pytest.raises(ValueError, match=r"box: no log can be fitted: .*toy.jsonl: toy: "):
-        read_timed_models(str(tmp_path / "box"))
+    with pytest.raises(ValueError, match="no log is left to go by: toy: "):
+        fitted_models(read_timed_models(tmp_path / "box").values())
 
 
 def test_log_of_a_stack_that_is_not_asked_for_need_not_be_fitted(tmp_path, recwarn):

@@ -5,7 +5,8 @@ import torch
 from makers.timed_logs import write_log
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.measurements.timed_models import best_rates, read_timed_model
+from idealized_runtime.hardware.rates import best_rates
+from idealized_runtime.measurements.timed_models import read_timed_model
 from idealized_runtime.records import LogWriter
 from megatron_lm import floors as floors_module
 from megatron_lm.device import dtype_name

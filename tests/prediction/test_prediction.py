@@ -55,8 +55,9 @@ def timed(architecture, times, placement, *, noise=0.0, seed=0):
         runtime_std_s=1e-6, num_trials=10, runtime_min_s=np.nan, runtime_resolution_s=0.0, batch_size=1,
     )  # fmt: skip
     return TimedModel(
-        architecture, placement.dtype, "box", "stack", placement.is_cuda, placement.tensor_parallel_size,
-        placement.pipeline_parallel_size, round(architecture.num_layers / placement.slices), runtimes,
+        architecture.name, "box", "stack", runtimes, architecture, placement.dtype, placement.is_cuda,
+        placement.tensor_parallel_size, placement.pipeline_parallel_size,
+        round(architecture.num_layers / placement.slices),
     )  # fmt: skip
 
 

@@ -9,9 +9,10 @@ import pandas as pd
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.fits import RuntimeModel
-from idealized_runtime.measurements.folders import PUBLISHED_LOGS, find_logs, model_of_log, read_logs
+from idealized_runtime.measurements.folders import PUBLISHED_LOGS
 from idealized_runtime.measurements.published import published_data
-from idealized_runtime.records import RepeatedSettingWarning, read_architecture
+from idealized_runtime.measurements.timed_models import TimedModel, fit_models, read_timed_models
+from idealized_runtime.records import RepeatedSettingWarning
 from idealized_runtime.reproductions.paper.api_runtimes import complete_minima, read_api_minima, read_api_trials
 from idealized_runtime.reproductions.paper.api_tables import entry_table, fit_apis
 from idealized_runtime.reproductions.paper.models import by_printed_name
@@ -47,24 +48,25 @@ class PaperData:
         self._cache = {}
 
     @_once
-    def timings(self, hardware: str) -> dict[str, pd.DataFrame]:
-        """Timings of each model on ``"a100"`` or ``"v100"``, by registry name."""
+    def timed(self, hardware: str) -> dict[str, TimedModel]:
+        """What the logs of ``"a100"`` or ``"v100"`` hold, by registry name."""
         with warnings.catch_warnings():
             # v100/yalm.log holds an aborted run, too: the last of a repeated setting counts, as for the authors.
             warnings.simplefilter("ignore", RepeatedSettingWarning)
-            return read_logs(published_data(f"{PUBLISHED_LOGS}/{hardware}"))
+            return read_timed_models(published_data(f"{PUBLISHED_LOGS}/{hardware}"))
+
+    def timings(self, hardware: str) -> dict[str, pd.DataFrame]:
+        """Timings of each model on ``"a100"`` or ``"v100"``, by registry name."""
+        return {name: model.runtimes for name, model in self.timed(hardware).items()}
 
     @_once
     def fits(self, hardware: str) -> dict[str, RuntimeModel]:
         """Fits by the published procedure, by registry name."""
-        timings = self.timings(hardware)
-        return {model: RuntimeModel.fit(frame, method="published") for model, frame in timings.items()}
+        return fit_models(self.timed(hardware), functools.partial(RuntimeModel.fit, method="published"))
 
-    @_once
     def timed_architectures(self) -> dict[str, Architecture]:
         """Shapes that the A100 logs print, by registry name."""
-        logs = find_logs(published_data(f"{PUBLISHED_LOGS}/a100"))
-        return {model_of_log(path): read_architecture(path) for path in logs}
+        return {name: model.architecture for name, model in self.timed("a100").items()}
 
     @_once
     def points(self, name: str) -> pd.DataFrame:

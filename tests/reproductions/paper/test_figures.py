@@ -1,14 +1,15 @@
 """The numbers behind Figures 8, 9 and 10 of arXiv:2305.02440, computed with the package from the published data."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from idealized_runtime.architectures.closed_forms import closed_form_flops_without_attention
-from idealized_runtime.fits import read_parameters
-from idealized_runtime.measurements.folders import fit_models, read_logs
+from idealized_runtime.fits import RuntimeModel, read_parameters
+from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
 from idealized_runtime.reproductions.paper import tradeoffs as tradeoff_points
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS, by_printed_name
 
@@ -54,7 +55,7 @@ def fits(published):
     with warnings.catch_warnings():
         # The rerun of YaLM on V100 repeats nine settings.
         warnings.filterwarnings("ignore", ".*yalm.log: 9 settings")
-        return {name: by_printed_name(fit_models(read_logs(name))) for name in ("a100", "v100")}
+        return {name: by_printed_name(fit_models(read_timed_models(name))) for name in ("a100", "v100")}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,8 @@ def test_the_80_idealized_values_of_figure_9_follow_to_a_millionth(published, qu
     if method == "logs":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*yalm.log: 9 settings")
-            models = {name: fit_models(read_logs(name), method="published") for name in ("a100", "v100")}
+            published_fit = partial(RuntimeModel.fit, method="published")
+            models = {name: fit_models(read_timed_models(name), published_fit) for name in ("a100", "v100")}
     else:
         parameters = published / "helm-efficiency" / "processed_jsons"
         models = {

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.measurements.folders import read_logs
+from idealized_runtime.measurements.timed_models import read_timed_models
 from idealized_runtime.reproductions.paper import savings as cost_analysis
 from idealized_runtime.reproductions.paper.savings import (
     BenchmarkCosts,
@@ -82,7 +82,7 @@ def test_break_even_is_where_both_take_as_long():
 
 @pytest.fixture(scope="module")
 def grid(published):
-    return read_logs("a100", ["davinci"])["davinci"]
+    return read_timed_models("a100", ["davinci"])["davinci"].runtimes
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,19 @@ def standard_error_of_interval(lower, upper, level):
     return (upper - lower) / (2 * ndtri((1 + level) / 2))
 
 
+def percentile_interval(draws, level) -> np.ndarray:
+    """Lower and upper bound of the middle of the draws, which are along the first axis; shape (2, ...).
+
+    Raises
+    ------
+    ValueError
+        ``level`` does not lie between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1; got {level!r}")
+    return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
 def draw_log_normal(means, standard_errors, *, num_draws: int = 10_000, rng, groups=None) -> np.ndarray:
     """Draws of uncertain positive values: log-normal with these means and standard errors.
 

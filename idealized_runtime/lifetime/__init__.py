@@ -2,48 +2,26 @@
 
 ``scaling_law`` holds the loss law and its published coefficients, ``costs`` what training and inference cost,
 ``optimum`` the solver, ``fitting`` the law's fit to training runs, with ``bootstrap`` its intervals. ``measured`` puts
-timed models in place of a guessed utilisation: a ``demand`` mix of queries, ``profiles`` of parameter files and their
-``size_curve``, and the ``comparison`` with the guess. ``cli`` is the command line, ``python -m
-idealized_runtime.lifetime``.
+timed models in place of a guessed utilisation: ``profiles`` of parameter files, their ``size_curve``, and the
+``comparison`` with the guess.
 """
 
 from importlib import import_module
 
-# Resolved on first use, so that `-h` does not wait for numpy.
-_HOMES = {
-    "SCALING_LAWS": "scaling_law",
-    "ModelSize": "scaling_law",
-    "ScalingLaw": "scaling_law",
-    "chinchilla_size": "scaling_law",
-    "get_scaling_law": "scaling_law",
-    "size_from": "scaling_law",
-    "FunctionCost": "costs",
-    "LifetimeCosts": "costs",
-    "LinearCost": "costs",
-    "Rental": "costs",
-    "dollar_costs": "costs",
-    "flop_costs": "costs",
-    "rent": "costs",
-    "LifetimeOptimum": "optimum",
-    "minimize_lifetime_cost": "optimum",
-    "read_training_runs": "training_runs",
-    "ScalingLawFit": "fitting",
-    "fit_scaling_law": "fitting",
-    "bootstrap_scaling_law": "bootstrap",
-    "coefficient_intervals": "bootstrap",
-    "draws_that_reach": "bootstrap",
-    "optimum_intervals": "bootstrap",
-    "QueryMix": "demand",
-    "ModelProfile": "profiles",
-    "read_profiles": "profiles",
-    "SizeCurve": "size_curve",
-    "MeasuredQueryCost": "measured",
-    "profile_table": "measured",
-    "Assumptions": "comparison",
-    "chinchilla_ratio_maps": "comparison",
-    "compare_with_guess": "comparison",
-    "sizing_table": "comparison",
+# Resolved on first use, so that a command which only needs a part does not wait for pandas.
+_MODULES = {
+    "scaling_law": ("SCALING_LAWS", "ModelSize", "ScalingLaw", "chinchilla_size", "get_scaling_law", "size_from"),
+    "costs": ("FunctionCost", "LifetimeCosts", "LinearCost", "Rental", "dollar_costs", "flop_costs", "rent"),
+    "optimum": ("LifetimeOptimum", "minimize_lifetime_cost"),
+    "training_runs": ("read_training_runs",),
+    "fitting": ("ScalingLawFit", "fit_scaling_law"),
+    "bootstrap": ("bootstrap_scaling_law", "coefficient_intervals", "draws_that_reach", "optimum_intervals"),
+    "profiles": ("ModelProfile", "read_profiles"),
+    "size_curve": ("SizeCurve",),
+    "measured": ("MeasuredQueryCost", "profile_table"),
+    "comparison": ("Assumptions", "chinchilla_ratio_maps", "compare_with_guess", "sizing_table"),
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [*_HOMES]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import warn_missing
+from idealized_runtime.fits.statistics import percentile_interval
 from idealized_runtime.lifetime.fitting import (
     HUBER_DELTA,
     MIN_DISTINCT,
@@ -68,44 +69,36 @@ def bootstrap_scaling_law(
     sweep = default_starts()
     starts = np.vstack([coefficients_of(fit.law), sweep[rng.choice(len(sweep), _NUM_EXTRA_STARTS, replace=False)]])
     counts = rng.multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=num_draws)
-    counts = counts[_determine_a_law(runs, counts)]
-    blocks = np.array_split(counts, -(-len(counts) // _DRAWS_AT_A_TIME))
-    coefficients = np.vstack([_refit(runs, delta, starts, block) for block in blocks])
-    with np.errstate(over="ignore"):
-        is_law = (coefficients[:, 3:] > 0).all(axis=1) & np.isfinite(np.exp(coefficients[:, :3])).all(axis=1)
-    warn_missing(~is_law, "of the bootstrap have no law with positive finite coefficients, and are left out")
-    _refuse_none(is_law)
-    return law_of(coefficients[is_law], source=f"bootstrap: {fit.law.source}")
-
-
-def _determine_a_law(runs, counts) -> np.ndarray:
-    """Which rows of counts hold enough different runs, of enough sizes and durations, for five coefficients."""
+    # Enough different runs, of enough sizes and durations, for five coefficients.
     is_enough = (counts > 0).sum(axis=1) >= NUM_COEFFICIENTS
     for name in ("num_params", "num_training_tokens"):
         count_of_each = counts @ pd.get_dummies(runs[name]).to_numpy(int)
         is_enough &= (count_of_each > 0).sum(axis=1) >= MIN_DISTINCT
-    warn_missing(
-        ~is_enough,
-        f"of the bootstrap have runs of fewer than {MIN_DISTINCT} sizes or numbers of training tokens, or fewer than "
-        f"{NUM_COEFFICIENTS} different runs, which determine no law, and are left out",
-        stacklevel=3,
-    )
-    _refuse_none(is_enough)
-    return is_enough
+    counts = counts[
+        _that_determine_a_law(
+            is_enough,
+            f"have runs of fewer than {MIN_DISTINCT} sizes or numbers of training tokens, or fewer than "
+            f"{NUM_COEFFICIENTS} different runs, which determine no law",
+        )
+    ]
+    coefficients = []
+    for block in np.array_split(counts, -(-len(counts) // _DRAWS_AT_A_TIME)):
+        objective = LogHuber(runs, delta, np.repeat(block, len(starts), axis=0))
+        minima, values = objective.minimize(np.tile(starts, (len(block), 1)))
+        best = values.reshape(-1, len(starts)).argmin(axis=1)
+        coefficients.append(minima.reshape(-1, *starts.shape)[np.arange(len(block)), best])
+    coefficients = np.vstack(coefficients)
+    with np.errstate(over="ignore"):
+        is_law = (coefficients[:, 3:] > 0).all(axis=1) & np.isfinite(np.exp(coefficients[:, :3])).all(axis=1)
+    usable = _that_determine_a_law(is_law, "have no law with positive finite coefficients")
+    return law_of(coefficients[usable], source=f"bootstrap: {fit.law.source}")
 
 
-def _refuse_none(is_left):
-    if not is_left.any():
+def _that_determine_a_law(is_usable, else_they) -> np.ndarray:
+    warn_missing(~is_usable, f"of the bootstrap {else_they}, and are left out", stacklevel=3)
+    if not is_usable.any():
         raise ValueError("no resample of the training runs determines a law: add runs of other sizes and durations")
-
-
-def _refit(runs, delta, starts, counts):
-    """Best coefficients for each row of counts, shape (draws, 5)."""
-    num_starts = len(starts)
-    objective = LogHuber(runs, delta, np.repeat(counts, num_starts, axis=0))
-    minima, values = objective.minimize(np.tile(starts, (len(counts), 1)))
-    best = values.reshape(-1, num_starts).argmin(axis=1)
-    return minima.reshape(-1, num_starts, starts.shape[1])[np.arange(len(counts)), best]
+    return is_usable
 
 
 class UnreachableLossError(ValueError):
@@ -204,7 +197,5 @@ def intervals_of(values: dict, *, level: float = 0.95) -> pd.DataFrame:
     ValueError
         ``level`` is out of range.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1; got {level:g}")
-    bounds = [np.quantile(array, [(1 - level) / 2, (1 + level) / 2]) for array in values.values()]
+    bounds = [percentile_interval(array, level) for array in values.values()]
     return pd.DataFrame(bounds, index=list(values), columns=["lower", "upper"])

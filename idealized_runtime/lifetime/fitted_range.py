@@ -25,6 +25,11 @@ class FittedRange:
         """From a frame with columns ``num_params, num_training_tokens``."""
         return cls(*((float(runs[name].min()), float(runs[name].max())) for name in _UNITS))
 
+    @classmethod
+    def from_json(cls, data) -> "FittedRange":
+        """From the pairs of a file, by name."""
+        return cls(*((float(least), float(most)) for least, most in (data[name] for name in _UNITS)))
+
     def check(self, **sizes) -> bool:
         """Refuse sizes far beyond the runs, warn of those a little beyond.
 

@@ -77,26 +77,28 @@ def fit_scaling_law(runs: pd.DataFrame, *, delta: float = HUBER_DELTA, starts=No
         law with positive exponents describes.
     """
     check_positive(delta=delta)
-    _check_runs(runs)
+    if len(runs) <= NUM_COEFFICIENTS:
+        raise ValueError(f"five coefficients need more than {NUM_COEFFICIENTS} runs; got {len(runs)}")
+    for column, what in (("num_params", "sizes"), ("num_training_tokens", "numbers of training tokens")):
+        check_positive(**{column: runs[column]})
+        if runs[column].nunique() < MIN_DISTINCT:
+            raise ValueError(f"an exponent needs runs of at least {MIN_DISTINCT} {what}; got {runs[column].nunique()}")
+    check_positive(loss=runs["loss"])
     starts = default_starts() if starts is None else np.asarray(starts, dtype=float)
     objective = LogHuber(runs, delta)
     minima, values = objective.minimize(starts)
     best = np.argmin(values)
+    try:
+        law = law_of(minima[best], source=f"fitted to {len(runs)} training runs")
+    except ValueError as error:
+        raise ValueError(f"no law with positive coefficients describes these runs: {error}") from error
     return ScalingLawFit(
-        law=_law_of_runs(minima[best], runs),
+        law=replace(law, fitted_range=FittedRange.of_runs(runs)),
         objective=float(values[best]),
         log_residuals=objective.residuals(minima[best : best + 1])[0],
         num_starts=len(starts),
         num_at_optimum=int(np.count_nonzero(values <= values[best] * (1 + _SAME_MINIMUM))),
     )
-
-
-def _law_of_runs(coefficients, runs) -> ScalingLaw:
-    try:
-        law = law_of(coefficients, source=f"fitted to {len(runs)} training runs")
-        return replace(law, fitted_range=FittedRange.of_runs(runs))
-    except ValueError as error:
-        raise ValueError(f"no law with positive coefficients describes these runs: {error}") from error
 
 
 def law_of(coefficients, source="") -> ScalingLaw:
@@ -110,13 +112,3 @@ def coefficients_of(law: ScalingLaw) -> np.ndarray:
     """(ln A, ln B, ln E, alpha, beta) of a law: the inverse of :func:`law_of`."""
     log_e = np.log(np.maximum(law.E, np.finfo(float).tiny))
     return np.stack([np.log(law.A), np.log(law.B), log_e, law.alpha, law.beta], axis=-1)
-
-
-def _check_runs(runs):
-    if len(runs) <= NUM_COEFFICIENTS:
-        raise ValueError(f"five coefficients need more than {NUM_COEFFICIENTS} runs; got {len(runs)}")
-    for column, what in (("num_params", "sizes"), ("num_training_tokens", "numbers of training tokens")):
-        check_positive(**{column: runs[column]})
-        if runs[column].nunique() < MIN_DISTINCT:
-            raise ValueError(f"an exponent needs runs of at least {MIN_DISTINCT} {what}; got {runs[column].nunique()}")
-    check_positive(loss=runs["loss"])

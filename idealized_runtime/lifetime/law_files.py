@@ -49,30 +49,20 @@ def read_law(path) -> FittedLaw:
     """
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
-        draws = data.get("draws")
         law = ScalingLaw(
             **{name: float(data[name]) for name in COEFFICIENTS},
             source=data.get("source", str(path)),
-            fitted_range=_range_of(data.get("fitted_range")),
+            fitted_range=data.get("fitted_range") and FittedRange.from_json(data["fitted_range"]),
         )
-        return FittedLaw(law, draws and _law_of_arrays(draws, law.source))
+        if not data.get("draws"):
+            return FittedLaw(law)
+        draws = {name: np.asarray(data["draws"][name], dtype=float) for name in COEFFICIENTS}
+        if len({array.shape for array in draws.values()}) > 1:
+            raise ValueError("draws must hold as many of each coefficient")
+        return FittedLaw(law, ScalingLaw(**draws, source=f"bootstrap: {law.source}"))
     except FileNotFoundError:
         raise FileNotFoundError(f"no such file: {path}; `fit --out {path}` writes one") from None
     except KeyError as error:
         raise ValueError(f"{path}: coefficient {error} is missing; `fit --out` writes files of this form") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no file of coefficients: {error}") from error
-
-
-def _range_of(data) -> FittedRange | None:
-    if data is None:
-        return None
-    (least_params, most_params), (least_tokens, most_tokens) = data["num_params"], data["num_training_tokens"]
-    return FittedRange((float(least_params), float(most_params)), (float(least_tokens), float(most_tokens)))
-
-
-def _law_of_arrays(draws, source) -> ScalingLaw:
-    arrays = {name: np.asarray(draws[name], dtype=float) for name in COEFFICIENTS}
-    if len({array.shape for array in arrays.values()}) > 1:
-        raise ValueError("draws must hold as many of each coefficient")
-    return ScalingLaw(**arrays, source=f"bootstrap: {source}")

@@ -92,15 +92,13 @@ class LogHuber:
         quadratic_part = np.minimum(distance, self._delta)
         huber = quadratic_part * (distance - quadratic_part / 2)
         influence = np.clip(residuals, -self._delta, self._delta) * counts
-        jacobian = self._jacobian(shares)
-        slope = np.matmul(jacobian, influence[:, :, None])[:, :, 0]
-        return (huber * counts).sum(axis=1), slope, curvature(distance, shares, influence, counts, jacobian)
-
-    def _jacobian(self, shares):
         size_share, token_share, constant_share = shares
         params, tokens = self._log_params - self._centre[0], self._log_tokens - self._centre[1]
-        columns = [size_share, token_share, constant_share, -size_share * params, -token_share * tokens]
-        return np.stack(columns, axis=1)
+        jacobian = np.stack(
+            [size_share, token_share, constant_share, -size_share * params, -token_share * tokens], axis=1
+        )
+        slope = np.matmul(jacobian, influence[:, :, None])[:, :, 0]
+        return (huber * counts).sum(axis=1), slope, curvature(distance, shares, influence, counts, jacobian)
 
     def _reweighted_curvature(self, distance, shares, influence, counts, jacobian):
         """Gauss-Newton, each residual weighted by delta / |residual| beyond delta: an upper bound of Huber's."""

@@ -151,16 +151,17 @@ def is_reachable(law: ScalingLaw, loss) -> np.ndarray:
     return np.maximum(log_num_params, log_num_tokens) < np.log(MAX_SIZE)
 
 
-def chinchilla_size(
-    law: ScalingLaw, *, loss=None, num_params=None, num_training_tokens=None, training_flops=None
-) -> ModelSize:
+PROPERTIES = ("loss", "num_params", "num_training_tokens", "training_flops")
+
+
+def chinchilla_size(law: ScalingLaw, **given) -> ModelSize:
     """The size that reaches its loss with the fewest training FLOPs, from one of its four properties.
 
     Parameters
     ----------
     law : ScalingLaw
-    loss, num_params, num_training_tokens, training_flops : float or array
-        Exactly one of them.
+    **given : float or array
+        Exactly one of ``loss``, ``num_params``, ``num_training_tokens`` and ``training_flops``.
 
     Returns
     -------
@@ -172,35 +173,37 @@ def chinchilla_size(
     ValueError
         None or several are given, one is not positive, or the loss is E or less.
     """
-    given = _given(loss, num_params, num_training_tokens, training_flops)
-    if len(given) != 1:
-        raise ValueError(f"a Chinchilla size follows from exactly one property; got {', '.join(given) or 'none'}")
-    if loss is not None:
-        return _chinchilla_size_of_loss(law, loss)
+    _check_given(given, 1, "a Chinchilla size follows from exactly one property")
+    ((name, value),) = given.items()
+    if name == "loss":
+        # At the optimum the size's share of the reducible loss is beta / (alpha + beta), the tokens' the rest.
+        reducible = law.reducible_loss(value)
+        return ModelSize(
+            num_params=(law.A * (1 + law.alpha / law.beta) / reducible) ** (1 / law.alpha),
+            num_training_tokens=(law.B * (1 + law.beta / law.alpha) / reducible) ** (1 / law.beta),
+        )
     exponent_sum = law.alpha + law.beta
     scale = (law.alpha * law.A / (law.beta * law.B)) ** (1 / exponent_sum)  # G
-    if num_params is not None:
-        params_times_tokens = (num_params / scale) ** (exponent_sum / law.beta)
-    elif num_training_tokens is not None:
-        params_times_tokens = (num_training_tokens * scale) ** (exponent_sum / law.alpha)
+    if name == "num_params":
+        params_times_tokens = (value / scale) ** (exponent_sum / law.beta)
+    elif name == "num_training_tokens":
+        params_times_tokens = (value * scale) ** (exponent_sum / law.alpha)
     else:
-        params_times_tokens = training_flops / TRAINING_FLOPS_PER_PARAM_AND_TOKEN
+        params_times_tokens = value / TRAINING_FLOPS_PER_PARAM_AND_TOKEN
     return ModelSize(
         num_params=scale * params_times_tokens ** (law.beta / exponent_sum),
         num_training_tokens=params_times_tokens ** (law.alpha / exponent_sum) / scale,
     )
 
 
-def size_from(
-    law: ScalingLaw, *, loss=None, num_params=None, num_training_tokens=None, training_flops=None
-) -> ModelSize:
+def size_from(law: ScalingLaw, **given) -> ModelSize:
     """The size that two of its four properties fix.
 
     Parameters
     ----------
     law : ScalingLaw
-    loss, num_params, num_training_tokens, training_flops : float or array
-        Exactly two of them, other than ``loss`` with ``training_flops``.
+    **given : float or array
+        Exactly two properties, named as in :func:`chinchilla_size`, other than ``loss`` with ``training_flops``.
 
     Raises
     ------
@@ -208,47 +211,33 @@ def size_from(
         Not two are given, one is not positive, or nothing has both. A loss and a compute budget are refused:
         two sizes have both, one on either side of the Chinchilla size, or none.
     """
-    given = _given(loss, num_params, num_training_tokens, training_flops)
-    if len(given) != 2:
-        raise ValueError(f"a size follows from exactly two properties; got {', '.join(given) or 'none'}")
+    _check_given(given, 2, "a size follows from exactly two properties")
     if given.keys() == {"loss", "training_flops"}:
         raise ValueError(
             "a loss and a compute budget do not fix a size: one smaller and one larger than the Chinchilla size have "
             "both, or none has; give the loss and the parameters or the training tokens, or ask for the Chinchilla size"
         )
-    if num_params is None:
-        if loss is not None:
-            num_params = law.params_for(loss, num_training_tokens)
+    num_params, num_training_tokens = given.get("num_params"), given.get("num_training_tokens")
+    if "loss" in given and num_params is None:
+        num_params = law.params_for(given["loss"], num_training_tokens)
+    elif "loss" in given:
+        num_training_tokens = law.training_tokens_for(given["loss"], num_params)
+    elif "training_flops" in given:
+        params_times_tokens = given["training_flops"] / TRAINING_FLOPS_PER_PARAM_AND_TOKEN
+        if num_params is None:
+            num_params = params_times_tokens / num_training_tokens
         else:
-            num_params = training_flops / TRAINING_FLOPS_PER_PARAM_AND_TOKEN / num_training_tokens
-    elif num_training_tokens is None:
-        if loss is not None:
-            num_training_tokens = law.training_tokens_for(loss, num_params)
-        else:
-            num_training_tokens = training_flops / TRAINING_FLOPS_PER_PARAM_AND_TOKEN / num_params
+            num_training_tokens = params_times_tokens / num_params
     return ModelSize(num_params, num_training_tokens)
 
 
-def _given(loss, num_params, num_training_tokens, training_flops) -> dict:
-    """Properties that are given, all of them positive."""
-    named = {
-        "loss": loss,
-        "num_params": num_params,
-        "num_training_tokens": num_training_tokens,
-        "training_flops": training_flops,
-    }
-    given = {name: value for name, value in named.items() if value is not None}
+def _check_given(given, number, rule):
+    """Refuse unknown properties, another number of them, and what is not positive."""
+    if unknown := given.keys() - set(PROPERTIES):
+        raise TypeError(f"properties are {', '.join(PROPERTIES)}; got {', '.join(sorted(unknown))}")
+    if len(given) != number:
+        raise ValueError(f"{rule}; got {', '.join(name for name in PROPERTIES if name in given) or 'none'}")
     check_positive(**given)
-    return given
-
-
-def _chinchilla_size_of_loss(law, loss):
-    # At the optimum the size's share of the reducible loss is beta / (alpha + beta), the tokens' the rest.
-    reducible = law.reducible_loss(loss)
-    return ModelSize(
-        num_params=(law.A * (1 + law.alpha / law.beta) / reducible) ** (1 / law.alpha),
-        num_training_tokens=(law.B * (1 + law.beta / law.alpha) / reducible) ** (1 / law.beta),
-    )
 
 
 _HOFFMANN = "Hoffmann et al. 2022, arXiv:2203.15556"

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from idealized_runtime.checks import check_positive
+from idealized_runtime.fits.statistics import percentile_interval
+
 MIN_MODELS = 4
 # Work is proportional to N (exponent 1); parallelism adds to that, wider matrices save. A knee at a hundredth of
 # the smallest model is a floor that no measured model shows.
@@ -72,12 +75,10 @@ class SizeCurve:
         sizes, costs = np.asarray(num_params, dtype=float), np.asarray(costs, dtype=float)
         if sizes.size < MIN_MODELS:
             raise ValueError(f"a cost as a function of size needs at least {MIN_MODELS} models; got {sizes.size}")
-        if not (np.all(np.isfinite(sizes) & (sizes > 0)) and np.all(np.isfinite(costs) & (costs > 0))):
-            raise ValueError("sizes and costs must be positive and finite")
+        check_positive(num_params=sizes, costs=costs)
         if sizes.min() == sizes.max():
             raise ValueError(f"the models must differ in size; all have {sizes[0]:g} parameters")
-        shapes = _Shapes.over(sizes, costs)
-        shapes = shapes.zoomed(sizes, costs)
+        shapes = _Shapes.over(sizes, costs).zoomed(sizes, costs)
         best = shapes.best
         residual_std = np.sqrt(shapes.squared_errors[best] / max(sizes.size - 3, 1))
         return cls(sizes, costs, shapes.law(best, shapes.levels[best]), float(residual_std))
@@ -128,7 +129,7 @@ class SizeCurve:
         token), 88 lie in the 95 % interval for a new model that the other models give.
         """
         drawn = self.draw((_NUM_DRAWS, 1), rng=rng, of_new_model=of_new_model)(np.atleast_1d(num_params))
-        lower, upper = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        lower, upper = percentile_interval(drawn, level)
         return (lower[0], upper[0]) if np.ndim(num_params) == 0 else (lower, upper)
 
     def is_extrapolated(self, num_params):

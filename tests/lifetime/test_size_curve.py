@@ -77,7 +77,7 @@ def test_interval_widens_outside_the_measured_sizes_and_these_are_marked():
     [
         ([1e9, 2e9, 3e9], [1, 2, 3], "at least 4 models; got 3"),
         ([1e9] * 4, [1, 2, 3, 4], "must differ in size; all have 1e[+]09"),
-        ([1e9, 2e9, 3e9, 4e9], [1, 2, 3, 0], "positive and finite"),
+        ([1e9, 2e9, 3e9, 4e9], [1, 2, 3, 0], "costs must be a positive finite number; got 0"),
     ],
 )
 def test_what_no_curve_goes_through_is_refused(sizes, costs, message):

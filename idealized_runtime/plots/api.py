@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from idealized_runtime.plots.style import MEASURED_COLOR
+from idealized_runtime.plots.style import MEASURED_COLOR, mark_values
 
 # Figure 7's colours, and a marker each, for those who cannot tell green from red.
 PROVIDER_COLORS = {"OpenAI": "green", "AI21 Labs": "red", "other": "black"}
@@ -65,18 +65,11 @@ def plot_load(
     value : {"runtime_s", "slowdown"}
     """
     ax = plt.subplots()[1] if ax is None else ax
-    sizes = sorted(runtimes["num_output_tokens"].unique() if output_sizes is None else output_sizes)
-    for color, size in zip(sns.color_palette("flare", len(sizes)), sizes, strict=True):
-        line = runtimes[runtimes["num_output_tokens"] == size].sort_values("num_parallel_queries")
-        ax.plot(line["num_parallel_queries"], line[value], "o-", color=color, label=f"{size}")
-    loads = sorted(runtimes["num_parallel_queries"].unique())
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(loads, loads)
-    ax.minorticks_off()
-    ax.set_ylim(bottom=0)
+    drawn = runtimes if output_sizes is None else runtimes[runtimes["num_output_tokens"].isin(output_sizes)]
+    _draw_output_sizes(ax, drawn, "num_parallel_queries", value)
+    mark_values(ax, runtimes["num_parallel_queries"])
     ylabel = {"runtime_s": "Minimum runtime (s)", "slowdown": "Runtime / that of one query"}[value]
     ax.set(xlabel="Number of parallel queries", ylabel=ylabel)
-    ax.legend(title="Output tokens")
     return ax
 
 
@@ -89,17 +82,21 @@ def plot_runtimes_over_time(runtimes: pd.DataFrame, *, ax: plt.Axes | None = Non
         ``date``, ``num_output_tokens``, ``runtime_s``.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    sizes = sorted(runtimes["num_output_tokens"].unique())
-    for color, size in zip(sns.color_palette("flare", len(sizes)), sizes, strict=True):
-        line = runtimes[runtimes["num_output_tokens"] == size].sort_values("date")
-        ax.plot(line["date"], line["runtime_s"], "o-", color=color, label=f"{size}")
+    _draw_output_sizes(ax, runtimes, "date", "runtime_s")
     ax.set_xticks(sorted(runtimes["date"].unique()))
     ax.xaxis.set_major_formatter(mdates.DateFormatter("%m-%d"))
-    ax.set_ylim(bottom=0)
     year = pd.to_datetime(runtimes["date"]).dt.year.min()
     ax.set(xlabel=f"Date in {year}", ylabel="Minimum runtime (s)")
-    ax.legend(title="Output tokens")
     return ax
+
+
+def _draw_output_sizes(ax, runtimes, x, y):
+    """A line a number of output tokens, lighter where they are few."""
+    groups = runtimes.sort_values(x).groupby("num_output_tokens")
+    for color, (size, line) in zip(sns.color_palette("flare", groups.ngroups), groups, strict=True):
+        ax.plot(line[x], line[y], "o-", color=color, label=f"{size}")
+    ax.set_ylim(bottom=0)
+    ax.legend(title="Output tokens")
 
 
 def plot_runtime_pairs(points: pd.DataFrame, *, xlabel: str, ylabel: str, ax: plt.Axes | None = None) -> plt.Axes:
@@ -161,10 +158,7 @@ def plot_estimators(
             color=colors[estimator],
             label=_ESTIMATOR_LABELS[estimator],
         )
-    trials = sorted(comparison["num_trials"].unique())
-    ax.set_xscale("log")
-    ax.set_xticks(trials, trials)
-    ax.minorticks_off()
+    mark_values(ax, comparison["num_trials"], base=10)
     ylabel = {"bias_percent": "Bias (%)", "rmse_percent": "Root-mean-square error (%)", "coverage": "Coverage"}[value]
     ax.set(xlabel="Trials a setting", ylabel=ylabel)
     if value == "coverage":

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from idealized_runtime.plots.style import label_log_axis
+from idealized_runtime.plots.style import draw_band, error_bars, label_log_axis, mark_values
 
 _LABELS = {
     "time_to_first_token_s": "Time to first token (s)",
@@ -35,12 +35,8 @@ def plot_percentiles(summary: pd.DataFrame, *, quantity: str, ax: plt.Axes | Non
         ax.plot(loads, table[name], style, color=color, label=label)
         # Where too few requests bound a percentile its interval ends at what is known.
         low, high = table[f"{name}_lower"].fillna(table[name]), table[f"{name}_upper"].fillna(table[name])
-        ax.fill_between(loads, low, high, color=color, alpha=0.2, linewidth=0)
-    _set_loads(ax, load, loads)
-    ax.set_ylim(bottom=0)
-    ax.set(ylabel=_LABELS[quantity])
-    ax.legend()
-    return ax
+        draw_band(ax, loads, low, high, color=color)
+    return _finish(ax, load, loads, _LABELS[quantity])
 
 
 def plot_throughput(
@@ -63,11 +59,7 @@ def plot_throughput(
     for (table, value, style, label), color in zip(lines, sns.color_palette("colorblind")[2:], strict=False):
         table = table.sort_values(load)
         ax.plot(table[load].astype(float), table[value], style, color=color, label=label)
-    _set_loads(ax, load, throughput[load].astype(float))
-    ax.set_ylim(bottom=0)
-    ax.set(ylabel="Requests a second")
-    ax.legend()
-    return ax
+    return _finish(ax, load, throughput[load], "Requests a second")
 
 
 def plot_ratios(raw: pd.DataFrame, comparison: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
@@ -88,12 +80,9 @@ def plot_ratios(raw: pd.DataFrame, comparison: pd.DataFrame, *, ax: plt.Axes | N
     ax.axhline(1, color="0.3", linestyle=":", linewidth=1.2, label="idealized")
     ax.plot(trials["place"], trials["runtime_s"] / trials["idealized_s"], "o", color=raw_color, markersize=3,
             alpha=0.5, label="raw, one trial")  # fmt: skip
-    errors = [comparison["denoised_s"] - comparison["denoised_s_lower"],
-              comparison["denoised_s_upper"] - comparison["denoised_s"]]  # fmt: skip
+    bars_s = error_bars(*(comparison[f"denoised_s{bound}"] for bound in ("", "_lower", "_upper")))
     ax.errorbar(
-        comparison["place"],
-        comparison["denoised_over_idealized"],
-        [error / comparison["idealized_s"] for error in errors],
+        comparison["place"], comparison["denoised_over_idealized"], bars_s / comparison["idealized_s"].to_numpy(),
         fmt="_", color=denoised_color, markersize=11, markeredgewidth=2, label="denoised",
     )  # fmt: skip
     labels = [f"{p}, {o}" for p, o in comparison[sizes].to_numpy()]
@@ -115,8 +104,9 @@ def _load_column(table) -> str:
     return "num_parallel" if kinds == {"closed"} else "rate_per_s"
 
 
-def _set_loads(ax, load, loads):
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(loads, [f"{value:g}" for value in loads])
-    ax.minorticks_off()
-    ax.set(xlabel=_LOAD_LABELS[load])
+def _finish(ax, load, loads, ylabel) -> plt.Axes:
+    mark_values(ax, loads)
+    ax.set_ylim(bottom=0)
+    ax.set(xlabel=_LOAD_LABELS[load], ylabel=ylabel)
+    ax.legend()
+    return ax

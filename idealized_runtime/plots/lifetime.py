@@ -13,12 +13,11 @@ from idealized_runtime.lifetime.comparison import Assumptions
 from idealized_runtime.lifetime.measured import MeasuredQueryCost, profile_table
 from idealized_runtime.lifetime.scaling_law import ModelSize, ScalingLaw
 from idealized_runtime.lifetime.size_curve import SizeCurve
-from idealized_runtime.plots.style import FITTED_COLOR, MEASURED_COLOR, label_log_axis
+from idealized_runtime.plots.style import FITTED_COLOR, MEASURED_COLOR, draw_band, label_log_axis
 
 GUESSED_COLOR = "0.35"
 _TRAINING_COLOR, _INFERENCE_COLOR = "#009E73", "#CC79A7"
 _NUM_POINTS = 200
-_BAND_ALPHA = 0.2
 # Of the width and the height of a map, from its middle: what labels may be centred on.
 _LABELLED_HALF = (0.44, 0.38)
 
@@ -116,13 +115,13 @@ def plot_size_curve(curve: SizeCurve, *, num_params=None, level: float = 0.95, a
     sizes = np.geomspace(*(measured if num_params is None else num_params), _NUM_POINTS)
     lower, upper = curve.interval(sizes, level=level)
     label = f"{100 * level:g} % interval of a new model"
-    ax.fill_between(sizes, lower, upper, color=FITTED_COLOR, alpha=_BAND_ALPHA, linewidth=0, label=label)
+    draw_band(ax, sizes, lower, upper, color=FITTED_COLOR, label=label)
     ax.plot(sizes, curve(sizes), "--", color=FITTED_COLOR, linewidth=0.9, label="_extrapolated")
     inside = np.geomspace(*measured, _NUM_POINTS)
     ax.plot(inside, curve(inside), "-", color=FITTED_COLOR, label="Regression")
     ax.plot(curve.num_params, curve.costs, "o", color=MEASURED_COLOR, label="Measured model")
-    ax.set(xscale="log", yscale="log", xlabel="Parameters")
-    label_log_axis(ax.xaxis, _size_text)
+    ax.set(yscale="log")
+    _set_sizes(ax)
     label_log_axis(ax.yaxis)
     return ax
 
@@ -155,13 +154,12 @@ def plot_utilization(
         ("output_tokens", assumptions.output_mfu, FITTED_COLOR),
     ):
         label = name.replace("_", " ").capitalize()
-        bounds = implied[f"{name}_lower"], implied[f"{name}_upper"]
-        ax.fill_between(sizes, *bounds, color=color, alpha=_BAND_ALPHA, linewidth=0, label="_interval")
+        draw_band(ax, sizes, implied[f"{name}_lower"], implied[f"{name}_upper"], color=color)
         ax.plot(sizes, implied[name], "-", color=color, label="_regression")
         ax.plot(models["num_params"], models[name], "o", color=color, label=f"{label}, measured")
         ax.axhline(guess, linestyle=":", color=color, label=f"{label}, guessed")
-    ax.set(xscale="log", yscale="log", xlabel="Parameters", ylabel="Utilisation (2 N tokens / peak)")
-    label_log_axis(ax.xaxis, _size_text)
+    ax.set(yscale="log", ylabel="Utilisation (2 N tokens / peak)")
+    _set_sizes(ax)
     return ax
 
 
@@ -183,8 +181,7 @@ def plot_against_demand(
     ax = plt.subplots()[1] if ax is None else ax
     rows = comparison.sort_values("num_requests")
     requests = rows["num_requests"]
-    bounds = rows[f"{value}_lower"], rows[f"{value}_upper"]
-    ax.fill_between(requests, *bounds, color=FITTED_COLOR, alpha=_BAND_ALPHA, linewidth=0, label="Interval")
+    draw_band(ax, requests, rows[f"{value}_lower"], rows[f"{value}_upper"], color=FITTED_COLOR, label="Interval")
     ax.plot(requests, rows[value], "--", color=FITTED_COLOR, linewidth=0.9, label="_extrapolated")
     ax.plot(requests, rows[value].mask(rows["is_extrapolated"]), "-", color=FITTED_COLOR, label="Measured")
     if guessed is not None:
@@ -228,12 +225,12 @@ def plot_cost_vs_size(
     ax.plot(sizes, inference_usd, "-", color=_INFERENCE_COLOR, label="Inference, measured")
     ax.plot(sizes, guessed_usd, ":", color=_INFERENCE_COLOR, label="Inference, guessed")
     ax.plot(sizes, training_usd + inference_usd, "-", color="0.1", label="Both, measured")
-    ax.axvspan(row["num_params_lower"], row["num_params_upper"], color=FITTED_COLOR, alpha=_BAND_ALPHA, linewidth=0)
+    ax.axvspan(row["num_params_lower"], row["num_params_upper"], color=FITTED_COLOR, alpha=0.2, linewidth=0)
     ax.plot(row["num_params"], row["cost_usd"], "o", color=FITTED_COLOR, label="Cheapest, with interval", zorder=3)
-    ax.set(xscale="log", yscale="log", xlabel="Parameters", ylabel="Lifetime cost ($)")
+    ax.set(yscale="log", ylabel="Lifetime cost ($)")
+    _set_sizes(ax)
     lowest = min(training_usd.min(), inference_usd.min(), guessed_usd.min())
     ax.set_ylim(lowest / 2, 10 * max(row["cost_usd"], guessed_usd.min()))
-    label_log_axis(ax.xaxis, _size_text)
     return ax
 
 
@@ -251,6 +248,11 @@ def _label_places(ax, segments) -> list:
 def _levels(percent):
     candidates = np.array([10, 20, 30, 50, 70, 90, 98, 102, 120, 200, 500, 2000])
     return candidates[(candidates > percent.min()) & (candidates < percent.max())]
+
+
+def _set_sizes(ax):
+    ax.set(xscale="log", xlabel="Parameters")
+    label_log_axis(ax.xaxis, _size_text)
 
 
 def _size_text(num_params, _=None) -> str:

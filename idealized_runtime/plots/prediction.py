@@ -7,7 +7,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR, label_log_axis
+from idealized_runtime.plots.style import (
+    FITTED_COLOR,
+    KNEE_COLOR,
+    MEASURED_COLOR,
+    error_bars,
+    label_log_axis,
+    name_rows,
+)
 
 # Ratios to a floor are drawn on a logarithmic axis where they reach further.
 _MAX_LINEAR_RATIO = 5
@@ -29,7 +36,7 @@ def plot_floor_distances(roofline: pd.DataFrame, *, ax: plt.Axes | None = None) 
     ax.plot(roofline["token_over_floor"], rows - 0.14, "o", color=MEASURED_COLOR, label="One output token")
     ax.plot(roofline["prompt_over_floor"], rows + 0.14, "s", color=FITTED_COLOR, label="Longest prompt")
     ax.axvline(1, color="0.4", linewidth=0.8)
-    _name_rows(ax, roofline.index)
+    name_rows(ax, roofline.index)
     if roofline[["token_over_floor", "prompt_over_floor"]].max(axis=None) > _MAX_LINEAR_RATIO:
         ax.set_xscale("log")
         label_log_axis(ax.xaxis)
@@ -56,7 +63,7 @@ def plot_token_errors(
         ax.axvspan(-target_percent, target_percent, color=KNEE_COLOR, alpha=0.25, linewidth=0)
     ax.axvline(0, color="0.4", linewidth=0.8)
     ax.plot(percent, np.arange(len(percent)), "o", color=MEASURED_COLOR)
-    _name_rows(ax, left_out)
+    name_rows(ax, left_out)
     limit = 1.1 * max(*np.abs(percent), target_percent or 0)
     ax.set_xlim(-limit, limit)
     ax.set(xlabel="Error of the time per\noutput token (%)")
@@ -78,7 +85,7 @@ def plot_prompt_errors(left_out: Mapping, *, ax: plt.Axes | None = None) -> plt.
         ax.plot([low, high], [row, row], "-", color=FITTED_COLOR, linewidth=0.8)
         ax.plot([quarter, three_quarters], [row, row], "-", color=FITTED_COLOR, linewidth=2.6)
         ax.plot(middle, row, "o", color=FITTED_COLOR)
-    _name_rows(ax, left_out)
+    name_rows(ax, left_out)
     ax.set(xlabel="Error of the prompt\nencoding time (%)")
     ax.xaxis.set_major_locator(MaxNLocator(**_FEW_TICKS))
     return ax
@@ -94,18 +101,9 @@ def plot_predictions(predictions: pd.DataFrame, *, ax: plt.Axes | None = None) -
     """
     ax = plt.subplots()[1] if ax is None else ax
     rows = np.arange(len(predictions))
-    below, above = (
-        predictions["runtime_s"] - predictions["lower_s"],
-        predictions["upper_s"] - predictions["runtime_s"],
-    )
-    ax.errorbar(predictions["runtime_s"], rows, xerr=[below, above], fmt="D", color=FITTED_COLOR, capsize=2)
-    _name_rows(ax, predictions.index)
+    bars = error_bars(*(predictions[name] for name in ("runtime_s", "lower_s", "upper_s")))
+    ax.errorbar(predictions["runtime_s"], rows, xerr=bars, fmt="D", color=FITTED_COLOR, capsize=2)
+    name_rows(ax, predictions.index)
     ax.set(xlabel="Predicted runtime (s), 95 % interval")
     ax.set_xlim(left=0)
     return ax
-
-
-def _name_rows(ax, names):
-    """Names on the vertical axis, the first on top."""
-    ax.set_yticks(range(len(names)), list(names))
-    ax.set_ylim(len(names) - 0.5, -0.5)

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 
 from idealized_runtime.fits.statistics import summarize_errors
-from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR, label_log_axis
+from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR, error_bars, label_log_axis
 
 
 def plot_runtime_vs_output_tokens(
@@ -33,7 +33,10 @@ def plot_runtime_vs_output_tokens(
         None of ``prompt_sizes`` was profiled; the message lists those that were.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    drawn = _select_prompt_sizes(runtimes, prompt_sizes)
+    profiled = sorted(int(size) for size in runtimes["num_prompt_tokens"].unique())
+    drawn = profiled if prompt_sizes is None else [size for size in profiled if size in set(prompt_sizes)]
+    if not drawn:
+        raise ValueError(f"none of the prompt sizes {list(prompt_sizes)} was profiled; there are {profiled}")
     colors = sns.color_palette("flare_r", len(drawn))
     for color, num_prompt_tokens in zip(colors, drawn, strict=True):
         group = runtimes[runtimes["num_prompt_tokens"] == num_prompt_tokens].sort_values("num_output_tokens")
@@ -68,11 +71,13 @@ def plot_prompt_encoding_time(fit, knee=None, *, level: float = 0.95, ax: plt.Ax
     sizes = np.asarray(fit.num_prompt_tokens)
     dense = np.unique(np.concatenate([np.arange(sizes.min(), sizes.max() + 1), sizes]))
     ax.plot(dense, fit.prompt_encoding_time_s(dense), "-", color=FITTED_COLOR, label="Rule between sizes")
-    times_s = fit.prompt_encoding_time_s(sizes)
+    times_s, bars_s = fit.prompt_encoding_time_s(sizes), None
+    if fit.intervals is not None:
+        bars_s = error_bars(times_s, *fit.prompt_encoding_interval_s(sizes, level))
     ax.errorbar(
         sizes,
         times_s,
-        yerr=_error_bars(fit, sizes, times_s, level),
+        yerr=bars_s,
         fmt="o",
         markersize=2.5,
         elinewidth=1,
@@ -80,7 +85,11 @@ def plot_prompt_encoding_time(fit, knee=None, *, level: float = 0.95, ax: plt.Ax
         label=f"Profiled size, {100 * level:g} % interval",
     )
     if knee is not None:
-        _draw_knee(ax, knee, sizes.max())
+        line = np.array([knee.num_prompt_tokens, sizes.max()])
+        ax.plot(line, knee.line_s(line), ":", color="0.1", label="Best-fit line", zorder=3)
+        ax.axvspan(*knee.interval, color=KNEE_COLOR, alpha=0.25, linewidth=0)
+        label = f"Knee, {100 * knee.level:g} % interval"
+        ax.axvline(knee.num_prompt_tokens, color=KNEE_COLOR, linewidth=1, label=label)
     ax.set(xlabel="Prompt size (tokens)", ylabel="Prompt encoding time (s)")
     ax.set_ylim(bottom=0)
     ax.legend()
@@ -108,30 +117,6 @@ def plot_residuals(residuals: pd.DataFrame, *, ax: plt.Axes | None = None) -> pl
     ax.set_ylim(-limit, limit)
     ax.set(xlabel="Measured runtime (s)", ylabel="Relative error (%)")
     return ax
-
-
-def _select_prompt_sizes(runtimes, prompt_sizes) -> list[int]:
-    profiled = sorted(int(size) for size in runtimes["num_prompt_tokens"].unique())
-    if prompt_sizes is None:
-        return profiled
-    drawn = [size for size in profiled if size in set(prompt_sizes)]
-    if not drawn:
-        raise ValueError(f"none of the prompt sizes {list(prompt_sizes)} was profiled; there are {profiled}")
-    return drawn
-
-
-def _error_bars(fit, sizes, times_s, level):
-    if fit.intervals is None:
-        return None
-    lower_s, upper_s = fit.prompt_encoding_interval_s(sizes, level)
-    return np.maximum([times_s - lower_s, upper_s - times_s], 0)
-
-
-def _draw_knee(ax, knee, largest):
-    line = np.array([knee.num_prompt_tokens, largest])
-    ax.plot(line, knee.line_s(line), ":", color="0.1", label="Best-fit line", zorder=3)
-    ax.axvspan(*knee.interval, color=KNEE_COLOR, alpha=0.25, linewidth=0)
-    ax.axvline(knee.num_prompt_tokens, color=KNEE_COLOR, linewidth=1, label=f"Knee, {100 * knee.level:g} % interval")
 
 
 def _note(ax, text):

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 from scipy.optimize import isotonic_regression
 
-from idealized_runtime.plots.style import label_log_axis
+from idealized_runtime.plots.style import error_bars, label_log_axis
 
 # Bars leave the panel beyond so many times the speed-ups it holds: one may be without end.
 _MAX_BAR_REACH = 2
@@ -44,8 +44,8 @@ def plot_speed_ups(table: pd.DataFrame, *, models: Sequence[str] | None = None, 
     ax = plt.subplots()[1] if ax is None else ax
     styles = _model_styles(table["model"].unique() if models is None else models)
     for model, group in table.groupby("model", sort=False):
-        distances = [group["speed_up"] - group["speed_up_lower"], group["speed_up_upper"] - group["speed_up"]]
-        ax.errorbar(group["baseline_s"], group["speed_up"], yerr=distances, linewidth=0.8, label=model, **styles[model])
+        bars = error_bars(*(group[f"speed_up{bound}"] for bound in ("", "_lower", "_upper")))
+        ax.errorbar(group["baseline_s"], group["speed_up"], yerr=bars, linewidth=0.8, label=model, **styles[model])
     ax.axhline(1, color="0.4", linewidth=0.8)
     ax.set(xscale="log", yscale="log", xlabel="Runtime with the baseline (s)", ylabel="Speed-up")
     ax.set_ylim(_speed_up_limits(table))

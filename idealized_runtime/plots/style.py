@@ -1,6 +1,6 @@
 """The look of every figure, their panels, and how they are written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -116,6 +116,31 @@ def label_log_axis(axis: mpl.axis.Axis, text: str | Callable = "{x:g}"):
     axis.set_major_locator(_FittingLogLocator())
     axis.set_major_formatter(text)
     axis.set_minor_formatter(NullFormatter())
+
+
+def mark_values(ax: plt.Axes, values, *, base: float = 2):
+    """Make the horizontal axis logarithmic, with a tick at each value drawn and no other."""
+    values = np.unique(np.asarray(values, dtype=float))
+    ax.set_xscale("log", base=base)
+    ax.set_xticks(values, [f"{value:g}" for value in values])
+    ax.minorticks_off()
+
+
+def name_rows(ax: plt.Axes, names: Iterable[str]):
+    """Names on the vertical axis, the first on top, at 0."""
+    names = list(names)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+
+
+def error_bars(values, lower, upper) -> np.ndarray:
+    """Lengths of bars below and above values, as ``errorbar`` takes them; none where rounding puts a bound beyond."""
+    return np.maximum([values - lower, upper - values], 0)
+
+
+def draw_band(ax: plt.Axes, x, lower, upper, *, color, label: str = "_interval"):
+    """Shade the interval of a line."""
+    ax.fill_between(x, lower, upper, color=color, alpha=0.2, linewidth=0, label=label)
 
 
 def save_figure(figure: plt.Figure, path) -> list[Path]:

@@ -4,9 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.ticker import FixedLocator, NullLocator
 
-from idealized_runtime.plots.style import FITTED_COLOR
+from idealized_runtime.plots.style import FITTED_COLOR, mark_values
 from idealized_runtime.records import SETTING_COLUMNS
 
 _COLORS = sns.color_palette("colorblind")
@@ -47,13 +46,14 @@ def plot_token_micro_batch_sizes(timings: pd.DataFrame, model=None, *, ax: plt.A
     for column, (label, color, mark) in _PARTS.items():
         ax.plot(k, timings[column], mark, color=color, label=label)
     if model is not None:
-        ax.plot(k, _predicted_s(model, timings), "-", color=FITTED_COLOR, label="Overall, fitted", zorder=1)
+        p, o, batch, m, _ = (timings[name].to_numpy(int) for name in SETTING_COLUMNS)
+        ax.plot(k, model.predict(p, o, batch, k, m=m), "-", color=FITTED_COLOR, label="Overall, fitted", zorder=1)
     best = int(np.argmin(timings["generation_time_s"]))
     ax.plot(
         k[best], timings["generation_time_s"].iloc[best], "o", markersize=11, markerfacecolor="none",
         markeredgecolor="black", label="Optimum",
     )  # fmt: skip
-    _set_binary_axis(ax, k)
+    mark_values(ax, k)
     ax.set(xlabel="Token micro-batch size", ylabel="Time (s)")
     ax.set_ylim(bottom=0)
     ax.legend()
@@ -77,22 +77,8 @@ def plot_generation_rate(tables, *, column: str = "tokens_per_s", label: str, ax
         timed = table[table[column].notna()]
         ax.plot(timed.index, timed[column], "o-", color=color, label=name)
         sizes += timed.index.tolist()
-    _set_binary_axis(ax, np.array(sizes))
+    mark_values(ax, sizes)
     ax.set(xlabel="Batch size (sequences)", ylabel=label)
     ax.set_ylim(bottom=0)
     ax.legend()
     return ax
-
-
-def _predicted_s(model, timings) -> np.ndarray:
-    p, o, batch, m, k = (timings[name].to_numpy(int) for name in SETTING_COLUMNS)
-    return model.predict(p, o, batch, k, m=m)
-
-
-def _set_binary_axis(ax, values):
-    """Logarithmic x axis to the base 2 with a tick at each value drawn."""
-    ax.set_xscale("log", base=2)
-    ticks = np.unique(values)
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_locator(NullLocator())

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from idealized_runtime.plots.style import label_log_axis
+from idealized_runtime.plots.style import label_log_axis, name_rows
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
 from idealized_runtime.reproductions.paper.tradeoffs import TASKS
 
@@ -90,8 +90,7 @@ def plot_by_model(
     if printed is not None:
         ax.plot(drawn[printed], places, "o", markersize=6.5, fillstyle="none", color="0.1", label="printed")
     ax.scatter(drawn[value], places, color=colors, s=16, zorder=3, label="recomputed")
-    ax.set_yticks(places, names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
+    name_rows(ax, names)
     return ax
 
 
@@ -173,8 +172,7 @@ def plot_ranks(ranks: pd.DataFrame, intervals: pd.DataFrame | None = None, *, ax
             bounds = intervals[intervals["task"] == task].set_index("model").loc[ranks.index]
             ax.hlines(places + offset, bounds["lower"], bounds["upper"], linewidth=2.5, alpha=0.35, **style)
         ax.plot(ranks[task], places + offset, TASK_MARKERS[name], label=_short_task(task), **style)
-    ax.set_yticks(places, ranks.index)
-    ax.set_ylim(len(ranks) - 0.5, -0.5)
+    name_rows(ax, ranks.index)
     ax.set_xticks(range(1, len(ranks) + 1))
     ax.set(xlim=(0.5, len(ranks) + 0.5), xlabel="Rank")
     return ax

@@ -90,8 +90,7 @@ def compare_with_guess(
     assumptions : Assumptions
     law_draws : ScalingLaw, optional
         Coefficients of shape (draws,), such as a bootstrap's. Draws that do not reach the loss
-        (:func:`~idealized_runtime.lifetime.bootstrap.draws_that_reach`) are left out, and
-        ``attrs["share_of_law_draws"]`` says how many are left.
+        (:func:`~idealized_runtime.lifetime.bootstrap.draws_that_reach`) are left out.
     num_draws : int
         Where there are no ``law_draws``.
     level : float
@@ -100,7 +99,8 @@ def compare_with_guess(
     Returns
     -------
     DataFrame, one row a pair
-        ``loss, num_requests, is_extrapolated`` (the measured optimum lies outside the measured sizes), and each with
+        ``loss, num_requests, is_extrapolated`` (the measured optimum lies outside the measured sizes),
+        ``share_of_law_draws`` that reach the lowest loss and are behind the intervals, and each with
         ``_lower`` and ``_upper``: ``num_params, num_training_tokens, cost_usd`` of the measured optimum;
         ``guessed_num_params, guessed_num_training_tokens, guessed_cost_usd`` of what the guess takes for the optimum;
         ``cost_of_guess_usd``, what that size costs as measured; ``excess_cost``, that over ``cost_usd`` minus 1; the
@@ -121,14 +121,12 @@ def compare_with_guess(
     best = quantities(law, query_cost.per_query.law)
     laws, share = _usable(law, law_draws, loss.min(), num_draws)
     drawn = quantities(laws, query_cost.per_query.draw((laws.E.size, 1), rng=rng))
-    columns = {"loss": loss, "num_requests": num_requests}
+    columns = {"loss": loss, "num_requests": num_requests, "share_of_law_draws": share}
     columns["is_extrapolated"] = query_cost.is_extrapolated(best["num_params"])
     for name, value in best.items():
         lower, upper = np.quantile(drawn[name], [(1 - level) / 2, (1 + level) / 2], axis=0)
         columns |= {name: value, f"{name}_lower": lower, f"{name}_upper": upper}
-    table = pd.DataFrame(columns)
-    table.attrs["share_of_law_draws"] = share
-    return table
+    return pd.DataFrame(columns)
 
 
 def chinchilla_ratio_maps(law: ScalingLaw, losses, demands, costs: LifetimeCosts) -> dict[str, pd.DataFrame]:

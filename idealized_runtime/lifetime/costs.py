@@ -13,10 +13,10 @@ import numpy as np
 
 from idealized_runtime.checks import check_not_negative, check_positive, check_utilization
 from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
+from idealized_runtime.hardware.prices import dollar_cost_usd
 from idealized_runtime.lifetime.scaling_law import ModelSize
 
 INFERENCE_FLOPS_PER_PARAM_AND_TOKEN = 2
-SECONDS_PER_HOUR = 3600
 
 
 class InferenceCost(Protocol):
@@ -152,7 +152,8 @@ class Rental:
     def usd_per_flop(self, mfu):
         """Dollars a useful FLOP at this utilisation (MFU), a share of the peak rate in (0, 1]."""
         check_utilization(mfu=mfu)
-        return self.price_usd_per_hour / SECONDS_PER_HOUR / (mfu * self.accelerator.peak_flops(self.dtype))
+        flop_s = 1 / (mfu * self.accelerator.peak_flops(self.dtype))
+        return dollar_cost_usd(flop_s, num_accelerators=1, price_usd_per_hour=self.price_usd_per_hour)
 
 
 DTYPE_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp8": "float8", "fp32": "float32", "tf32": "tfloat32"}
@@ -179,25 +180,19 @@ def rent(name: str, dtype: str, price_usd_per_hour=None) -> Rental:
         The accelerator is not known, has no peak rate for this type, or has no price and none is given.
     """
     accelerator = get_accelerator(name)
-    dtype = _known_dtype(accelerator, dtype)
-    if price_usd_per_hour is not None:
-        return Rental(accelerator, dtype, price_usd_per_hour)
-    if accelerator.name in ASSUMED_PRICES_USD_PER_HOUR:
-        return Rental(accelerator, dtype, ASSUMED_PRICES_USD_PER_HOUR[accelerator.name], _ASSUMED)
-    if accelerator.price_usd_per_hour is None:
-        raise ValueError(f"{accelerator.name} has no price: give one, in dollars an hour of one accelerator")
-    source = f"{accelerator.sources['price_usd_per_hour']} ({accelerator.price_date})"
-    return Rental(accelerator, dtype, accelerator.price_usd_per_hour, source)
-
-
-def _known_dtype(accelerator, dtype) -> str:
-    """Full name of a type that the accelerator has a peak rate for; the error names it as it was given."""
-    full = DTYPE_NAMES.get(dtype.lower(), dtype.lower())
-    if full not in accelerator.peak_flops_per_s:
+    full_dtype = DTYPE_NAMES.get(dtype.lower(), dtype.lower())
+    if full_dtype not in accelerator.peak_flops_per_s:
         short = {name: abbreviation for abbreviation, name in DTYPE_NAMES.items()}
         known = ", ".join(short.get(name, name) for name in accelerator.peak_flops_per_s) or "none"
         raise ValueError(f"{accelerator.name}: no peak rate is known for {dtype!r}; known: {known}")
-    return full
+    if price_usd_per_hour is not None:
+        return Rental(accelerator, full_dtype, price_usd_per_hour)
+    if accelerator.name in ASSUMED_PRICES_USD_PER_HOUR:
+        return Rental(accelerator, full_dtype, ASSUMED_PRICES_USD_PER_HOUR[accelerator.name], _ASSUMED)
+    if accelerator.price_usd_per_hour is None:
+        raise ValueError(f"{accelerator.name} has no price: give one, in dollars an hour of one accelerator")
+    source = f"{accelerator.sources['price_usd_per_hour']} ({accelerator.price_date})"
+    return Rental(accelerator, full_dtype, accelerator.price_usd_per_hour, source)
 
 
 def dollar_costs(

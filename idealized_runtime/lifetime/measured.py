@@ -14,7 +14,8 @@ import pandas as pd
 
 from idealized_runtime.checks import check_not_negative, check_positive
 from idealized_runtime.fits import ExtrapolationWarning
-from idealized_runtime.lifetime.costs import SECONDS_PER_HOUR, LifetimeCosts, Rental, inference_flops
+from idealized_runtime.hardware.prices import dollar_cost_usd
+from idealized_runtime.lifetime.costs import LifetimeCosts, Rental, inference_flops
 from idealized_runtime.lifetime.profiles import ModelProfile
 from idealized_runtime.lifetime.size_curve import FloorPowerLaw, SizeCurve
 from idealized_runtime.queries.mix import QueryMix
@@ -106,11 +107,6 @@ class MeasuredQueryCost:
         """Whether each size lies outside those of the profiled models."""
         return self.per_query.is_extrapolated(num_params)
 
-    def usd_per_query(self, num_params, price_usd_per_hour):
-        """Dollars of the mean query at each size, at this price of one accelerator."""
-        check_positive(price_usd_per_hour=price_usd_per_hour)
-        return self.per_query(num_params) * (price_usd_per_hour / SECONDS_PER_HOUR)
-
     def dollar_costs(
         self,
         *,
@@ -133,10 +129,10 @@ class MeasuredQueryCost:
         law : FloorPowerLaw, optional
             Drawn from ``per_query`` in place of its best law.
         """
-        check_positive(price_usd_per_hour=price_usd_per_hour)
         check_not_negative(num_requests=num_requests)
-        usd_per_accelerator_s = price_usd_per_hour / SECONDS_PER_HOUR
-        inference = ScaledLawCost(law or self.per_query.law, num_requests * usd_per_accelerator_s)
+        # What the law gives are accelerator-seconds.
+        usd = dollar_cost_usd(num_requests, num_accelerators=1, price_usd_per_hour=price_usd_per_hour)
+        inference = ScaledLawCost(law or self.per_query.law, usd)
         return LifetimeCosts(training.usd_per_flop(training_mfu), inference, "usd")
 
     def utilization(self, num_params, peak_flops_per_s: float, *, level: float = 0.95) -> pd.DataFrame:

@@ -131,8 +131,9 @@ def test_prompts_beyond_the_profiled_sizes_need_leave_and_are_counted():
     assert MeasuredQueryCost.fit(profiles, mix, extrapolate=True).share_extrapolated == 0.25
 
 
-def test_dollars_of_a_query_are_accelerator_hours_times_price(a100):
-    assert a100.usd_per_query(1e10, 3.6) == pytest.approx(a100.per_query(1e10) * 1e-3)
+def test_dollars_of_queries_are_accelerator_hours_times_price(a100):
+    costs = a100.dollar_costs(training=TRAINING, price_usd_per_hour=3.6, num_requests=1e6)
+    assert costs.inference.cost(1e10) == pytest.approx(a100.per_query(1e10) * 1e3)
 
 
 def test_profiles_of_two_kinds_of_hardware_are_refused(linear):

@@ -146,14 +146,14 @@ def _describe_assumed(arguments, query_cost, assumptions) -> dict:
 
 
 def _describe_intervals(arguments, fitted, table, sizing, implied) -> dict:
-    row, share = table.iloc[0], table.attrs["share_of_law_draws"]
+    row = table.iloc[0]
     bounds = {name: {"lower": sizing.loc[name, "lower"], "upper": sizing.loc[name, "upper"]} for name in SIZING}
     for name in ("excess_cost", *(f"{name}_moves" for name in SIZING)):
         bounds[name] = {side: row[f"{name}_{side}"] for side in ("lower", "upper")}
     for name in ("prompts", "output_tokens"):
         bounds[name] = {side: implied[f"{name}_{side}"] for side in ("lower", "upper")}
-    has_law = fitted.draws is not None
-    return {"level": arguments.level, "has_scaling_law": has_law, "share_of_law_draws": share, **bounds}
+    law = {"has_scaling_law": fitted.draws is not None, "share_of_law_draws": row["share_of_law_draws"]}
+    return {"level": arguments.level, **law, **bounds}
 
 
 def _rows(data) -> list[str]:

@@ -9,11 +9,16 @@ The accounting is that of notebooks/idealized_metrics_cost_analysis.ipynb in
 https://github.com/stanford-crfm/helm-efficiency, as its text and its stored outputs tell.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from idealized_runtime.api.budget import Prices
+from idealized_runtime.fits.protocol import ModelOfRuntimes
+from idealized_runtime.hardware.prices import dollar_cost_usd
+from idealized_runtime.queries.price import price
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,22 @@ class BenchmarkCosts:
     device_runtime_s: float
 
     @classmethod
-    def from_queries(cls, queries: pd.DataFrame, *, prompt_price_usd: float, output_price_usd: float):
+    def from_queries(
+        cls,
+        queries: pd.DataFrame,
+        models: Mapping[str, ModelOfRuntimes],
+        *,
+        prompt_price_usd: float,
+        output_price_usd: float,
+    ):
         """Costs of queries that are known one by one.
 
         Parameters
         ----------
         queries : DataFrame, one row a query
-            ``num_prompt_tokens, num_output_tokens, idealized_runtime_s``, the last one missing where a model
-            has no idealized runtime.
+            ``model, num_prompt_tokens, num_output_tokens``.
+        models : mapping of models of runtimes, by model
+            Of one's own accelerators. Queries of other models have no idealized runtime.
         prompt_price_usd, output_price_usd : float
             Of 1000 tokens.
         """
@@ -52,12 +65,8 @@ class BenchmarkCosts:
             prompt_price_usd=prompt_price_usd,
             output_price_usd=output_price_usd,
         )
-        is_estimable = queries["idealized_runtime_s"].notna()
-        return cls(
-            api_usd=float(cost_usd.sum()),
-            estimable_api_usd=float(cost_usd[is_estimable].sum()),
-            device_runtime_s=float(queries["idealized_runtime_s"].sum()),
-        )
+        runtime_s = price(queries, models, extrapolate=True).table["runtime_s"]
+        return cls(float(cost_usd.sum()), float(cost_usd[runtime_s.notna()].sum()), float(runtime_s.sum()))
 
     @classmethod
     def from_printed(
@@ -84,7 +93,7 @@ class BenchmarkCosts:
         num_api_trials, num_device_trials, device_price_usd_per_hour
             As they assume.
         """
-        usd_per_s = num_device_trials * device_price_usd_per_hour / 3600
+        usd_per_s = num_device_trials * _usd_per_s(device_price_usd_per_hour)
         estimable_api_usd = float(device_estimate_usd - profiling_runtime_s * usd_per_s)
         return cls(
             api_usd=api_baseline_usd / num_api_trials,
@@ -106,7 +115,7 @@ def api_cost_usd(num_prompt_tokens, num_output_tokens, *, prompt_price_usd, outp
     prompt_price_usd, output_price_usd : float
         Of 1000 tokens.
     """
-    return (num_prompt_tokens * prompt_price_usd + num_output_tokens * output_price_usd) / 1000
+    return Prices(1000 * prompt_price_usd, 1000 * output_price_usd).cost_usd(num_prompt_tokens, num_output_tokens)
 
 
 def profiling_api_cost_usd(runtimes: pd.DataFrame, *, prompt_price_usd, output_price_usd) -> float:
@@ -157,7 +166,7 @@ def idealized_savings(
         Trials of each setting; ``num_trials`` where it is not given.
     """
     num_profiling_trials = num_trials if num_profiling_trials is None else num_profiling_trials
-    usd_per_s = price_usd_per_hour / 3600
+    usd_per_s = _usd_per_s(price_usd_per_hour)
     measured_usd = costs.estimable_api_usd + num_trials * costs.device_runtime_s * usd_per_s
     estimated_usd = costs.estimable_api_usd + num_profiling_trials * profiling_runtime_s * usd_per_s
     return measured_usd / estimated_usd
@@ -221,6 +230,10 @@ def idealized_savings_table(
     }
     name = "API price (multiple)" if len(api_factors) > 1 else "Accelerators ($/h)"
     return _table(columns, trials, "Trials on the accelerators", name)
+
+
+def _usd_per_s(price_usd_per_hour):
+    return dollar_cost_usd(1, num_accelerators=1, price_usd_per_hour=price_usd_per_hour)
 
 
 def _table(columns, index, index_name, columns_name) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Operations of a plain Transformer in closed form, as arXiv:2305.02440 writes them: 24 h^2 l (1 + n / 6h) a token."""
 
-from idealized_runtime.architectures import Architecture
+from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.counting import polynomial
 
 

@@ -5,9 +5,14 @@ import numpy as np
 
 def polynomial(tokens, name, *coefficients, batch_size=1):
     """batch_size (c0 + c1 n + c2 n^2 + ...), exact where n is an integer."""
-    check_batch_size(batch_size)
-    coefficients = [batch_size * coefficient for coefficient in coefficients]
-    return evaluate(lambda n: _horner(n, coefficients), tokens, name, batch_size)
+
+    def count(n):
+        total = 0 * n
+        for coefficient in reversed(coefficients):
+            total = total * n + batch_size * coefficient
+        return total
+
+    return evaluate(count, tokens, name, batch_size)
 
 
 def evaluate(count, tokens, name, batch_size):
@@ -28,13 +33,6 @@ def check_fits(largest_count, name):
     """Refuse a count beyond 64 bits: NumPy's integers overflow without a word."""
     if largest_count > np.iinfo(np.int64).max:
         raise OverflowError(f"the largest count, {largest_count}, does not fit 64 bits: give {name} as real numbers")
-
-
-def _horner(n, coefficients):
-    total = coefficients[-1] + 0 * n
-    for coefficient in reversed(coefficients[:-1]):
-        total = total * n + coefficient
-    return total
 
 
 def as_tokens(tokens, name):

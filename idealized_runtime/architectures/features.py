@@ -155,7 +155,7 @@ def require_buildable(architecture, *, tensor_parallel_size: int = 1):
     """
     if missing := unsupported_features(architecture):
         raise ValueError(
-            f"{architecture.name} cannot be built here, only counted (num_params, idealized_runtime.flops): "
+            f"{architecture.name} cannot be built here, only counted (num_params, idealized_runtime.architectures): "
             + "; ".join(feature if len(feature) <= 80 else feature[:77] + "..." for feature in missing)
             + _remedy(missing)
         )

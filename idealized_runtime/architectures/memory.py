@@ -1,6 +1,6 @@
 """Bytes of weights, of the cache, and of what one output token reads."""
 
-from idealized_runtime.architectures import Architecture
+from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.counting import check_batch_size, evaluate
 from idealized_runtime.architectures.windows import num_attended, sum_over_layers
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from idealized_runtime.architectures import Architecture
+from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.counting import as_tokens, check_fits, evaluate, is_scalar
 from idealized_runtime.architectures.params import count_embedding_projection, count_layer_matrices
 from idealized_runtime.architectures.windows import num_attended, sum_over_layers, twice_attended_up_to

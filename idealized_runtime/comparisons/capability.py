@@ -11,9 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.architectures import get_architecture
+from idealized_runtime.architectures import get_architecture, kv_cache_bytes, weight_bytes
 from idealized_runtime.architectures.devices import parallelism_needed
-from idealized_runtime.architectures.memory import kv_cache_bytes, weight_bytes
 from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES
 from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier
 from idealized_runtime.fits.statistics import draw_log_normal, standard_error_of_interval

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idealized_runtime.architectures import Architecture
-from idealized_runtime.architectures.memory import output_token_bytes
-from idealized_runtime.architectures.operations import least_output_token_flops, prompt_encoding_flops
+from idealized_runtime.architectures import Architecture, output_token_bytes, prompt_encoding_flops
+from idealized_runtime.architectures.operations import least_output_token_flops
 from idealized_runtime.hardware.rates import MachineRates
 
 

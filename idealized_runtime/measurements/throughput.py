@@ -15,11 +15,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.architectures import Architecture
+from idealized_runtime.architectures import Architecture, kv_cache_bytes_per_token, query_flops, weight_bytes
 from idealized_runtime.architectures.closed_forms import closed_form_query_flops
-from idealized_runtime.architectures.memory import kv_cache_bytes_per_token, weight_bytes
-from idealized_runtime.architectures.operations import query_flops
-from idealized_runtime.checks import check_columns, check_positive, check_positive_or_missing
+from idealized_runtime.checks import check_columns, check_positive, check_positive_or_missing, numeric_columns
 from idealized_runtime.hardware.accelerators import Accelerator
 from idealized_runtime.hardware.prices import device_price, dollar_cost_usd
 
@@ -157,12 +155,12 @@ def throughput_table(
         A column is absent, a number is not positive, or the accelerator's peak for ``dtype`` is not known; the
         message lists those that are.
     """
-    p, o, batch, runtime_s = _columns(timings, *_SIZES, "runtime_s")
+    p, o, batch, runtime_s = numeric_columns(timings, [*_SIZES, "runtime_s"])
     check_positive(num_devices=num_devices)
     table = pd.DataFrame({"tokens_per_s": overall_tokens_per_s(batch, o, runtime_s)}, index=timings.index)
     if "generation_time_s" in timings:
         # A query of one output token generates none after its prompt.
-        (generation_s,) = _columns(timings, "generation_time_s")
+        (generation_s,) = numeric_columns(timings, ["generation_time_s"])
         time_per_round_s = np.divide(generation_s, o - 1, out=np.full(len(o), np.nan), where=o > 1)
         table["generation_tokens_per_s"] = generation_tokens_per_s(batch, time_per_round_s)
     for name, count in COUNTS.items():
@@ -204,7 +202,7 @@ def generation_table(
         A column is absent, a time is not positive, or a row has one output token, which the prompt yields:
         nothing was generated after it.
     """
-    p, o, batch, generation_s = _columns(timings, *_SIZES, "generation_time_s")
+    p, o, batch, generation_s = numeric_columns(timings, [*_SIZES, "generation_time_s"])
     if (num_single := int((timings["num_output_tokens"] < 2).sum())) > 0:
         raise ValueError(
             f"num_output_tokens must be at least 2 for a rate of generation; {num_single} of {len(timings)} rows have "
@@ -220,8 +218,3 @@ def generation_table(
         check_columns(failures, ["batch_size", "error_type"], name="failures")
         table = pd.concat([table, failures[["batch_size", "error_type"]].astype({"batch_size": int})])
     return table.set_index("batch_size").sort_index()
-
-
-def _columns(timings, *names) -> list[np.ndarray]:
-    check_columns(timings, names)
-    return [timings[name].to_numpy(dtype=float, na_value=np.nan) for name in names]

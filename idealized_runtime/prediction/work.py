@@ -5,9 +5,14 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from idealized_runtime.architectures import Architecture
-from idealized_runtime.architectures.memory import BYTES_PER_ELEMENT, kv_cache_bytes_per_token, output_token_bytes
-from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops
+from idealized_runtime.architectures import (
+    Architecture,
+    kv_cache_bytes_per_token,
+    output_token_bytes,
+    output_token_flops,
+    prompt_encoding_flops,
+)
+from idealized_runtime.architectures.memory import BYTES_PER_ELEMENT
 from idealized_runtime.fits.interpolation import TILE_SHARE, coordinate
 
 # Tensor cores read 16 bytes at a time; rows of half-precision matrices that are no multiple of it are read piecemeal.

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from idealized_runtime.architectures import Architecture
-from idealized_runtime.architectures.memory import weight_bytes
+from idealized_runtime.architectures import Architecture, weight_bytes
 from idealized_runtime.hardware.accelerators import Accelerator
 from idealized_runtime.hardware.rates import device_rates
 from idealized_runtime.hardware.roofline import Roofline

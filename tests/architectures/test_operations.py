@@ -5,19 +5,23 @@ import pandas as pd
 import pytest
 from makers.hf_configs import hf_config, written
 
-from idealized_runtime.architectures import ARCHITECTURES, Architecture, get_architecture
+from idealized_runtime.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    get_architecture,
+    kv_cache_bytes,
+    kv_cache_bytes_per_token,
+    output_token_bytes,
+    output_token_flops,
+    prompt_encoding_flops,
+    query_flops,
+    weight_bytes,
+)
 from idealized_runtime.architectures.closed_forms import (
     closed_form_flops_without_attention,
     closed_form_output_token_flops,
     closed_form_prompt_encoding_flops,
 )
-from idealized_runtime.architectures.memory import (
-    kv_cache_bytes,
-    kv_cache_bytes_per_token,
-    output_token_bytes,
-    weight_bytes,
-)
-from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops, query_flops
 
 GPT2 = Architecture("gpt2-like", 3, 48, 4, vocab_size=101, max_position_embeddings=64)
 LLAMA = Architecture(

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.architectures import get_architecture
-from idealized_runtime.architectures.memory import output_token_bytes
+from idealized_runtime.architectures import get_architecture, output_token_bytes
 from idealized_runtime.hardware.accelerators import (
     ACCELERATORS,
     FIGURES,

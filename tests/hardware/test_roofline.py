@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from makers.timed_logs import TOY, write_log
 
-from idealized_runtime.architectures import Architecture
-from idealized_runtime.architectures.memory import output_token_bytes
-from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops
+from idealized_runtime.architectures import Architecture, output_token_bytes, output_token_flops, prompt_encoding_flops
 from idealized_runtime.hardware.rates import CUDA_CACHE_BYTES, MachineRates
 from idealized_runtime.hardware.roofline import Roofline
 from idealized_runtime.measurements.floors import (

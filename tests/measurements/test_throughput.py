@@ -2,13 +2,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.architectures import get_architecture
+from idealized_runtime.architectures import get_architecture, output_token_flops, prompt_encoding_flops, query_flops
 from idealized_runtime.architectures.closed_forms import (
     closed_form_output_token_flops,
     closed_form_prompt_encoding_flops,
     closed_form_query_flops,
 )
-from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops, query_flops
 from idealized_runtime.fits.batched.pipeline import num_passes, passes_per_share, time_on_more_nodes
 from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.measurements.throughput import (

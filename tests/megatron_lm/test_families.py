@@ -10,8 +10,7 @@ from makers.families import CASES, CPU, DEEPSEEK, OPT_SIZES, build_family, fill_
 from makers.models import greedy, logits_with_cache, random_tokens
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from idealized_runtime.architectures import Architecture
-from idealized_runtime.architectures.memory import kv_cache_bytes
+from idealized_runtime.architectures import Architecture, kv_cache_bytes
 from megatron_lm import device as devices
 from megatron_lm.engines import PORTABLE_ENGINES, load_engine
 from megatron_lm.model import build_model

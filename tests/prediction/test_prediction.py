@@ -4,9 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.architectures import Architecture, get_architecture
+from idealized_runtime.architectures import Architecture, get_architecture, output_token_bytes
 from idealized_runtime.architectures.devices import parallelism_needed
-from idealized_runtime.architectures.memory import output_token_bytes
 from idealized_runtime.fits import ExtrapolationWarning
 from idealized_runtime.hardware.accelerators import Accelerator
 from idealized_runtime.measurements.floors import ImpossibleMeasurementError

@@ -2,13 +2,12 @@
 
 from dataclasses import replace
 
+from idealized_runtime.architectures import output_token_flops, prompt_encoding_flops, weight_bytes
 from idealized_runtime.architectures.closed_forms import (
     closed_form_output_token_flops,
     closed_form_prompt_encoding_flops,
 )
 from idealized_runtime.architectures.devices import num_accelerators_needed
-from idealized_runtime.architectures.memory import weight_bytes
-from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops
 from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
 from idealized_runtime.reproductions.verdicts import Claim, Claims, Evidence, tally

@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from idealized_runtime.architectures import get_architecture
-from idealized_runtime.architectures.memory import kv_cache_bytes_per_token, output_token_bytes, weight_bytes
+from idealized_runtime.architectures import get_architecture, kv_cache_bytes_per_token, output_token_bytes, weight_bytes
 from idealized_runtime.fits.batched.pipeline import num_passes, time_on_more_nodes
 from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.measurements.throughput import (

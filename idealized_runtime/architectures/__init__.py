@@ -29,7 +29,12 @@ from idealized_runtime.architectures.memory import (
     weight_bytes,
 )
 from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops, query_flops
-from idealized_runtime.architectures.registry import ARCHITECTURES, get_architecture, published_architecture
+from idealized_runtime.architectures.registry import (
+    ARCHITECTURES,
+    find_architecture,
+    get_architecture,
+    published_architecture,
+)
 
 __all__ = [
     "ARCHITECTURES",
@@ -37,6 +42,7 @@ __all__ = [
     "HF_FAMILIES",
     "Architecture",
     "architecture_of_flags",
+    "find_architecture",
     "get_architecture",
     "kv_cache_bytes",
     "kv_cache_bytes_per_token",

@@ -73,3 +73,8 @@ def get_architecture(name: str) -> Architecture:
 def published_architecture(log_stem: str) -> Architecture | None:
     """Row whose published log has this file stem; None where no row has."""
     return next((row for row in ARCHITECTURES.values() if row.published_log == log_stem), None)
+
+
+def find_architecture(name: str) -> Architecture | None:
+    """Row of the registry, by its name or one of HELM's for it; None where there is none."""
+    return next((row for row in ARCHITECTURES.values() if name in (row.name, *row.helm_names)), None)

@@ -16,7 +16,7 @@ _MODULES = {
     "training_runs": ("read_training_runs",),
     "fitting": ("ScalingLawFit", "fit_scaling_law"),
     "bootstrap": ("bootstrap_scaling_law", "coefficient_intervals", "draws_that_reach", "optimum_intervals"),
-    "profiles": ("ModelProfile", "read_profiles"),
+    "profiles": ("read_profiles",),
     "size_curve": ("SizeCurve",),
     "measured": ("MeasuredQueryCost", "profile_table"),
     "comparison": ("Assumptions", "chinchilla_ratio_maps", "compare_with_guess", "sizing_table"),

@@ -5,7 +5,6 @@ inference cost that the solver takes. Few models stand behind a regression (13 o
 depths and widths and with batches of one query: its intervals are wide, and hold for more such models.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_not_negative, check_positive
-from idealized_runtime.fits import ExtrapolationWarning
 from idealized_runtime.hardware.prices import dollar_cost_usd
 from idealized_runtime.lifetime.costs import LifetimeCosts, Rental, inference_flops
-from idealized_runtime.lifetime.profiles import ModelProfile
 from idealized_runtime.lifetime.size_curve import FloorPowerLaw, SizeCurve
 from idealized_runtime.queries.mix import QueryMix
+from idealized_runtime.queries.price import price
+from idealized_runtime.queries.served import ServedModel
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class MeasuredQueryCost:
 
     Parameters
     ----------
-    profiles : tuple of ModelProfile
+    profiles : tuple of ServedModel
         By size.
     mix : QueryMix
     per_query : SizeCurve
@@ -69,7 +68,7 @@ class MeasuredQueryCost:
         Share of the queries whose prompt lies outside the sizes that some model was profiled at.
     """
 
-    profiles: tuple[ModelProfile, ...]
+    profiles: tuple[ServedModel, ...]
     mix: QueryMix
     per_query: SizeCurve
     per_prompt: SizeCurve
@@ -77,12 +76,12 @@ class MeasuredQueryCost:
     share_extrapolated: float
 
     @classmethod
-    def fit(cls, profiles: Sequence[ModelProfile], mix: QueryMix, *, extrapolate: bool = False) -> "MeasuredQueryCost":
+    def fit(cls, profiles: Sequence[ServedModel], mix: QueryMix, *, extrapolate: bool = False) -> "MeasuredQueryCost":
         """Regress the cost of a mix on the size of the profiled models.
 
         Parameters
         ----------
-        profiles : sequence of ModelProfile
+        profiles : sequence of ServedModel
             Of one hardware and software; see :func:`~idealized_runtime.lifetime.profiles.read_profiles`.
         mix : QueryMix
         extrapolate : bool
@@ -98,8 +97,10 @@ class MeasuredQueryCost:
         if len(hardware := {profile.hardware for profile in profiles}) > 1:
             raise ValueError(f"profiles must be of one hardware; got {', '.join(sorted(hardware))}")
         sizes = [profile.num_params for profile in profiles]
-        queries, prompts, tokens = zip(*(_costs(profile, mix, extrapolate) for profile in profiles), strict=True)
-        outside = np.any([profile.runtime.is_extrapolated(mix.num_prompt_tokens) for profile in profiles], axis=0)
+        queries, prompts, tokens = zip(
+            *(mean_accelerator_s(profile, mix, extrapolate=extrapolate) for profile in profiles), strict=True
+        )
+        outside = np.any([profile.runtimes.is_extrapolated(mix.num_prompt_tokens) for profile in profiles], axis=0)
         curves = [SizeCurve.fit(sizes, seconds) for seconds in (queries, prompts, tokens)]
         return cls(profiles, mix, *curves, float(mix.weights[outside].sum()))
 
@@ -197,15 +198,29 @@ def profile_table(measured: MeasuredQueryCost, peak_flops_per_s: float) -> pd.Da
     )
 
 
-def _costs(profile, mix, extrapolate) -> tuple[float, float, float]:
-    """Accelerator-seconds of the mean query, of its prompt and of a further output token."""
+def mean_accelerator_s(profile: ServedModel, mix: QueryMix, *, extrapolate: bool = False) -> tuple[float, float, float]:
+    """Accelerator-seconds of the mean query of a mix, of its prompt, and of a further output token.
+
+    The prompt yields the first output token. The token is the mean over those of the mix after the first; where there
+    is none, it is what one would take.
+
+    Raises
+    ------
+    ValueError
+        A prompt lies beyond the profiled sizes, and ``extrapolate`` is not set; the message begins with the model.
+    """
+    p, o = mix.num_prompt_tokens, mix.num_output_tokens
+    options = {"num_accelerators": profile.num_accelerators, "extrapolate": extrapolate}
     try:
-        with warnings.catch_warnings():
-            # The share of such queries is reported instead, once for all models.
-            warnings.simplefilter("ignore", ExtrapolationWarning)
-            query_s = profile.query_accelerator_s(mix, extrapolate=extrapolate)
-            prompt_s = profile.prompt_accelerator_s(mix, extrapolate=extrapolate)
-            token_s = profile.output_token_accelerator_s(mix, extrapolate=extrapolate)
+        priced = price(mix.queries, profile.runtimes, **options)
+        if priced.missing:
+            # A mean over the other queries would be of another mix: the model itself says which it refuses.
+            profile.runtimes.predict(p, o)
+        prompts = price(mix.queries.assign(num_output_tokens=1), profile.runtimes, **options)
+        tokens_s = profile.runtimes.time_per_output_token_at(p, extrapolate=extrapolate)
     except ValueError as error:
         raise ValueError(f"{profile.name}: {error}") from error
-    return query_s, prompt_s, token_s
+    num_further = mix.weights * (o - 1)
+    weights = num_further if num_further.any() else mix.weights
+    token_s = profile.num_accelerators / profile.batch_size * (weights @ tokens_s) / weights.sum()
+    return float(mix.weights @ priced.accelerator_s), float(mix.weights @ prompts.accelerator_s), float(token_s)

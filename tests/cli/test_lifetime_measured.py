@@ -10,6 +10,7 @@ from makers.logs import HEADER, make_setting, write_log
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.cli.fit import main as fit_logs
 from idealized_runtime.cli.lifetime.parser import main
+from idealized_runtime.lifetime.measured import mean_accelerator_s
 from idealized_runtime.lifetime.profiles import read_profiles
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.queries.mix import QueryMix
@@ -116,7 +117,7 @@ def test_committed_batch_costs_less_a_query_than_its_queries_one_by_one(tmp_path
         assert fit_logs(["cpu_batch", "--batch-size", str(batch), "--parameters", path]) == 0
         profiles = read_profiles(path)
         assert [profile.batch_size for profile in profiles] == [batch, batch]
-        costs[batch] = [profile.query_accelerator_s(mix) for profile in profiles]
+        costs[batch] = [mean_accelerator_s(profile, mix)[0] for profile in profiles]
     assert all(many < one / 2 for one, many in zip(costs[1], costs[32], strict=True))
 
 

@@ -4,17 +4,19 @@ import pytest
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.lifetime.costs import rent
-from idealized_runtime.lifetime.measured import MeasuredQueryCost, ScaledLawCost, profile_table
+from idealized_runtime.lifetime.measured import MeasuredQueryCost, ScaledLawCost, mean_accelerator_s, profile_table
 from idealized_runtime.lifetime.optimum import minimize_lifetime_cost
-from idealized_runtime.lifetime.profiles import ModelProfile, read_profiles
+from idealized_runtime.lifetime.profiles import read_profiles
 from idealized_runtime.lifetime.scaling_law import get_scaling_law
 from idealized_runtime.lifetime.size_curve import FloorPowerLaw
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.queries.mix import QueryMix
+from idealized_runtime.queries.served import ServedModel
 
 LAW = get_scaling_law()
 TRAINING = rent("A100_80", "bf16")
 PEAK = 1e14
+MIX = QueryMix([10, 30], [1, 5], [1, 3])
 
 
 def make_profile(num_params, *, prompt_mfu=0.4, output_mfu=0.01, hardware="box"):
@@ -22,7 +24,7 @@ def make_profile(num_params, *, prompt_mfu=0.4, output_mfu=0.01, hardware="box")
     sizes = np.array([1, 2000])
     seconds = 2 * num_params / PEAK
     runtime = RuntimeModel("weighted", sizes, sizes * seconds / prompt_mfu, seconds / output_mfu, 0.0, 1)
-    return ModelProfile(f"m{num_params:.0f}", int(num_params), runtime, 1, hardware=hardware)
+    return ServedModel(f"m{num_params:.0f}", runtime, 1, int(num_params), hardware)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +37,31 @@ def linear():
 def a100():
     mix = QueryMix.lognormal(200, 60, prompt_sigma=0.8, output_sigma=0.8)
     return MeasuredQueryCost.fit(read_profiles(ROOT / "processed_jsons" / "a100.json"), mix)
+
+
+def make_served(num_accelerators, batch_size=None):
+    """t(p, o) = 0.01 p + 0.1 (o - 1)."""
+    runtimes = RuntimeModel("weighted", np.array([1, 100]), np.array([0.01, 1.0]), 0.1, 0.0, 1, batch_size=batch_size)
+    return ServedModel("m", runtimes, num_accelerators)
+
+
+def test_accelerator_seconds_of_a_mix_are_means_over_its_queries():
+    expected = 0.25 * 0.1 + 0.75 * (0.3 + 0.4), 0.25 * 0.1 + 0.75 * 0.3, 0.1
+    assert mean_accelerator_s(make_served(1), MIX) == pytest.approx(expected)
+
+
+def test_parts_of_a_query_add_up():
+    query_s, prompt_s, token_s = mean_accelerator_s(make_served(3, batch_size=2), MIX)
+    assert query_s == pytest.approx(prompt_s + token_s * (MIX.mean_output_tokens - 1))
+
+
+def test_every_accelerator_counts_and_a_batch_shares_them():
+    one, many = (mean_accelerator_s(make_served(*numbers), MIX) for numbers in ((1, 1), (8, 4)))
+    assert many == pytest.approx([2 * seconds for seconds in one])
+
+
+def test_output_token_of_a_mix_without_any_is_what_one_would_take():
+    assert mean_accelerator_s(make_served(1), QueryMix.from_means(10, 1))[2] == pytest.approx(0.1)
 
 
 def test_utilization_of_models_that_have_one_is_found(linear):

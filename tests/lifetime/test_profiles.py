@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 
 from idealized_runtime.fits import RuntimeModel
-from idealized_runtime.lifetime.profiles import ModelProfile, read_profiles
+from idealized_runtime.lifetime.profiles import read_profiles
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.measurements.timed_models import read_timed_models
-from idealized_runtime.queries.mix import QueryMix
-
-MIX = QueryMix([10, 30], [1, 5], [1, 3])
 
 
 def make_runtime(*, source=None, overhead_s=None):
@@ -22,29 +19,6 @@ def make_runtime(*, source=None, overhead_s=None):
 def write_parameters(path, **runtimes):
     path.write_text(json.dumps({name: runtime.to_json() for name, runtime in runtimes.items()}))
     return path
-
-
-def test_accelerator_seconds_of_a_mix_are_means_over_its_queries():
-    profile = ModelProfile("m", 10**9, make_runtime(), num_accelerators=1)
-    assert profile.prompt_accelerator_s(MIX) == pytest.approx(0.25 * 0.1 + 0.75 * 0.3)
-    assert profile.output_token_accelerator_s(MIX) == pytest.approx(0.1)
-    assert profile.query_accelerator_s(MIX) == pytest.approx(0.25 * 0.1 + 0.75 * (0.3 + 0.4))
-
-
-def test_parts_of_a_query_add_up():
-    profile = ModelProfile("m", 10**9, make_runtime(), num_accelerators=3, batch_size=2)
-    further = profile.output_token_accelerator_s(MIX) * (MIX.mean_output_tokens - 1)
-    assert profile.query_accelerator_s(MIX) == pytest.approx(profile.prompt_accelerator_s(MIX) + further)
-
-
-def test_every_accelerator_counts_and_a_batch_shares_them():
-    one, many = (ModelProfile("m", 10**9, make_runtime(), *numbers) for numbers in ((1, 1), (8, 4)))
-    assert many.query_accelerator_s(MIX) == pytest.approx(2 * one.query_accelerator_s(MIX))
-
-
-def test_output_token_of_a_mix_without_any_is_what_one_would_take():
-    profile = ModelProfile("m", 10**9, make_runtime(), num_accelerators=1)
-    assert profile.output_token_accelerator_s(QueryMix.from_means(10, 1)) == pytest.approx(0.1)
 
 
 def test_aliases_of_one_architecture_count_once_and_models_come_by_size():

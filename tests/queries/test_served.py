@@ -1,0 +1,73 @@
+import json
+
+import pytest
+from makers.timed_logs import write_log
+
+from idealized_runtime.fits import read_parameters
+from idealized_runtime.measurements.published import ROOT
+from idealized_runtime.measurements.timed_models import read_timed_models
+from idealized_runtime.queries import served as served_module
+from idealized_runtime.queries.served import num_accelerators_of, served_by_logs, served_by_parameters
+
+PARAMETERS = ROOT / "processed_jsons"
+
+
+def test_logs_say_what_their_models_ran_on():
+    model = served_by_logs("cpu")["gpt2-small"]
+    assert (model.num_accelerators, model.batch_size, model.hardware, model.dtype) == (
+        1, 1, "Intel(R) Xeon(R) Processor, 2 cores", "float32",
+    )  # fmt: skip
+    assert model.num_params == model.architecture.num_params
+
+
+def test_models_of_logs_go_by_helms_names_too(published):
+    assert list(served_by_logs("a100", ["openai/ada", "gpt-j"])) == ["ada", "gpt-j"]
+
+
+def test_parameters_say_what_their_logs_ran_on():
+    model = served_by_parameters(PARAMETERS / "cpu.json")["gpt2-small"]
+    assert (model.num_accelerators, model.batch_size, model.hardware, model.dtype) == (1, 1, "cpu", "float32")
+
+
+def test_published_parameters_say_it_without_their_logs(monkeypatch):
+    monkeypatch.setenv("PUBLISHED_DATA", "/nowhere")
+    (model,) = served_by_parameters(PARAMETERS / "v100.json", "microsoft/TNLGv2_530B").values()
+    assert (model.num_accelerators, model.hardware, model.software) == (48, "v100", "Megatron-LM 2022")
+
+
+@pytest.mark.filterwarnings("ignore::idealized_runtime.records.RepeatedSettingWarning")
+@pytest.mark.parametrize("hardware", ["a100", "v100"])
+def test_numbers_of_accelerators_of_published_logs_are_those_of_their_arguments(published, hardware):
+    timed = read_timed_models(hardware)
+    known = served_module._PUBLISHED_NUM_ACCELERATORS[hardware]
+    assert known == {name: num_accelerators_of(model) for name, model in timed.items()}
+    for model in timed.values():
+        assert {"software": model.software, "dtype": model.dtype} == served_module._PUBLISHED_STACK
+
+
+def test_model_without_a_source_is_known_by_its_name_alone(tmp_path):
+    path = tmp_path / "helm.json"
+    entry = {"runtime_per_output_token": 0.02, "runtime_for_prompt_tokens": {"1": 0.1, "512": 0.2}}
+    path.write_text(json.dumps({"openai/davinci": entry, "mystery": entry}))
+    known, unknown = served_by_parameters(path).values()
+    assert (known.architecture.name, known.num_accelerators, known.hardware) == ("davinci", None, "")
+    assert (unknown.architecture, unknown.num_params) == (None, None)
+
+
+def test_models_are_chosen_by_either_name():
+    path = PARAMETERS / "a100.json"
+    assert list(served_by_parameters(path, ["openai/ada", "bloom"])) == ["openai/ada", "together/bloom"]
+    with pytest.raises(ValueError, match=r"a100\.json: no model curie; there are: ada, ai21/j1-grande"):
+        served_by_parameters(path, ["curie"])
+
+
+def test_parameters_are_those_of_the_file():
+    path = PARAMETERS / "a100.json"
+    assert served_by_parameters(path, "gpt-j")["together/gpt-j-6b"].runtimes.to_json() == (
+        read_parameters(path)["together/gpt-j-6b"].to_json()
+    )
+
+
+def test_model_timed_on_several_devices_holds_them_all(tmp_path):
+    write_log(tmp_path / "toy.jsonl", tensor_parallel_size=2)
+    assert served_by_logs(tmp_path)["toy"].num_accelerators == 2

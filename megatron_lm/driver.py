@@ -72,10 +72,7 @@ def _what_was_kept(log) -> str:
 
 def _run(arguments) -> int:
     token_ids = _read_prompts(arguments)
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # A thread that waits for its neighbour spins for some 10 us, then sleeps. GNU OpenMP's default is 30 times
-        # longer: next to one busy process it makes decoding 4 to 7 times slower instead of 2, at random.
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    let_threads_sleep()
     # torch and Megatron take seconds to import: only once the arguments are known to be good.
     from megatron_lm import device as devices
     from megatron_lm.measurement import Measurement
@@ -88,6 +85,16 @@ def _run(arguments) -> int:
     with ProcessGrid(device, measurement.tensor_parallel_size, measurement.pipeline_parallel_size) as grid:
         devices.limit_host_memory(device)
         return run_sweep(measurement, token_ids, log_path=arguments.log, grid=grid)
+
+
+def let_threads_sleep():
+    """Before torch is imported: a thread that waits for its neighbour spins for some 10 us, then sleeps.
+
+    GNU OpenMP's default is 30 times longer: next to one busy process it makes decoding 4 to 7 times slower instead of
+    2, at random.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def _read_prompts(arguments) -> list[int]:

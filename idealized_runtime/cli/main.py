@@ -17,6 +17,7 @@ PROGRAM = "idealized-runtime"
 # A line a subcommand, on the way from a measurement to an answer: its module, and what it does.
 COMMANDS = {
     "time": ("time", "as generate_text.py"),
+    "campaign": ("campaign", "many models, parallelisms, batches, engines: here, within a budget, or on Slurm"),
     "fit": ("fit", "parameter file of timing logs"),
     "predict": ("predict", "a model that nobody timed"),
     "api": ("api.parser", "servers"),
@@ -40,7 +41,12 @@ def main(argv=None) -> int:
         # The driver of Megatron has a way of its own to end, with what was measured kept.
         return module.main(words)
     parser = make_parser(name, module)
-    arguments = parser.parse_args(_with_dashes(words))
+    arguments, passed_on = parser.parse_known_args(_with_dashes(words))
+    if hasattr(module, "PASSES_FLAGS_ON"):
+        # Those that this subcommand does not know are another program's, which refuses them itself.
+        arguments.passed_on = passed_on
+    elif passed_on:
+        parser.error(f"unrecognized arguments: {' '.join(passed_on)}")
     try:
         with warnings_as_lines(parser.prog):
             code = module.run(arguments)

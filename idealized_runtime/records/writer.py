@@ -106,11 +106,7 @@ class LogWriter:
             raise LogFormatError(f"{self.path}:1: not a timing log, left as it is: {excerpt(cut)}; give another --log")
 
     def _refuse_other_measurement(self, other):
-        differing = [
-            f"{name}: {theirs!r} in the log, {ours!r} now"
-            for name, theirs, ours in _differences(_identity(other), _identity(self._header))
-        ]
-        if differing:
+        if differing := differing_fields(other, self._header):
             raise LogMismatchError(
                 f"{self.path} holds another measurement; give another --log, or remove it. " + "; ".join(differing)
             )
@@ -228,6 +224,14 @@ class LogWriter:
             self._file.flush()
         if is_waiting:
             os.fsync(self._file.fileno())
+
+
+def differing_fields(theirs: dict, ours: dict) -> list[str]:
+    """What keeps two headers from being of one measurement, a sentence a field; of what a run may change, nothing."""
+    return [
+        f"{name}: {their_value!r} in the log, {our_value!r} now"
+        for name, their_value, our_value in _differences(_identity(theirs), _identity(ours))
+    ]
 
 
 def _identity(header: dict) -> dict:

@@ -1,47 +1,70 @@
-"""Runs one job of a sweep as processes of their own, keeps its output, and says how it ended."""
+"""Runs the jobs of a campaign on this machine, each in a process of its own, and takes stop signals in order.
+
+Importing torch and Megatron takes about as long as timing a small model: a server imports them once, and every job of
+one process is a fork of it; one of several is torchrun, in the place of a fork. The server itself must not touch
+CUDA, which does not survive a fork; where it did, a job begins as a new program.
+"""
 
 import contextlib
+import multiprocessing
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from time import monotonic
 
 from idealized_runtime.measurements.published import ROOT
-from idealized_runtime.records import LogFormatError, load_log
+from megatron_lm import driver
+from megatron_lm.campaigns.budget import Budget, estimated_s
 from megatron_lm.campaigns.jobs import Job, describe_command, launch_command
+from megatron_lm.campaigns.outcomes import COMPLETE, UNFINISHED, Outcome, outcome_of
 
 # torchrun gives its processes 30 s to stop before it kills them.
 _STOP_TIMEOUT_S = 45
-_PARSE = "from megatron_lm.arguments import parse_arguments; parse_arguments()"
-# What torch puts before the lines of an exception that ends a rank.
-_RANK = r"(?:\[(?:default|rank)\d+\]:? *)*"
-_ERROR_LINES = tuple(
-    re.compile(_RANK + pattern)
-    for pattern in (
-        r"generate_text\.py: (?:rank \d+: )?error: (.+)",
-        # The last line of a traceback; of a chain the first, which is the cause of the others.
-        r"((?:\w+\.)*\w*(?:Error|Exception|Exit)(?::.*)?)$",
-        # The end of a process that said nothing. SIGTERM is what torchrun sends to those that are left.
-        r".*(Signal \d+ \(SIG(?!TERM)\w+\) received by PID \d+)",
-    )
-)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: ``status`` is ``complete``, ``failed`` or ``unfinished``; ``error`` says why it failed."""
+def run_campaign(
+    plan: Mapping[Job, str], execute: Callable[[list[Job], Callable], Iterable], announce: Callable[[str], object]
+) -> tuple[dict[Job, Outcome], bool]:
+    """Run what is not complete, one failure or many notwithstanding.
 
-    status: str
-    error: str = ""
+    Parameters
+    ----------
+    plan : mapping of Job to str
+        Of :func:`megatron_lm.campaigns.jobs.plan_jobs`.
+    execute : callable
+        Takes jobs and ``announce``; gives each with its outcome, as it ends.
+    announce : callable
+        Is told what happens, a line at a time.
 
-
-COMPLETE = Outcome("complete")
-UNFINISHED = Outcome("unfinished")
+    Returns
+    -------
+    outcomes : dict of Job to Outcome
+    is_interrupted : bool
+        Ctrl-C or a stop signal came before the end.
+    """
+    outcomes = {job: Outcome("failed", why) if why else UNFINISHED for job, why in plan.items()}
+    for job, why in plan.items():
+        if why:
+            announce(f"{job.name}: refused: {why}")
+        elif job.is_complete():
+            announce(f"{job.name}: complete already, skipped")
+            outcomes[job] = COMPLETE
+    pending = [job for job, outcome in outcomes.items() if outcome == UNFINISHED]
+    paths = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+    if str(ROOT) not in paths:
+        # Wherever they run, jobs find this package, also where it is not installed.
+        os.environ["PYTHONPATH"] = os.pathsep.join((str(ROOT), *paths))
+    try:
+        with stop_signals_as_interrupts():
+            for job, outcome in execute(pending, announce) if pending else ():
+                outcomes[job] = outcome
+                announce(f"{job.name}: {outcome.status}" + (f": {outcome.error}" if outcome.error else ""))
+    except KeyboardInterrupt:
+        return outcomes, True
+    return outcomes, False
 
 
 @contextlib.contextmanager
@@ -49,7 +72,7 @@ def stop_signals_as_interrupts():
     """A scheduler's stop signal and the end of the terminal become Ctrl-C's exception, as long as the block runs."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     if handlers[signal.SIGHUP] == signal.SIG_IGN:
-        # Under nohup the end of the terminal is not the end of the sweep.
+        # Under nohup the end of the terminal is not the end of the campaign.
         del handlers[signal.SIGHUP]
     for number in handlers:
         signal.signal(number, signal.default_int_handler)
@@ -60,80 +83,97 @@ def stop_signals_as_interrupts():
             signal.signal(number, handler)
 
 
-def run_job(job: Job) -> Outcome:
-    """Run a job on this machine to its end; an exception, such as Ctrl-C, stops its processes first."""
-    return outcome_of(job, run_command(launch_command(job), job.output))
+def run_here(jobs: list[Job], announce: Callable, budget: Budget | None = None) -> Iterator[tuple[Job, Outcome]]:
+    """Each job with its outcome, one after the other; none is started that would outrun the budget, none may hang."""
+    server = JobServer(is_preloaded=any(job.num_processes == 1 for job in jobs))
+    for job in jobs:
+        about, limit_s = "", None
+        if budget is not None:
+            estimate_s = estimated_s(job, budget.accelerator)
+            expected_s = budget.expected_s(estimate_s)
+            about, limit_s = f", about {expected_s:.0f} s", budget.limit_s(expected_s)
+            if expected_s > budget.left_s:
+                announce(f"{job.name}: not started{about}; {max(budget.left_s, 0):.0f} s of the budget left")
+                yield job, UNFINISHED
+                continue
+        announce(f"{job.name}: running{about}, output in {job.output}")
+        started_s = monotonic()
+        outcome = server.run(job, limit_s)
+        if budget is not None and outcome == COMPLETE:
+            budget.note(estimate_s, monotonic() - started_s)
+        yield job, outcome
+
+
+class JobServer:
+    """Starts jobs; where ``is_preloaded``, what those of one process need is imported when it is made."""
+
+    def __init__(self, *, is_preloaded: bool = True):
+        # Counting devices through NVML does not begin CUDA, which the server must not.
+        os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+        driver.let_threads_sleep()
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([__name__, *(["megatron_lm.sweep"] if is_preloaded else [])])
+        process = self._context.Process(target=os.getpid)
+        process.start()
+        process.join()
+
+    def run(self, job: Job, timeout_s: float | None = None) -> Outcome:
+        """Run a job to its end, or stop it in order after so many seconds: its log is then resumed another time.
+
+        What it prints, its command first and its exit status last, goes to ``job.output``; an exception, such as
+        Ctrl-C, stops its processes first.
+        """
+        command = launch_command(job)
+        _begin_output(job.output, command)
+        process = self._context.Process(target=_drive, args=(job, command))
+        process.start()
+        try:
+            process.join(timeout_s)
+        finally:
+            if is_stopped := process.is_alive():
+                stop_processes(process.pid, process.terminate)
+                process.join()
+        _end_output(job.output, process.exitcode)
+        return UNFINISHED if is_stopped else outcome_of(job, process.exitcode)
+
+
+def _drive(job, command):
+    """The driver, in this process; what it prints goes to a file."""
+    with job.output.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    # A session of its own: a terminal's Ctrl-C reaches the campaign alone, which then stops its job in order.
+    os.setsid()
+    torch = sys.modules.get("torch")
+    if job.num_processes > 1 or (torch and torch.cuda._is_in_bad_fork()):
+        os.execv(command[0], command)
+    sys.exit(driver.main(job.arguments))
 
 
 def run_command(command: list[str], output: Path) -> int:
     """Exit status of a command; ``output`` gets the command, all that it prints, and the exit status."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", encoding="utf-8") as file:
-        print("$", describe_command(command), file=file, flush=True)
-        # A session of its own: Ctrl-C and a scheduler's signals reach the sweep alone, which then stops it in order.
+    _begin_output(output, command)
+    with output.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
-        try:
-            status = process.wait()
-        except BaseException:
-            stop_processes(process.pid, process.terminate)
-            raise
-    with output.open("a", encoding="utf-8") as file:
-        print(f"\nexit status {status}", file=file)
+    try:
+        status = process.wait()
+    except BaseException:
+        stop_processes(process.pid, process.terminate)
+        raise
+    _end_output(output, status)
     return status
 
 
-def is_finished(job: Job) -> bool:
-    """Whether the log is complete and the last run of the job had these arguments and succeeded."""
-    try:
-        if not load_log(job.log).is_complete:
-            return False
-        lines = job.output.read_text(encoding="utf-8", errors="replace").splitlines()
-    except (OSError, LogFormatError):
-        return False
-    return lines[0].endswith(shlex.join(job.arguments)) and lines[-1] == "exit status 0"
+def _begin_output(output, command):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(f"$ {describe_command(command)}\n", encoding="utf-8")
 
 
-def refusal(job: Job) -> str | None:
-    """What the driver has against the arguments and the parallelism of a job; None where it takes them."""
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path, "WORLD_SIZE": str(job.num_processes)}
-    command = [sys.executable, "-c", _PARSE, *job.arguments]
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    return first_error(answer.stderr) if answer.returncode else None
-
-
-def outcome_of(job: Job, status: int, num_nodes: int = 1) -> Outcome:
-    """Outcome of a run that ended with this exit status, by the log and the outputs of its nodes that it left."""
-    if status == 0 and is_finished(job):
-        return COMPLETE
-    outputs = filter(Path.exists, map(job.output_of_node, range(num_nodes)))
-    text = "\n".join(output.read_text(encoding="utf-8", errors="replace") for output in outputs)
-    ended = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status} without a whole log"
-    return Outcome("failed", first_error(text) or _error_of_settings(job) or f"{ended}; see {job.output}")
-
-
-def first_error(text: str) -> str | None:
-    """First line of a program's output that states an error, without what stands before the statement.
-
-    Later ones follow from it: the other ranks lose their neighbour, then torchrun reports them all.
-    """
-    for line in re.split(r"[\r\n]+", text):
-        for pattern in _ERROR_LINES:
-            if match := pattern.match(line):
-                return match[1]
-    return None
-
-
-def _error_of_settings(job) -> str | None:
-    try:
-        settings = load_log(job.log).settings
-    except (OSError, LogFormatError):
-        return None
-    if not settings or any("error" not in setting for setting in settings):
-        return None
-    return f"no setting could be timed: {settings[0]['error'].get('message', settings[0]['error']['type'])}"
+def _end_output(output, status):
+    with output.open("a", encoding="utf-8") as file:
+        print(f"\nexit status {status}", file=file)
 
 
 def stop_processes(process_id: int, stop: Callable[[], object]):

@@ -1,7 +1,8 @@
-"""Submits the jobs of a sweep to Slurm with submitit, waits for them, and finds those of an earlier call again."""
+"""Submits the jobs of a campaign to Slurm with submitit, waits for them, and finds those of an earlier call again."""
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import Checkpointable
 
-from megatron_lm.campaigns.execution import Outcome, first_error, outcome_of, run_command, stop_processes
+from megatron_lm.campaigns.execution import run_command
 from megatron_lm.campaigns.jobs import Job, launch_command
+from megatron_lm.campaigns.outcomes import Outcome, first_error, outcome_of
 
 # Between two looks at the queue, seconds: a controller serves all users of a cluster.
 _POLL_S = 5.0
@@ -30,7 +32,7 @@ _FOLDER = ".submitit"
 
 @dataclass(frozen=True)
 class Allocation:
-    """What each job of a sweep asks Slurm for.
+    """What each job of a campaign asks Slurm for.
 
     Parameters
     ----------
@@ -87,24 +89,21 @@ class Allocation:
 class Task(Checkpointable):
     """What each node of a submitted job runs: its share of the job. A job queued again goes on with its log."""
 
-    def __init__(self, job: Job, num_nodes: int, num_threads: int | None):
+    def __init__(self, job: Job, num_nodes: int, num_threads: int):
         self.job, self.num_nodes, self.num_threads = job, num_nodes, num_threads
 
     def __call__(self) -> int:
         environment = submitit.JobEnvironment()
-        command = launch_command(self.job, num_nodes=self.num_nodes, **self._rendezvous(environment))
-        if self.num_threads is not None:
-            os.environ.setdefault("OMP_NUM_THREADS", str(self.num_threads))
+        meeting = {}
+        if self.num_nodes > 1:
+            port = _FIRST_PORT + int(environment.raw_job_id) % _NUM_PORTS
+            meeting = {"endpoint": f"{environment.hostnames[0]}:{port}", "run_id": environment.raw_job_id}
+        os.environ.setdefault("OMP_NUM_THREADS", str(self.num_threads))
+        command = launch_command(self.job, num_nodes=self.num_nodes, **meeting)
         return run_command(command, self.job.output_of_node(environment.node))
 
-    def _rendezvous(self, environment) -> dict[str, str]:
-        if self.num_nodes == 1:
-            return {}
-        port = _FIRST_PORT + int(environment.raw_job_id) % _NUM_PORTS
-        return {"endpoint": f"{environment.hostnames[0]}:{port}", "run_id": environment.raw_job_id}
 
-
-def run_on_slurm(jobs: list[Job], allocation: Allocation, announce: Callable) -> Iterator[tuple[Job, Outcome]]:
+def run_on_slurm(jobs: list[Job], announce: Callable, allocation: Allocation) -> Iterator[tuple[Job, Outcome]]:
     """Submit every job, then give each as it ends; what an earlier call left in the queue is not submitted again.
 
     Raises
@@ -116,12 +115,18 @@ def run_on_slurm(jobs: list[Job], allocation: Allocation, announce: Callable) ->
     waiting = {}
     try:
         for job in jobs:
-            submitted = _find(job, allocation, queue) or _submit(job, allocation, "slurm")
-            if isinstance(submitted, Outcome):
-                yield job, submitted
-                continue
+            known = "submitted"
+            if slurm_name(job) in queue:
+                known, (job_id, _) = "in the queue already", queue[slurm_name(job)]
+                submitted = submitit.SlurmJob(_folder_of(job), job_id, range(allocation.nodes_of(job)))
+            else:
+                try:
+                    submitted = _submit(job, allocation)
+                except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
+                    lines = [line for line in str(error).splitlines() if "error:" in line]
+                    yield job, Outcome("failed", f"not submitted: {(lines or [str(error)])[0]}")
+                    continue
             waiting[job] = submitted
-            known = "in the queue already" if slurm_name(job) in queue else "submitted"
             announce(f"{job.name}: {known}, Slurm job {submitted.job_id}, output in {job.output}")
         yield from _wait(waiting)
     except KeyboardInterrupt:
@@ -133,44 +138,22 @@ def run_on_slurm(jobs: list[Job], allocation: Allocation, announce: Callable) ->
         raise
 
 
-def run_with_submitit_here(
-    jobs: list[Job], allocation: Allocation, announce: Callable
-) -> Iterator[tuple[Job, Outcome]]:
-    """Run the jobs through submitit on this machine, one at a time: a trial of what a cluster would do."""
-    for job in jobs:
-        submitted = _submit(job, allocation, "local")
-        announce(f"{job.name}: running as process {submitted.job_id}, output in {job.output}")
-        try:
-            submitted.wait()
-        except KeyboardInterrupt:
-            stop_processes(int(submitted.job_id), submitted.cancel)
-            raise
-        yield job, _outcome(job, submitted)
-
-
 def slurm_name(job: Job) -> str:
     """Name of a job in the queue: it tells the log, so that no two jobs write to one."""
     digest = hashlib.sha256(str(job.log.resolve()).encode()).hexdigest()[:8]
-    return f"{job.name.replace(' ', '-')}-{digest}"
+    # In a script of sbatch a blank would end it.
+    return f"{re.sub(r'[^a-zA-Z0-9.+_-]', '-', job.name)}-{digest}"
 
 
-def _submit(job, allocation, cluster):
-    """The submitted job; an outcome where the scheduler refuses it."""
+def _folder_of(job):
+    return job.folder.resolve() / _FOLDER / "%j"
+
+
+def _submit(job, allocation) -> submitit.SlurmJob:
     num_nodes = allocation.nodes_of(job)
-    executor = submitit.AutoExecutor(
-        job.folder.resolve() / _FOLDER / "%j", cluster=cluster, slurm_max_num_timeout=allocation.max_requeues
-    )
-    executor.update_parameters(**_parameters(job, allocation, num_nodes))
-    try:
-        return executor.submit(Task(job, num_nodes, allocation.cpus_per_process if cluster == "slurm" else None))
-    except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
-        lines = [line for line in str(error).splitlines() if "error:" in line]
-        return Outcome("failed", f"not submitted: {(lines or [str(error)])[0]}")
-
-
-def _parameters(job, allocation, num_nodes) -> dict:
     num_processes = job.num_processes // num_nodes
     num_cpus = num_processes * allocation.cpus_per_process
+    executor = submitit.AutoExecutor(_folder_of(job), cluster="slurm", slurm_max_num_timeout=allocation.max_requeues)
     parameters = {
         "name": slurm_name(job),
         "timeout_min": allocation.time_min,
@@ -188,33 +171,21 @@ def _parameters(job, allocation, num_nodes) -> dict:
         parameters["slurm_partition"] = allocation.partition
     if not allocation.shares_nodes:
         parameters["slurm_exclusive"] = True
-    return parameters
+    executor.update_parameters(**parameters)
+    return executor.submit(Task(job, num_nodes, allocation.cpus_per_process))
 
 
-@dataclass(frozen=True)
-class _Queued:
-    job_id: str
-    reason: str
-
-
-def _queue() -> dict[str, _Queued]:
-    """By name, what this user has in the queue, running or not."""
+def _queue() -> dict[str, tuple[str, str]]:
+    """By name, job id and reason of what this user has in the queue, running or not."""
     if shutil.which("sbatch") is None:
         raise ValueError(f"--executor slurm needs sbatch, which is not on the PATH of {os.uname().nodename}")
-    answer = subprocess.run(
-        ["squeue", "--me", "--noheader", "--format", "%A|%j|%r"], capture_output=True, text=True, check=False
-    )
+    # The name comes last: other jobs of this user may have a bar in theirs.
+    command = ["squeue", "--me", "--noheader", "--format", "%A|%r|%j"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise ValueError(f"Slurm does not answer: {(answer.stderr.strip() or 'squeue failed').splitlines()[0]}")
     rows = (line.split("|", 2) for line in answer.stdout.splitlines())
-    return {name: _Queued(job_id, reason) for job_id, name, reason in rows}
-
-
-def _find(job, allocation, queue) -> submitit.SlurmJob | None:
-    if slurm_name(job) not in queue:
-        return None
-    job_id = queue[slurm_name(job)].job_id
-    return submitit.SlurmJob(job.folder.resolve() / _FOLDER / "%j", job_id, range(allocation.nodes_of(job)))
+    return {name: (job_id, reason) for job_id, reason, name in rows}
 
 
 def _wait(waiting) -> Iterator[tuple[Job, Outcome]]:
@@ -227,10 +198,10 @@ def _wait(waiting) -> Iterator[tuple[Job, Outcome]]:
             print(f"{error}; still waiting", file=sys.stderr)
             continue
         for job, submitted in list(waiting.items()):
-            queued = queue.get(slurm_name(job))
-            if queued is None or queued.reason in _HOPELESS:
+            _, reason = queue.get(slurm_name(job), (None, None))
+            if reason is None or reason in _HOPELESS:
                 del waiting[job]
-                yield job, _outcome(job, submitted) if queued is None else _give_up(submitted, queued.reason)
+                yield job, _outcome(job, submitted) if reason is None else _give_up(submitted, reason)
 
 
 def _give_up(submitted, reason) -> Outcome:

@@ -8,12 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from makers.logs import write_log
-from makers.sweeps import SIZES, TINY, write_config
+from makers.campaigns import SIZES, TINY, write_config, write_log_of
 
-from idealized_runtime.records import load_log
+from idealized_runtime.cli.main import main
 from megatron_lm.campaigns.jobs import Job, launch_command, plan_jobs
-from megatron_lm.campaigns.sweep_command_line import main
 
 submitit = pytest.importorskip("submitit", reason="submitit is not installed")
 
@@ -27,7 +25,7 @@ id=$(( $(cat submitted 2>/dev/null | wc -l) + 7 ))
 name=$(sed -n 's/^#SBATCH --job-name=//p' "$1")
 echo "$name" >> submitted
 cp "$1" "$id.sh"
-echo "$id|$name|$(cat reason)" >> queue
+echo "$id|$(cat reason)|$name" >> queue
 echo "Submitted batch job $id"
 """,
     "squeue": "cat queue",
@@ -54,8 +52,8 @@ def slurm(tmp_path, monkeypatch):
     return tmp_path
 
 
-def sweep(*options):
-    return main(["--architectures", "tiny.json", "--logs", "logs", *SIZES, "--executor", "slurm", *options])
+def campaign(*options, model="tiny.json"):
+    return main(["campaign", "--model", model, "--logs", "logs", *SIZES, "--executor", "slurm", *options])
 
 
 def lines(path):
@@ -63,7 +61,7 @@ def lines(path):
 
 
 def job(tensor_parallel_size=1, pipeline_parallel_size=1):
-    return Job("tiny.json", tensor_parallel_size, pipeline_parallel_size, Path("logs"), SIZES)
+    return Job("tiny.json", Path("logs"), "sdpa", tensor_parallel_size, pipeline_parallel_size, SIZES)
 
 
 # What is asked for.
@@ -71,7 +69,7 @@ def job(tensor_parallel_size=1, pipeline_parallel_size=1):
 
 def test_script_asks_for_whole_nodes_and_a_core_and_a_gpu_a_process(slurm):
     (slurm / "reason").write_text("BadConstraints")
-    sweep(
+    campaign(
         "--parallelisms", "2x2", "--nodes", "2", "--gpus-per-node", "8", "--cpus-per-process", "3",
         "--partition", "gpu", "--time", "90", "--sbatch", "account=nlp", "--num-layers-profiled", "2",
     )  # fmt: skip
@@ -84,7 +82,7 @@ def test_script_asks_for_whole_nodes_and_a_core_and_a_gpu_a_process(slurm):
 
 def test_shared_nodes_without_gpus_ask_for_neither(slurm):
     (slurm / "reason").write_text("BadConstraints")
-    sweep("--share-nodes")
+    campaign("--share-nodes")
     assert not re.search("SBATCH --(exclusive|gpus)", (slurm / "7.sh").read_text())
 
 
@@ -98,8 +96,8 @@ def test_job_takes_no_more_nodes_than_processes(nodes, sizes, num_nodes):
 @pytest.mark.parametrize(
     ("allocation", "message"),
     [
-        ({"num_nodes": 2}, "tiny 3x1: 3 processes cannot be spread evenly over --nodes 2"),
-        ({"gpus_per_node": 2}, "tiny 3x1: 3 processes on a node of --gpus-per-node 2; give --nodes 2 or more"),
+        ({"num_nodes": 2}, "tiny sdpa 3x1: 3 processes cannot be spread evenly over --nodes 2"),
+        ({"gpus_per_node": 2}, "tiny sdpa 3x1: 3 processes on a node of --gpus-per-node 2; give --nodes 2 or more"),
     ],
 )
 def test_job_that_no_allocation_fits_is_refused(allocation, message):
@@ -108,7 +106,7 @@ def test_job_that_no_allocation_fits_is_refused(allocation, message):
 
 
 def test_refused_allocation_submits_nothing(slurm, capsys):
-    assert sweep("--parallelisms", "1x1", "3x1", "--nodes", "2") == 2
+    assert campaign("--parallelisms", "1x1", "3x1", "--nodes", "2") == 2
     assert "cannot be spread evenly over --nodes 2; give a number that divides them" in capsys.readouterr().err
     assert lines(slurm / "submitted") == []
 
@@ -123,7 +121,7 @@ def test_nodes_of_a_job_meet_on_the_first_at_a_port_of_the_job(slurm, monkeypatc
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert cluster.Task(job(2, 2), 2, 3)() == 0
     expected = launch_command(job(2, 2), num_nodes=2, endpoint="gpu3:20012", run_id="10012")
-    assert commands == [(expected, Path("logs/tensor2-pipeline2/tiny.node1.out"))]
+    assert commands == [(expected, Path("logs/sdpa-2x2/tiny.node1.out"))]
     assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
@@ -132,33 +130,45 @@ def test_nodes_of_a_job_meet_on_the_first_at_a_port_of_the_job(slurm, monkeypatc
 
 def test_job_that_leaves_the_queue_without_a_result_failed(slurm, capsys):
     (slurm / "bin/squeue").write_text("#!/bin/sh\n")
-    assert sweep() == 1
-    assert "tiny 1x1: failed: job 7 ended without a result: cancelled, out of time too often" in capsys.readouterr().err
+    assert campaign() == 1
+    assert (
+        "tiny sdpa: failed: job 7 ended without a result: cancelled, out of time too often" in capsys.readouterr().err
+    )
 
 
 def test_job_that_can_never_start_is_cancelled_and_the_rest_goes_on(slurm, capsys):
     (slurm / "reason").write_text("PartitionConfig")
-    assert sweep("--parallelisms", "1x1", "2x1") == 1
+    assert campaign("--parallelisms", "1x1", "2x1") == 1
     assert lines(slurm / "cancelled") == ["7", "8"]
-    assert "tiny 2x1: failed: Slurm cannot start job 8 (PartitionConfig)" in capsys.readouterr().err
+    assert "tiny sdpa 2x1: failed: Slurm cannot start job 8 (PartitionConfig)" in capsys.readouterr().err
 
 
 def test_job_that_slurm_refuses_is_reported_in_its_words(slurm, capsys):
-    assert sweep("--partition", "nope") == 1
+    assert campaign("--partition", "nope") == 1
     assert "failed: not submitted: sbatch: error: invalid partition specified: nope" in capsys.readouterr().err
 
 
 def test_job_that_is_in_the_queue_is_waited_for_and_not_submitted_again(slurm, capsys):
-    (slurm / "queue").write_text(f"40|of another|(Dependency, never)\n41|{cluster.slurm_name(job())}|BadConstraints\n")
-    assert sweep() == 1
+    (slurm / "queue").write_text(f"40|(Dependency, never)|a|b\n41|BadConstraints|{cluster.slurm_name(job())}\n")
+    assert campaign() == 1
     assert lines(slurm / "submitted") == []
-    assert "tiny 1x1: in the queue already, Slurm job 41" in capsys.readouterr().err
+    assert "tiny sdpa: in the queue already, Slurm job 41" in capsys.readouterr().err
 
 
 def test_logs_of_one_name_in_two_folders_are_two_jobs(slurm):
-    other = Job("tiny.json", 1, 1, Path("others"), SIZES)
+    other = Job("tiny.json", Path("others"), driver_flags=SIZES)
     assert cluster.slurm_name(job()) != cluster.slurm_name(other)
-    assert cluster.slurm_name(job()).startswith("tiny-1x1-")
+    assert cluster.slurm_name(job(2, 1)).startswith("tiny-sdpa-2x1-")
+
+
+def test_name_of_a_file_is_no_syntax_of_slurm(slurm):
+    (slurm / "reason").write_text("BadConstraints")
+    model = write_config(slurm / "a|b 'c'.json")
+    assert campaign(model=model) == 1
+    (line,) = lines(slurm / "submitted")
+    assert line == cluster.slurm_name(Job(model, Path("logs"), driver_flags=SIZES))
+    assert line.startswith("a-b--c--sdpa-")
+    assert lines(slurm / "cancelled") == ["7"]
 
 
 def test_interrupted_wait_leaves_the_jobs_and_says_how_to_cancel_them(slurm, capsys, monkeypatch):
@@ -166,17 +176,17 @@ def test_interrupted_wait_leaves_the_jobs_and_says_how_to_cancel_them(slurm, cap
         raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", interrupt)
-    assert sweep("--parallelisms", "1x1", "2x1") == 130
+    assert campaign("--parallelisms", "1x1", "2x1") == 130
     assert "`scancel 7 8` cancels them, the same command waits for them again" in capsys.readouterr().err
     assert lines(slurm / "cancelled") == []
 
 
 def test_finished_log_is_not_submitted(slurm):
-    (planned,) = plan_jobs(["tiny.json"], [(1, 1)], "logs", SIZES)
-    planned.log.parent.mkdir(parents=True)
-    write_log(planned.log)
-    planned.output.write_text(f"$ {' '.join(launch_command(planned))}\n\nexit status 0\n")
-    assert sweep() == 0
+    (planned,) = plan_jobs(
+        ["tiny.json"], ["sdpa"], [(1, 1)], "logs", (*SIZES, "--num-warmup", "3", "--num-trials", "10")
+    )
+    write_log_of(planned)
+    assert campaign() == 0
     assert lines(slurm / "submitted") == []
 
 
@@ -184,7 +194,7 @@ def test_machine_without_slurm_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     write_config(tmp_path / "tiny.json")
-    assert sweep() == 2
+    assert campaign() == 2
     assert "--executor slurm needs sbatch, which is not on the PATH" in capsys.readouterr().err
 
 
@@ -194,21 +204,11 @@ def test_missing_submitit_is_named_with_the_remedy(tmp_path, monkeypatch, capsys
     monkeypatch.setitem(sys.modules, "submitit", None)
     monkeypatch.delitem(sys.modules, cluster.__name__)
     monkeypatch.delattr("megatron_lm.campaigns.slurm")
-    assert sweep() == 2
+    assert campaign() == 2
     assert "--executor slurm needs submitit: pip install -c requirements.txt submitit" in capsys.readouterr().err
 
 
 # Real jobs.
-
-
-def test_submitit_runs_a_real_job_here_and_finds_its_log_again(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
-    argv = ["--architectures", write_config(tmp_path / "tiny.json"), "--logs", "logs", *TINY]
-    for _ in range(2):
-        assert main([*argv, "--executor", "submitit-local"]) == 0
-    assert len(load_log("logs/tensor1-pipeline1/tiny.jsonl").settings) == 4
-    assert capsys.readouterr().err.count("complete already, skipped") == 1
 
 
 @pytest.fixture
@@ -227,10 +227,10 @@ def test_real_slurm_times_a_model_and_reports_the_job_that_it_cannot_start(real_
     monkeypatch.chdir(real_slurm)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
     name = write_config(real_slurm / "tiny.json", n_head=8)
-    argv = ["--architectures", name, "--parallelisms", "1x1", "8x1", "--cpus-per-process", "1", "--time", "5"]
-    code = main([*argv, "--logs", "logs", *TINY, "--executor", "slurm", "--json", "summary.json"])
+    argv = ["--model", name, "--parallelisms", "1x1", "8x1", "--cpus-per-process", "1", "--time", "5"]
+    code = main(["campaign", *argv, "--logs", "logs", *TINY, "--executor", "slurm", "--json"])
     answer = capsys.readouterr()
-    summary = {row["tensor_parallel_size"]: row for row in json.loads(Path("summary.json").read_text())}
+    summary = {row["tensor_parallel_size"]: row for row in json.loads(answer.out)["jobs"]}
     assert (summary[1]["status"], summary[1]["num_settings"]) == ("complete", 4), answer.err
     # A node of 8 cores runs the second job as well.
     assert summary[8]["status"] == "complete" or "Slurm cannot start job" in summary[8]["error"]

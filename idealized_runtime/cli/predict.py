@@ -7,17 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from idealized_runtime.architectures import architecture_of_flags
-from idealized_runtime.architectures.devices import parallelism_needed
 from idealized_runtime.fits import ExtrapolationWarning
-from idealized_runtime.hardware.accelerators import Accelerator, find_accelerator
 from idealized_runtime.hardware.prices import DeviceRate, device_power, device_price, dollar_cost_usd, energy_joules
-from idealized_runtime.measurements.timed_models import TimedModel, read_timed_models
+from idealized_runtime.measurements.timed_models import read_timed_models
 from idealized_runtime.prediction.left_out import left_out_summary
-from idealized_runtime.prediction.predictor import RuntimePredictor, fit_predictor
-from idealized_runtime.prediction.table import query_caveats
-
-# What models of one name are told apart by; logs of several devices pad the vocabulary and the feed-forward network.
-_SHAPE = ("name", "num_layers", "hidden_size", "num_attention_heads", "num_query_groups")
+from idealized_runtime.prediction.predictor import RuntimePredictor, fit_predictor, predict_model
 
 
 @dataclass(frozen=True)
@@ -95,21 +89,26 @@ def _add_machine(parser):
 def _answer(arguments) -> dict:
     architecture = architecture_of_flags(arguments.architecture, arguments.hf_config)
     p, o = arguments.num_prompt_tokens, arguments.num_output_tokens
-    _check_context(architecture, p, o)
     predictor = fit_predictor(read_timed_models(arguments.hardware, software=arguments.software).values())
     stack = predictor.models[0]
-    accelerator = find_accelerator(stack.hardware)
-    width, depth = _parallelism(arguments, architecture, predictor, accelerator)
-    predicted = predictor.predict_runtime(architecture, tensor_parallel_size=width, pipeline_parallel_size=depth)
+    predicted = predict_model(
+        architecture, predictor, num_context_tokens=p + o,
+        tensor_parallel_size=arguments.tensor_parallel_size, pipeline_parallel_size=arguments.pipeline_parallel_size,
+    )  # fmt: skip
+    placement, accelerator = predicted.placement, predictor.accelerator
     _check_prompt(predicted, p, arguments.extrapolate)
-    own_log = _own_log(predictor, architecture, width, depth)
+    own_log = predictor.own_log(predicted)
+    caveats = [*predicted.caveats, *predicted.context_caveats]
+    if predicted.is_extrapolated(p):
+        low, high = predicted.prompt_range
+        caveats.append(f"prompts of {p} tokens were not timed, only of {low} to {high}")
     return {
         "model": architecture.name,
         "hardware": arguments.hardware,
         "software": stack.software,
         "dtype": stack.dtype,
-        "tensor_parallel_size": width,
-        "pipeline_parallel_size": depth,
+        "tensor_parallel_size": placement.tensor_parallel_size,
+        "pipeline_parallel_size": placement.pipeline_parallel_size,
         "num_prompt_tokens": p,
         "num_output_tokens": o,
         "level": arguments.level,
@@ -117,28 +116,8 @@ def _answer(arguments) -> dict:
         "left_out_percent": _left_out(predictor),
         "is_timed": own_log is not None,
         "own_log_runtime_s": own_log and _own_runtime(own_log, p, o, arguments.level),
-        "caveats": [*predicted.caveats, *query_caveats(predicted, predictor.models, accelerator, p, o)],
+        "caveats": caveats,
     }
-
-
-def _parallelism(arguments, architecture, predictor, accelerator: Accelerator | None) -> tuple[int, int]:
-    given = arguments.tensor_parallel_size, arguments.pipeline_parallel_size
-    if any(size is not None and size < 1 for size in given):
-        raise ValueError(f"parallel sizes must be at least 1; got {given}")
-    if given != (None, None):
-        return given[0] or 1, given[1] or 1
-    num_context_tokens = arguments.num_prompt_tokens + arguments.num_output_tokens
-    dtype = predictor.models[0].dtype
-    width, depth = parallelism_needed(
-        architecture, getattr(accelerator, "memory_bytes", None), num_context_tokens=num_context_tokens, dtype=dtype
-    )
-    if width * depth > 1 and not predictor.knows_messages:
-        raise ValueError(
-            f"{architecture.name} in {dtype} takes {width * depth} devices of {accelerator.memory_bytes / 1e9:.3g} GB, "
-            "and every log of this stack is of one device, so nothing is known of messages between devices. Time one "
-            "model on several, or give --tensor-parallel-size 1 to see what one would take if it held the model"
-        )
-    return width, depth
 
 
 def _check_prompt(predicted, p, extrapolate):
@@ -150,18 +129,6 @@ def _check_prompt(predicted, p, extrapolate):
         )
 
 
-def _own_log(predictor, architecture, width, depth) -> TimedModel | None:
-    """The log of this very model on as many devices; the parameters of a folder of that name may be others."""
-    for model in predictor.models:
-        timed = model.architecture
-        is_same = all(getattr(timed, name) == getattr(architecture, name) for name in _SHAPE)
-        # Slices of the layers that were timed one by one stand for as many stages.
-        depths = model.pipeline_parallel_size, model.pipeline_parallel_size * model.slices
-        if is_same and model.tensor_parallel_size == width and depth in depths:
-            return model
-    return None
-
-
 def _own_runtime(model, p, o, level) -> dict | None:
     """Runtime by the fit of its own log; None for prompts beyond what it holds."""
     fit = model.fit
@@ -169,14 +136,6 @@ def _own_runtime(model, p, o, level) -> dict | None:
         return None
     bounds = (None, None) if fit.intervals is None else fit.predict_interval(p, o, level=level)
     return asdict(Estimate(fit.predict(p, o), *bounds))
-
-
-def _check_context(architecture, p, o):
-    if p + o > architecture.max_position_embeddings:
-        raise ValueError(
-            f"{architecture.name} takes {architecture.max_position_embeddings} tokens of context "
-            f"(max_position_embeddings); {p} prompt and {o} output tokens are {p + o}"
-        )
 
 
 def _estimate(predicted, p, o, level) -> Estimate:

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.architectures import get_architecture, kv_cache_bytes, weight_bytes
-from idealized_runtime.architectures.devices import parallelism_needed
+from idealized_runtime.architectures import get_architecture
+from idealized_runtime.architectures.devices import parallelism_needed, sequence_bytes
 from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES
 from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier
 from idealized_runtime.fits.statistics import draw_log_normal, standard_error_of_interval
 from idealized_runtime.hardware.accelerators import find_accelerator
 from idealized_runtime.hardware.prices import dollar_cost_usd, energy_joules
-from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor
+from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor, predict_model
 
 # Of the test's 57 subjects (Hendrycks et al. 2021, arXiv:2009.03300).
 NUM_MMLU_QUESTIONS = 14_042
@@ -154,32 +154,34 @@ def _timed(model, query, parallelism):
     if not model.runtimes["is_extrapolated"].any():
         return number, model.fit, ()
     # A slice ran on fewer devices than the whole model needs.
-    width, depth = _parallelism(model, model.architecture, query, parallelism)
-    return max(number, width * depth), model.fit, ("timed by slices of its layers, without messages between them",)
+    accelerator = find_accelerator(model.hardware)
+    held = _num_devices(accelerator, model.architecture, query, model.dtype, parallelism)
+    return max(number, held), model.fit, ("timed by slices of its layers, without messages between them",)
 
 
 def _predicted(predictor, name, query, parallelism):
     """The same of a model that was not timed."""
-    architecture = get_architecture(name)
-    width, depth = _parallelism(predictor.models[0], architecture, query, parallelism)
-    runtimes = predictor.predict_runtime(architecture, tensor_parallel_size=width, pipeline_parallel_size=depth)
-    return width * depth, runtimes, runtimes.caveats
-
-
-def _parallelism(timed, architecture, query, given) -> tuple[int, int]:
-    """What was given for an architecture, if so many devices hold it; else that of as few as do."""
-    accelerator = find_accelerator(timed.hardware)
-    if given is None:
-        return parallelism_needed(
-            architecture, getattr(accelerator, "memory_bytes", None), num_context_tokens=sum(query), dtype=timed.dtype
-        )
-    memory_bytes = getattr(accelerator, "memory_bytes", None) or np.inf
-    num_bytes = weight_bytes(architecture, dtype=timed.dtype) + kv_cache_bytes(
-        architecture, sum(query), dtype=timed.dtype
+    architecture, (width, depth) = get_architecture(name), parallelism or (None, None)
+    if parallelism is not None:
+        _num_devices(predictor.accelerator, architecture, query, predictor.models[0].dtype, parallelism)
+    runtimes = predict_model(
+        architecture, predictor, num_context_tokens=sum(query), tensor_parallel_size=width, pipeline_parallel_size=depth
     )
-    if num_bytes > math.prod(given) * memory_bytes:
+    return runtimes.placement.num_devices, runtimes, runtimes.caveats
+
+
+def _num_devices(accelerator, architecture, query, dtype, given) -> int:
+    """As many as were given for an architecture, if they hold it; else as few as do."""
+    memory_bytes, options = (
+        getattr(accelerator, "memory_bytes", None),
+        {"num_context_tokens": sum(query), "dtype": dtype},
+    )
+    if given is None:
+        return math.prod(parallelism_needed(architecture, memory_bytes, **options))
+    num_bytes = sequence_bytes(architecture, **options)
+    if memory_bytes is not None and num_bytes > math.prod(given) * memory_bytes:
         raise ValueError(
             f"{architecture.name} on {given[0]} x {given[1]} devices: {num_bytes:.3g} bytes do not fit their memory of "
             f"{memory_bytes:.3g} bytes each; give other parallelisms for it"
         )
-    return tuple(given)
+    return math.prod(given)

@@ -101,7 +101,7 @@ def plot_predictions(predictions: pd.DataFrame, *, ax: plt.Axes | None = None) -
     """
     ax = plt.subplots()[1] if ax is None else ax
     rows = np.arange(len(predictions))
-    bars = error_bars(*(predictions[name] for name in ("runtime_s", "lower_s", "upper_s")))
+    bars = error_bars(*(predictions[name] for name in ("runtime_s", "runtime_s_lower", "runtime_s_upper")))
     ax.errorbar(predictions["runtime_s"], rows, xerr=bars, fmt="D", color=FITTED_COLOR, capsize=2)
     name_rows(ax, predictions.index)
     ax.set(xlabel="Predicted runtime (s), 95 % interval")

@@ -16,7 +16,7 @@ from idealized_runtime.prediction.left_out import (
     prediction_error,
 )
 from idealized_runtime.prediction.predicted import PredictedRuntime, PredictionError
-from idealized_runtime.prediction.predictor import MessagesNotTimedError, RuntimePredictor, fit_predictor
+from idealized_runtime.prediction.predictor import MessagesNotTimedError, RuntimePredictor, fit_predictor, predict_model
 from idealized_runtime.prediction.stack import StackTimes, fit_stack_times, stack_times_table
 from idealized_runtime.prediction.table import prediction_table
 
@@ -33,6 +33,7 @@ __all__ = [
     "leave_one_model_out",
     "left_out_summary",
     "left_out_table",
+    "predict_model",
     "prediction_error",
     "prediction_table",
     "stack_times_table",

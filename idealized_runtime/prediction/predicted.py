@@ -44,8 +44,8 @@ class PredictedRuntime:
     prompt_range : tuple of int
         Smallest and largest prompt that the logs of the stack hold.
     error : PredictionError or None
-    caveats : tuple of str
-        What of this model no log of the stack tells.
+    caveats, context_caveats : tuple of str
+        What of this model no log of the stack tells, and what of queries as long as it was predicted for.
     """
 
     architecture: Architecture
@@ -54,6 +54,7 @@ class PredictedRuntime:
     prompt_range: tuple[int, int]
     error: PredictionError | None = None
     caveats: tuple[str, ...] = ()
+    context_caveats: tuple[str, ...] = ()
 
     def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
         """Runtime of each query in seconds; float for two scalars, else an array.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from idealized_runtime.architectures import Architecture
+from idealized_runtime.architectures.devices import parallelism_needed, sequence_bytes
+from idealized_runtime.hardware.accelerators import Accelerator, find_accelerator
 from idealized_runtime.measurements.floors import refuse_impossible
 from idealized_runtime.measurements.timed_models import TimedModel, fitted_models
 from idealized_runtime.prediction.left_out import LeftOutModel, leave_one_model_out, prediction_error
@@ -19,6 +21,9 @@ from idealized_runtime.prediction.stack import (
     prompt_range,
 )
 from idealized_runtime.prediction.work import Placement, is_misaligned, token_work
+
+# What models of one name are told apart by; logs of several devices pad the vocabulary and the feed-forward network.
+_SHAPE = ("name", "num_layers", "hidden_size", "num_attention_heads", "num_query_groups")
 
 
 class MessagesNotTimedError(ValueError):
@@ -48,33 +53,21 @@ class RuntimePredictor:
         return prediction_error(self.left_out.values())
 
     @property
-    def knows_messages(self) -> bool:
-        """Whether a log tells what messages between devices take."""
-        return "message_s" in identified_terms(self.models)
+    def accelerator(self) -> Accelerator | None:
+        """Row of the machine that the logs are of; None where the registry has none."""
+        return find_accelerator(self.models[0].hardware)
 
-    def predict_runtime(
-        self, architecture: Architecture, *, tensor_parallel_size: int = 1, pipeline_parallel_size: int = 1
-    ) -> PredictedRuntime:
-        """Runtime of an architecture, timed or not, on so many devices, in the data type of the stack.
-
-        Raises
-        ------
-        ValueError
-            The devices cannot share its heads or layers.
-        MessagesNotTimedError
-            Several devices are asked for, and no log of the stack tells what messages between devices take.
-        """
-        _check_shares(architecture, tensor_parallel_size, pipeline_parallel_size)
-        known = self.models[0]
-        placement = Placement(known.dtype, known.is_cuda, tensor_parallel_size, pipeline_parallel_size)
-        if placement.is_parallel and not self.knows_messages:
-            raise MessagesNotTimedError(
-                f"every log of this stack is of one device, so nothing is known of messages between devices; got "
-                f"tensor_parallel_size {tensor_parallel_size}, pipeline_parallel_size {pipeline_parallel_size}. "
-                "Time one model on several devices"
-            )
-        caveats = tuple(_caveats(self.models, architecture, placement))
-        return PredictedRuntime(architecture, placement, self.times, prompt_range(self.models), self.error, caveats)
+    def own_log(self, predicted: PredictedRuntime) -> TimedModel | None:
+        """The log of that very model on as many devices; None where it was not timed."""
+        placement = predicted.placement
+        for model in self.models:
+            is_same = all(getattr(model.architecture, name) == getattr(predicted.architecture, name) for name in _SHAPE)
+            # Slices of the layers that were timed one by one stand for as many stages.
+            depths = model.pipeline_parallel_size, model.pipeline_parallel_size * model.slices
+            is_placed = model.tensor_parallel_size == placement.tensor_parallel_size
+            if is_same and is_placed and placement.pipeline_parallel_size in depths:
+                return model
+        return None
 
 
 def fit_predictor(models: Iterable[TimedModel]) -> RuntimePredictor:
@@ -100,29 +93,88 @@ def fit_predictor(models: Iterable[TimedModel]) -> RuntimePredictor:
     return RuntimePredictor(models, times, left_out)
 
 
-def _check_shares(architecture, tensor_parallel_size, pipeline_parallel_size):
-    if tensor_parallel_size < 1 or architecture.num_attention_heads % tensor_parallel_size:
+def predict_model(
+    architecture: Architecture,
+    predictor: RuntimePredictor,
+    *,
+    num_context_tokens: int | None = None,
+    tensor_parallel_size: int | None = None,
+    pipeline_parallel_size: int | None = None,
+    accelerator: Accelerator | None = None,
+) -> PredictedRuntime:
+    """Runtime of an architecture, timed or not, in the data type of the stack; it knows its caveats.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    predictor : RuntimePredictor
+    num_context_tokens : int, optional
+        Of the longest query, prompt and output together; the most the model takes where it is not given.
+    tensor_parallel_size, pipeline_parallel_size : int, optional
+        Where neither is given, those of the fewest devices that hold weights and cache of that query; one device where
+        the machine's memory is not known. Where one is given, the other is 1.
+    accelerator : Accelerator, optional
+        One of the devices; :attr:`RuntimePredictor.accelerator` where it is not given.
+
+    Raises
+    ------
+    ValueError
+        The query is longer than the model's context, or the devices cannot share its heads or layers.
+    MessagesNotTimedError
+        It takes several devices, and no log of the stack tells what messages between devices take.
+    """
+    longest = architecture.max_position_embeddings
+    if num_context_tokens is not None and num_context_tokens > longest:
+        raise ValueError(
+            f"{architecture.name} takes {longest} tokens of context (max_position_embeddings), prompt and output "
+            f"together; got {num_context_tokens}"
+        )
+    memory_bytes = getattr(accelerator or predictor.accelerator, "memory_bytes", None)
+    sizes = tensor_parallel_size, pipeline_parallel_size
+    placement = _place(architecture, predictor.models, sizes, memory_bytes, num_context_tokens)
+    return PredictedRuntime(
+        architecture, placement, predictor.times, prompt_range(predictor.models), predictor.error,
+        caveats=tuple(_caveats(predictor.models, architecture, placement)),
+        context_caveats=tuple(
+            _context_caveats(predictor.models, architecture, placement, num_context_tokens or longest, memory_bytes)
+        ),
+    )  # fmt: skip
+
+
+def _place(architecture, models, sizes, memory_bytes, num_context_tokens) -> Placement:
+    """The devices asked for, or as few as hold the model."""
+    dtype, is_chosen = models[0].dtype, sizes == (None, None)
+    if is_chosen:
+        sizes = parallelism_needed(architecture, memory_bytes, num_context_tokens=num_context_tokens, dtype=dtype)
+    placement = Placement(dtype, models[0].is_cuda, *(1 if size is None else size for size in sizes))
+    width, depth = placement.tensor_parallel_size, placement.pipeline_parallel_size
+    if width < 1 or architecture.num_attention_heads % width:
         raise ValueError(
             f"tensor_parallel_size must divide the {architecture.num_attention_heads} attention heads of "
-            f"{architecture.name}; got {tensor_parallel_size}"
+            f"{architecture.name}; got {width}"
         )
-    if not 1 <= pipeline_parallel_size <= architecture.num_layers:
+    if not 1 <= depth <= architecture.num_layers:
         raise ValueError(
             f"pipeline_parallel_size must lie in [1, {architecture.num_layers}], the layers of {architecture.name}; "
-            f"got {pipeline_parallel_size}"
+            f"got {depth}"
         )
+    if placement.num_devices > 1 and "message_s" not in identified_terms(models):
+        devices = f"{placement.num_devices} devices" + (f" of {memory_bytes / 1e9:.3g} GB" if memory_bytes else "")
+        raise MessagesNotTimedError(
+            f"{architecture.name} in {dtype} {'takes' if is_chosen else 'was asked for on'} {devices}, and every log "
+            "of this stack is of one device, so nothing is known of messages between devices. Time one model on "
+            "several, or ask for a tensor parallel size of 1 to see what one would take if it held the model"
+        )
+    return placement
 
 
 def _caveats(models, architecture, placement):
     """What the interval does not know of: where the new model is of a kind that no log is."""
-    widths = sorted({model.tensor_parallel_size for model in models})
-    if placement.tensor_parallel_size not in widths:
-        timed = ", ".join(map(str, widths))
-        yield f"tensor parallelism of size {placement.tensor_parallel_size} was not timed, only of {timed}"
-    depths = sorted({model.pipeline_parallel_size for model in models})
-    if placement.pipeline_parallel_size not in depths:
-        timed = ", ".join(map(str, depths))
-        yield f"pipeline parallelism of size {placement.pipeline_parallel_size} was not timed, only of {timed}"
+    for name in ("tensor", "pipeline"):
+        size = getattr(placement, f"{name}_parallel_size")
+        timed = sorted({getattr(model, f"{name}_parallel_size") for model in models})
+        if size not in timed:
+            yield f"{name} parallelism of size {size} was not timed, only of {', '.join(map(str, timed))}"
     layer_bytes = _bytes_per_layer(architecture, placement)
     largest = max(_bytes_per_layer(model.architecture, placement_of(model)) for model in models)
     if layer_bytes > largest:
@@ -134,6 +186,17 @@ def _caveats(models, architecture, placement):
         yield f"no timed model has {' or '.join(new)}: its layers may launch more kernels and use the device otherwise"
     if "quantization_config" in architecture.uncounted_options:
         yield f"its configuration quantises weights; this is the time with all of them in {placement.dtype}"
+
+
+def _context_caveats(models, architecture, placement, num_context_tokens, memory_bytes):
+    """What it does not know of queries that are longer than all that were timed, or than the memory has room for."""
+    longest = max((model.runtimes["num_prompt_tokens"] + model.runtimes["num_output_tokens"]).max() for model in models)
+    if num_context_tokens > longest:
+        yield f"contexts of {num_context_tokens} tokens were not timed, only of up to {longest}"
+    needed = sequence_bytes(architecture, num_context_tokens=num_context_tokens, dtype=placement.dtype)
+    needed = needed / placement.num_devices
+    if memory_bytes is not None and needed > memory_bytes:
+        yield f"weights and cache take {needed / 1e9:.3g} GB a device, which has {memory_bytes / 1e9:.3g} GB"
 
 
 def _kinds(architecture) -> list[str]:

@@ -42,9 +42,9 @@ class Placement:
     slices: float = 1.0
 
     @property
-    def is_parallel(self) -> bool:
-        """Whether devices wait for each other's messages."""
-        return self.tensor_parallel_size > 1 or self.pipeline_parallel_size > 1
+    def num_devices(self) -> int:
+        """Devices that answer a query together; several wait for each other's messages."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from makers.timed_logs import TOY, write_log
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.cli.predict import main
 from idealized_runtime.measurements.timed_models import read_timed_models
-from idealized_runtime.prediction import fit_predictor
+from idealized_runtime.prediction import fit_predictor, predict_model
 
 GPT2 = {"model_type": "gpt2", "n_layer": 18, "n_embd": 896, "n_head": 14, "vocab_size": 50257, "n_positions": 1024}
 QUERY = ("--num-prompt-tokens", "100", "--num-output-tokens", "20")
@@ -144,7 +144,7 @@ def test_large_model_takes_as_few_devices_as_hold_it(published, capsys):
 def test_answer_is_that_of_the_library(published, capsys):
     result = answer(capsys, "--architecture", "davinci", "--hardware", "a100", "--tensor-parallel-size", "4")
     predictor = fit_predictor(read_timed_models("a100").values())
-    predicted = predictor.predict_runtime(get_architecture("davinci"), tensor_parallel_size=4)
+    predicted = predict_model(get_architecture("davinci"), predictor, tensor_parallel_size=4)
     assert result["runtime_s"]["estimate"] == pytest.approx(predicted.predict(100, 20))
     assert result["left_out_percent"]["time_per_output_token"]["median"] < 5
 
@@ -207,13 +207,13 @@ def test_model_that_the_devices_cannot_hold_is_named(published, capsys):
 def test_model_beyond_one_device_of_a_stack_of_one_device_says_what_can_be_done(capsys):
     message = error_of(capsys, "--architecture", "llama-3.1-8b", "--hardware", "cpu", *QUERY)
     assert "llama-3.1-8b in float32 takes 2 devices of 25.3 GB" in message
-    assert "give --tensor-parallel-size 1" in message
+    assert "ask for a tensor parallel size of 1" in message
 
 
 def test_devices_that_no_log_tells_of_are_refused(config, capsys):
     options = ("--hf-config", str(config), "--hardware", "cpu", *QUERY, "--tensor-parallel-size")
     assert "every log of this stack is of one device" in error_of(capsys, *options, "2")
-    assert "parallel sizes must be at least 1" in error_of(capsys, *options, "0")
+    assert "tensor_parallel_size must divide" in error_of(capsys, *options, "0")
 
 
 def test_command_runs_as_a_module(config):

@@ -46,7 +46,7 @@ def test_prompt_errors_reach_over_all_sizes_of_a_model(left_out):
 
 
 def test_predictions_are_drawn_with_their_intervals():
-    table = pd.DataFrame({"runtime_s": [2.0], "lower_s": [1.5], "upper_s": [3.0]}, index=["a"])
+    table = pd.DataFrame({"runtime_s": [2.0], "runtime_s_lower": [1.5], "runtime_s_upper": [3.0]}, index=["a"])
     ax = plot_predictions(table)
     (segment,) = ax.collections[0].get_segments()
     assert segment[:, 0].tolist() == [1.5, 3.0]

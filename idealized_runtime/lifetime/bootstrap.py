@@ -165,17 +165,8 @@ def optimum_intervals(draws: ScalingLaw, loss: float, costs, *, level: float = 0
         A draw does not reach the loss.
     """
     optimum = minimize_lifetime_cost(draws, loss, costs)
-    return intervals_of(
-        {
-            "num_params": optimum.optimal.num_params,
-            "num_training_tokens": optimum.optimal.num_training_tokens,
-            "cost": optimum.optimal_cost,
-            "params_ratio": optimum.params_ratio,
-            "training_tokens_ratio": optimum.training_tokens_ratio,
-            "cost_ratio": optimum.cost_ratio,
-        },
-        level=level,
-    )
+    ratios = {name: getattr(optimum, name) for name in ("params_ratio", "training_tokens_ratio", "cost_ratio")}
+    return intervals_of({**vars(optimum.optimal), "cost": optimum.optimal_cost, **ratios}, level=level)
 
 
 def intervals_of(values: dict, *, level: float = 0.95) -> pd.DataFrame:

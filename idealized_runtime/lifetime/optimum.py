@@ -48,11 +48,6 @@ class LifetimeOptimum:
         return self.costs.total(self.optimal)
 
     @property
-    def chinchilla_cost(self):
-        """Training and inference of the Chinchilla size, in ``costs.unit``."""
-        return self.costs.total(self.chinchilla)
-
-    @property
     def params_ratio(self):
         """Parameters of the cheapest size over those of the Chinchilla size."""
         return self.optimal.num_params / self.chinchilla.num_params
@@ -63,7 +58,7 @@ class LifetimeOptimum:
 
     @property
     def cost_ratio(self):
-        return self.optimal_cost / self.chinchilla_cost
+        return self.optimal_cost / self.costs.total(self.chinchilla)
 
 
 def minimize_lifetime_cost(law: ScalingLaw, loss, costs: LifetimeCosts) -> LifetimeOptimum:
@@ -101,19 +96,17 @@ def minimize_lifetime_cost(law: ScalingLaw, loss, costs: LifetimeCosts) -> Lifet
 
     def slope(log_odds):
         log_num_params, log_num_tokens = _log_sizes(law, log_reducible, log_odds)
-        training = (
-            TRAINING_FLOPS_PER_PARAM_AND_TOKEN * costs.per_training_flop * np.exp(log_num_params + log_num_tokens)
-        )
+        training_flops = TRAINING_FLOPS_PER_PARAM_AND_TOKEN * np.exp(log_num_params + log_num_tokens)
         marginal = costs.inference.marginal_cost(np.exp(log_num_params))
-        return np.exp(log_odds - chinchilla_odds) - 1 - marginal / training
+        return np.exp(log_odds - chinchilla_odds) - 1 - marginal / (costs.per_training_flop * training_flops)
 
     # A cost beyond 1e308 is refused at the start of the bracket, and a slope beyond it still has its sign.
     with np.errstate(over="ignore"):
         low, high = _bracket(slope, chinchilla_odds)
     checked = high + _CHECKED_MARGIN, low - _CHECKED_MARGIN
     _check_convexity(costs.inference, *(_log_sizes(law, log_reducible, log_odds)[0] for log_odds in checked))
-    optimal = _size(law, log_reducible, _bisect(slope, low, high))
-    return LifetimeOptimum(loss, optimal, chinchilla_size(law, loss=loss), costs)
+    sizes = (np.exp(log)[()] for log in _log_sizes(law, log_reducible, _bisect(slope, low, high)))
+    return LifetimeOptimum(loss, ModelSize(*sizes), chinchilla_size(law, loss=loss), costs)
 
 
 def _log_sizes(law, log_reducible, log_odds):
@@ -122,10 +115,6 @@ def _log_sizes(law, log_reducible, log_odds):
     log_num_params = (np.log(law.A) - log_reducible + log_one_plus_odds - log_odds) / law.alpha
     log_num_tokens = (np.log(law.B) - log_reducible + log_one_plus_odds) / law.beta
     return log_num_params, log_num_tokens
-
-
-def _size(law, log_reducible, log_odds) -> ModelSize:
-    return ModelSize(*(np.exp(log)[()] for log in _log_sizes(law, log_reducible, log_odds)))
 
 
 def _bracket(slope, start):

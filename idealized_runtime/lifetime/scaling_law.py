@@ -105,9 +105,7 @@ class ScalingLaw:
             Models of this size do not reach it with any number of tokens.
         """
         check_positive(num_params=num_params)
-        left = self.reducible_loss(loss) - self.A / num_params**self.alpha
-        least = (self.A / self.reducible_loss(loss)) ** (1 / self.alpha)
-        _refuse_unreachable(left, loss, num_params, least, "parameters", "training tokens")
+        left = self._left_of_loss(loss, num_params, self.A, self.alpha, "parameters", "training tokens")
         return (self.B / left) ** (1 / self.beta)
 
     def params_for(self, loss, num_training_tokens):
@@ -119,20 +117,22 @@ class ScalingLaw:
             No size reaches it.
         """
         check_positive(num_training_tokens=num_training_tokens)
-        left = self.reducible_loss(loss) - self.B / num_training_tokens**self.beta
-        least = (self.B / self.reducible_loss(loss)) ** (1 / self.beta)
-        _refuse_unreachable(left, loss, num_training_tokens, least, "training tokens", "parameters")
+        left = self._left_of_loss(loss, num_training_tokens, self.B, self.beta, "training tokens", "parameters")
         return (self.A / left) ** (1 / self.alpha)
 
-
-def _refuse_unreachable(left, loss, given, least, unit, other):
-    bad = np.asarray(left) <= 0
-    if bad.any():
-        loss, given, least = (array[bad].flat[0] for array in np.broadcast_arrays(loss, given, least, bad)[:3])
-        raise ValueError(
-            f"no number of {other} reaches loss {loss:g} with {given:.4g} {unit}: "
-            f"more than {least:.4g} {unit} are needed, or a higher loss"
-        )
+    def _left_of_loss(self, loss, given, scale, exponent, unit, other):
+        """What one of size and tokens leaves of the reducible loss to the other."""
+        reducible = self.reducible_loss(loss)
+        left = reducible - scale / given**exponent
+        bad = np.asarray(left) <= 0
+        if bad.any():
+            least = (scale / reducible) ** (1 / exponent)
+            loss, given, least = (array[bad].flat[0] for array in np.broadcast_arrays(loss, given, least, bad)[:3])
+            raise ValueError(
+                f"no number of {other} reaches loss {loss:g} with {given:.4g} {unit}: "
+                f"more than {least:.4g} {unit} are needed, or a higher loss"
+            )
+        return left
 
 
 def is_reachable(law: ScalingLaw, loss) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Training runs from a CSV file: size, training tokens and final loss."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -38,31 +36,23 @@ def read_training_runs(path, *, columns=None, max_training_tokens_per_param=None
     ValueError
         The file is no CSV, lacks a column or rows, or holds something other than positive finite numbers.
     """
-    path = Path(path)
     names = {**COLUMNS, **(columns or {})}
-    table = _read_table(path)
-    check_columns(table, names.values(), name=str(path))
-    runs = pd.DataFrame({ours: _numbers(path, table[theirs]) for ours, theirs in names.items()})
-    if max_training_tokens_per_param is not None:
-        ratio = runs["num_training_tokens"] / runs["num_params"]
-        runs = runs[ratio <= max_training_tokens_per_param * (1 + _CUTOFF_TOLERANCE)].reset_index(drop=True)
-    if runs.empty:
-        cutoff = (
-            ""
-            if max_training_tokens_per_param is None
-            else f" with {max_training_tokens_per_param:g} tokens a parameter or fewer"
-        )
-        raise ValueError(f"{path} has no runs{cutoff}")
-    return runs
-
-
-def _read_table(path):
     try:
-        return pd.read_csv(path)
+        table = pd.read_csv(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"no such file: {path}") from None
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} cannot be read as CSV: {error}") from error
+    check_columns(table, names.values(), name=str(path))
+    runs = pd.DataFrame({ours: _numbers(path, table[theirs]) for ours, theirs in names.items()})
+    limit = ""
+    if max_training_tokens_per_param is not None:
+        ratio = runs["num_training_tokens"] / runs["num_params"]
+        runs = runs[ratio <= max_training_tokens_per_param * (1 + _CUTOFF_TOLERANCE)].reset_index(drop=True)
+        limit = f" with {max_training_tokens_per_param:g} tokens a parameter or fewer"
+    if runs.empty:
+        raise ValueError(f"{path} has no runs{limit}")
+    return runs
 
 
 def _numbers(path, column) -> np.ndarray:

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from idealized_runtime.plots.style import MEASURED_COLOR, mark_values
+from idealized_runtime.plots.style import MEASURED_COLOR, mark_values, take_legends
 
 # Figure 7's colours, and a marker each, for those who cannot tell green from red.
 PROVIDER_COLORS = {"OpenAI": "green", "AI21 Labs": "red", "other": "black"}
@@ -169,10 +169,8 @@ def plot_estimators(
 
 def share_legend(figure: plt.Figure, axes: Iterable[plt.Axes]):
     """Give panels one legend above them, and leave their axis labels, which differ, where they are."""
-    axes = list(axes)
-    handles, labels = axes[0].get_legend_handles_labels()
-    for ax in axes:
-        ax.get_legend().remove()
-    legend = figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), markerscale=2)
+    handles = take_legends(axes)
+    options = {"loc": "outside upper center", "ncols": len(handles), "markerscale": 2}
+    legend = figure.legend(handles.values(), handles.keys(), **options)
     for handle in legend.legend_handles:
         handle.set_alpha(1)

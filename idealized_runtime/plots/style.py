@@ -92,15 +92,20 @@ def finish_panels(
             ax.set_ylabel("")
         if number + num_columns < len(panels):
             ax.set_xlabel("")
+    if handles := take_legends(panels):
+        place, ncols = {"top": ("upper center", min(len(handles), 8)), "right": ("right center", 1)}[legend_side]
+        figure.legend(handles.values(), handles.keys(), loc=f"outside {place}", ncols=ncols, title=legend_title)
+
+
+def take_legends(axes: Iterable[plt.Axes]) -> dict:
+    """Remove the legends of panels: what stood in them, by label."""
     handles = {}
-    for ax in panels:
+    for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
         if ax.get_legend() is not None:
             ax.get_legend().remove()
-    if handles:
-        place, ncols = {"top": ("upper center", min(len(handles), 8)), "right": ("right center", 1)}[legend_side]
-        figure.legend(handles.values(), handles.keys(), loc=f"outside {place}", ncols=ncols, title=legend_title)
+    return handles
 
 
 def label_log_axis(axis: mpl.axis.Axis, text: str | Callable = "{x:g}"):

@@ -17,8 +17,8 @@ from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES
 from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier
 from idealized_runtime.fits.statistics import draw_log_normal, standard_error_of_interval
 from idealized_runtime.hardware.accelerators import find_accelerator
-from idealized_runtime.hardware.prices import dollar_cost_usd, energy_joules
 from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor, predict_model
+from idealized_runtime.queries.price import price
 
 # Of the test's 57 subjects (Hendrycks et al. 2021, arXiv:2009.03300).
 NUM_MMLU_QUESTIONS = 14_042
@@ -62,21 +62,44 @@ def capability_points(
     Raises
     ------
     ValueError
-        The predictor knows no interval, a model does not fit the devices given for it or has no score, or every
-        model is left out.
+        No interval is known, or the prompt lies beyond the timed sizes; a model does not fit the devices given for it
+        or has no score; or every model is left out.
     """
     query, parallelisms = (num_prompt_tokens, num_output_tokens), parallelisms or {}
     if unknown := parallelisms.keys() - CAPABILITY_SCORES.keys():
         raise ValueError(f"parallelisms are of models with a score; there is none of {', '.join(sorted(unknown))}")
-    rows = {}
+    timed, answering = {model.name: model for model in predictor.models}, {}
     for name in CAPABILITY_SCORES:
         if get_architecture(name).max_position_embeddings >= sum(query):
             with contextlib.suppress(MessagesNotTimedError):
-                rows[name] = _point(predictor, name, query, level, parallelisms.get(name))
-    if not rows:
+                if name in timed:
+                    answering[name] = _timed(timed[name], query, parallelisms.get(name))
+                else:
+                    answering[name] = _predicted(predictor, name, query, parallelisms.get(name))
+    if not answering:
         raise ValueError(f"no model with a score can answer {sum(query)} tokens on the devices that were timed")
-    points = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
-    return _with_costs(points, price_usd_per_hour, power_watts)
+    points = pd.DataFrame(
+        {
+            "mmlu_percent": [CAPABILITY_SCORES[name].mmlu_percent for name in answering],
+            "params_billion": [get_architecture(name).num_params / 1e9 for name in answering],
+            "num_accelerators": [number for number, _, _ in answering.values()],
+            "is_measured": [name in timed for name in answering],
+            "caveats": ["; ".join(caveats) for _, _, caveats in answering.values()],
+        },
+        index=pd.Index(list(answering), name="model"),
+    )
+    sizes = {"num_prompt_tokens": num_prompt_tokens, "num_output_tokens": num_output_tokens}
+    rates = {"price_usd_per_hour": price_usd_per_hour, "power_watts": power_watts}
+    models, numbers = {name: model for name, (_, model, _) in answering.items()}, points["num_accelerators"].to_dict()
+    queries = pd.DataFrame({"model": list(answering), **sizes}, index=points.index)
+    priced = price(queries, models, num_accelerators=numbers, level=level, **rates).table
+    if (is_unknown := priced["runtime_s_lower"].isna()).any():
+        raise ValueError(
+            f"no runtime with an interval is known of {', '.join(points.index[is_unknown])} for this query"
+        )
+    for bound in ("", "_lower", "_upper"):
+        priced[f"cost_usd_per_1000_queries{bound}"] = 1000 * priced.pop(f"cost_usd{bound}")
+    return points.join(priced.drop(columns="is_extrapolated"))
 
 
 def frontier_table(
@@ -119,35 +142,6 @@ def frontier_table(
     return table.sort_values(value, kind="stable")
 
 
-def _with_costs(points, price_usd_per_hour, power_watts) -> pd.DataFrame:
-    points = points.copy()
-    for bound in ("", "_lower", "_upper"):
-        devices = {"runtime_s": points[f"runtime_s{bound}"], "num_accelerators": points["num_accelerators"]}
-        cost_usd = dollar_cost_usd(**devices, price_usd_per_hour=price_usd_per_hour)
-        points[f"cost_usd_per_1000_queries{bound}"] = 1000 * cost_usd
-        points[f"energy_joules{bound}"] = energy_joules(**devices, power_watts=power_watts)
-    return points
-
-
-def _point(predictor, name, query, level, parallelism) -> dict:
-    timed = {model.architecture.name: model for model in predictor.models}.get(name)
-    if timed is None:
-        number, runtimes, caveats = _predicted(predictor, name, query, parallelism)
-    else:
-        number, runtimes, caveats = _timed(timed, query, parallelism)
-    lower_s, upper_s = runtimes.predict_interval(*query, level=level)
-    return {
-        "mmlu_percent": CAPABILITY_SCORES[name].mmlu_percent,
-        "params_billion": get_architecture(name).num_params / 1e9,
-        "num_accelerators": number,
-        "is_measured": timed is not None,
-        "runtime_s": runtimes.predict(*query),
-        "runtime_s_lower": lower_s,
-        "runtime_s_upper": upper_s,
-        "caveats": "; ".join(caveats),
-    }
-
-
 def _timed(model, query, parallelism):
     """Devices that hold a model, the fit of its log, and what the interval of that does not know of."""
     number = round(model.slices * model.tensor_parallel_size * model.pipeline_parallel_size)
@@ -172,13 +166,11 @@ def _predicted(predictor, name, query, parallelism):
 
 def _num_devices(accelerator, architecture, query, dtype, given) -> int:
     """As many as were given for an architecture, if they hold it; else as few as do."""
-    memory_bytes, options = (
-        getattr(accelerator, "memory_bytes", None),
-        {"num_context_tokens": sum(query), "dtype": dtype},
-    )
+    memory_bytes = getattr(accelerator, "memory_bytes", None)
+    context = {"num_context_tokens": sum(query), "dtype": dtype}
     if given is None:
-        return math.prod(parallelism_needed(architecture, memory_bytes, **options))
-    num_bytes = sequence_bytes(architecture, **options)
+        return math.prod(parallelism_needed(architecture, memory_bytes, **context))
+    num_bytes = sequence_bytes(architecture, **context)
     if memory_bytes is not None and num_bytes > math.prod(given) * memory_bytes:
         raise ValueError(
             f"{architecture.name} on {given[0]} x {given[1]} devices: {num_bytes:.3g} bytes do not fit their memory of "

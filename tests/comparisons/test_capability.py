@@ -60,9 +60,10 @@ def test_model_whose_context_is_shorter_than_the_query_is_left_out(predictor):
 
 def slice_of_two_models(predictor, name, num_layers):
     """A predictor of logs of one device, one of them of ``num_layers`` layers of a model that needs two."""
-    (gpt_j, ada) = (model for model in predictor.models if model.architecture.name in ("gpt-j", "ada"))
+    (gpt_j, ada) = (model for model in predictor.models if model.name in ("gpt-j", "ada"))
     model = replace(
         gpt_j,
+        name=name,
         architecture=get_architecture(name),
         runtimes=gpt_j.runtimes.assign(is_extrapolated=True),
         num_layers_profiled=num_layers,

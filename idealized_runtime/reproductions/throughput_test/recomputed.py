@@ -6,8 +6,6 @@ derived quantity names its formula, in functions of :mod:`idealized_runtime.arch
 """
 
 import itertools
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -34,24 +32,37 @@ FOLLOWS, CUT, DIFFERS = "follows", "follows, cut instead of rounded", "does not 
 VERDICTS = (FOLLOWS, CUT, DIFFERS)
 # Counts are exact; every other printed number stands for all that round to it.
 _COUNTS = ("batch_size", "num_prompt_tokens", "num_output_tokens", "num_nodes")
-
-
-@dataclass(frozen=True)
-class Derivation:
-    """How a derived number comes from others.
-
-    Parameters
-    ----------
-    formula : str
-    inputs : tuple of str
-        Columns of its row, or facts of its table; it is monotone in each.
-    compute : callable
-        From the inputs' values, in that order after the table, to the derived value in the printed unit.
-    """
-
-    formula: str
-    inputs: tuple[str, ...]
-    compute: Callable[..., float]
+_FUNCTIONS = (
+    closed_form_flops_without_attention,
+    closed_form_prompt_encoding_flops,
+    closed_form_query_flops,
+    cluster_efficiency,
+    generation_tokens_per_s,
+)
+_QUERY_FLOPS = "closed_form_query_flops(model, num_prompt_tokens, num_output_tokens)"
+# By table and quantity, expressions that are evaluated as they stand: of cells of the row, of what stands above its
+# table, of the table's sizes and model. They are monotone in each number.
+_FORMULAS = {
+    **{(table.name, "runtime_s"): "prompt_encoding_time_s + generation_time_s" for table in PIPELINE_TABLES},
+    (GPT_66B.name, "tflops_per_s_per_device"): f"batch_size * {_QUERY_FLOPS} / 1e12 / runtime_s / 8",
+    (GPT_175B.name, "estimated_runtime_s"): "num_nodes * runtime_s",
+    (GPT_175B.name, "tflops_per_s_per_device"): f"batch_size * {_QUERY_FLOPS} / 1e12 / estimated_runtime_s / 24",
+    (GPT_175B_A40.name, "cluster_pflops_per_s"): "16 * device_tflops_per_s / 1e3",
+    (GPT_175B_A40.name, "total_tflops_per_s"): f"tokens_per_s / num_output_tokens * {_QUERY_FLOPS} / 1e12",
+    (GPT_175B_A40.name, "cluster_efficiency_percent"): (
+        "100 * cluster_efficiency(total_tflops_per_s, 1, 1e3 * cluster_pflops_per_s)"
+    ),
+    **{(table.name, "token_tflops"): "closed_form_flops_without_attention(model, 1) / 1e12" for table in CPU_TABLES},
+    **{
+        (table.name, "prompt_tflops"): "closed_form_prompt_encoding_flops(model, num_prompt_tokens) / 1e12"
+        for table in CPU_TABLES
+    },
+    **{(table.name, "tokens_per_s"): "generation_tokens_per_s(batch_size, time_per_round_s)" for table in CPU_TABLES},
+    (GPT_175B_CPU_1.name, "prompt_tflops_per_s"): "batch_size * prompt_tflops / prompt_encoding_time_s",
+    (GPT_175B_CPU_1.name, "token_tflops_per_s"): "batch_size * token_tflops / time_per_round_s",
+    # The labels of setting 2 are swapped: what it calls the prompt's operations are a token's.
+    (GPT_175B_CPU_2.name, "token_tflops_per_s"): "batch_size * prompt_tflops / time_per_round_s",
+}
 
 
 def recompute_tables() -> pd.DataFrame:
@@ -64,7 +75,15 @@ def recompute_tables() -> pd.DataFrame:
         ``formula``, ``printed`` (text), ``recomputed``, ``verdict`` (one of ``VERDICTS``) and ``finding``, a
         sentence where the number does not simply follow.
     """
-    return pd.DataFrame([row for table in TABLES for row in _rows(table)])
+    rows = []
+    for table in TABLES:
+        named = [(row[0], dict(zip(table.columns, row, strict=True))) for row in table.rows]
+        for label, cells in [("", table.facts), *named]:
+            for quantity, printed in cells.items():
+                formula = _FORMULAS.get((table.name, quantity))
+                if formula is not None and printed is not None:
+                    rows.append(_row(table, label, quantity, formula, printed, {**table.facts, **cells}))
+    return pd.DataFrame(rows)
 
 
 def verdict_counts(numbers: pd.DataFrame) -> pd.DataFrame:
@@ -88,31 +107,27 @@ def judge(printed: str, lowest: float, highest: float) -> str:
     return CUT if agrees(printed, lowest, highest, is_cut=True) else DIFFERS
 
 
-def _rows(table):
-    named = [(row[0], dict(zip(table.columns, row, strict=True))) for row in table.rows]
-    for label, cells in [("", table.facts), *named]:
-        for quantity, printed in cells.items():
-            derivation = _DERIVATIONS.get((table.name, quantity))
-            if derivation is not None and printed is not None:
-                yield _row(table, label, quantity, derivation, printed, {**table.facts, **cells})
-
-
-def _row(table, label, quantity, derivation, printed, given) -> dict:
-    values, ends = [], []
-    for name in derivation.inputs:
-        value = float(given[name])
-        half = 0 if name in _COUNTS else unit_in_last_place(given[name]) / 2
-        values.append(value)
+def _row(table, label, quantity, formula, printed, texts) -> dict:
+    code = compile(formula, "formula", "eval")
+    known = {function.__name__: function for function in _FUNCTIONS} | {
+        "model": get_architecture(table.architecture),
+        "num_prompt_tokens": table.num_prompt_tokens,
+        "num_output_tokens": table.num_output_tokens,
+    }
+    given = {name: float(texts[name]) for name in code.co_names if name in texts}
+    ends = []
+    for name, value in given.items():
+        half = 0 if name in _COUNTS else unit_in_last_place(texts[name]) / 2
         ends.append((value - half, value + half))
-    possible = [derivation.compute(table, *corner) for corner in itertools.product(*ends)]
+    possible = [eval(code, known | dict(zip(given, corner, strict=True))) for corner in itertools.product(*ends)]
     verdict = judge(printed, min(possible), max(possible))
     return {
         "table": table.name,
         "row": label,
         "quantity": quantity,
-        "formula": derivation.formula,
+        "formula": formula,
         "printed": printed,
-        "recomputed": derivation.compute(table, *values),
+        "recomputed": eval(code, known | given),
         "verdict": verdict,
         "finding": _finding(table, quantity, label, verdict),
     }
@@ -128,79 +143,6 @@ def _finding(table, quantity, label, verdict) -> str:
     return _FINDINGS[by_row if by_row in _FINDINGS else by_row[:2]]
 
 
-def _tflops(flops, table, *sizes) -> float:
-    return flops(get_architecture(table.architecture), *sizes) / 1e12
-
-
-def _per_device(time_name, num_devices) -> Derivation:
-    return Derivation(
-        f"batch_size x closed_form_query_flops / {time_name} / {num_devices}",
-        ("batch_size", time_name),
-        lambda table, batch_size, time_s: (
-            batch_size
-            * _tflops(closed_form_query_flops, table, table.num_prompt_tokens, table.num_output_tokens)
-            / (time_s * num_devices)
-        ),
-    )
-
-
-def _cpu_tflops(flops_name, time_name) -> Derivation:
-    return Derivation(
-        f"batch_size x {flops_name} / {time_name}",
-        ("batch_size", flops_name, time_name),
-        lambda table, batch_size, tflops, time_s: batch_size * tflops / time_s,
-    )
-
-
-_RUNTIME = Derivation(
-    "prompt_encoding_time_s + generation_time_s",
-    ("prompt_encoding_time_s", "generation_time_s"),
-    lambda table, prompt_s, generation_s: prompt_s + generation_s,
-)
-# What both settings of the CPUs derive.
-_ON_CPU = {
-    "token_tflops": Derivation(
-        "closed_form_flops_without_attention: 24 h^2 l",
-        (),
-        lambda table: _tflops(closed_form_flops_without_attention, table, 1),
-    ),
-    "prompt_tflops": Derivation(
-        "closed_form_prompt_encoding_flops: 24 p h^2 l (1 + p / 6h)",
-        (),
-        lambda table: _tflops(closed_form_prompt_encoding_flops, table, table.num_prompt_tokens),
-    ),
-    "tokens_per_s": Derivation(
-        "generation_tokens_per_s(batch_size, time_per_round_s)",
-        ("batch_size", "time_per_round_s"),
-        lambda table, batch_size, time_s: generation_tokens_per_s(batch_size, time_s),
-    ),
-}
-_DERIVATIONS = {
-    **{(table.name, "runtime_s"): _RUNTIME for table in PIPELINE_TABLES},
-    **{(table.name, quantity): derivation for table in CPU_TABLES for quantity, derivation in _ON_CPU.items()},
-    (GPT_66B.name, "tflops_per_s_per_device"): _per_device("runtime_s", 8),
-    (GPT_175B.name, "estimated_runtime_s"): Derivation(
-        "num_nodes x runtime_s", ("num_nodes", "runtime_s"), lambda table, num_nodes, time_s: num_nodes * time_s
-    ),
-    (GPT_175B.name, "tflops_per_s_per_device"): _per_device("estimated_runtime_s", 24),
-    (GPT_175B_A40.name, "cluster_pflops_per_s"): Derivation(
-        "16 x device_tflops_per_s", ("device_tflops_per_s",), lambda table, tflops: table.num_devices * tflops / 1e3
-    ),
-    (GPT_175B_A40.name, "total_tflops_per_s"): Derivation(
-        "tokens_per_s / o x closed_form_query_flops",
-        ("tokens_per_s", "num_prompt_tokens", "num_output_tokens"),
-        lambda table, tokens_per_s, p, o: tokens_per_s / o * _tflops(closed_form_query_flops, table, p, o),
-    ),
-    (GPT_175B_A40.name, "cluster_efficiency_percent"): Derivation(
-        "cluster_efficiency(total_tflops_per_s, 1, cluster_pflops_per_s)",
-        ("total_tflops_per_s", "cluster_pflops_per_s"),
-        lambda table, tflops, pflops: 100 * cluster_efficiency(tflops, 1, 1e3 * pflops),
-    ),
-    (GPT_175B_CPU_1.name, "prompt_tflops_per_s"): _cpu_tflops("prompt_tflops", "prompt_encoding_time_s"),
-    (GPT_175B_CPU_1.name, "token_tflops_per_s"): _cpu_tflops("token_tflops", "time_per_round_s"),
-    # The labels of setting 2 are swapped: what it calls the prompt's operations are a token's.
-    (GPT_175B_CPU_2.name, "token_tflops_per_s"): _cpu_tflops("prompt_tflops", "time_per_round_s"),
-}
 # What goes with numbers that follow, and yet do not mean what they say.
 _REMARKS = {
     (GPT_175B.name, "estimated_runtime_s"): (

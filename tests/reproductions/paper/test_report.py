@@ -2,22 +2,12 @@ import pandas as pd
 import pytest
 
 from idealized_runtime.measurements.published import PublishedDataMissingError, published_data
-from idealized_runtime.reproductions.paper import (
-    VERDICTS,
-    Claim,
-    Evidence,
-    agrees,
-    all_claims,
-    judge,
-    reproduce,
-    summarize,
-    to_html,
-    to_text,
-)
+from idealized_runtime.reproductions.paper import all_claims, reproduce, summarize, to_html, to_text
 from idealized_runtime.reproductions.paper.api_tables import equals_entry
 from idealized_runtime.reproductions.paper.data import PaperData
 from idealized_runtime.reproductions.paper.frontiers import METRICS
 from idealized_runtime.reproductions.paper.tradeoffs import TASKS
+from idealized_runtime.reproductions.verdicts import VERDICTS, Claim, Evidence, agrees, judge
 
 
 def claim(printed="0.178", evidence=None, section="Table 3", text="prompt time"):

@@ -11,7 +11,6 @@ import __future__
 
 import argparse
 import ast
-import dataclasses
 import json
 import os
 import platform
@@ -21,7 +20,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from idealized_runtime import RuntimeModel
+from idealized_runtime.fits import PublishedRuntimeModel, RuntimeModel
 
 DEPLOYMENT = "openai/davinci"
 HELM_FUNCTION = "_compute_estimated_time_from_prompt_size_and_num_output_tokens"
@@ -54,9 +53,16 @@ def price_with_helm(function, parameters, num_prompt_tokens, num_output_tokens) 
     return np.array([function(state, parameters, p, o) for p, o in queries])
 
 
-def make_weighted_model(published: RuntimeModel) -> RuntimeModel:
+def make_weighted_model(published: PublishedRuntimeModel) -> RuntimeModel:
     """A weighted model of the same sizes, g linear in p and tiles included: the longest way through predict."""
-    return dataclasses.replace(published, method="weighted", time_per_output_token_slope_s=1e-7, tile_share=0.6)
+    sizes = {name: getattr(published, name) for name in ("num_prompt_tokens", "profiled_prompt_times_s")}
+    return RuntimeModel(
+        **sizes,
+        time_per_output_token_s=published.time_per_output_token_s,
+        reference_num_prompt_tokens=published.reference_num_prompt_tokens,
+        time_per_output_token_slope_s=1e-7,
+        tile_share=0.6,
+    )
 
 
 def time_round(contestants: dict) -> dict[str, float]:
@@ -81,7 +87,7 @@ def main():
     parser.add_argument("--helm", type=Path, default=Path(__file__).resolve().parent.parent / ".helm")
     arguments = parser.parse_args()
     function, parameters = load_helm_function(arguments.helm), load_helm_parameters(arguments.helm)
-    published = RuntimeModel.from_json(parameters[DEPLOYMENT])
+    published = PublishedRuntimeModel.from_json(parameters[DEPLOYMENT])
     weighted = make_weighted_model(published)
     rng = np.random.default_rng(0)
     p = rng.integers(1, published.num_prompt_tokens[-1], size=arguments.queries, endpoint=True)

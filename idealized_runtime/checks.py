@@ -65,6 +65,28 @@ def _floats(column, name) -> np.ndarray:
     return column.to_numpy(dtype=float, na_value=np.nan)
 
 
+def token_array(name: str, values) -> np.ndarray:
+    """Numbers of tokens, of the type they were given in; refuse what is no number, below 1 or not finite."""
+    tokens = np.asarray(values)
+    if tokens.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must hold numbers; got an array of type {tokens.dtype}")
+    # NaN fails the comparison, and so is refused.
+    if tokens.size and not (tokens.min() >= 1 and tokens.max() < np.inf):
+        raise ValueError(f"{name} must be finite and at least 1; got values from {tokens.min()} to {tokens.max()}")
+    return tokens
+
+
+def check_range(name: str, values: np.ndarray, sizes, *, remedy="Profile that size, or pass extrapolate=True"):
+    """Refuse values outside the range of the profiled sizes, which ascend."""
+    low, high = sizes[0], sizes[-1]
+    if values.size and not (values.min() >= low and values.max() <= high):
+        outside = values[(values < low) | (values > high)]
+        raise ValueError(
+            f"{name} must lie in [{low:.10g}, {high:.10g}], the profiled range; {outside.size} of {values.size} lie "
+            f"outside, the first is {outside.flat[0]:.10g}. {remedy}"
+        )
+
+
 _POSITIVE = "a positive finite number"
 # As pandas calls them, of columns of objects too.
 _NUMERIC_KINDS = {"integer", "floating", "mixed-integer-float", "decimal", "empty"}

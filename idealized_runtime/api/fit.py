@@ -30,7 +30,7 @@ def fit_log(path, *, estimator: str = "minimum") -> tuple[pd.DataFrame, RuntimeM
         The log cannot be read, or holds too few settings for a fit.
     """
     trials = read_trials(path)
-    return trials, fit_denoised(trials, estimator=estimator, method="weighted")
+    return trials, fit_denoised(trials, estimator=estimator, fit=RuntimeModel.fit)
 
 
 def parameter_lines(model: RuntimeModel, trials: pd.DataFrame, *, estimator: str, level: float = 0.95) -> list[str]:

@@ -1,6 +1,7 @@
 """The registry: every architecture that can be named, one row a model, each with its source."""
 
 import difflib
+from collections.abc import Mapping
 
 from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.open_models import open_architectures
@@ -68,6 +69,26 @@ def get_architecture(name: str) -> Architecture:
         f"no architecture named {name!r}; did you mean {', '.join(near)}? "
         "Describe a new one with --num-layers, --hidden-size and --num-attention-heads, or with --hf-config"
     )
+
+
+def by_helm_name(values: Mapping) -> dict:
+    """The values of models, under the names that a parameter file lists models by.
+
+    These are HELM's, of which a model may have several; one that HELM does not know keeps its own.
+
+    Raises
+    ------
+    ValueError
+        Two models would have one name.
+    """
+    named = {}
+    for name, value in values.items():
+        row = ARCHITECTURES.get(name)
+        for helm_name in (row and row.helm_names) or (name,):
+            if helm_name in named:
+                raise ValueError(f"two models for the HELM name {helm_name!r}; {name!r} is the second")
+            named[helm_name] = value
+    return named
 
 
 def published_architecture(log_stem: str) -> Architecture | None:

@@ -21,8 +21,8 @@ def main(argv=None) -> int:
 
 
 def _fit(arguments):
+    from idealized_runtime.architectures.registry import by_helm_name
     from idealized_runtime.fits import write_parameters
-    from idealized_runtime.fits.parameters import by_parameter_name
     from idealized_runtime.fits.tables import prompt_encoding_table, time_per_output_token_table
     from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
 
@@ -30,7 +30,7 @@ def _fit(arguments):
     print(time_per_output_token_table(fits).round(4).to_string())
     print("\nprompt encoding times, ms\n" + prompt_encoding_table(fits).to_string())
     if arguments.parameters is not None:
-        write_parameters(arguments.parameters, by_parameter_name(fits))
+        write_parameters(arguments.parameters, by_helm_name(fits))
 
 
 def _build_parser() -> argparse.ArgumentParser:

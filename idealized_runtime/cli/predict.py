@@ -2,12 +2,10 @@
 
 import argparse
 import json
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from idealized_runtime.architectures import architecture_of_flags
-from idealized_runtime.fits import ExtrapolationWarning
 from idealized_runtime.hardware.prices import DeviceRate, device_power, device_price, dollar_cost_usd, energy_joules
 from idealized_runtime.measurements.timed_models import read_timed_models
 from idealized_runtime.prediction.left_out import left_out_summary
@@ -140,11 +138,8 @@ def _own_runtime(model, p, o, level) -> dict | None:
 
 def _estimate(predicted, p, o, level) -> Estimate:
     options = {"extrapolate": True}
-    with warnings.catch_warnings():
-        # What lies beyond the timed sizes was asked for, and is among the caveats.
-        warnings.simplefilter("ignore", ExtrapolationWarning)
-        bounds = (None, None) if predicted.error is None else predicted.predict_interval(p, o, level=level, **options)
-        return Estimate(predicted.predict(p, o, **options), *bounds)
+    bounds = (None, None) if predicted.error is None else predicted.predict_interval(p, o, level=level, **options)
+    return Estimate(predicted.predict(p, o, **options), *bounds)
 
 
 def _token_estimate(predicted, num_context_tokens, level) -> Estimate:

@@ -1,25 +1,38 @@
-"""Runtime models: t(p, o) = prompt_encoding_time(p) + (o - 1) g, fitted to a few timed settings.
+"""Runtime models: t(p, o) = prompt_encoding_time(p) + (o - 1) g(p), fitted to a few timed settings.
 
-``settings`` checks the frame and makes one row a setting; ``linear`` is the weighted least-squares fit,
-``uncertainty`` its covariance and tests; ``interpolation`` gives prompt times between profiled sizes;
-``published`` is the procedure of arXiv:2305.02440; ``weighted`` puts the better one together;
-``model`` predicts; ``ranges`` refuses sizes beyond the profiled ones; ``parameters`` reads and writes the files;
-``batches`` takes one batch size out of a log.
-``command`` is the command line, ``python -m idealized_runtime.fits``.
+``protocol`` is what every model of runtimes can do, and ``profiled`` what those with profiled prompt sizes share.
+``model`` is the weighted fit: ``settings`` checks the frame and makes one row a setting, ``linear`` is the weighted
+least-squares fit, ``uncertainty`` its covariance and tests, ``interpolation`` gives prompt times between profiled
+sizes, ``weighted`` puts them together, ``intervals`` are what follows. ``published`` is the procedure of
+arXiv:2305.02440; ``parameters`` reads and writes the files; ``statistics`` is what several rooms compute with.
 """
 
-from idealized_runtime.fits.batches import settings_of_batch
+from collections.abc import Callable
+
+import pandas as pd
+
 from idealized_runtime.fits.model import RuntimeModel
-from idealized_runtime.fits.parameters import read_parameters, write_parameters
+from idealized_runtime.fits.parameters import model_from_json, read_parameters, write_parameters
 from idealized_runtime.fits.protocol import ModelOfRuntimes, NoIntervalError
-from idealized_runtime.fits.ranges import ExtrapolationWarning
+from idealized_runtime.fits.published import PublishedRuntimeModel
+from idealized_runtime.fits.settings import settings_of_batch
 
 __all__ = [
-    "ExtrapolationWarning",
     "ModelOfRuntimes",
     "NoIntervalError",
+    "PublishedRuntimeModel",
     "RuntimeModel",
+    "fit_by_name",
+    "model_from_json",
     "read_parameters",
     "settings_of_batch",
     "write_parameters",
 ]
+
+
+def fit_by_name(name: str) -> Callable[[pd.DataFrame], ModelOfRuntimes]:
+    """The fit that a word of a notebook names: ``"weighted"`` (:class:`RuntimeModel`) or ``"published"``."""
+    fits = {model.method: model.fit for model in (RuntimeModel, PublishedRuntimeModel)}
+    if name not in fits:
+        raise ValueError(f"a fit must be one of {', '.join(fits)}; got {name!r}")
+    return fits[name]

@@ -1,10 +1,11 @@
 """Confidence intervals of runtimes, prompt times and g, from a fit's covariance and the rule between sizes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from idealized_runtime.fits.interpolation import Anchors
+from idealized_runtime.fits.interpolation import Anchors, choose_tile_share, leave_one_out_errors
 from idealized_runtime.fits.statistics import half_width
 from idealized_runtime.fits.uncertainty import Covariance
 from idealized_runtime.records.slices import satterthwaite_dof
@@ -25,12 +26,15 @@ class RuleError:
     scale: float
     dof: float
 
-    @classmethod
-    def from_left_out(cls, errors_s, times_s) -> "RuleError":
-        """From the errors of the inner sizes and their prompt times, both in seconds."""
-        if len(errors_s) < MIN_LEFT_OUT:
-            return cls(scale=np.nan, dof=np.nan)
-        return cls(scale=float(np.sqrt(np.mean(errors_s**2 / times_s))), dof=float(len(errors_s)))
+
+def choose_rule(sizes, times_s) -> tuple[float, RuleError]:
+    """Tile share of the rule between these profiled sizes, given their prompt times, and what it errs by."""
+    tile_share = choose_tile_share(sizes, times_s)
+    errors_s = leave_one_out_errors(sizes, times_s, tile_share)
+    if len(errors_s) < MIN_LEFT_OUT:
+        return tile_share, RuleError(scale=np.nan, dof=np.nan)
+    scale = float(np.sqrt(np.mean(errors_s**2 / times_s[1:-1])))
+    return tile_share, RuleError(scale=scale, dof=float(len(errors_s)))
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,17 @@ class Intervals:
     covariance: Covariance
     reference: int
     rule_error: RuleError
+
+    def to_json(self) -> dict:
+        """As :meth:`from_json` takes it; JSON has neither infinity (unlimited degrees of freedom) nor NaN, so null."""
+        return {name: _to_json(asdict(getattr(self, name))) for name in ("covariance", "rule_error")}
+
+    @classmethod
+    def from_json(cls, intervals: Mapping, reference: int) -> "Intervals":
+        """Intervals that :meth:`to_json` wrote."""
+        covariance = {name: _from_json(value, np.inf) for name, value in intervals["covariance"].items()}
+        rule_error = {name: _from_json(value, np.nan) for name, value in intervals["rule_error"].items()}
+        return cls(Covariance(**covariance), reference, RuleError(**rule_error))
 
     def runtime(self, anchors: Anchors, p, decoded, prompt_time_s, level, *, is_extrapolated):
         """Lower and upper bound of the true mean runtime at each query.
@@ -127,3 +142,17 @@ class Intervals:
         left = ((1 - anchors.position) ** 2 * known.level_variance[anchors.left]) ** 2 / known.level_dof[anchors.left]
         right = (anchors.position**2 * known.level_variance[anchors.right]) ** 2 / known.level_dof[anchors.right]
         return left + right + slopes**2 / known.slope_dof
+
+
+def _to_json(value):
+    if isinstance(value, dict):
+        return {name: _to_json(item) for name, item in value.items()}
+    if isinstance(value, list | np.ndarray):
+        return [_to_json(item) for item in np.asarray(value).tolist()]
+    return value if np.isfinite(value) else None
+
+
+def _from_json(value, missing):
+    if isinstance(value, list):
+        return np.array([missing if item is None else item for item in value], dtype=float)
+    return missing if value is None else value

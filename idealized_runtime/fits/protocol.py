@@ -2,6 +2,13 @@
 
 from typing import Protocol
 
+import numpy as np
+
+
+def plain(values):
+    """An array as it is; a single number as a float: what a query of scalars is answered with."""
+    return values if np.ndim(values) else float(values)
+
 
 class NoIntervalError(ValueError):
     """Nothing is known of the errors of a model, so there is no interval; its standard errors are NaN."""

@@ -1,9 +1,79 @@
 """The fit and the estimate rule of arXiv:2305.02440 and HELM, roundings included."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.fits.profiled import ProfiledModel, fields_of_entry
+from idealized_runtime.fits.protocol import NoIntervalError
+
 _NUM_DECIMALS = 3
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PublishedRuntimeModel(ProfiledModel):
+    """The procedure of arXiv:2305.02440 with its roundings and HELM's estimate rule, to reproduce published numbers.
+
+    Made by :meth:`fit`, or read from the parameter files of HELM and the authors. HELM's prompt time is that of the
+    next larger profiled size, times p over that size; beyond the last size that one is scaled. A saw-tooth through the
+    origin, kept since HELM's and the paper's idealized runtimes are computed so (``efficiency_metrics.py`` of
+    crfm-helm). No interval is known.
+    """
+
+    method: ClassVar[str] = "published"
+
+    @property
+    def reference_num_prompt_tokens(self) -> int:
+        """Smallest profiled size; g is the same at all of them."""
+        return int(self.num_prompt_tokens[0])
+
+    def time_per_output_token_interval_s(self, level=0.95):
+        """Refused: see the class."""
+        return self._interval(None, None, None, level)
+
+    def to_json(self) -> dict:
+        # HELM's entries stay as they are.
+        if self.r_squared is None and not self.sources:
+            return super().to_json()
+        fit = self._fit_json({"name": "next_larger_size_scaled"}, reference=self.reference_num_prompt_tokens)
+        return super().to_json() | {"fit": fit}
+
+    @classmethod
+    def from_json(cls, entry: Mapping) -> "PublishedRuntimeModel":
+        """The model of an entry of HELM's or of :meth:`to_json`; ``fits.model_from_json`` reads any entry."""
+        return cls(**fields_of_entry(entry))
+
+    def with_overhead(self) -> "PublishedRuntimeModel":
+        sums_s = self.profiled_prompt_times_s
+        overhead_s = round(float(sums_s[0] - self.time_per_output_token_s), _NUM_DECIMALS)
+        prompt_times_s = np.round(sums_s - overhead_s, _NUM_DECIMALS)
+        return replace(self, overhead_s=overhead_s, profiled_prompt_times_s=prompt_times_s)
+
+    @classmethod
+    def _fitted_parts(cls, settings) -> dict:
+        time_per_output_token_s, prompt_times_s = fit_published(settings)
+        return {
+            "num_prompt_tokens": np.array(list(prompt_times_s)),
+            "profiled_prompt_times_s": np.array(list(prompt_times_s.values())),
+            "time_per_output_token_s": time_per_output_token_s,
+        }
+
+    def _prompt_times_by_rule(self, p):
+        sizes = self.num_prompt_tokens
+        knot = np.minimum(np.searchsorted(sizes, p), len(sizes) - 1)
+        return self.profiled_prompt_times_s[knot] * (p / sizes[knot])
+
+    def _has_interval(self, p):
+        return np.zeros(p.shape, dtype=bool)
+
+    def _interval(self, p, decoded, estimate_s, level):
+        raise NoIntervalError(
+            "no interval is known: parameters of the published procedure are rounded, and come without errors. Fit a "
+            "log with RuntimeModel.fit"
+        )
 
 
 def fit_published(settings: pd.DataFrame) -> tuple[float, dict[int, float]]:
@@ -22,10 +92,14 @@ def fit_published(settings: pd.DataFrame) -> tuple[float, dict[int, float]]:
     lonely = [str(size) for size, group in sizes if len(group) < 2]
     if lonely:
         raise ValueError(
-            f"method='published' fits a line for each prompt size; one number of output tokens only at p = "
-            f"{', '.join(lonely)}. Use method='weighted'"
+            "the published procedure fits a line for each prompt size; one number of output tokens only at p = "
+            f"{', '.join(lonely)}. Use RuntimeModel.fit"
         )
-    prompt_times_s = {int(size): _rounded_prompt_time(group) for size, group in sizes}
+    prompt_times_s = {}
+    for size, group in sizes:
+        slope_s, intercept_s = _line(group["num_output_tokens"], group["runtime_s"])
+        sum_s = round(intercept_s, _NUM_DECIMALS) + round(slope_s, _NUM_DECIMALS)
+        prompt_times_s[int(size)] = round(sum_s, _NUM_DECIMALS)
     smallest_s = prompt_times_s[min(prompt_times_s)]
     prompt_times_s = {size: max(time_s, smallest_s) for size, time_s in prompt_times_s.items()}
     decode_s = settings["runtime_s"] - settings["num_prompt_tokens"].map(prompt_times_s)
@@ -33,21 +107,6 @@ def fit_published(settings: pd.DataFrame) -> tuple[float, dict[int, float]]:
     return round(slope_s, _NUM_DECIMALS), prompt_times_s
 
 
-def _rounded_prompt_time(group) -> float:
-    slope_s, intercept_s = _line(group["num_output_tokens"], group["runtime_s"])
-    return round(round(intercept_s, _NUM_DECIMALS) + round(slope_s, _NUM_DECIMALS), _NUM_DECIMALS)
-
-
 def _line(x, y) -> tuple[float, float]:
     slope, intercept = np.polyfit(x.to_numpy(dtype=float), y.to_numpy(), 1)
     return float(slope), float(intercept)
-
-
-def next_larger_times(num_prompt_tokens, sizes, times_s) -> np.ndarray:
-    """HELM's prompt time: that of the next larger profiled size, times p over that size.
-
-    Beyond the last size that one is scaled. A saw-tooth through the origin, kept since HELM's and the
-    paper's idealized runtimes are computed so (``efficiency_metrics.py`` of crfm-helm).
-    """
-    knot = np.minimum(np.searchsorted(sizes, num_prompt_tokens), len(sizes) - 1)
-    return times_s[knot] * (num_prompt_tokens / sizes[knot])

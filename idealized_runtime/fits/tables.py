@@ -1,5 +1,6 @@
 """Tables of fitted runtime models, one column or row a model. Unrounded; a notebook rounds what it shows."""
 
+import contextlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 
 from idealized_runtime.fits import statistics
 from idealized_runtime.fits.knee import PromptEncodingKnee
+from idealized_runtime.fits.protocol import NoIntervalError
 
 
 def time_per_output_token_table(fits: Mapping, *, level: float = 0.95) -> pd.DataFrame:
@@ -26,7 +28,9 @@ def time_per_output_token_table(fits: Mapping, *, level: float = 0.95) -> pd.Dat
     """
     rows = {}
     for name, fit in fits.items():
-        lower_s, upper_s = (np.nan, np.nan) if fit.intervals is None else fit.time_per_output_token_interval_s(level)
+        lower_s = upper_s = np.nan
+        with contextlib.suppress(NoIntervalError):
+            lower_s, upper_s = fit.time_per_output_token_interval_s(level)
         rows[name] = {
             "at_prompt_size": fit.reference_num_prompt_tokens,
             "time_per_output_token_ms": 1e3 * fit.time_per_output_token_s,
@@ -140,9 +144,10 @@ def _by_model(rows) -> pd.DataFrame:
 
 def _prompt_time_text(fit, size, level) -> str:
     time_ms = 1e3 * fit.prompt_encoding_time_s(size)
-    if fit.intervals is None:
+    try:
+        lower_ms, upper_ms = (1e3 * bound_s for bound_s in fit.prompt_encoding_interval_s(size, level))
+    except NoIntervalError:
         return f"{time_ms:.3f}"
-    lower_ms, upper_ms = (1e3 * bound_s for bound_s in fit.prompt_encoding_interval_s(size, level))
     # Two digits of the interval's half width, but never more than the microsecond.
     half_width_ms = max((upper_ms - lower_ms) / 2, 1e-3)
     decimals = int(np.clip(1 - np.floor(np.log10(half_width_ms)), 0, 3))

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.fits.arrays import plain, token_array
-from idealized_runtime.fits.protocol import NoIntervalError
-from idealized_runtime.fits.ranges import check_range
+from idealized_runtime.checks import check_range, token_array
+from idealized_runtime.fits.protocol import NoIntervalError, plain
 from idealized_runtime.fits.statistics import half_width
 from idealized_runtime.prediction.stack import StackTimes
 from idealized_runtime.prediction.work import Placement, prompt_work, token_work
@@ -63,11 +62,6 @@ class PredictedRuntime:
         ------
         ValueError
             A number of tokens is below 1, or p is longer than any prompt timed and ``extrapolate`` is not set.
-
-        Warns
-        -----
-        ExtrapolationWarning
-            p lies outside the timed range.
         """
         prompt_s, decode_s = self._parts(num_prompt_tokens, num_output_tokens, extrapolate)
         return plain(prompt_s + decode_s)
@@ -89,7 +83,7 @@ class PredictedRuntime:
         return plain(lower_s), plain(prompt_s * prompt_factor + decode_s * token_factor)
 
     def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
-        """Seconds until the first output token; raises and warns as :meth:`predict`."""
+        """Seconds until the first output token; raises as :meth:`predict`."""
         return plain(self._parts(num_prompt_tokens, 1, extrapolate)[0])
 
     def prompt_encoding_interval_s(self, num_prompt_tokens, level=0.95, *, extrapolate=False):
@@ -129,7 +123,8 @@ class PredictedRuntime:
 
     def _checked_prompts(self, num_prompt_tokens, extrapolate):
         p = token_array("num_prompt_tokens", num_prompt_tokens).astype(float)
-        check_range("num_prompt_tokens", p, self.prompt_range, extrapolate=extrapolate, stacklevel=4)
+        if not extrapolate:
+            check_range("num_prompt_tokens", p, self.prompt_range)
         return p
 
     def _pass_times_s(self, work):

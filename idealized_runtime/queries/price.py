@@ -5,7 +5,6 @@ section 4.2); of a model that was timed in batches, a query has its share of the
 its row, missing, and is counted by cause.
 """
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -193,16 +192,14 @@ def _estimate(model, p, o, level, options) -> np.ndarray:
     estimates = np.full((3, len(p)), np.nan)
     p, o = _as_integers(p), _as_integers(o)
     knows_errors = True
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for start in range(0, len(p), _BLOCK_QUERIES):
-            block = slice(start, start + _BLOCK_QUERIES)
-            estimates[0, block] = model.predict(p[block], o[block], **options)
-            if knows_errors:
-                try:
-                    estimates[1:, block] = model.predict_interval(p[block], o[block], level=level, **options)
-                except NoIntervalError:
-                    knows_errors = False
+    for start in range(0, len(p), _BLOCK_QUERIES):
+        block = slice(start, start + _BLOCK_QUERIES)
+        estimates[0, block] = model.predict(p[block], o[block], **options)
+        if knows_errors:
+            try:
+                estimates[1:, block] = model.predict_interval(p[block], o[block], level=level, **options)
+            except NoIntervalError:
+                knows_errors = False
     return estimates
 
 

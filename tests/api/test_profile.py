@@ -19,7 +19,7 @@ from makers.servers import CUT, ApiServer, json_answer, refusal, usage_of, well_
 
 from idealized_runtime.api.fit import parameter_lines
 from idealized_runtime.cli.api import parser as cli
-from idealized_runtime.fits import read_parameters
+from idealized_runtime.fits import RuntimeModel, read_parameters
 from idealized_runtime.fits.denoised import fit_denoised
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.records import definitions, load_log, read_requests, read_trials
@@ -580,7 +580,7 @@ def test_interval_that_ends_at_its_estimate_is_told():
     rng = np.random.default_rng(345)
     rows = [(p, o, 0.1 + (o - 1) * 0.01 + rng.normal(0, 5e-4)) for p in (1, 32, 128) for o in (1, 8) for _ in range(3)]
     trials = pd.DataFrame(rows, columns=["num_prompt_tokens", "num_output_tokens", "runtime_s"]).assign(model="tiny")
-    lines = parameter_lines(fit_denoised(trials, method="weighted"), trials, estimator="minimum")
+    lines = parameter_lines(fit_denoised(trials, fit=RuntimeModel.fit), trials, estimator="minimum")
     assert lines[-1].startswith("an interval ends at its estimate for prompts of 1, 32: ")
     assert lines[0].endswith("none with the bias of a floor")
 

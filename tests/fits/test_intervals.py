@@ -10,7 +10,7 @@ import pytest
 from makers.runtimes import make_runtimes
 
 from idealized_runtime import RuntimeModel
-from idealized_runtime.fits import ExtrapolationWarning
+from idealized_runtime.fits import NoIntervalError
 
 NUM_DRAWS = 200
 LARGE = ((1, 64, 128, 256, 512, 1024, 1920), (1, 2, 4, 8, 16, 32, 64))
@@ -108,15 +108,14 @@ def test_interval_between_sizes_is_wider_than_at_them():
 def test_interval_between_few_sizes_is_that_of_monotony():
     model = RuntimeModel.fit(make_runtimes().assign(runtime_std_s=1e-6, num_trials=10))
     assert model.prompt_encoding_interval_s(300) == pytest.approx((0.03, 0.09), rel=1e-3)
-    with pytest.warns(ExtrapolationWarning), pytest.raises(ValueError, match="needs at least 5 profiled prompt sizes"):
+    with pytest.raises(NoIntervalError, match="needs at least 5 profiled prompt sizes"):
         model.predict_interval(600, 1, extrapolate=True)
 
 
 def test_extrapolated_interval_widens_with_distance():
     sizes = {1: 0.02, 64: 0.024, 128: 0.031, 256: 0.048, 512: 0.09}
     model = RuntimeModel.fit(make_runtimes(sizes).assign(runtime_std_s=1e-4, num_trials=10))
-    with pytest.warns(ExtrapolationWarning):
-        lower, upper = model.predict_interval([600, 2000], 1, extrapolate=True)
+    lower, upper = model.predict_interval([600, 2000], 1, extrapolate=True)
     assert upper[1] - lower[1] > 2 * (upper[0] - lower[0])
 
 
@@ -141,7 +140,7 @@ def test_impossible_level_is_refused(level):
 def test_no_interval_where_settings_leave_nothing_to_judge_by():
     model = RuntimeModel.fit(make_runtimes({1: 0.02, 64: 0.03}, (1,)).iloc[:2].pipe(add_setting, 64, 8, 0.17))
     assert model.time_per_output_token_s == pytest.approx(0.02)
-    with pytest.raises(ValueError, match="no interval is known"):
+    with pytest.raises(NoIntervalError, match="no interval is known"):
         model.predict_interval(1, 1)
 
 

@@ -9,7 +9,7 @@ import pytest
 from makers.runtimes import PROMPT_TIMES_S, make_runtimes, make_trials
 
 from idealized_runtime import RuntimeModel, read_log, read_trials
-from idealized_runtime.fits import ExtrapolationWarning
+from idealized_runtime.fits import fit_by_name
 from idealized_runtime.fits.interpolation import TILE_SHARE, choose_tile_share, locate
 
 
@@ -79,7 +79,6 @@ def test_trials_that_were_held_up_count_no_more_by_trial_than_by_setting():
     assert by_trial.predict_interval(100, 10) == pytest.approx(by_setting.predict_interval(100, 10), rel=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore::idealized_runtime.fits.ExtrapolationWarning")
 def test_runtime_stays_positive_however_far_a_falling_time_per_token_is_extrapolated():
     model = RuntimeModel.fit(make_runtimes(slope=-2e-5))
     assert model.time_per_output_token_slope_s == pytest.approx(-2e-5)
@@ -148,8 +147,7 @@ def test_extrapolation_is_refused_unless_asked_for_and_marked(p):
     model = RuntimeModel.fit(make_runtimes())
     with pytest.raises(ValueError, match=r"\[1, 512\].*extrapolate=True"):
         model.predict(p, 1)
-    with pytest.warns(ExtrapolationWarning, match="profiled range"):
-        runtime_s = model.predict(p, 1, extrapolate=True)
+    runtime_s = model.predict(p, 1, extrapolate=True)
     assert np.all(np.isfinite(runtime_s))
     assert np.asarray(model.is_extrapolated(p)).ravel()[-1]
 
@@ -157,8 +155,7 @@ def test_extrapolation_is_refused_unless_asked_for_and_marked(p):
 def test_extrapolated_prompt_time_goes_on_rising_above_and_stays_below():
     runtimes = make_runtimes({16: 0.02, 128: 0.03, 256: 0.05, 512: 0.09})
     model = RuntimeModel.fit(runtimes)
-    with pytest.warns(ExtrapolationWarning):
-        times_s = model.prompt_encoding_time_s([1, 16, 512, 1024], extrapolate=True)
+    times_s = model.prompt_encoding_time_s([1, 16, 512, 1024], extrapolate=True)
     assert times_s == pytest.approx([0.02, 0.02, 0.09, 0.17])
 
 
@@ -234,7 +231,7 @@ def test_runtimes_that_do_not_determine_a_model_are_refused(runtimes, message):
 
 def test_unknown_method_is_refused():
     with pytest.raises(ValueError, match="weighted, published; got 'ols'"):
-        RuntimeModel.fit(make_runtimes(), method="ols")
+        fit_by_name("ols")
 
 
 def test_residuals_are_those_of_the_model_that_predicts():

@@ -2,10 +2,13 @@ import hashlib
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from makers.runtimes import make_runtimes, make_trials
 
-from idealized_runtime import RuntimeModel, read_parameters, write_parameters
+from idealized_runtime import RuntimeModel, get_architecture, read_parameters, write_parameters
+from idealized_runtime.fits import PublishedRuntimeModel, model_from_json
+from idealized_runtime.fits.parameters import write_helm_parameters
 
 
 @pytest.fixture
@@ -25,13 +28,13 @@ def assert_same_model(first, second):
 
 
 def test_json_restores_predictions_and_intervals_exactly(model):
-    assert_same_model(model, RuntimeModel.from_json(json.loads(json.dumps(model.to_json(), allow_nan=False))))
+    assert_same_model(model, model_from_json(json.loads(json.dumps(model.to_json(), allow_nan=False))))
 
 
 def test_json_restores_a_model_with_unlimited_degrees_of_freedom():
     runtimes = make_runtimes().assign(runtime_std_s=1e-3, num_trials=10, runtime_resolution_s=1e-3)
     model = RuntimeModel.fit(runtimes)
-    assert_same_model(model, RuntimeModel.from_json(json.loads(json.dumps(model.to_json(), allow_nan=False))))
+    assert_same_model(model, model_from_json(json.loads(json.dumps(model.to_json(), allow_nan=False))))
 
 
 def test_entry_has_helms_keys_in_numeric_order(model):
@@ -42,7 +45,7 @@ def test_entry_has_helms_keys_in_numeric_order(model):
 
 
 def test_file_is_read_back_and_its_bytes_do_not_depend_on_the_order(tmp_path, model):
-    other = RuntimeModel.fit(make_runtimes(), method="published")
+    other = PublishedRuntimeModel.fit(make_runtimes())
     log = tmp_path / "a.log"
     log.write_text("timings")
     write_parameters(tmp_path / "1.json", {"a": model, "b": other}, sources={"a": log})
@@ -97,7 +100,7 @@ def test_broken_file_is_named_with_its_model(tmp_path, text, message):
 )
 def test_wrong_entry_is_named(model, change, message):
     with pytest.raises(ValueError, match=message):
-        RuntimeModel.from_json({**model.to_json(), **change})
+        model_from_json({**model.to_json(), **change})
 
 
 def test_standard_errors_stand_beside_the_parameters(model):
@@ -111,9 +114,41 @@ def test_parameters_of_a_later_schema_are_refused(model):
     entry = model.to_json()
     entry["fit"]["schema_version"] = 2
     with pytest.raises(ValueError, match="schema_version must be 1; got 2"):
-        RuntimeModel.from_json(entry)
+        model_from_json(entry)
 
 
 def test_residuals_do_not_survive_the_file_and_say_so(model):
     with pytest.raises(ValueError, match="residual_summary"):
-        _ = RuntimeModel.from_json(model.to_json()).residuals
+        _ = model_from_json(model.to_json()).residuals
+
+
+def test_efficiency_file_is_read_as_helm_estimates_and_written_with_helms_keys(tmp_path):
+    prompt_times_s = {"1": 0.029, "256": 0.04}
+    davinci = {"runtime_per_output_token": 0.029, "runtime_for_prompt_tokens": prompt_times_s, "overhead": 0.1}
+    (tmp_path / "in.json").write_text(json.dumps({"openai/davinci": davinci}))
+    models = read_parameters(tmp_path / "in.json")
+    assert models["openai/davinci"].predict(128, 2) == pytest.approx(0.02 + 0.029 + 0.1)
+    write_helm_parameters(tmp_path / "out.json", models)
+    assert json.loads((tmp_path / "out.json").read_text()) == {"openai/davinci": davinci}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.json", "out.json"]
+
+
+def test_published_parameter_files_survive_unchanged(tmp_path, published):
+    for path in sorted((published / "helm-efficiency" / "processed_jsons").glob("*.json")):
+        write_helm_parameters(tmp_path / path.name, read_parameters(path))
+        assert json.loads((tmp_path / path.name).read_text()) == json.loads(path.read_text())
+
+
+def test_a_fitted_model_is_written_under_its_helm_names_with_nothing_but_helms_keys(tmp_path):
+    settings = [(p, o) for p in (1, 256, 512, 1024) for o in (1, 8, 32)]
+    runtimes = pd.DataFrame(settings, columns=["num_prompt_tokens", "num_output_tokens"])
+    runtimes["runtime_s"] = 0.02 + 1e-4 * runtimes["num_prompt_tokens"] + 0.0301 * (runtimes["num_output_tokens"] - 1)
+    model = RuntimeModel.fit(runtimes)
+    write_helm_parameters(tmp_path / "out.json", {"gpt-j": model, "mine": model})
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written.keys() == {*get_architecture("gpt-j").helm_names, "mine"}
+    assert written["mine"].keys() == {"runtime_per_output_token", "runtime_for_prompt_tokens"}
+    assert written["mine"]["runtime_per_output_token"] == pytest.approx(0.0301)
+    helm_name = get_architecture("gpt-j").helm_names[0]
+    with pytest.raises(ValueError, match=f"two models for the HELM name '{helm_name}'"):
+        write_helm_parameters(tmp_path / "out.json", {helm_name: model, "gpt-j": model})

@@ -10,6 +10,7 @@ import pytest
 
 from idealized_runtime import RuntimeModel, read_log
 from idealized_runtime.architectures import ARCHITECTURES
+from idealized_runtime.fits import PublishedRuntimeModel, model_from_json
 from idealized_runtime.measurements.published import ROOT
 
 # Log behind each entry of the three idealized parameter files; HELM's has four more than the authors'.
@@ -48,7 +49,7 @@ def helm():
 
 def assert_same_entries(entries: dict, logs: dict):
     for name, entry in entries.items():
-        fitted = RuntimeModel.fit(logs[LOG_OF_ENTRY[name]], method="published").to_json()
+        fitted = PublishedRuntimeModel.fit(logs[LOG_OF_ENTRY[name]]).to_json()
         assert fitted["runtime_per_output_token"] == entry["runtime_per_output_token"], name
         assert fitted["runtime_for_prompt_tokens"] == entry["runtime_for_prompt_tokens"], name
 
@@ -111,18 +112,17 @@ def test_prompt_times_never_fall_between_neighbours_that_do_not(a100_models):
 
 def test_weighted_fits_describe_v100_logs_better_than_the_authors(logs):
     worse = []
-    for method in ("weighted", "published"):
-        models = [RuntimeModel.fit(runtimes, method=method) for runtimes in logs["v100"].values()]
+    for fit in (RuntimeModel.fit, PublishedRuntimeModel.fit):
+        models = [fit(runtimes) for runtimes in logs["v100"].values()]
         worse.append(np.percentile(np.concatenate([m.residuals["relative_error"].abs() for m in models]), [50, 95]))
     assert (worse[0] < worse[1]).all()
 
 
 def test_helms_entry_predicts_with_helms_saw_tooth():
     entry = {"runtime_per_output_token": 0.03, "runtime_for_prompt_tokens": {"1": 0.084, "16": 0.087}, "overhead": 0.2}
-    model = RuntimeModel.from_json(entry)
+    model = model_from_json(entry)
     assert model.predict([1, 2, 16], [1, 1, 3]) == pytest.approx([0.284, 0.2 + 0.087 / 8, 0.347])
-    with pytest.warns(UserWarning, match="profiled range"):
-        assert model.predict(32, 1, extrapolate=True) == pytest.approx(0.374)
+    assert model.predict(32, 1, extrapolate=True) == pytest.approx(0.374)
     with pytest.raises(ValueError, match="no interval is known"):
         model.predict_interval(1, 1)
     assert model.to_json() == entry

@@ -23,7 +23,12 @@ def make_profile(num_params, *, prompt_mfu=0.4, output_mfu=0.01, hardware="box")
     """A model that computes at these utilisations of ``PEAK``, one accelerator, prompts of 1 to 2000 tokens."""
     sizes = np.array([1, 2000])
     seconds = 2 * num_params / PEAK
-    runtime = RuntimeModel("weighted", sizes, sizes * seconds / prompt_mfu, seconds / output_mfu, 0.0, 1)
+    runtime = RuntimeModel(
+        num_prompt_tokens=sizes,
+        profiled_prompt_times_s=sizes * seconds / prompt_mfu,
+        time_per_output_token_s=seconds / output_mfu,
+        reference_num_prompt_tokens=1,
+    )
     return ServedModel(f"m{num_params:.0f}", runtime, 1, int(num_params), hardware)
 
 

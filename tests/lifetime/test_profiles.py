@@ -12,8 +12,14 @@ from idealized_runtime.measurements.timed_models import read_timed_models
 def make_runtime(*, source=None, overhead_s=None):
     """t(p, o) = 0.01 p + 0.1 (o - 1)."""
     sources = () if source is None else ({"file": source, "sha256": "0"},)
-    return RuntimeModel("weighted", np.array([1, 100]), np.array([0.01, 1.0]), 0.1, 0.0, 1, overhead_s=overhead_s,
-                        sources=sources)  # fmt: skip
+    return RuntimeModel(
+        num_prompt_tokens=np.array([1, 100]),
+        profiled_prompt_times_s=np.array([0.01, 1.0]),
+        time_per_output_token_s=0.1,
+        reference_num_prompt_tokens=1,
+        overhead_s=overhead_s,
+        sources=sources,
+    )
 
 
 def write_parameters(path, **runtimes):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from idealized_runtime import write_parameters
-from idealized_runtime.fits.parameters import by_parameter_name, parameter_names
+from idealized_runtime.architectures.registry import by_helm_name
 from idealized_runtime.measurements import published as published_module
 from idealized_runtime.measurements.folders import find_logs
 from idealized_runtime.measurements.published import PublishedDataMissingError
@@ -110,7 +110,7 @@ def test_second_log_of_a_model_is_refused(logs):
 
 def test_parameters_name_their_log_alike_on_every_machine(published, tmp_path):
     fits = fit_models(read_timed_models("a100", ["davinci"]))
-    write_parameters(tmp_path / "a100.json", by_parameter_name(fits))
+    write_parameters(tmp_path / "a100.json", by_helm_name(fits))
     entries = json.loads((tmp_path / "a100.json").read_text())
     assert sorted(entries) == ["openai/davinci", "together/opt-175b"]
     (source,) = entries["openai/davinci"]["fit"]["sources"]
@@ -135,6 +135,5 @@ def test_published_hardware_has_its_logs(published):
 
 
 def test_parameter_files_use_the_names_of_helm_where_it_has_them():
-    assert parameter_names("davinci") == ("openai/davinci", "together/opt-175b")
-    assert parameter_names("gpt2-small") == ("gpt2-small",)
-    assert parameter_names("my-model") == ("my-model",)
+    named = by_helm_name({"davinci": 1, "gpt2-small": 2, "my-model": 3})
+    assert named == {"openai/davinci": 1, "together/opt-175b": 1, "gpt2-small": 2, "my-model": 3}

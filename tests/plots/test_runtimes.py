@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from idealized_runtime import RuntimeModel
+from idealized_runtime.fits import model_from_json
 from idealized_runtime.fits.knee import fit_knee
 from idealized_runtime.plots import (
     finish_panels,
@@ -133,7 +134,7 @@ def test_curve_between_the_profiled_sizes_is_the_rule_at_every_size(fit):
 def test_fit_without_intervals_is_drawn_without_them(fit):
     parameters = fit.to_json()
     del parameters["fit"]
-    ax = plot_prompt_encoding_time(RuntimeModel.from_json(parameters))
+    ax = plot_prompt_encoding_time(model_from_json(parameters))
     assert ax.containers[0].has_yerr is False
 
 

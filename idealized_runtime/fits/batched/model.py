@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import check_columns
+from idealized_runtime.checks import check_columns, check_range
 from idealized_runtime.fits import statistics
 from idealized_runtime.fits.batched.pass_times import PassTimes, Work, fit_pass_times
-from idealized_runtime.fits.ranges import check_range
 from idealized_runtime.records.common import IDENTITY_COLUMNS, PARALLELISM_COLUMNS, SETTING_COLUMNS
 from idealized_runtime.records.slices import satterthwaite_dof
 
@@ -88,12 +87,6 @@ class BatchRuntimeModel:
         ValueError
             A size is no integer of at least 1, k or m does not divide B, k or m p lies outside the profiled
             range, or p does and ``extrapolate`` is not set.
-
-        Warns
-        -----
-        ExtrapolationWarning
-            A p lies outside the profiled range. The numbers of output tokens and of micro-batches may exceed
-            the profiled ones.
         """
         sizes = num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, m
         works, shape = self._works(*sizes, extrapolate)
@@ -150,13 +143,14 @@ class BatchRuntimeModel:
                 raise ValueError(f"{name} must divide batch_size; got {size.ravel()[:5]} for {arrays[2].ravel()[:5]}")
         self._check_prompts(arrays[0].ravel(), extrapolate)
         prompt_work, token_work = _work(*(array.astype(float).ravel() for array in arrays))
-        check_range("micro_batch_size x num_prompt_tokens", prompt_work.size, self.prompt.sizes)
-        check_range("token_micro_batch_size", token_work.size, self.generation.sizes)
+        remedy = "Profile that size"
+        check_range("micro_batch_size x num_prompt_tokens", prompt_work.size, self.prompt.sizes, remedy=remedy)
+        check_range("token_micro_batch_size", token_work.size, self.generation.sizes, remedy=remedy)
         return [(self.prompt, prompt_work), (self.generation, token_work)], arrays[0].shape
 
     def _check_prompts(self, num_prompt_tokens, extrapolate=False):
-        profiled = np.sort(self.settings["num_prompt_tokens"])
-        check_range("num_prompt_tokens", num_prompt_tokens, profiled, extrapolate=extrapolate, stacklevel=4)
+        if not extrapolate:
+            check_range("num_prompt_tokens", num_prompt_tokens, np.sort(self.settings["num_prompt_tokens"]))
 
 
 def leave_one_out(timings: pd.DataFrame, column: str = "token_micro_batch_size") -> pd.DataFrame:

@@ -1,18 +1,17 @@
 """Denoised fit of arXiv:2305.02440: the least runtime over trials of each setting, fitted with an overhead."""
 
-from dataclasses import replace
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import numeric_columns
-from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.fits.denoised.frontier import fit_frontier
-from idealized_runtime.fits.published import fit_published
+from idealized_runtime.fits.profiled import ProfiledModel
+from idealized_runtime.fits.published import PublishedRuntimeModel, fit_published
 
 ESTIMATORS = ("minimum", "second_smallest", "quantile", "frontier")
 _SETTING = ["num_prompt_tokens", "num_output_tokens"]
-_NUM_DECIMALS = 3
 
 
 def floor_runtimes(trials: pd.DataFrame, *, estimator: str = "minimum", quantile: float = 0.1) -> pd.DataFrame:
@@ -62,12 +61,13 @@ def floor_runtimes(trials: pd.DataFrame, *, estimator: str = "minimum", quantile
 
 
 def fit_denoised(
-    trials: pd.DataFrame, *, estimator: str = "minimum", method: str | None = None, quantile: float = 0.1
-) -> RuntimeModel:
+    trials: pd.DataFrame,
+    *,
+    estimator: str = "minimum",
+    fit: Callable[[pd.DataFrame], ProfiledModel] = PublishedRuntimeModel.fit,
+    quantile: float = 0.1,
+) -> ProfiledModel:
     """Runtime model of an API without its noise, t(p, o) = prompt time(p) + (o - 1) g + overhead.
-
-    Timings tell the sum of prompt time and overhead only. By the authors' convention one prompt token costs as
-    much as one output token, so overhead = sum at the smallest prompt size - g, and it is taken from every sum.
 
     Parameters
     ----------
@@ -76,40 +76,37 @@ def fit_denoised(
     estimator : {"minimum", "second_smallest", "quantile", "frontier"}
         How one runtime a setting is had from its trials, or, ``"frontier"``, all trials fitted at once by
         :func:`~idealized_runtime.fits.denoised.frontier.fit_frontier`.
-    method : {"published", "weighted"}, optional
-        Of the fit to the floors (:meth:`RuntimeModel.fit`); the authors' with its roundings by default.
-        ``"frontier"`` has a likelihood of its own and takes ``"weighted"`` only, which means its rule between sizes.
+    fit : callable
+        From the floors to a model that knows ``with_overhead``: :meth:`RuntimeModel.fit`, or the authors' with its
+        roundings. Not used by ``"frontier"``, which has a likelihood of its own.
     quantile : float
         For ``estimator="quantile"``.
 
     Returns
     -------
-    RuntimeModel
+    ProfiledModel
         With ``overhead_s``. Intervals are of the sum of prompt time and overhead; they do not know of the bias
-        of a minimum, and ``method="published"`` has none.
+        of a minimum, and the authors' fit has none.
 
     Raises
     ------
     ValueError
-        As :func:`floor_runtimes` and :meth:`RuntimeModel.fit`.
+        As :func:`floor_runtimes` and the fit.
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}; got {estimator!r}")
     if estimator == "frontier":
-        if method not in (None, "weighted"):
-            raise ValueError(f"estimator 'frontier' maximises a likelihood of its own; method {method!r} has no place")
         return fit_frontier(_as_trials(trials)).to_model()
     floors = floor_runtimes(trials, estimator=estimator, quantile=quantile)
     # num_trials would be read as that of a mean.
-    model = RuntimeModel.fit(floors.drop(columns="num_trials"), method=method or "published")
-    return _with_overhead(model)
+    return fit(floors.drop(columns="num_trials")).with_overhead()
 
 
 def generation_r_squared(trials: pd.DataFrame, *, estimator: str = "minimum", quantile: float = 0.1) -> float:
     """R² of the authors' last regression: decode time on o - 1, with a constant, over all settings (Table 2).
 
     Decode time is the floor of a setting less the rounded prompt time of its prompt size. The constant is
-    thrown away for the estimate, so this is not the R² of the model that predicts (``RuntimeModel.r_squared``).
+    thrown away for the estimate, so this is not the R² of the model that predicts (``r_squared``).
 
     Parameters
     ----------
@@ -120,19 +117,6 @@ def generation_r_squared(trials: pd.DataFrame, *, estimator: str = "minimum", qu
     _, prompt_times_s = fit_published(floors)
     decode_s = floors["runtime_s"] - floors["num_prompt_tokens"].map(prompt_times_s)
     return float(np.corrcoef(floors["num_output_tokens"] - 1, decode_s)[0, 1] ** 2)
-
-
-def _with_overhead(model: RuntimeModel) -> RuntimeModel:
-    sums_s = model.profiled_prompt_times_s
-    overhead_s = sums_s[0] - model.time_per_output_token_at(model.num_prompt_tokens[0])
-    if model.method == "published":
-        overhead_s = round(float(overhead_s), _NUM_DECIMALS)
-        prompt_times_s = np.round(sums_s - overhead_s, _NUM_DECIMALS)
-    else:
-        # Neither an overhead nor a prompt time is below zero.
-        overhead_s = float(np.clip(overhead_s, 0, sums_s.min()))
-        prompt_times_s = sums_s - overhead_s
-    return replace(model, overhead_s=overhead_s, profiled_prompt_times_s=prompt_times_s)
 
 
 def _as_trials(trials: pd.DataFrame) -> pd.DataFrame:

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.fits import RuntimeModel
-from idealized_runtime.fits.interpolation import choose_tile_share, leave_one_out_errors
-from idealized_runtime.fits.intervals import Intervals, RuleError
+from idealized_runtime.fits.intervals import Intervals, choose_rule
 from idealized_runtime.fits.uncertainty import Covariance
 
 # The likelihood has no bound where the jitter vanishes around a few trials. A penalty worth this many trials
@@ -65,16 +64,12 @@ class FrontierFit:
         """RuntimeModel with overhead and intervals; the overhead is the smallest size's sum less g, but not below 0."""
         g_s = self.time_per_output_token_s
         overhead_s = float(np.clip(self.sums_s[0] - g_s, 0, self.sums_s.min()))
-        tile_share = choose_tile_share(self.num_prompt_tokens, self.sums_s)
-        errors_s = leave_one_out_errors(self.num_prompt_tokens, self.sums_s, tile_share)
-        rule_error = RuleError.from_left_out(errors_s, self.sums_s[1:-1])
+        tile_share, rule_error = choose_rule(self.num_prompt_tokens, self.sums_s)
         reference = int(self.num_prompt_tokens[0])
         return RuntimeModel(
-            method="weighted",
             num_prompt_tokens=self.num_prompt_tokens,
             profiled_prompt_times_s=self.sums_s - overhead_s,
             time_per_output_token_s=g_s,
-            time_per_output_token_slope_s=0.0,
             reference_num_prompt_tokens=reference,
             tile_share=tile_share,
             overhead_s=overhead_s,

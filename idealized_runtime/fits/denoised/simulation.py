@@ -96,7 +96,7 @@ def compare_estimators(
     """Bias, error and interval coverage of each estimator against the number of trials.
 
     Every simulation draws the largest number of trials once; estimators and smaller numbers share them. Floors are
-    fitted with ``method="weighted"``, whose intervals come from their residuals.
+    fitted by ``RuntimeModel.fit``, whose intervals come from their residuals.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def compare_estimators(
 def _judge(trials, estimator, truth, settings, level) -> list[dict]:
     """Relative errors and coverage of one fit, one row a quantity."""
     try:
-        model = fit_denoised(trials, estimator=estimator, method="weighted")
+        model = fit_denoised(trials, estimator=estimator, fit=RuntimeModel.fit)
     except ValueError:
         return [{"quantity": quantity, "failed": True} for quantity in ("time_per_output_token", "runtime")]
     p, o = settings["num_prompt_tokens"].to_numpy(), settings["num_output_tokens"].to_numpy()

@@ -1,6 +1,5 @@
 """HELM (arXiv:2211.09110): its run folders as one tidy frame, its runtime parameters in and out."""
 
-from idealized_runtime.fits.helm_files import read_efficiency_json, write_efficiency_json
 from idealized_runtime.records.helm.folders import NoRunsError
 from idealized_runtime.records.helm.runs import COLUMNS, RepeatedRunWarning, SkippedRunWarning, iter_runs, read_runs
 
@@ -10,7 +9,5 @@ __all__ = [
     "RepeatedRunWarning",
     "SkippedRunWarning",
     "iter_runs",
-    "read_efficiency_json",
     "read_runs",
-    "write_efficiency_json",
 ]

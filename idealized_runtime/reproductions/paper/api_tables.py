@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits import ModelOfRuntimes, RuntimeModel
 from idealized_runtime.fits.denoised import ESTIMATORS, fit_denoised, fit_frontier, generation_r_squared
 from idealized_runtime.reproductions.paper.api_runtimes import printed_name
 
@@ -12,7 +12,7 @@ from idealized_runtime.reproductions.paper.api_runtimes import printed_name
 TABLE_3_SIZES = (512, 1024, 1536)
 
 
-def fit_apis(runtimes: pd.DataFrame, *, models: Iterable[str] | None = None, **options) -> dict[str, RuntimeModel]:
+def fit_apis(runtimes: pd.DataFrame, *, models: Iterable[str] | None = None, **options) -> dict[str, ModelOfRuntimes]:
     """Denoised model of each API, by HELM's name.
 
     Parameters
@@ -47,7 +47,7 @@ def r_squared_table(runtimes: pd.DataFrame, *, models: Iterable[str] | None = No
 
 
 def parameter_table(
-    fits: Mapping[str, Mapping[str, RuntimeModel]],
+    fits: Mapping[str, Mapping[str, ModelOfRuntimes]],
     models: Iterable[str],
     *,
     prompt_sizes: Iterable[int] = TABLE_3_SIZES,
@@ -56,7 +56,7 @@ def parameter_table(
 
     Parameters
     ----------
-    fits : mapping of metric to mapping of RuntimeModel, by HELM's name
+    fits : mapping of metric to mapping of ModelOfRuntimes, by HELM's name
         Such as ``{"idealized": ..., "denoised": ...}``.
     models : iterable of str
         HELM's names.
@@ -79,12 +79,12 @@ def parameter_table(
     return pd.DataFrame.from_dict(rows, orient="index").astype(float).rename_axis(["model", "metric"])
 
 
-def entry_table(fits: Mapping[str, RuntimeModel], entries: Mapping[str, Mapping]) -> pd.DataFrame:
+def entry_table(fits: Mapping[str, ModelOfRuntimes], entries: Mapping[str, Mapping]) -> pd.DataFrame:
     """Which fits equal the entries of a published parameter file, in all its rounded milliseconds.
 
     Parameters
     ----------
-    fits : mapping of RuntimeModel, by HELM's name
+    fits : mapping of ModelOfRuntimes, by HELM's name
         By the published procedure, with overhead.
     entries : mapping
         A parameter file as read from JSON.
@@ -126,7 +126,7 @@ def estimator_table(
         ``estimate_s, estimate_s_lower, estimate_s_upper``, of ``time per output token`` and of ``prompt of p tokens +
         overhead``.
     """
-    fits = {name: fit_denoised(trials, estimator=name, method="weighted") for name in estimators}
+    fits = {name: fit_denoised(trials, estimator=name, fit=RuntimeModel.fit) for name in estimators}
     rows = [
         ("time per output token", name, fit.time_per_output_token_s, *fit.time_per_output_token_interval_s(level))
         for name, fit in fits.items()

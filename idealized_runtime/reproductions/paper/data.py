@@ -8,7 +8,7 @@ from functools import cached_property
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits import ModelOfRuntimes, PublishedRuntimeModel
 from idealized_runtime.measurements.folders import PUBLISHED_LOGS
 from idealized_runtime.measurements.published import published_data
 from idealized_runtime.measurements.timed_models import TimedModel, fit_models, read_timed_models
@@ -60,9 +60,9 @@ class PaperData:
         return {name: model.runtimes for name, model in self.timed(hardware).items()}
 
     @_once
-    def fits(self, hardware: str) -> dict[str, RuntimeModel]:
+    def fits(self, hardware: str) -> dict[str, ModelOfRuntimes]:
         """Fits by the published procedure, by registry name."""
-        return fit_models(self.timed(hardware), functools.partial(RuntimeModel.fit, method="published"))
+        return fit_models(self.timed(hardware), PublishedRuntimeModel.fit)
 
     def timed_architectures(self) -> dict[str, Architecture]:
         """Shapes that the A100 logs print, by registry name."""
@@ -90,7 +90,7 @@ class PaperData:
         return read_api_trials()
 
     @cached_property
-    def api_fits(self) -> dict[str, RuntimeModel]:
+    def api_fits(self) -> dict[str, ModelOfRuntimes]:
         """Denoised fits by the published procedure to the final minima, by HELM's name."""
         return fit_apis(complete_minima(read_api_minima("2023-11"), self.api_trials))
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from idealized_runtime.architectures.closed_forms import closed_form_flops_without_attention
-from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits import model_from_json
 from idealized_runtime.queries.price import price
 from idealized_runtime.reproductions.paper.data import PaperData
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS, by_printed_name
@@ -45,7 +45,7 @@ def recomputed_points(data: PaperData, metric: str) -> pd.DataFrame:
         points = queries.assign(value=queries["model"].map(per_token) * num_tokens)
     elif metric == "denoised_runtime":
         parameters = by_printed_name(data.parameters("api"))
-        models = {name: RuntimeModel.from_json(entry) for name, entry in parameters.items()}
+        models = {name: model_from_json(entry) for name, entry in parameters.items()}
         points = queries.assign(value=price(queries, models, extrapolate=True).table["runtime_s"]).dropna()
     elif metric == "runtime":
         points = _july_runtimes(data.scenarios)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from idealized_runtime.fits.parameters import parameter_names
+from idealized_runtime.architectures.registry import by_helm_name
 from idealized_runtime.fits.tables import line_r_squared
 from idealized_runtime.reproductions.paper.api_tables import TABLE_3_SIZES, equals_entry
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
@@ -97,7 +97,7 @@ def _idealized_parameter(data, name, size) -> Evidence:
 )
 def _num_equal_entries(data, hardware) -> Evidence:
     entries, fits = data.parameters(hardware), data.fits(hardware)
-    by_name = {name: fit for model, fit in fits.items() for name in parameter_names(model)}
+    by_name = by_helm_name(fits)
     num_equal = sum(name in by_name and equals_entry(by_name[name], entry) for name, entry in entries.items())
     note = "" if num_equal == len(entries) else f"The file has {len(entries)} models."
     return Evidence(num_equal, note=note)

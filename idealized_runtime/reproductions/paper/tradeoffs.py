@@ -336,7 +336,7 @@ def with_relative_errors(points: pd.DataFrame, queries: pd.DataFrame, models: Ma
         ``task, model, value``.
     queries : DataFrame, one row a task and model
         ``task, model, num_prompt_tokens, num_output_tokens``.
-    models : mapping of RuntimeModel, by model
+    models : mapping of ModelOfRuntimes, by model
 
     Returns
     -------

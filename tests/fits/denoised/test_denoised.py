@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits import PublishedRuntimeModel, RuntimeModel, model_from_json
 from idealized_runtime.fits.denoised import (
     ApiNoise,
     compare_estimators,
@@ -36,7 +36,7 @@ from idealized_runtime.reproductions.paper.api_tables import (
     r_squared_table,
 )
 
-TRUTH = RuntimeModel.from_json(
+TRUTH = model_from_json(
     {
         "runtime_per_output_token": 0.02,
         "runtime_for_prompt_tokens": {"1": 0.02, "512": 0.16, "1024": 0.3, "1536": 0.45},
@@ -66,9 +66,9 @@ def undisturbed():
     return SETTINGS.assign(runtime_s=TRUTH.predict(SETTINGS["num_prompt_tokens"], SETTINGS["num_output_tokens"]))
 
 
-@pytest.mark.parametrize("method", ["published", "weighted"])
-def test_parameters_are_recovered_from_noiseless_minima(method):
-    model = fit_denoised(undisturbed(), method=method)
+@pytest.mark.parametrize("fit", [PublishedRuntimeModel.fit, RuntimeModel.fit])
+def test_parameters_are_recovered_from_noiseless_minima(fit):
+    model = fit_denoised(undisturbed(), fit=fit)
     assert model.overhead_s == pytest.approx(0.25)
     assert model.time_per_output_token_s == pytest.approx(0.02)
     assert model.prompt_encoding_time_s(1536) == pytest.approx(0.45)
@@ -114,7 +114,6 @@ def test_missing_runtime_is_refused():
     ("options", "message"),
     [
         ({"estimator": "mode"}, "must be one of minimum, second_smallest, quantile, frontier; got 'mode'"),
-        ({"estimator": "frontier", "method": "published"}, "method 'published' has no place"),
         ({"estimator": "quantile", "quantile": 1.5}, r"quantile must lie in \[0, 1\]; got 1.5"),
     ],
 )
@@ -126,7 +125,7 @@ def test_unknown_options_are_refused(options, message):
 def test_overhead_is_never_negative_where_methods_are_weighted():
     # One prompt token cheaper than one output token: by the convention the overhead would be -0.04 s.
     runtime_s = 0.01 + 1e-4 * SETTINGS["num_prompt_tokens"] + 0.05 * (SETTINGS["num_output_tokens"] - 1)
-    model = fit_denoised(SETTINGS.assign(runtime_s=runtime_s), method="weighted")
+    model = fit_denoised(SETTINGS.assign(runtime_s=runtime_s), fit=RuntimeModel.fit)
     assert model.overhead_s == 0
     assert model.predict(1024, 4) == pytest.approx(0.01 + 0.1024 + 0.15)
 
@@ -181,8 +180,8 @@ def test_frontier_of_one_number_of_output_tokens_is_refused():
 
 @pytest.mark.parametrize("estimator", ["minimum", "frontier"])
 def test_model_is_restored_from_its_json(estimator):
-    model = fit_denoised(make_trials(), estimator=estimator, method="weighted")
-    restored = RuntimeModel.from_json(json.loads(json.dumps(model.to_json())))
+    model = fit_denoised(make_trials(), estimator=estimator, fit=RuntimeModel.fit)
+    restored = model_from_json(json.loads(json.dumps(model.to_json())))
     assert restored.predict(700, 30) == model.predict(700, 30)
     assert restored.predict_interval(700, 30) == model.predict_interval(700, 30)
 

@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.architectures import get_architecture
 from idealized_runtime.checks import MissingValueWarning
-from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.records.helm import (
     COLUMNS,
     NoRunsError,
@@ -19,9 +17,7 @@ from idealized_runtime.records.helm import (
     SkippedRunWarning,
     decoding,
     iter_runs,
-    read_efficiency_json,
     read_runs,
-    write_efficiency_json,
 )
 
 DAVINCI = "openai/davinci"
@@ -413,38 +409,3 @@ def test_accuracy_of_helms_own_runs_is_each_scenarios_main_metric(helm_runs):
         "dyck_language_np=3": ["exact_match_indicator"], "simple1": [], "synthetic_efficiency": ["exact_match"],
         "synthetic_reasoning": ["quasi_exact_match"],
     }  # fmt: skip
-
-
-# ---- HELM's parameter files
-
-
-def test_efficiency_file_is_read_as_helm_estimates_and_written_with_helms_keys(tmp_path):
-    prompt_times_s = {"1": 0.029, "256": 0.04}
-    davinci = {"runtime_per_output_token": 0.029, "runtime_for_prompt_tokens": prompt_times_s, "overhead": 0.1}
-    (tmp_path / "in.json").write_text(json.dumps({"openai/davinci": davinci}))
-    models = read_efficiency_json(tmp_path / "in.json")
-    assert models["openai/davinci"].predict(128, 2) == pytest.approx(0.02 + 0.029 + 0.1)
-    write_efficiency_json(tmp_path / "out.json", models)
-    assert json.loads((tmp_path / "out.json").read_text()) == {"openai/davinci": davinci}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.json", "out.json"]
-
-
-def test_published_parameter_files_survive_unchanged(tmp_path, published):
-    for path in sorted((published / "helm-efficiency" / "processed_jsons").glob("*.json")):
-        write_efficiency_json(tmp_path / path.name, read_efficiency_json(path))
-        assert json.loads((tmp_path / path.name).read_text()) == json.loads(path.read_text())
-
-
-def test_a_fitted_model_is_written_under_its_helm_names_with_nothing_but_helms_keys(tmp_path):
-    settings = [(p, o) for p in (1, 256, 512, 1024) for o in (1, 8, 32)]
-    runtimes = pd.DataFrame(settings, columns=["num_prompt_tokens", "num_output_tokens"])
-    runtimes["runtime_s"] = 0.02 + 1e-4 * runtimes["num_prompt_tokens"] + 0.0301 * (runtimes["num_output_tokens"] - 1)
-    model = RuntimeModel.fit(runtimes)
-    write_efficiency_json(tmp_path / "out.json", {"gpt-j": model, "mine": model})
-    written = json.loads((tmp_path / "out.json").read_text())
-    assert written.keys() == {*get_architecture("gpt-j").helm_names, "mine"}
-    assert written["mine"].keys() == {"runtime_per_output_token", "runtime_for_prompt_tokens"}
-    assert written["mine"]["runtime_per_output_token"] == pytest.approx(0.0301)
-    helm_name = get_architecture("gpt-j").helm_names[0]
-    with pytest.raises(ValueError, match=f"two models for the HELM name '{helm_name}'"):
-        write_efficiency_json(tmp_path / "out.json", {helm_name: model, "gpt-j": model})

@@ -1,14 +1,13 @@
 """The numbers behind Figures 8, 9 and 10 of arXiv:2305.02440, computed with the package from the published data."""
 
 import warnings
-from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from idealized_runtime.architectures.closed_forms import closed_form_flops_without_attention
-from idealized_runtime.fits import RuntimeModel, read_parameters
+from idealized_runtime.fits import PublishedRuntimeModel, read_parameters
 from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
 from idealized_runtime.reproductions.paper import tradeoffs as tradeoff_points
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS, by_printed_name
@@ -73,8 +72,7 @@ def test_the_80_idealized_values_of_figure_9_follow_to_a_millionth(published, qu
     if method == "logs":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*yalm.log: 9 settings")
-            published_fit = partial(RuntimeModel.fit, method="published")
-            models = {name: fit_models(read_timed_models(name), published_fit) for name in ("a100", "v100")}
+            models = {name: fit_models(read_timed_models(name), PublishedRuntimeModel.fit) for name in ("a100", "v100")}
     else:
         parameters = published / "helm-efficiency" / "processed_jsons"
         models = {

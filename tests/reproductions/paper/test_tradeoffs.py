@@ -2,19 +2,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits import PublishedRuntimeModel, RuntimeModel
 from idealized_runtime.reproductions.paper import tradeoffs as tradeoff_points
 
 DAVINCI, TNLG, GPT_J = "OpenAI/davinci", "Microsoft+NV/TNLG v2", "EleutherAI/GPT-J"
 ANTHROPIC, COHERE = "Anthropic/v4-s3", "Cohere/XL v20220609"
 
 
-def make_fit(scale=1.0, method="weighted"):
+def make_fit(scale=1.0, fit=RuntimeModel.fit):
     """A fit of runtimes 1 ms p + 10 ms (o - 1), times ``scale``, of trials that scatter by 1 %."""
     p, o = np.meshgrid([1, 128, 256, 384, 512, 640], [1, 4, 16, 64])
     runtime_s = scale * (1e-3 * p + 1e-2 * (o - 1)).ravel()
     frame = pd.DataFrame({"num_prompt_tokens": p.ravel(), "num_output_tokens": o.ravel(), "runtime_s": runtime_s})
-    return RuntimeModel.fit(frame.assign(runtime_std_s=0.01 * runtime_s, num_trials=10), method=method)
+    return fit(frame.assign(runtime_std_s=0.01 * runtime_s, num_trials=10))
 
 
 def make_queries(models, num_prompt_tokens=512, num_output_tokens=11, task="imdb"):
@@ -42,7 +42,7 @@ def test_points_are_predictions_with_the_errors_of_their_intervals():
 
 
 def test_points_without_a_fit_or_without_intervals_are_missing():
-    points = on_a100(make_queries([DAVINCI, GPT_J]), {DAVINCI: make_fit(method="published")})
+    points = on_a100(make_queries([DAVINCI, GPT_J]), {DAVINCI: make_fit(fit=PublishedRuntimeModel.fit)})
     assert points["runtime_s"].isna().tolist() == [False, True]
     assert points["standard_error_s"].isna().all()
 

@@ -1,5 +1,6 @@
 """Figures of the runtime model: data and axes in, axes out. Points are measured, lines are fitted."""
 
+import contextlib
 from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from idealized_runtime.fits.protocol import NoIntervalError
 from idealized_runtime.fits.statistics import summarize_errors
 from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR, error_bars, label_log_axis
 
@@ -72,7 +74,7 @@ def plot_prompt_encoding_time(fit, knee=None, *, level: float = 0.95, ax: plt.Ax
     dense = np.unique(np.concatenate([np.arange(sizes.min(), sizes.max() + 1), sizes]))
     ax.plot(dense, fit.prompt_encoding_time_s(dense), "-", color=FITTED_COLOR, label="Rule between sizes")
     times_s, bars_s = fit.prompt_encoding_time_s(sizes), None
-    if fit.intervals is not None:
+    with contextlib.suppress(NoIntervalError):
         bars_s = error_bars(times_s, *fit.prompt_encoding_interval_s(sizes, level))
     ax.errorbar(
         sizes,

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
-from idealized_runtime.checks import numeric_columns, warn_missing
-from idealized_runtime.fits.arrays import token_array
+from idealized_runtime.checks import numeric_columns, token_array, warn_missing
 from idealized_runtime.queries.tables import TOKEN_COLUMNS, WEIGHT_COLUMN, read_queries
 
 # Slices of equal probability of each log-normal: with more, no mean runtime of a committed model moves by 0.1 %.

@@ -8,7 +8,7 @@ from makers.logs import HEADER, make_setting, write_log
 
 from idealized_runtime import RuntimeModel, read_log, read_parameters
 from idealized_runtime.cli.fit import main
-from idealized_runtime.fits import settings_of_batch
+from idealized_runtime.fits import model_from_json, settings_of_batch
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
 
@@ -74,7 +74,7 @@ def test_batch_size_is_kept_in_the_parameters(batch_size):
     assert model.batch_size == batch_size
     entry = json.loads(json.dumps(model.to_json()))
     assert entry["fit"].get("batch_size") == batch_size
-    assert RuntimeModel.from_json(entry).batch_size == batch_size
+    assert model_from_json(entry).batch_size == batch_size
 
 
 @pytest.mark.parametrize("value", [0, 1.5, "8", True])
@@ -82,7 +82,7 @@ def test_impossible_batch_size_of_a_parameter_file_is_refused(value):
     entry = RuntimeModel.fit(make_timings(prompt_sizes=(64, 128), batch_sizes=(1,), output_sizes=(1, 9))).to_json()
     entry["fit"]["batch_size"] = value
     with pytest.raises(ValueError, match=r"fit\.batch_size must be an integer of at least 1; got"):
-        RuntimeModel.from_json(entry)
+        model_from_json(entry)
 
 
 @pytest.mark.filterwarnings("ignore::idealized_runtime.records.IncompleteLogWarning")

@@ -248,8 +248,8 @@ def test_residuals_are_those_of_the_model_that_predicts():
 def test_predicting_from_a_parameter_file_imports_neither_statsmodels_nor_torch():
     parameters = json.dumps(RuntimeModel.fit(make_trials(np.random.default_rng(6))).to_json())
     code = (
-        "import sys, json; from idealized_runtime.fits import RuntimeModel; "
-        f"m = RuntimeModel.from_json(json.loads({parameters!r})); m.predict(5, 5); m.predict_interval(5, 5); "
+        "import sys, json; from idealized_runtime.fits import model_from_json; "
+        f"m = model_from_json(json.loads({parameters!r})); m.predict(5, 5); m.predict_interval(5, 5); "
         "print(sorted({'statsmodels', 'torch', 'matplotlib'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

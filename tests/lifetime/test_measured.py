@@ -46,7 +46,13 @@ def a100():
 
 def make_served(num_accelerators, batch_size=None):
     """t(p, o) = 0.01 p + 0.1 (o - 1)."""
-    runtimes = RuntimeModel("weighted", np.array([1, 100]), np.array([0.01, 1.0]), 0.1, 0.0, 1, batch_size=batch_size)
+    runtimes = RuntimeModel(
+        num_prompt_tokens=np.array([1, 100]),
+        profiled_prompt_times_s=np.array([0.01, 1.0]),
+        time_per_output_token_s=0.1,
+        reference_num_prompt_tokens=1,
+        batch_size=batch_size,
+    )
     return ServedModel("m", runtimes, num_accelerators)
 
 

@@ -143,6 +143,14 @@ def open_share(text: str) -> float:
     return _number_of_flag(text, lambda value: 0 < value < 1, "between 0 and 1")
 
 
+def renamed_columns(text: str) -> dict[str, str]:
+    """Type of a flag: our names of columns and theirs, ``OURS=THEIRS,...``."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(ours and theirs for ours, _, theirs in pairs):
+        raise argparse.ArgumentTypeError(f"must be OURS=THEIRS, several of them with commas between; got {text!r}")
+    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+
+
 def _integer_of_flag(text, least) -> int:
     try:
         number = float(text)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from idealized_runtime.checks import open_share, positive_int, positive_number, whole_number
+from idealized_runtime.checks import open_share, positive_int, positive_number, renamed_columns, whole_number
 
 SHARED_FLAGS = {
     "--model": {
@@ -22,6 +22,7 @@ SHARED_FLAGS = {
         "standard input",
     },
     "--columns": {
+        "type": renamed_columns,
         "metavar": "OURS=THEIRS,...",
         "help": "other names of columns, such as num_prompt_tokens=ContextTokens,num_output_tokens=GeneratedTokens",
     },

@@ -19,6 +19,7 @@ COMMANDS = {
     "time": ("time", "as generate_text.py"),
     "campaign": ("campaign", "many models, parallelisms, batches, engines: here, within a budget, or on Slurm"),
     "fit": ("fit", "parameter file of timing logs"),
+    "price": ("price", "every query of a table: seconds, dollars, joules, with intervals and totals"),
     "predict": ("predict", "a model that nobody timed"),
     "api": ("api.parser", "servers"),
     "lifetime": ("lifetime.parser", "what to train"),

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.architectures import get_architecture
-from idealized_runtime.architectures.devices import parallelism_needed, sequence_bytes
+from idealized_runtime.architectures.devices import sequence_bytes
 from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES
 from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier
 from idealized_runtime.fits.statistics import draw_log_normal, standard_error_of_interval
-from idealized_runtime.hardware.accelerators import find_accelerator
 from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor, predict_model
 from idealized_runtime.queries.price import price
+from idealized_runtime.queries.served import num_accelerators_of
 
 # Of the test's 57 subjects (Hendrycks et al. 2021, arXiv:2009.03300).
 NUM_MMLU_QUESTIONS = 14_042
@@ -65,41 +65,44 @@ def capability_points(
         No interval is known, or the prompt lies beyond the timed sizes; a model does not fit the devices given for it
         or has no score; or every model is left out.
     """
-    query, parallelisms = (num_prompt_tokens, num_output_tokens), parallelisms or {}
+    num_tokens, parallelisms = num_prompt_tokens + num_output_tokens, parallelisms or {}
     if unknown := parallelisms.keys() - CAPABILITY_SCORES.keys():
         raise ValueError(f"parallelisms are of models with a score; there is none of {', '.join(sorted(unknown))}")
-    timed, answering = {model.name: model for model in predictor.models}, {}
-    for name in CAPABILITY_SCORES:
-        if get_architecture(name).max_position_embeddings >= sum(query):
-            with contextlib.suppress(MessagesNotTimedError):
-                if name in timed:
-                    answering[name] = _timed(timed[name], query, parallelisms.get(name))
-                else:
-                    answering[name] = _predicted(predictor, name, query, parallelisms.get(name))
-    if not answering:
-        raise ValueError(f"no model with a score can answer {sum(query)} tokens on the devices that were timed")
-    points = pd.DataFrame(
-        {
-            "mmlu_percent": [CAPABILITY_SCORES[name].mmlu_percent for name in answering],
-            "params_billion": [get_architecture(name).num_params / 1e9 for name in answering],
-            "num_accelerators": [number for number, _, _ in answering.values()],
-            "is_measured": [name in timed for name in answering],
-            "caveats": ["; ".join(caveats) for _, _, caveats in answering.values()],
-        },
-        index=pd.Index(list(answering), name="model"),
-    )
+    timed = {model.name: model for model in predictor.models}
+    runtimes, rows = {}, {}
+    for name, score in CAPABILITY_SCORES.items():
+        architecture = get_architecture(name)
+        if architecture.max_position_embeddings < num_tokens:
+            continue
+        with contextlib.suppress(MessagesNotTimedError):
+            model, parallelism = timed.get(name), parallelisms.get(name)
+            runtimes[name], number, caveats = _placed(predictor, model, architecture, num_tokens, parallelism)
+            rows[name] = {
+                "mmlu_percent": score.mmlu_percent,
+                "params_billion": architecture.num_params / 1e9,
+                "num_accelerators": number,
+                "is_measured": model is not None,
+                "caveats": "; ".join(caveats),
+            }
+    if not rows:
+        raise ValueError(f"no model with a score can answer {num_tokens} tokens on the devices that were timed")
+    points = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     sizes = {"num_prompt_tokens": num_prompt_tokens, "num_output_tokens": num_output_tokens}
-    rates = {"price_usd_per_hour": price_usd_per_hour, "power_watts": power_watts}
-    models, numbers = {name: model for name, (_, model, _) in answering.items()}, points["num_accelerators"].to_dict()
-    queries = pd.DataFrame({"model": list(answering), **sizes}, index=points.index)
-    priced = price(queries, models, num_accelerators=numbers, level=level, **rates).table
+    priced = price(
+        pd.DataFrame({"model": points.index, **sizes}, index=points.index),
+        runtimes,
+        num_accelerators=points["num_accelerators"].to_dict(),
+        price_usd_per_hour=price_usd_per_hour,
+        power_watts=power_watts,
+        level=level,
+    ).table.drop(columns="is_extrapolated")
     if (is_unknown := priced["runtime_s_lower"].isna()).any():
         raise ValueError(
             f"no runtime with an interval is known of {', '.join(points.index[is_unknown])} for this query"
         )
     for bound in ("", "_lower", "_upper"):
         priced[f"cost_usd_per_1000_queries{bound}"] = 1000 * priced.pop(f"cost_usd{bound}")
-    return points.join(priced.drop(columns="is_extrapolated"))
+    return points.join(priced)
 
 
 def frontier_table(
@@ -142,38 +145,29 @@ def frontier_table(
     return table.sort_values(value, kind="stable")
 
 
-def _timed(model, query, parallelism):
-    """Devices that hold a model, the fit of its log, and what the interval of that does not know of."""
-    number = round(model.slices * model.tensor_parallel_size * model.pipeline_parallel_size)
-    if not model.runtimes["is_extrapolated"].any():
-        return number, model.fit, ()
-    # A slice ran on fewer devices than the whole model needs.
-    accelerator = find_accelerator(model.hardware)
-    held = _num_devices(accelerator, model.architecture, query, model.dtype, parallelism)
-    return max(number, held), model.fit, ("timed by slices of its layers, without messages between them",)
-
-
-def _predicted(predictor, name, query, parallelism):
-    """The same of a model that was not timed."""
-    architecture, (width, depth) = get_architecture(name), parallelism or (None, None)
+def _placed(predictor, timed, architecture, num_tokens, parallelism):
+    """Runtimes of a model, the devices that hold it, and what the interval does not know of."""
+    dtype, accelerator = predictor.models[0].dtype, predictor.accelerator
+    width, depth = parallelism or (None, None)
     if parallelism is not None:
-        _num_devices(predictor.accelerator, architecture, query, predictor.models[0].dtype, parallelism)
-    runtimes = predict_model(
-        architecture, predictor, num_context_tokens=sum(query), tensor_parallel_size=width, pipeline_parallel_size=depth
-    )
-    return runtimes.placement.num_devices, runtimes, runtimes.caveats
-
-
-def _num_devices(accelerator, architecture, query, dtype, given) -> int:
-    """As many as were given for an architecture, if they hold it; else as few as do."""
-    memory_bytes = getattr(accelerator, "memory_bytes", None)
-    context = {"num_context_tokens": sum(query), "dtype": dtype}
-    if given is None:
-        return math.prod(parallelism_needed(architecture, memory_bytes, **context))
-    num_bytes = sequence_bytes(architecture, **context)
-    if memory_bytes is not None and num_bytes > math.prod(given) * memory_bytes:
-        raise ValueError(
-            f"{architecture.name} on {given[0]} x {given[1]} devices: {num_bytes:.3g} bytes do not fit their memory of "
-            f"{memory_bytes:.3g} bytes each; give other parallelisms for it"
+        num_bytes = sequence_bytes(architecture, num_context_tokens=num_tokens, dtype=dtype)
+        memory_bytes = getattr(accelerator, "memory_bytes", None)
+        if memory_bytes is not None and num_bytes > width * depth * memory_bytes:
+            raise ValueError(
+                f"{architecture.name} on {width} x {depth} devices: {num_bytes:.3g} bytes do not fit their memory of "
+                f"{memory_bytes:.3g} bytes each; give other parallelisms for it"
+            )
+    if timed is None:
+        predicted = predict_model(
+            architecture,
+            predictor,
+            num_context_tokens=num_tokens,
+            tensor_parallel_size=width,
+            pipeline_parallel_size=depth,
         )
-    return math.prod(given)
+        return predicted, predicted.placement.num_devices, predicted.caveats
+    number = num_accelerators_of(timed, num_tokens)
+    if not timed.runtimes["is_extrapolated"].any():
+        return timed.fit, number, ()
+    number = max(number, math.prod(parallelism or ()))
+    return timed.fit, number, ("timed by slices of its layers, without messages between them",)

@@ -17,18 +17,15 @@ from idealized_runtime.hardware.prices import DeviceRate, dollar_cost_usd, energ
 from idealized_runtime.queries.tables import TOKEN_COLUMNS, WEIGHT_COLUMN
 
 METRICS = ("runtime_s", "cost_usd", "energy_joules")
-# Why a query has no runtime, by number; one that lacks several things counts under the first.
-CAUSES = (
-    "",
-    "no model of runtimes",
-    "no token counts",
-    "fewer than one prompt or output token",
-    "longer than the model's context",
-    "beyond the profiled prompt sizes",
-)
-_NONE, _NO_MODEL, _NO_COUNTS, _TOO_SHORT, _TOO_LONG, _BEYOND = range(len(CAUSES))
+# Why a query has no runtime; one that lacks several things counts under the first.
+NO_MODEL = "no model of runtimes"
+NO_COUNTS = "no token counts"
+TOO_SHORT = "fewer than one prompt or output token"
+TOO_LONG = "longer than the model's context"
+BEYOND = "beyond the profiled prompt sizes"
 # It has a runtime, but no cost and no energy.
 NO_ACCELERATORS = "no number of accelerators"
+_CAUSES = ("", NO_MODEL, NO_COUNTS, TOO_SHORT, TOO_LONG, BEYOND)
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 # Queries are worked through in blocks that stay in the cache.
 _BLOCK_QUERIES = 2**14
@@ -59,13 +56,18 @@ class PricedQueries:
     model_of: np.ndarray
     weights: np.ndarray
 
-    def totals(self) -> dict:
+    def totals(self, rows: np.ndarray | None = None) -> dict:
         """Sums, means and percentiles over the queries that have a price, each as often as its weight says.
 
         Interval of a sum: the estimates of one model's queries share its fit, so their errors count as one and the
         bounds add up; the fits of different models are independent, so the distances of their bounds from the
         estimates add in squares (Zou and Donner 2008, Statistics in Medicine 27:1693). It holds what the intervals of
         queries hold: the error of the fits, not what another day or machine would change, nor how single runs scatter.
+
+        Parameters
+        ----------
+        rows : array of bool, optional
+            Only these queries.
 
         Returns
         -------
@@ -75,8 +77,10 @@ class PricedQueries:
             ``mean`` and ``p50, p95, p99``, the least value that so many per cent of the queries do not exceed; or
             None where it is not known for every query that has a runtime.
         """
-        has_runtime = self.table["runtime_s"].notna().to_numpy()
-        counts = {"num_queries": len(has_runtime), "num_missing": int(np.count_nonzero(~has_runtime))}
+        rows = np.ones(len(self.table), dtype=bool) if rows is None else rows
+        has_runtime = rows & self.table["runtime_s"].notna().to_numpy()
+        num_queries, num_priced = np.count_nonzero(rows), np.count_nonzero(has_runtime)
+        counts = {"num_queries": num_queries, "num_missing": num_queries - num_priced}
         is_counted = has_runtime & (self.weights > 0)
         return counts | {name: self._totals_of(name, is_counted) for name in METRICS}
 
@@ -87,17 +91,22 @@ class PricedQueries:
         if np.isnan(values[0]).any():
             return None
         weights, model_of = self.weights[is_counted], self.model_of[is_counted]
-        sums, lower, upper = (np.bincount(model_of, weights * bound) for bound in values)
-        total = float(sums.sum())
+        total, lower, upper = add_independent(*(np.bincount(model_of, weights * bound) for bound in values))
         options = {"weights": weights} if np.any(weights != weights[0]) else {}
         percentiles = np.quantile(values[0], list(_SHARES.values()), method="inverted_cdf", **options)
         return {
             "total": total,
-            "total_lower": total - float(np.linalg.norm(sums - lower)),
-            "total_upper": total + float(np.linalg.norm(upper - sums)),
+            "total_lower": lower,
+            "total_upper": upper,
             "mean": total / float(weights.sum()),
             **dict(zip(_SHARES, percentiles.tolist(), strict=True)),
         }
+
+
+def add_independent(estimates, lower, upper) -> tuple[float, float, float]:
+    """Sum of independent estimates with its interval: distances of bounds from estimates add in squares."""
+    total = float(np.sum(estimates))
+    return total, total - float(np.linalg.norm(estimates - lower)), total + float(np.linalg.norm(upper - estimates))
 
 
 def price(
@@ -143,26 +152,25 @@ def price(
         (weights,) = numeric_columns(queries, [WEIGHT_COLUMN], name="queries")
     check_not_negative(weight=weights)
     models, model_of = _models_of(queries, model)
+    # The number of the cause for which each query has no runtime; 0 where it has one.
     conditions = [model_of < 0, ~(np.isfinite(p) & np.isfinite(o)), (p < 1) | (o < 1)]
-    cause = np.select(conditions, [_NO_MODEL, _NO_COUNTS, _TOO_SHORT], _NONE)
+    cause = np.select(conditions, [1, 2, 3], 0)
     is_extrapolated, runtimes_s = np.zeros(len(p), dtype=bool), np.full((3, len(p)), np.nan)
     for number, one in enumerate(models.values()):
-        rows = np.flatnonzero((model_of == number) & (cause == _NONE))
+        rows = np.flatnonzero((model_of == number) & (cause == 0))
         is_extrapolated[rows] = one.is_extrapolated(p[rows])
         context = getattr(getattr(one, "architecture", None), "max_position_embeddings", np.inf)
-        cause[rows] = np.where(
-            p[rows] + o[rows] > context, _TOO_LONG, np.where(is_extrapolated[rows] & (not extrapolate), _BEYOND, _NONE)
-        )
+        is_beyond = is_extrapolated[rows] & (not extrapolate)
+        cause[rows] = np.select([p[rows] + o[rows] > context, is_beyond], [4, 5], 0)
         # Queries beyond the profiled sizes may have no interval where the others have one.
         for options in ({}, {"extrapolate": True}):
-            part = rows[(cause[rows] == _NONE) & (is_extrapolated[rows] == bool(options))]
+            part = rows[(cause[rows] == 0) & (is_extrapolated[rows] == bool(options))]
             runtimes_s[:, part] = _estimate(one, p[part], o[part], level, options)
-    counts = np.bincount(cause, minlength=len(CAUSES))
-    missing = {CAUSES[number]: int(counts[number]) for number in np.flatnonzero(counts) if number != _NONE}
+    missing = {text: int(count) for text, count in zip(_CAUSES, np.bincount(cause), strict=False) if text and count}
 
     columns = _with_bounds("runtime_s", runtimes_s)
     accelerators = _accelerators_of_a_query(models, num_accelerators)[model_of]
-    if num_accelerators is not None and (number := np.count_nonzero(np.isnan(accelerators) & (cause == _NONE))):
+    if num_accelerators is not None and (number := np.count_nonzero(np.isnan(accelerators) & (cause == 0))):
         missing[NO_ACCELERATORS] = int(number)
     if price_usd_per_hour is not None:
         rates = _rates(models, price_usd_per_hour)[:, model_of]

@@ -1,18 +1,22 @@
 """Models that answer queries, with what they ran on: all that a folder of logs or a parameter file says of both."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import pandas as pd
 
 from idealized_runtime.architectures import Architecture, find_architecture
 from idealized_runtime.architectures.devices import num_accelerators_needed
 from idealized_runtime.checks import check_positive
 from idealized_runtime.fits import read_parameters
 from idealized_runtime.fits.protocol import ModelOfRuntimes
-from idealized_runtime.hardware.accelerators import find_accelerator
+from idealized_runtime.hardware.accelerators import find_accelerator, get_accelerator
+from idealized_runtime.hardware.prices import DeviceRate, device_power, device_price
 from idealized_runtime.measurements.folders import find_logs
 from idealized_runtime.measurements.published import PublishedDataMissingError
 from idealized_runtime.measurements.timed_models import TimedModel, fitted_models, read_timed_model, read_timed_models
+from idealized_runtime.queries.price import PricedQueries, price
 
 # Of the published logs, as their printed arguments have it: they need not be at hand. A third of TNLG's layers were
 # timed on 8 A100s and on 16 V100s.
@@ -45,8 +49,8 @@ class ServedModel:
     hardware, software, dtype : str
         As logs name them; empty where they are not known. Of a parameter file, the hardware is the folder of the logs.
     architecture : Architecture or None
-    mean_power_watts : float or None
-        Of one accelerator, as the log measured it.
+    measured_watts : tuple of float
+        Draws of one accelerator, as its log measured it; of a predicted model, as those of the others did.
     """
 
     name: str
@@ -57,7 +61,7 @@ class ServedModel:
     software: str = ""
     dtype: str = ""
     architecture: Architecture | None = None
-    mean_power_watts: float | None = None
+    measured_watts: tuple[float, ...] = ()
 
     def __post_init__(self):
         if self.num_accelerators is not None:
@@ -67,6 +71,71 @@ class ServedModel:
     def batch_size(self) -> int:
         """Queries that are answered together."""
         return getattr(self.runtimes, "batch_size", None) or 1
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """What the queries to a model are priced by; None where nobody says. Made by :func:`terms_of`."""
+
+    model: ServedModel
+    hardware: str | None
+    num_accelerators: int | None
+    price_usd_per_hour: DeviceRate | None
+    power_watts: DeviceRate | None
+
+
+def terms_of(
+    model: ServedModel,
+    *,
+    hardware: str | None = None,
+    num_accelerators: int | None = None,
+    price_usd_per_hour: float | None = None,
+    power_watts: float | None = None,
+) -> Terms:
+    """Accelerators, their price and their draw: as given, else as the model's log and the accelerator's row have them.
+
+    Parameters
+    ----------
+    model : ServedModel
+    hardware : str, optional
+        A row of the accelerators; that of the log where it is not given.
+    num_accelerators : int, optional
+    price_usd_per_hour, power_watts : float, optional
+        Of one accelerator.
+
+    Raises
+    ------
+    ValueError
+        No accelerator has this name, or a price or a power is given and nothing says of how many accelerators.
+    """
+    accelerator = find_accelerator(model.hardware) if hardware is None else get_accelerator(hardware)
+    hardware = getattr(accelerator, "name", model.hardware or None)
+    number = model.num_accelerators if num_accelerators is None else num_accelerators
+    if number is None:
+        if price_usd_per_hour is not None or power_watts is not None:
+            raise ValueError(f"num_accelerators must be given: nothing says on how many {model.name} was timed")
+        return Terms(model, hardware, None, None, None)
+    power = device_power(power_watts, model.measured_watts, accelerator)
+    return Terms(model, hardware, number, device_price(price_usd_per_hour, accelerator), power)
+
+
+def price_served(
+    queries: pd.DataFrame, terms: Mapping[str, Terms], *, level: float = 0.95, extrapolate: bool = False
+) -> PricedQueries:
+    """:func:`~idealized_runtime.queries.price.price` by models and their terms, by the queries' ``model``."""
+    known = {
+        name: {model: getattr(own, name) for model, own in terms.items() if getattr(own, name) is not None} or None
+        for name in ("num_accelerators", "price_usd_per_hour", "power_watts")
+    }
+    runtimes = {name: own.model.runtimes for name, own in terms.items()}
+    return price(queries, runtimes, **known, level=level, extrapolate=extrapolate)
+
+
+def read_served(source, models: Iterable[str] | None = None) -> dict[str, ServedModel]:
+    """Every model of a parameter file, which ends in ``.json``, or else of a folder of logs."""
+    if Path(source).suffix == ".json":
+        return served_by_parameters(source, models)
+    return served_by_logs(source, models)
 
 
 def served_by_logs(
@@ -79,8 +148,12 @@ def served_by_logs(
     """
     if models is not None:
         models = [getattr(find_architecture(name), "name", name) for name in models]
-    timed = fitted_models(read_timed_models(name_or_path, models, software=software).values())
-    return {model.name: _of_log(model.name, model.fit, model) for model in timed}
+    return served_by_timed(read_timed_models(name_or_path, models, software=software))
+
+
+def served_by_timed(timed: Mapping[str, TimedModel]) -> dict[str, ServedModel]:
+    """The timed models whose settings of one query at a time can be fitted, by name."""
+    return {model.name: _of_log(model.name, model.fit, model) for model in fitted_models(timed.values())}
 
 
 def served_by_parameters(path, models: Iterable[str] | None = None) -> dict[str, ServedModel]:
@@ -163,7 +236,7 @@ def _of_log(name, runtimes, timed: TimedModel) -> ServedModel:
         timed.software,
         timed.dtype or "",
         timed.architecture,
-        timed.mean_power_watts,
+        () if timed.mean_power_watts is None else (timed.mean_power_watts,),
     )
 
 

@@ -1,0 +1,206 @@
+"""Price every query of a table: seconds, dollars and joules with intervals, a row a query and in total.
+
+A query takes what the model's fit says, and costs and draws that times the accelerators that serve it; of a model that
+was timed in batches, it has its share of the batch. The interval of a total is what the errors of the fits leave open:
+the queries of one model share its error, different models do not.
+"""
+
+import warnings
+from pathlib import Path
+
+from idealized_runtime.cli.flags import SHARED_FLAGS, add_shared
+from idealized_runtime.cli.main import DONE, NOTHING_DONE
+from idealized_runtime.cli.output import check_format, print_json, print_table, write_table
+
+EXAMPLES = """\
+Examples:
+  idealized-runtime price queries.csv --parameters processed_jsons/a100.json --model openai/davinci
+  idealized-runtime price queries.csv --logs a100 --model config.json --out priced.parquet
+  idealized-runtime price trace.csv --columns num_prompt_tokens=Input,num_output_tokens=Output --logs cpu --json
+"""
+
+
+def add_arguments(parser):
+    """Add the flags of this subcommand."""
+    parser.add_argument("queries", metavar="QUERIES", help=SHARED_FLAGS["--queries"]["help"])
+    source = parser.add_mutually_exclusive_group(required=True)
+    add_shared(source, "--parameters", "--logs")
+    add_shared(
+        parser, "--model", action="append",
+        help="the model that answers: a name there, or, predicted from --logs, one of the registry or a config.json; "
+        "several times for several (default: each query's own, by the column model, or else every model there)",
+    )  # fmt: skip
+    parser.add_argument("--software", metavar="NAME", help="the stack, or a part of its name, if --logs hold several")
+    add_shared(parser, "--columns", "--hardware", "--num-accelerators", "--price-usd-per-hour", "--power-watts")
+    parser.add_argument("--extrapolate", action="store_true", help="price prompts beyond the timed sizes, too")
+    add_shared(parser, "--level", "--out", "--json")
+
+
+def run(arguments) -> int:
+    """Print the totals; the exit code is 1 where no query has a price."""
+    import pandas as pd
+
+    from idealized_runtime.checks import MissingValueWarning
+    from idealized_runtime.queries.served import price_served, terms_of
+    from idealized_runtime.queries.tables import read_queries
+
+    if arguments.out is not None:
+        check_format(arguments.out)
+    queries = read_queries(arguments.queries, columns=arguments.columns)
+    served = _read_served(arguments, queries)
+    given = {
+        name: getattr(arguments, name) for name in ("hardware", "num_accelerators", "price_usd_per_hour", "power_watts")
+    }
+    is_by_column = arguments.model is None and "model" in queries
+    if is_by_column:
+        groups = [(queries, _by_name_of_queries(queries, served))]
+    else:
+        queries = queries.rename(columns={"model": "model_of_query"})
+        groups = [(queries.assign(model=name), {name: model}) for name, model in served.items()]
+    answers, frames, missing = [], [], {}
+    for asked, models in groups:
+        terms = {name: terms_of(model, **given) for name, model in models.items()}
+        priced = price_served(asked, terms, level=arguments.level, extrapolate=arguments.extrapolate)
+        for cause, number in _causes(priced.missing, asked, models).items():
+            missing.setdefault(f"{number} of {len(asked)} queries have no price: {cause}", []).extend(models)
+        for name, own in terms.items():
+            answers.append((name, own, priced.totals((asked["model"] == name).to_numpy() if is_by_column else None)))
+        if arguments.out is not None:
+            given_too = {name: f"{name}_given" for name in priced.table if name in asked}
+            frames.append(asked.rename(columns=given_too).join(priced.table))
+    for message, models in missing.items():
+        whose = "" if len(models) == len(answers) else f", of {', '.join(models)}"
+        warnings.warn(message + whose, MissingValueWarning, stacklevel=2)
+    if arguments.out is not None:
+        write_table(pd.concat(frames, ignore_index=True), arguments.out)
+    workload = {"workload": priced.totals()} if is_by_column else {}
+    if arguments.json:
+        objects = [{"model": name, "hardware": own.hardware, **totals} for name, own, totals in answers]
+        print_json(objects[0] if len(objects) == 1 else {"models": objects} | workload)
+    else:
+        _print_text(len(queries), answers, workload, arguments.level)
+    return DONE if any(totals["runtime_s"] for *_, totals in answers) else NOTHING_DONE
+
+
+def _read_served(arguments, queries) -> dict:
+    """Models that may answer, by name; those that nobody timed are predicted from the logs."""
+    from idealized_runtime.architectures import find_architecture
+    from idealized_runtime.measurements.folders import find_logs
+    from idealized_runtime.measurements.timed_models import read_timed_models
+    from idealized_runtime.queries.served import served_by_parameters, served_by_timed
+
+    asked = arguments.model
+    if arguments.parameters is not None:
+        if configs := [name for name in asked or () if name.endswith(".json")]:
+            raise ValueError(f"{configs[0]}: a model that nobody timed is predicted from logs; give --logs")
+        return served_by_parameters(arguments.parameters, asked)
+    own_names = asked and [getattr(find_architecture(name), "name", name) for name in asked]
+    read = own_names
+    try:
+        find_logs(arguments.logs, own_names)
+    except ValueError:
+        # One was not timed: what is known of it comes from all the others.
+        read = None
+    timed = read_timed_models(arguments.logs, read, software=arguments.software)
+    served = served_by_timed(timed)
+    if asked is None:
+        return served
+    missing = [name for name, own in zip(asked, own_names, strict=True) if own not in served]
+    predicted = _predict(missing, timed, arguments, queries) if missing else {}
+    found = ((name, served.get(own) or predicted[name]) for name, own in zip(asked, own_names, strict=True))
+    return {model.name if name in predicted else name: model for name, model in found}
+
+
+def _predict(names, timed, arguments, queries) -> dict:
+    """Models that nobody timed, by a name of the registry or the path of a config.json."""
+    from idealized_runtime.architectures import architecture_of_flags
+    from idealized_runtime.hardware.accelerators import get_accelerator
+    from idealized_runtime.prediction import fit_predictor, predict_model
+    from idealized_runtime.queries.served import ServedModel
+
+    predictor, number = fit_predictor(timed.values()), arguments.num_accelerators
+    stack = predictor.models[0]
+    accelerator = predictor.accelerator if arguments.hardware is None else get_accelerator(arguments.hardware)
+    longest = (queries["num_prompt_tokens"] + queries["num_output_tokens"]).max()
+    watts = tuple(watts for model in predictor.models if (watts := model.mean_power_watts) is not None)
+    predicted = {}
+    for name in names:
+        config = Path(name) if name.endswith(".json") else None
+        architecture = architecture_of_flags(name if config is None else None, config)
+        width = number and max(
+            size for size in (1, 2, 4, 8) if not (number % size or architecture.num_attention_heads % size)
+        )
+        runtimes = predict_model(
+            architecture, predictor, num_context_tokens=int(min(longest, architecture.max_position_embeddings)),
+            tensor_parallel_size=width, pipeline_parallel_size=width and number // width, accelerator=accelerator,
+        )  # fmt: skip
+        predicted[name] = ServedModel(
+            architecture.name, runtimes, runtimes.placement.num_devices, architecture.num_params, stack.hardware,
+            stack.software, stack.dtype, architecture, watts,
+        )  # fmt: skip
+    return predicted
+
+
+def _by_name_of_queries(queries, served) -> dict:
+    """Models that the queries name, by the names they have there: the file's, the registry's or HELM's."""
+    from idealized_runtime.architectures import find_architecture
+
+    own_names = {getattr(find_architecture(name), "name", name): model for name, model in served.items()}
+    named = {name: getattr(find_architecture(name), "name", name) for name in queries["model"].dropna().unique()}
+    found = {name: served.get(name) or own_names.get(own) for name, own in named.items()}
+    found = {name: model for name, model in found.items() if model is not None}
+    if not found:
+        raise ValueError(
+            f"no model that the queries name is known: {', '.join(map(str, list(named)[:5]))}; there are: "
+            f"{', '.join(served)}. Give --model for one that answers them all"
+        )
+    return found
+
+
+def _causes(missing, queries, models) -> dict[str, int]:
+    """Numbers of queries without a price by cause, with what would help."""
+    from idealized_runtime.queries.price import BEYOND, NO_MODEL
+
+    others = queries.loc[~queries["model"].isin(list(models)), "model"].unique()
+    named = f"{NO_MODEL}: {', '.join(map(str, others[:5]))}{' ...' if len(others) > 5 else ''}"
+    texts = {NO_MODEL: named, BEYOND: f"{BEYOND} (--extrapolate prices them)"}
+    return {texts.get(cause, cause): number for cause, number in missing.items()}
+
+
+def _print_text(num_queries, answers, workload, level):
+    import pandas as pd
+
+    described = [_describe(name, terms) for name, terms, _ in answers]
+    to = {True: "the model that each names", False: f"each of {len(answers)} models"}[bool(workload)]
+    print(f"{num_queries:,} queries to " + (described[0] if len(answers) == 1 else "\n".join([f"{to}:", *described])))
+    rows = []
+    for name, totals in [*((name, totals) for name, _, totals in answers), *(("all", it) for it in workload.values())]:
+        for metric, label in (("runtime_s", "runtime, s"), ("cost_usd", "cost, USD"), ("energy_joules", "energy, J")):
+            if totals[metric] is not None:
+                priced = totals["num_queries"] - totals["num_missing"]
+                rows.append({"model": name, "queries": priced, "": label, **totals[metric]})
+    print()
+    frame = pd.DataFrame(rows)
+    print_table(frame if len(answers) > 1 else frame.drop(columns="model", errors="ignore"))
+    print(f"\ntotal_lower and total_upper: the {100 * level:g} % interval of the total")
+    for name, terms, _ in answers:
+        for caveat in getattr(terms.model.runtimes, "caveats", ()):
+            print(f"Not in the interval of {name}: {caveat}.")
+
+
+def _describe(name, terms) -> str:
+    """The conditions of a model's prices in one line."""
+    model = terms.model
+    queries = "one at a time" if model.batch_size == 1 else f"in batches of {model.batch_size}"
+    stack = [model.software, *([] if model.dtype in model.software else [model.dtype])]
+    rates = ["no number of accelerators: give --num-accelerators"]
+    if terms.num_accelerators is not None:
+        rates = [
+            f"no {what} is known: give --{flag}" if rate is None else f"{rate.value:.4g} {unit} each ({rate.source})"
+            for rate, unit, what, flag in (
+                (terms.price_usd_per_hour, "USD an hour", "price", "price-usd-per-hour"),
+                (terms.power_watts, "W", "power", "power-watts"),
+            )
+        ]
+    devices = f"{terms.num_accelerators or 'unknown'} x {terms.hardware or 'unknown hardware'}"
+    return "; ".join([", ".join(part for part in (name, queries, devices, *stack) if part), *rates])

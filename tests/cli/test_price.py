@@ -1,0 +1,155 @@
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from idealized_runtime.cli.main import main
+from idealized_runtime.fits import read_parameters
+from idealized_runtime.measurements.published import ROOT
+
+A100, CPU = (str(ROOT / "processed_jsons" / f"{name}.json") for name in ("a100", "cpu"))
+ADA = ("--parameters", A100, "--model", "openai/ada")
+TOTALS = {"total", "total_lower", "total_upper", "mean", "p50", "p95", "p99"}
+
+
+@pytest.fixture
+def queries(tmp_path):
+    path = tmp_path / "queries.csv"
+    path.write_text("num_prompt_tokens,num_output_tokens\n100,20\n500,64\n")
+    return path
+
+
+def price(*arguments):
+    return main(["price", *map(str, arguments)])
+
+
+def answer(capsys, *arguments):
+    assert price(*arguments, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_totals_of_one_model_are_those_of_its_fit(capsys, queries):
+    found = answer(capsys, queries, *ADA, "--power-watts", 300)
+    fit, sizes = read_parameters(A100)["openai/ada"], ([100, 500], [20, 64])
+    assert set(found) == {"model", "hardware", "num_queries", "num_missing", "runtime_s", "cost_usd", "energy_joules"}
+    assert (found["model"], found["hardware"]) == ("openai/ada", "A100-80GB")
+    assert (found["num_queries"], found["num_missing"]) == (2, 0)
+    assert all(set(found[name]) == TOTALS for name in ("runtime_s", "cost_usd", "energy_joules"))
+    assert found["runtime_s"]["total"] == pytest.approx(fit.predict(*map(np.array, sizes)).sum())
+    lower_s, upper_s = fit.predict_interval(*sizes)
+    bounds = found["runtime_s"]["total_lower"], found["runtime_s"]["total_upper"]
+    assert bounds == pytest.approx((lower_s.sum(), upper_s.sum()))
+    assert found["cost_usd"]["total"] == pytest.approx(found["runtime_s"]["total"] * 4.096 / 3600)
+    assert found["energy_joules"]["mean"] == pytest.approx(found["runtime_s"]["mean"] * 300)
+
+
+def test_price_and_power_that_nobody_knows_are_null(capsys, queries):
+    found = answer(capsys, queries, "--parameters", CPU, "--model", "gpt2-small")
+    assert found["cost_usd"] is found["energy_joules"] is None
+
+
+def test_text_begins_with_the_conditions_and_the_date_of_the_price(capsys, queries):
+    assert price(queries, *ADA) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    for condition in ("2 queries to openai/ada", "one at a time", "1 x A100-80GB", "Megatron-LM 2022", "float16",
+                      "4.096 USD an hour each (list price of 2023-05)", "400 W each (maximum"):  # fmt: skip
+        assert condition in first
+    assert any("cost, USD" in line for line in others)
+
+
+def test_several_models_price_every_query_each(capsys, queries):
+    models = answer(capsys, queries, *ADA, "--model", "bloom")["models"]
+    assert [(row["model"], row["num_queries"]) for row in models] == [("openai/ada", 2), ("together/bloom", 2)]
+
+
+def test_queries_go_to_the_model_they_name_by_either_name(capsys, tmp_path):
+    path = tmp_path / "named.csv"
+    path.write_text("model,num_prompt_tokens,num_output_tokens\nada,100,20\nopenai/davinci,1,1\nmystery,1,1\n")
+    found = answer(capsys, path, "--parameters", A100)
+    assert [(row["model"], row["num_queries"]) for row in found["models"]] == [("ada", 1), ("openai/davinci", 1)]
+    assert (found["workload"]["num_queries"], found["workload"]["num_missing"]) == (3, 1)
+    total_s = sum(row["runtime_s"]["total"] for row in found["models"])
+    assert found["workload"]["runtime_s"]["total"] == pytest.approx(total_s)
+
+
+def test_queries_that_have_no_price_are_counted_by_cause(capsys, tmp_path):
+    path = tmp_path / "queries.csv"
+    path.write_text("model,num_prompt_tokens,num_output_tokens\nada,100,20\nada,5000,1\nada,,1\nmystery,1,1\n")
+    assert price(path, "--parameters", A100) == 0
+    error = capsys.readouterr().err
+    assert "1 of 4 queries have no price: beyond the profiled prompt sizes (--extrapolate prices them)" in error
+    assert "1 of 4 queries have no price: no token counts" in error
+    assert "1 of 4 queries have no price: no model of runtimes: mystery" in error
+
+
+def test_queries_of_which_none_has_a_price_are_no_success(capsys, tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text("num_prompt_tokens,num_output_tokens\n5000,1\n")
+    assert price(path, *ADA, "--json") == 1
+    assert json.loads(capsys.readouterr().out)["runtime_s"] is None
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
+def test_every_query_has_a_row_in_the_file_that_is_written(capsys, queries, tmp_path, suffix):
+    out = tmp_path / f"priced{suffix}"
+    assert price(queries, *ADA, "--out", out) == 0
+    read = {".csv": pd.read_csv, ".json": pd.read_json, ".parquet": pd.read_parquet}[suffix]
+    table = read(out)
+    assert table["num_prompt_tokens"].tolist() == [100, 500]
+    assert table["model"].tolist() == ["openai/ada"] * 2
+    assert (table["cost_usd_lower"] < table["cost_usd"]).all()
+
+
+def test_measured_runtimes_that_come_with_the_queries_are_kept(capsys, tmp_path):
+    path, out = tmp_path / "queries.csv", tmp_path / "priced.csv"
+    path.write_text("num_prompt_tokens,num_output_tokens,runtime_s,model\n100,20,9.5,mystery\n")
+    assert price(path, *ADA, "--out", out) == 0
+    row = pd.read_csv(out).iloc[0]
+    assert (row["runtime_s_given"], row["model_of_query"], row["model"]) == (9.5, "mystery", "openai/ada")
+
+
+def test_model_that_nobody_timed_is_predicted_from_the_logs(capsys, queries, tmp_path):
+    config = tmp_path / "between" / "config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({"model_type": "gpt2", "n_layer": 18, "n_embd": 896, "n_head": 14,
+                                  "vocab_size": 50257, "n_positions": 1024}))  # fmt: skip
+    options = ("--logs", "cpu", "--price-usd-per-hour", 3.6)
+    smaller, new, larger = answer(
+        capsys, queries, *options, "--model", "gpt2-small", "--model", config, "--model", "gpt2-medium"
+    )["models"]
+    assert new["model"] == "between"
+    assert smaller["runtime_s"]["total"] < new["runtime_s"]["total"] < larger["runtime_s"]["total"]
+    assert new["cost_usd"]["total_upper"] == pytest.approx(1e-3 * new["runtime_s"]["total_upper"])
+
+
+def test_number_of_accelerators_that_is_given_counts(capsys, queries):
+    one, two = (answer(capsys, queries, *ADA, "--num-accelerators", number) for number in (1, 2))
+    assert two["cost_usd"]["total"] == pytest.approx(2 * one["cost_usd"]["total"])
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("prompt,num_output_tokens\n1,1\n", ADA, "queries.csv: .*no column num_prompt_tokens"),
+        ('num_prompt_tokens,num_output_tokens\n"1,024",1\n', ADA, "queries.csv: .*row 1 of 1: '1,024'"),
+        ("num_prompt_tokens,num_output_tokens\n1,1\n", ("--parameters", A100, "--model", "curie"), "no model curie"),
+        ("num_prompt_tokens,num_output_tokens\n1,1\n", (*ADA, "--columns", "x"), "must be OURS=THEIRS"),
+        ("num_prompt_tokens,num_output_tokens\n1,1\n", (*ADA, "--out", "priced.xlsx"), "priced.xlsx"),
+        ("num_prompt_tokens,num_output_tokens\n1,1\n", (*ADA, "--hardware", "abacus"), "no accelerator named 'abacus'"),
+        ("num_prompt_tokens,num_output_tokens\n1,1\n", ("--parameters", A100, "--model", "config.json"), "give --logs"),
+        ("num_prompt_tokens,num_output_tokens\n1,1\n", (), "one of the arguments --parameters --logs is required"),
+    ],
+)
+def test_what_cannot_be_priced_is_refused_in_one_line(capsys, tmp_path, text, arguments, message):
+    path = tmp_path / "queries.csv"
+    path.write_text(text)
+    try:
+        code = price(path, *arguments)
+    except SystemExit as error:
+        code = error.code
+    error = capsys.readouterr().err
+    assert code == 2
+    assert len(error.splitlines()) == 1
+    assert re.search(message, error), error

@@ -31,8 +31,8 @@ def open_architectures() -> list[Architecture]:
 
 
 def _row(name, series, shape, published_params, source, **config):
-    """A row whose ``shape`` is layers, hidden size, attention heads, key-value heads, feed-forward size."""
-    sizes = dict(zip(_SHAPE, shape, strict=True))
+    """A row whose ``shape`` is layers, hidden size, attention heads; key-value heads, feed-forward size where told."""
+    sizes = dict(zip(_SHAPE, shape, strict=False))
     return OpenModel(name, {**series, **sizes, **config}, published_params, source)
 
 
@@ -92,6 +92,11 @@ _DEEPSEEK_V3 = {**_DEEPSEEK, "model_type": "deepseek_v3", "vocab_size": 129280, 
 _GPT_OSS = {"model_type": "gpt_oss", "vocab_size": 201088, "head_dim": 64, "num_experts_per_tok": 4,
             "sliding_window": 128}  # fmt: skip
 
+_PYTHIA = {"model_type": "gpt_neox", "vocab_size": 50304}
+_OPT = {"model_type": "opt", "vocab_size": 50272}
+_BLOOM = {"model_type": "bloom", "vocab_size": 250880}
+_FALCON = {"model_type": "falcon", "vocab_size": 65024, "max_position_embeddings": 2048}
+
 _LLAMA_1_PAPER = "arXiv:2302.13971, Table 2"
 _LLAMA_3_HERD = "arXiv:2407.21783, Table 3; Hugging Face meta-llama"
 _LLAMA_3_2_CARD = "model card of Llama 3.2, parameters with shared embeddings"
@@ -104,6 +109,10 @@ _GEMMA_3_PAPER = "arXiv:2503.19786, Table 1; vision encoder left out"
 _PHI_3_PAPER = "arXiv:2404.14219; Hugging Face microsoft"
 _OLMO_2_PAPER = "arXiv:2501.00656; Hugging Face allenai"
 _GPT_OSS_CARD = "arXiv:2508.10925, Table 1"
+_PYTHIA_CARD = "model card, Hugging Face EleutherAI; arXiv:2304.01373"
+_OPT_PAPER = "arXiv:2205.01068, Table 1"
+_BLOOM_CARD = "model card, Hugging Face bigscience; arXiv:2211.05100, Table 3"
+_FALCON_PAPER = "arXiv:2311.16867; Hugging Face tiiuae"
 _MISTRAL_HUB = "Hugging Face mistralai"
 
 _FOLLOWERS_OF_LLAMA = (
@@ -209,58 +218,33 @@ _MIXTURES_OF_EXPERTS = (
 )  # fmt: skip
 
 
-def _opt(name, num_layers, hidden_size, num_heads, published_params):
-    config = {"model_type": "opt", "vocab_size": 50272, "num_hidden_layers": num_layers, "hidden_size": hidden_size,
-              "num_attention_heads": num_heads, "ffn_dim": 4 * hidden_size}  # fmt: skip
-    return OpenModel(name, config, published_params, "arXiv:2205.01068, Table 1")
-
-
-def _bloom(name, num_layers, hidden_size, num_heads, published_params):
-    sizes = {"n_layer": num_layers, "hidden_size": hidden_size, "n_head": num_heads}
-    config = {"model_type": "bloom", "vocab_size": 250880, **sizes}
-    return OpenModel(name, config, published_params, "model card, Hugging Face bigscience; arXiv:2211.05100, Table 3")
-
-
-def _pythia(name, num_layers, hidden_size, num_heads, vocab_size, published_params):
-    sizes = (num_layers, hidden_size, num_heads, num_heads, 4 * hidden_size)
-    series = {"model_type": "gpt_neox", "vocab_size": vocab_size}
-    return _row(name, series, sizes, published_params, "model card, Hugging Face EleutherAI; arXiv:2304.01373")
-
-
-def _falcon(name, sizes, published_params, **config):
-    series = {"model_type": "falcon", "vocab_size": 65024, "max_position_embeddings": 2048}
-    named = dict(zip(("num_hidden_layers", "hidden_size", "num_attention_heads"), sizes, strict=True))
-    source = "arXiv:2311.16867; Hugging Face tiiuae"
-    return OpenModel(name, {**series, **named, **config}, published_params, source)
-
-
 _FROM_2019_TO_2023 = (
-    OpenModel("gpt2-xl", {"model_type": "gpt2", "n_layer": 48, "n_embd": 1600, "n_head": 25, "n_positions": 1024,
-                          "vocab_size": 50257}, 1.558e9, "Radford et al. 2019; Hugging Face gpt2-xl"),
-    OpenModel("gpt-j-hf", {"model_type": "gptj", "n_layer": 28, "n_embd": 4096, "n_head": 16, "vocab_size": 50400},
-              6_053_381_344, "model card, Hugging Face EleutherAI/gpt-j-6b"),
-    _row("gpt-neox-20b-hf", {"model_type": "gpt_neox", "vocab_size": 50432}, (44, 6144, 64, 64, 24576),
-         20_554_567_680, "model card, Hugging Face EleutherAI/gpt-neox-20b; arXiv:2204.06745"),
-    _pythia("pythia-1.4b", 24, 2048, 16, 50304, 1_414_647_808),
-    _pythia("pythia-2.8b", 32, 2560, 32, 50304, 2_775_208_960),
-    _pythia("pythia-6.9b", 32, 4096, 32, 50432, 6_857_302_016),
-    _pythia("pythia-12b", 36, 5120, 40, 50688, 11_846_072_320),
-    _opt("opt-125m", 12, 768, 12, 125e6),
-    _opt("opt-1.3b", 24, 2048, 32, 1.3e9),
-    _opt("opt-2.7b", 32, 2560, 32, 2.7e9),
-    _opt("opt-6.7b", 32, 4096, 32, 6.7e9),
-    _opt("opt-13b", 40, 5120, 40, 13e9),
-    _opt("opt-30b", 48, 7168, 56, 30e9),
-    _opt("opt-66b-hf", 64, 9216, 72, 66e9),
-    _opt("opt-175b", 96, 12288, 96, 175e9),
-    _bloom("bloom-560m", 24, 1024, 16, 559_214_592),
-    _bloom("bloom-1b1", 24, 1536, 16, 1_065_314_304),
-    _bloom("bloom-1b7", 24, 2048, 16, 1_722_408_960),
-    _bloom("bloom-3b", 30, 2560, 32, 3_002_557_440),
-    _bloom("bloom-7b1", 30, 4096, 32, 7_069_016_064),
-    _bloom("bloom-hf", 70, 14336, 112, 176_247_271_424),
-    _falcon("falcon-7b", (32, 4544, 71), 7e9, multi_query=True),
-    _falcon("falcon-40b", (60, 8192, 128), 40e9, new_decoder_architecture=True, num_kv_heads=8),
-    _falcon("falcon-180b", (80, 14848, 232), 180e9, new_decoder_architecture=True, num_kv_heads=8),
+    _row("gpt2-xl", {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024}, (48, 1600, 25), 1.558e9,
+         "Radford et al. 2019; Hugging Face gpt2-xl"),
+    _row("gpt-j-hf", {"model_type": "gptj", "vocab_size": 50400}, (28, 4096, 16), 6_053_381_344,
+         "model card, Hugging Face EleutherAI/gpt-j-6b"),
+    _row("gpt-neox-20b-hf", _PYTHIA, (44, 6144, 64, 64, 24576), 20_554_567_680,
+         "model card, Hugging Face EleutherAI/gpt-neox-20b; arXiv:2204.06745", vocab_size=50432),
+    _row("pythia-1.4b", _PYTHIA, (24, 2048, 16, 16, 8192), 1_414_647_808, _PYTHIA_CARD),
+    _row("pythia-2.8b", _PYTHIA, (32, 2560, 32, 32, 10240), 2_775_208_960, _PYTHIA_CARD),
+    _row("pythia-6.9b", _PYTHIA, (32, 4096, 32, 32, 16384), 6_857_302_016, _PYTHIA_CARD, vocab_size=50432),
+    _row("pythia-12b", _PYTHIA, (36, 5120, 40, 40, 20480), 11_846_072_320, _PYTHIA_CARD, vocab_size=50688),
+    _row("opt-125m", _OPT, (12, 768, 12), 125e6, _OPT_PAPER, ffn_dim=3072),
+    _row("opt-1.3b", _OPT, (24, 2048, 32), 1.3e9, _OPT_PAPER, ffn_dim=8192),
+    _row("opt-2.7b", _OPT, (32, 2560, 32), 2.7e9, _OPT_PAPER, ffn_dim=10240),
+    _row("opt-6.7b", _OPT, (32, 4096, 32), 6.7e9, _OPT_PAPER, ffn_dim=16384),
+    _row("opt-13b", _OPT, (40, 5120, 40), 13e9, _OPT_PAPER, ffn_dim=20480),
+    _row("opt-30b", _OPT, (48, 7168, 56), 30e9, _OPT_PAPER, ffn_dim=28672),
+    _row("opt-66b-hf", _OPT, (64, 9216, 72), 66e9, _OPT_PAPER, ffn_dim=36864),
+    _row("opt-175b", _OPT, (96, 12288, 96), 175e9, _OPT_PAPER, ffn_dim=49152),
+    _row("bloom-560m", _BLOOM, (24, 1024, 16), 559_214_592, _BLOOM_CARD),
+    _row("bloom-1b1", _BLOOM, (24, 1536, 16), 1_065_314_304, _BLOOM_CARD),
+    _row("bloom-1b7", _BLOOM, (24, 2048, 16), 1_722_408_960, _BLOOM_CARD),
+    _row("bloom-3b", _BLOOM, (30, 2560, 32), 3_002_557_440, _BLOOM_CARD),
+    _row("bloom-7b1", _BLOOM, (30, 4096, 32), 7_069_016_064, _BLOOM_CARD),
+    _row("bloom-hf", _BLOOM, (70, 14336, 112), 176_247_271_424, _BLOOM_CARD),
+    _row("falcon-7b", _FALCON, (32, 4544, 71), 7e9, _FALCON_PAPER, multi_query=True),
+    _row("falcon-40b", _FALCON, (60, 8192, 128), 40e9, _FALCON_PAPER, new_decoder_architecture=True, num_kv_heads=8),
+    _row("falcon-180b", _FALCON, (80, 14848, 232), 180e9, _FALCON_PAPER, new_decoder_architecture=True, num_kv_heads=8),
 )  # fmt: skip
 OPEN_MODELS = (*_FROM_2019_TO_2023, *_FOLLOWERS_OF_LLAMA, *_MIXTURES_OF_EXPERTS)

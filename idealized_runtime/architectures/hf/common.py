@@ -59,7 +59,7 @@ def activation_option(name, *, gated) -> dict:
 
 
 def rotary_fields(config) -> dict:
-    """Base of the rotary angles, as ``rotary_base``, and what else shapes them, as uncounted options."""
+    """Fields of rotary positions: the base of their angles, and what else shapes them as uncounted options."""
     parameters = {"rope_theta": config["rope_theta"]}
     # transformers 5 gathers in rope_parameters what stood in rope_theta, rope_scaling and others.
     for spelling in ("rope_scaling", "rope_parameters"):
@@ -73,12 +73,20 @@ def rotary_fields(config) -> dict:
     options = {} if fraction in (None, 1.0) else {"rotary_percent": fraction}
     if kind != "default":
         options["rope_scaling"] = {"rope_type": kind, **parameters}
-    return {"rotary_base": base, "uncounted_options": options}
+    return {"position_embedding_type": "rope", "rotary_base": base, "uncounted_options": options}
 
 
-def window_fields(config, is_windowed: list[bool]) -> dict:
-    """Fields of a model whose layers attend to ``sliding_window`` tokens where ``is_windowed``."""
-    window = config.get("sliding_window")
+def window_fields(config, usual: Callable[[int], bool]) -> dict:
+    """Fields of a model some layers of which attend to ``sliding_window`` tokens only.
+
+    Those are the layers that the configuration lists, else they follow the rule of the family.
+    """
+    window, is_windowed = config.get("sliding_window"), [usual(layer) for layer in range(config["num_hidden_layers"])]
+    if config.get("layer_types") is not None:
+        require_one_a_layer(config, "layer_types")
+        for kind in config["layer_types"]:
+            require_options({**config, "layer_types": kind}, layer_types=_LAYER_TYPES)
+        is_windowed = [kind != "full_attention" for kind in config["layer_types"]]
     # A window no shorter than the context hides nothing.
     if window is None or window >= config["max_position_embeddings"] or not any(is_windowed):
         return {}
@@ -92,16 +100,6 @@ def _skip_freq(is_windowed):
     if every > 1 and is_windowed == [(layer + 1) % every != 0 for layer in range(len(is_windowed))]:
         return every
     return tuple(int(windowed) for windowed in is_windowed)
-
-
-def window_layers(config, usual: Callable[[int], bool]) -> list[bool]:
-    """Which layers are windowed: those the configuration lists, else by the rule of the family."""
-    if config.get("layer_types") is None:
-        return [usual(layer) for layer in range(config["num_hidden_layers"])]
-    require_one_a_layer(config, "layer_types")
-    for kind in config["layer_types"]:
-        require_options({**config, "layer_types": kind}, layer_types=_LAYER_TYPES)
-    return [kind != "full_attention" for kind in config["layer_types"]]
 
 
 def require_one_a_layer(config, option):
@@ -132,27 +130,35 @@ def read_sizes(config) -> dict:
     }
 
 
-def read_llama_like(config, *, options=None, **fields):
-    """Fields common to the followers of Llama, with those of one family, ``options`` being uncounted ones."""
-    rotary = rotary_fields(config)
-    uncounted = {
-        **activation_option(config["hidden_act"], gated=True),
-        **rotary["uncounted_options"],
-        **(options or {}),
-    }
+def family_fields(config, sizes, activation, *, gated=False, rotary=None, options=None, **fields) -> dict:
+    """Fields of an Architecture: sizes and rotary positions as read here, what every family has, what this one has.
+
+    ``options`` are uncounted ones.
+    """
+    rotary = rotary or {"uncounted_options": {}}
+    activation = activation_option(activation, gated=gated)
     return {
-        **read_sizes(config),
+        **sizes,
+        **rotary,
+        "untie_embeddings_and_output_weights": not config["tie_word_embeddings"],
+        **fields,
+        "uncounted_options": {**activation, **rotary["uncounted_options"], **(options or {})},
+    }
+
+
+def read_llama_like(config, *, options=None, **fields) -> dict:
+    """Fields common to the followers of Llama, with those of one family, ``options`` being uncounted ones."""
+    usual = {
         "num_query_groups": config["num_key_value_heads"],
         "kv_channels": config["head_dim"],
         "swiglu": True,
         "normalization": "RMSNorm",
         "layernorm_epsilon": config["rms_norm_eps"],
-        "position_embedding_type": "rope",
-        "rotary_base": rotary["rotary_base"],
         "add_bias_linear": False,
         "add_qkv_bias": False,
         "add_attention_bias": config["attention_bias"],
-        "untie_embeddings_and_output_weights": not config["tie_word_embeddings"],
-        **fields,
-        "uncounted_options": uncounted,
     }
+    rotary = rotary_fields(config)
+    return family_fields(
+        config, read_sizes(config), config["hidden_act"], gated=True, rotary=rotary, options=options, **usual | fields
+    )

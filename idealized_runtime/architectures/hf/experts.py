@@ -9,14 +9,13 @@ from idealized_runtime.architectures.hf.common import (
     required_size,
     unusual_options,
     window_fields,
-    window_layers,
 )
 from idealized_runtime.architectures.hf.llama import QWEN_DEFAULTS
 
 
 def _read_mixtral(config):
     require_options(config, attention_bias=(False, None))
-    windows = window_fields(config, window_layers(config, lambda layer: True))
+    windows = window_fields(config, lambda layer: True)
     experts = _experts(config, "num_local_experts", "intermediate_size")
     return read_llama_like(config, **windows, **experts)
 
@@ -38,35 +37,28 @@ def _read_qwen2_moe(config):
     }
     windows = {}
     if config["use_sliding_window"]:
-        usual = window_layers(config, lambda layer: layer % 2 == 0 and layer < config["max_window_layers"])
-        windows = window_fields(config, usual)
+        windows = window_fields(config, lambda layer: layer % 2 == 0 and layer < config["max_window_layers"])
     return _read_qwen_moe(config, add_qkv_bias=config["qkv_bias"], **shared, **windows)
 
 
 def _read_qwen3_moe(config):
     windows = {}
     if config["use_sliding_window"]:
-        windows = window_fields(config, window_layers(config, lambda layer: True))
+        windows = window_fields(config, lambda layer: True)
     return _read_qwen_moe(config, qk_layernorm="per_head", **windows)
 
 
 def _read_qwen_moe(config, **fields):
     dense = set(config["mlp_only_layers"] or ())
-    has_experts = [
-        layer not in dense and (layer + 1) % config["decoder_sparse_step"] == 0
-        for layer in range(config["num_hidden_layers"])
-    ]
+    step, layers = config["decoder_sparse_step"], range(config["num_hidden_layers"])
+    has_experts = tuple(int(layer not in dense and (layer + 1) % step == 0) for layer in layers)
     experts = _experts(config, "num_experts", "moe_intermediate_size")
     options = {} if config["norm_topk_prob"] else {"moe_router_pre_softmax": True}
-    return read_llama_like(config, options=options, moe_layer_freq=_layer_freq(has_experts), **experts, **fields)
-
-
-def _layer_freq(has_experts):
-    return tuple(int(layer) for layer in has_experts)
+    return read_llama_like(config, options=options, moe_layer_freq=has_experts, **experts, **fields)
 
 
 def _read_gpt_oss(config):
-    windows = window_fields(config, window_layers(config, lambda layer: layer % 2 == 0))
+    windows = window_fields(config, lambda layer: layer % 2 == 0)
     clamped = {"activation_func": "clamped swiglu", **unusual_options(config, swiglu_alpha=1.702, swiglu_limit=7.0)}
     biases = {"add_bias_linear": True, "add_qkv_bias": config["attention_bias"]}
     experts = _experts(config, "num_local_experts", "intermediate_size")
@@ -79,8 +71,8 @@ def _read_gpt_oss(config):
 def _read_llama4(config):
     num_layers = config["num_hidden_layers"]
     step, turns = config["interleave_moe_layer_step"], _rotary_layers(config)
-    chunked = window_layers(config, lambda layer: bool(turns[layer]))
-    windows = window_fields({**config, "sliding_window": config["attention_chunk_size"]}, chunked)
+    chunks = {**config, "sliding_window": config["attention_chunk_size"]}
+    windows = window_fields(chunks, lambda layer: bool(turns[layer]))
     with_experts = range(step - 1, num_layers, step) if config["moe_layers"] is None else config["moe_layers"]
     experts = _experts(config, "num_local_experts", "intermediate_size")
     options = {"rotary_interleaved": True, "moe_router_score_function": "sigmoid of the input"}
@@ -90,7 +82,7 @@ def _read_llama4(config):
     fields = {
         **experts,
         "ffn_hidden_size": config["intermediate_size_mlp"],
-        "moe_layer_freq": _layer_freq([layer in set(with_experts) for layer in range(num_layers)]),
+        "moe_layer_freq": tuple(int(layer in set(with_experts)) for layer in range(num_layers)),
         "moe_shared_expert_intermediate_size": config["intermediate_size"],
         "window_is_chunk": bool(windows),
     }
@@ -116,12 +108,12 @@ def _read_deepseek(config):
         "v_head_dim": config["v_head_dim"],
         "num_query_groups": None,
     }
-    has_experts = [layer >= num_dense for layer in range(config["num_hidden_layers"])]
+    has_experts = tuple(int(layer >= num_dense) for layer in range(config["num_hidden_layers"]))
     experts = {}
     if any(has_experts):
         experts = {
             **_experts(config, "n_routed_experts", "moe_intermediate_size"),
-            "moe_layer_freq": _layer_freq(has_experts),
+            "moe_layer_freq": has_experts,
             "moe_shared_expert_intermediate_size": num_shared * config["moe_intermediate_size"] or None,
         }
     config = {**config, "head_dim": None}

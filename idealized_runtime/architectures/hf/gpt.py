@@ -2,26 +2,12 @@
 
 from idealized_runtime.architectures.hf.common import (
     HfFamily,
-    activation_option,
+    family_fields,
     read_sizes,
     require_options,
     rotary_fields,
     unusual_options,
 )
-
-
-def _read_gpt2(config):
-    require_options(config, add_cross_attention=(False,))
-    usual = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "reorder_and_upcast_attn": False}
-    return {
-        **_gpt_sizes(config),
-        "ffn_hidden_size": config["n_inner"],
-        "untie_embeddings_and_output_weights": not config["tie_word_embeddings"],
-        "uncounted_options": {
-            **activation_option(config["activation_function"], gated=False),
-            **unusual_options(config, **usual),
-        },
-    }
 
 
 def _gpt_sizes(config):
@@ -36,89 +22,83 @@ def _gpt_sizes(config):
     }
 
 
+def _read_gpt2(config):
+    require_options(config, add_cross_attention=(False,))
+    usual = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "reorder_and_upcast_attn": False}
+    sizes = {**_gpt_sizes(config), "ffn_hidden_size": config["n_inner"]}
+    return family_fields(config, sizes, config["activation_function"], options=unusual_options(config, **usual))
+
+
 def _read_gptj(config):
-    head_dim = config["n_embd"] // config["n_head"]
-    rotary_dim = config["rotary_dim"]
-    rotary = {} if rotary_dim in (None, head_dim) else {"rotary_percent": rotary_dim / head_dim}
-    return {
-        **_gpt_sizes(config),
-        "ffn_hidden_size": config["n_inner"],
-        "position_embedding_type": "rope",
-        "add_attention_bias": False,
-        "add_qkv_bias": False,
-        "untie_embeddings_and_output_weights": not config["tie_word_embeddings"],
-        "add_output_layer_bias": True,
-        "parallel_blocks": True,
-        "norms_per_layer": 1,
-        "uncounted_options": {
-            **activation_option(config["activation_function"], gated=False),
-            **rotary,
-            "rotary_interleaved": True,
-        },
-    }
+    head_dim, rotary_dim = config["n_embd"] // config["n_head"], config["rotary_dim"]
+    partly = {} if rotary_dim in (None, head_dim) else {"rotary_percent": rotary_dim / head_dim}
+    return family_fields(
+        config,
+        {**_gpt_sizes(config), "ffn_hidden_size": config["n_inner"]},
+        config["activation_function"],
+        options={**partly, "rotary_interleaved": True},
+        position_embedding_type="rope",
+        add_attention_bias=False,
+        add_qkv_bias=False,
+        add_output_layer_bias=True,
+        parallel_blocks=True,
+        norms_per_layer=1,
+    )
 
 
 def _read_gpt_neox(config):
-    rotary = rotary_fields({"partial_rotary_factor": config["rotary_pct"], **config})
-    return {
-        **read_sizes(config),
-        "layernorm_epsilon": config["layer_norm_eps"],
-        "position_embedding_type": "rope",
-        "rotary_base": rotary["rotary_base"],
-        "add_attention_bias": config["attention_bias"],
-        "add_qkv_bias": config["attention_bias"],
-        "untie_embeddings_and_output_weights": not config["tie_word_embeddings"],
-        "parallel_blocks": config["use_parallel_residual"],
-        "uncounted_options": {**activation_option(config["hidden_act"], gated=False), **rotary["uncounted_options"]},
-    }
+    return family_fields(
+        config,
+        read_sizes(config),
+        config["hidden_act"],
+        rotary=rotary_fields({"partial_rotary_factor": config["rotary_pct"], **config}),
+        layernorm_epsilon=config["layer_norm_eps"],
+        add_attention_bias=config["attention_bias"],
+        add_qkv_bias=config["attention_bias"],
+        parallel_blocks=config["use_parallel_residual"],
+    )
 
 
 def _read_opt(config):
     require_options(config, layer_norm_elementwise_affine=(True,))
     is_before = config["do_layer_norm_before"]
-    placement = {} if is_before else {"norm_placement": "after each sum"}
-    return {
-        **read_sizes({**config, "intermediate_size": config["ffn_dim"]}),
-        "add_bias_linear": config["enable_bias"],
-        "add_qkv_bias": config["enable_bias"],
-        "untie_embeddings_and_output_weights": not config["tie_word_embeddings"],
-        "final_layernorm": is_before and not config["_remove_final_layer_norm"],
-        "embedding_size": config["word_embed_proj_dim"],
+    return family_fields(
+        config,
+        read_sizes({**config, "intermediate_size": config["ffn_dim"]}),
+        config["activation_function"],
+        options={} if is_before else {"norm_placement": "after each sum"},
+        add_bias_linear=config["enable_bias"],
+        add_qkv_bias=config["enable_bias"],
+        final_layernorm=is_before and not config["_remove_final_layer_norm"],
+        embedding_size=config["word_embed_proj_dim"],
         # Its first two positions are padding.
-        "num_extra_positions": 2,
-        "uncounted_options": {**activation_option(config["activation_function"], gated=False), **placement},
-    }
+        num_extra_positions=2,
+    )
 
 
 def _read_bloom(config):
     unusual = unusual_options(config, apply_residual_connection_post_layernorm=False)
-    return {
-        **_gpt_sizes(config),
-        "position_embedding_type": "alibi",
-        "untie_embeddings_and_output_weights": not config["tie_word_embeddings"],
-        "embedding_layernorm": True,
-        "uncounted_options": unusual,
-    }
+    fields = {"position_embedding_type": "alibi", "embedding_layernorm": True}
+    return family_fields(config, _gpt_sizes(config), "gelu_tanh", options=unusual, **fields)
 
 
 def _read_falcon(config):
     num_heads, is_new = config["num_attention_heads"], config["new_decoder_architecture"]
-    num_groups = (config["num_kv_heads"] or num_heads) if is_new or not config["multi_query"] else 1
     num_norms = config["num_ln_in_parallel_attn"] or (2 if is_new else 1)
-    rotary = rotary_fields(config)
-    return {
-        **read_sizes({**config, "intermediate_size": config["ffn_hidden_size"] or 4 * config["hidden_size"]}),
-        "num_query_groups": num_groups,
-        "layernorm_epsilon": config["layer_norm_epsilon"],
-        "position_embedding_type": "alibi" if config["alibi"] else "rope",
-        "rotary_base": rotary["rotary_base"],
-        "add_bias_linear": config["bias"],
-        "add_qkv_bias": config["bias"],
-        "untie_embeddings_and_output_weights": not config["tie_word_embeddings"],
-        "parallel_blocks": is_new or config["parallel_attn"],
-        "norms_per_layer": num_norms if config["parallel_attn"] else 2,
-        "uncounted_options": {**activation_option(config["activation"], gated=False), **rotary["uncounted_options"]},
-    }
+    fields = {"position_embedding_type": "alibi"} if config["alibi"] else {}
+    return family_fields(
+        config,
+        read_sizes({**config, "intermediate_size": config["ffn_hidden_size"] or 4 * config["hidden_size"]}),
+        config["activation"],
+        rotary=rotary_fields(config),
+        num_query_groups=(config["num_kv_heads"] or num_heads) if is_new or not config["multi_query"] else 1,
+        layernorm_epsilon=config["layer_norm_epsilon"],
+        add_bias_linear=config["bias"],
+        add_qkv_bias=config["bias"],
+        parallel_blocks=is_new or config["parallel_attn"],
+        norms_per_layer=num_norms if config["parallel_attn"] else 2,
+        **fields,
+    )
 
 
 _GPT = {"layer_norm_epsilon": 1e-5, "n_inner": None, "activation_function": "gelu_new"}

@@ -7,7 +7,6 @@ from idealized_runtime.architectures.hf.common import (
     require_options,
     unusual_options,
     window_fields,
-    window_layers,
 )
 
 
@@ -17,7 +16,7 @@ def _read_llama(config):
 
 def _read_windowed_everywhere(config):
     require_options(config, attention_bias=(False, None))
-    return read_llama_like(config, **window_fields(config, window_layers(config, lambda layer: True)))
+    return read_llama_like(config, **window_fields(config, lambda layer: True))
 
 
 def _read_qwen2(config):
@@ -34,7 +33,7 @@ def _qwen_windows(config):
     if not config["use_sliding_window"]:
         require_options(config, layer_types=(None, ["full_attention"] * config["num_hidden_layers"]))
         return {}
-    return window_fields(config, window_layers(config, lambda layer: layer >= config["max_window_layers"]))
+    return window_fields(config, lambda layer: layer >= config["max_window_layers"])
 
 
 def _read_olmo2(config):
@@ -55,15 +54,17 @@ def _gemma_options(config):
 
 
 def _read_gemma2(config):
-    windows = window_fields(config, window_layers(config, lambda layer: layer % 2 == 0))
-    return _read_later_gemma(config, **windows)
+    return _read_later_gemma(config, **window_fields(config, lambda layer: layer % 2 == 0))
 
 
 def _read_gemma3(config):
     every = config.get("sliding_window_pattern", 6)
-    windows = window_fields(config, window_layers(config, lambda layer: (layer + 1) % every != 0))
-    config, local_base = _with_one_rotary_base(config)
-    options = {"rotary_base_of_windowed_layers": local_base} if windows else {}
+    windows = window_fields(config, lambda layer: (layer + 1) % every != 0)
+    by_kind = config.get("rope_parameters") or {}
+    local_base = (by_kind.get("sliding_attention") or {}).get("rope_theta", config["rope_local_base_freq"])
+    options = {"rotary_base_of_windowed_layers": float(local_base)} if windows else {}
+    # Read is the base of the full layers.
+    config = {**config, "rope_parameters": by_kind.get("full_attention")}
     return _read_later_gemma(config, options=options, qk_layernorm="per_head", **windows)
 
 
@@ -74,13 +75,6 @@ def _read_later_gemma(config, *, options=None, **fields):
     options = {**_gemma_options(config), **unusual, **(options or {})}
     config = {**config, "hidden_act": config["hidden_activation"]}
     return read_llama_like(config, norms_per_layer=4, options=options, **fields)
-
-
-def _with_one_rotary_base(config):
-    """Configuration with the rotary base of full layers only, and the base of its windowed layers."""
-    by_kind = config.get("rope_parameters") or {}
-    local = (by_kind.get("sliding_attention") or {}).get("rope_theta", config["rope_local_base_freq"])
-    return {**config, "rope_parameters": by_kind.get("full_attention")}, float(local)
 
 
 QWEN_DEFAULTS = {**LLAMA_DEFAULTS, "max_position_embeddings": 32768, "use_sliding_window": False,

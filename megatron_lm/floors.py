@@ -5,7 +5,6 @@ from dataclasses import replace
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.hardware.rates import best_rates, device_rates
 from idealized_runtime.hardware.roofline import Roofline
-from idealized_runtime.records import LogWriter
 from megatron_lm import device as devices
 from megatron_lm.environment import describe_hardware
 from megatron_lm.machine_rates import measure_machine_rates
@@ -27,14 +26,16 @@ class Floors:
     device : torch.device
     dtype : torch.dtype
     tensor_parallel_size, pipeline_parallel_size : int
-    log : LogWriter
+    journal : Journal
         Is told the rates; where they cannot be measured, those of the accelerator's row are taken, if it has one.
     """
 
-    def __init__(self, architecture: Architecture, device, dtype, tensor_parallel_size, pipeline_parallel_size, log):
+    def __init__(
+        self, architecture: Architecture, device, dtype, tensor_parallel_size, pipeline_parallel_size, journal
+    ):
         self._architecture, self._device, self._dtype = architecture, device, dtype
         self._parallelism = tensor_parallel_size, pipeline_parallel_size
-        self._log: LogWriter = log
+        self._journal = journal
         self._measured = None
         self.measure_rates()
 
@@ -43,7 +44,7 @@ class Floors:
         rates = best_rates([self._measured, measure_machine_rates(self._device, self._dtype)])
         if rates != self._measured or rates is None:
             self._measured = rates
-            self._log.update_environment(machine_rates=rates)
+            self._journal.update_environment(machine_rates=rates)
 
     def why_impossible(self, setting: dict, runtimes_s: list[float]) -> str | None:
         """What is impossible about the runtimes of a setting; None where nothing is."""

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from idealized_runtime.measurements.floors import ImpossibleMeasurementError
-from idealized_runtime.records import LogWriter, runtime_sentence, setting_key, setting_name
+from idealized_runtime.records import Journal, runtime_sentence, setting_key, setting_name
 from megatron_lm import device as devices
 from megatron_lm.energy import open_energy_meter
 from megatron_lm.engines import load_engine
@@ -56,18 +56,18 @@ def run_sweep(measurement: Measurement, token_ids: list[int], *, log_path, grid:
     header = _header(measurement, grid.device)
     if grid.rank > 0:
         # As rank 0, but for a log that nobody reads and a terminal that nobody sees.
-        with LogWriter(None, header) as log, open(os.devnull, "w") as unseen:
-            _Sweep(measurement, dtype, token_ids, grid, log, out=unseen, err=unseen).run(grid.share())
+        with Journal(None, header) as journal, open(os.devnull, "w") as unseen:
+            _Sweep(measurement, dtype, token_ids, grid, journal, out=unseen, err=unseen).run(grid.share())
         return 0
-    with LogWriter(log_path, header) as log:
-        pending, floors = _pending_settings(measurement, log), None
+    with Journal(log_path, header) as journal:
+        pending, floors = _pending_settings(measurement, journal.log), None
         if pending:
             parallelism = measurement.tensor_parallel_size, measurement.pipeline_parallel_size
-            floors = Floors(measurement.architecture, grid.device, dtype, *parallelism, log)
-        sweep = _Sweep(measurement, dtype, token_ids, grid, log, floors, out=sys.stdout, err=sys.stderr)
+            floors = Floors(measurement.architecture, grid.device, dtype, *parallelism, journal)
+        sweep = _Sweep(measurement, dtype, token_ids, grid, journal, floors, out=sys.stdout, err=sys.stderr)
         sweep.run(grid.share(pending))
-        log.finish()
-        return 1 if log.num_failed and log.num_failed == len(log.completed) else 0
+        journal.finish()
+        return 1 if journal.log.failed and len(journal.log.failed) == len(journal.log.settings) else 0
 
 
 def _header(measurement, device) -> dict:
@@ -97,9 +97,9 @@ def _pending_settings(measurement, log) -> list[dict]:
 class _Sweep:
     """The settings that are left, timed on one rank of the grid."""
 
-    def __init__(self, measurement, dtype, token_ids, grid, log, floors=None, *, out, err):
+    def __init__(self, measurement, dtype, token_ids, grid, journal, floors=None, *, out, err):
         self._measurement, self._dtype, self._token_ids = measurement, dtype, token_ids
-        self._grid, self._device, self._log, self._floors = grid, grid.device, log, floors
+        self._grid, self._device, self._journal, self._floors = grid, grid.device, journal, floors
         self._new_engine = load_engine(measurement.engine)
         # Megatron's own engine has a loop of its own.
         self._generate = getattr(self._new_engine, "generate", generate)
@@ -160,7 +160,7 @@ class _Sweep:
         except BaseException as error:
             self._log_failed_rank(setting, error)
             raise
-        self._log.write_setting(record)
+        self._journal.append("setting", record)
         if "error" in record:
             # The trials it did not run are not left to do.
             progress.total -= weight - (progress.n - start)
@@ -175,10 +175,10 @@ class _Sweep:
             self._grid.explain(error)
         except OtherRankError as other:
             if other.is_out_of_memory:
-                self._log.write_setting({**setting, "error": _out_of_memory(other)})
+                self._journal.append("setting", {**setting, "error": _out_of_memory(other)})
             raise
         if isinstance(error, RankOutOfMemoryError):
-            self._log.write_setting({**setting, "error": _out_of_memory(error)})
+            self._journal.append("setting", {**setting, "error": _out_of_memory(error)})
 
     def _time_setting(self, engine, setting, on_trial) -> dict:
         """Record of one setting: its trials, or its error where it does not fit."""

@@ -17,10 +17,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.api.profile import FailingError, prepare
+from idealized_runtime.api.runner import FailingError, Runner, check_sizes
 from idealized_runtime.api.statistics import LOAD, SETTING
-from idealized_runtime.api.trials import INTERRUPTED_ERROR, TrialSender
-from idealized_runtime.records import LogWriter
+from idealized_runtime.api.trials import INTERRUPTED_ERROR
 
 # Sent with the number of a request and, in an open loop, the seconds from the start at which it was due.
 Send = Callable[[int, float | None], Awaitable[None]]
@@ -62,10 +61,8 @@ class LoadSweep:
     seed: int
 
     def __post_init__(self):
-        for name in ("all_num_prompt_tokens", "all_num_output_tokens", "all_num_parallel"):
-            values = getattr(self, name)
-            if any(value < 1 for value in values) or len(set(values)) < len(values):
-                raise ValueError(f"{name} must be different integers of at least 1; got {values}")
+        check_sizes(self, ("all_num_prompt_tokens", "all_num_output_tokens"))
+        check_sizes(self, ["all_num_parallel"], is_empty_allowed=True)
         if not all(0 < rate < np.inf for rate in self.all_rates_per_s):
             raise ValueError(f"all_rates_per_s must be positive; got {self.all_rates_per_s}")
         if not self.all_num_parallel and not self.all_rates_per_s:
@@ -103,60 +100,31 @@ class LoadSweep:
         return left
 
 
-class LoadRunner:
-    """Runs what a log lacks of a load sweep.
+class LoadRunner(Runner):
+    """Runs what a journal lacks of a :class:`LoadSweep`.
 
-    Parameters
-    ----------
-    sweep : LoadSweep
-    sender : TrialSender
-        Without retries: a request that is refused under load is a result.
-    prompts : TokenizerPrompts or CalibratedPrompts
-    log : LogWriter
-    report : callable
-        Told, in sentences, how far the sweep is.
+    Its sender is without retries: a request that is refused under load is a result.
     """
 
-    def __init__(
-        self, sweep: LoadSweep, sender: TrialSender, prompts, log: LogWriter, *, report: Callable[[str], None]
-    ):
-        self._sweep = sweep
-        self._sender = sender
-        self._prompts = prompts
-        self._log = log
-        self._report = report
+    def _pending(self) -> list[dict]:
+        return self._sweep.pending(self._journal.log.trials)
 
-    async def run(self):
-        """Calibrate the prompts and run all points that the log lacks; then write its footer.
-
-        Raises
-        ------
-        RefusedError, PromptSizeError
-            Nothing can be timed; the message says why.
-        BudgetSpentError, FailingError
-            The sweep was stopped; the log holds what was measured.
-        """
-        points = self._sweep.pending(self._log.trials)
-        if points:
-            self._log.start()
-            sizes = self._sweep.all_num_prompt_tokens
-            await prepare(self._prompts, self._sender, self._log, sizes, self._report)
+    async def _run_pending(self, points):
         for place, point in enumerate(points, start=1):
             # Writing waits for the disk, during which no other request could be timed: a thread does it.
             with ThreadPoolExecutor(max_workers=1) as disk:
                 records = await self._run_point(point, disk)
             self._conclude(f"{place} of {len(points)}", point, records)
-        self._log.finish()
 
     async def _run_point(self, point, disk) -> list[dict]:
         """The counted records of one point."""
         counted, writes = [], []
         # Making a prompt takes time in which no answer could be timed: all are made before.
-        prompts = [self._make_prompt(point, number, 0) for number in range(self._num_prompts(point))]
+        prompts = [self._prompt_of(point, number, 0) for number in range(self._num_prompts(point))]
         start = datetime.now(UTC)
 
         def keep(record):
-            writes.append(disk.submit(self._log.write_trial, record))
+            writes.append(disk.submit(self._keep, record))
 
         async def send(number, due_s):
             trial = self._trial(point, number)
@@ -164,7 +132,7 @@ class LoadRunner:
                 due = start + timedelta(seconds=due_s)
                 trial["scheduled_at"] = due.isoformat(timespec="microseconds")
             record = await self._sender.send(
-                lambda attempt: self._make_prompt(point, number, attempt) if attempt else prompts[number], trial, keep
+                lambda attempt: self._prompt_of(point, number, attempt) if attempt else prompts[number], trial, keep
             )
             if not trial["is_warmup"]:
                 counted.append(record)
@@ -194,11 +162,10 @@ class LoadRunner:
         trial = number - first if is_counted else number if number < first else number - self._sweep.num_requests
         return {**point, "trial": trial, "is_warmup": not is_counted}
 
-    def _make_prompt(self, point, number, attempt) -> str:
+    def _prompt_of(self, point, number, attempt) -> str:
         load = [point.get("num_parallel", 0), round(1e6 * point.get("rate_per_s", 0)), point["repetition"]]
         sizes = [point[name] for name in SETTING]
-        rng = np.random.default_rng([self._sweep.seed, self._log.num_kills, *load, *sizes, number, attempt])
-        return self._prompts.make(point["num_prompt_tokens"], rng)
+        return self._make_prompt(point["num_prompt_tokens"], *load, *sizes, number, attempt)
 
     def _conclude(self, place, point, records):
         failed = [record for record in records if "error" in record]

@@ -12,7 +12,6 @@ from pathlib import Path
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.records import json_lines, requests
 from idealized_runtime.records.common import (
     BATCH_COLUMNS,
     IDENTITY_COLUMNS,
@@ -25,12 +24,14 @@ from idealized_runtime.records.common import (
     RepeatedSettingWarning,
     SliceWarning,
     setting_name,
+    with_frame_dtypes,
 )
-from idealized_runtime.records.json_lines import TimingLog, load_log, read_failures, read_trials
+from idealized_runtime.records.journal import Journal
+from idealized_runtime.records.json_lines import load_log
+from idealized_runtime.records.log import Log
 from idealized_runtime.records.megatron_text import TextLog, parse_text_log
 from idealized_runtime.records.requests import trial_key
 from idealized_runtime.records.settings import runtime_sentence, setting_key
-from idealized_runtime.records.writer import LogWriter
 
 __all__ = [
     "BATCH_COLUMNS",
@@ -38,9 +39,9 @@ __all__ = [
     "PARALLELISM_COLUMNS",
     "SETTING_COLUMNS",
     "IncompleteLogWarning",
+    "Journal",
     "LogFormatError",
     "LogMismatchError",
-    "LogWriter",
     "NothingTimedError",
     "RepeatedSettingWarning",
     "SliceWarning",
@@ -104,13 +105,67 @@ def read_log(path) -> pd.DataFrame:
     return parse_log(path).frame()
 
 
+def read_trials(path) -> pd.DataFrame:
+    """Timings of one JSON Lines log, one row a trial.
+
+    Returns
+    -------
+    DataFrame
+        ``model, hardware, software, num_prompt_tokens, num_output_tokens, batch_size, micro_batch_size,
+        token_micro_batch_size, tensor_parallel_size, pipeline_parallel_size, num_layers_profiled, trial`` (from
+        0), the ``runtime_s`` of that trial, of the whole model, its parts ``prompt_encoding_time_s`` and
+        ``generation_time_s`` and its ``energy_joules`` (NaN where not recorded), and ``is_disturbed``: slower
+        than 1.25 times the median of its setting and more than 5 standard deviations (from the median absolute
+        deviation) above it, judged where there are 5 trials or more. Warm-ups are left out.
+
+    Raises
+    ------
+    LogFormatError
+        A line is cut or malformed, or no setting was timed; the message has the file, and the line.
+    ValueError
+        The log timed several slices of the layers: no trial tells the runtime of the whole model.
+
+    Warns
+    -----
+    IncompleteLogWarning
+        No footer, or settings that failed.
+    """
+    log = load_log(path)
+    log.warn_if_partial()
+    return log.trials_frame()
+
+
+def read_failures(path) -> pd.DataFrame:
+    """Settings of one JSON Lines log that failed, such as those that ran out of memory; one row each.
+
+    Returns
+    -------
+    DataFrame
+        ``model``, the columns of a setting, ``num_layers_profiled, error_type, error_message``; no row where
+        nothing failed.
+
+    Raises
+    ------
+    LogFormatError
+        A line is cut or malformed; the message has the file, and the line.
+    """
+    log = load_log(path)
+    columns = ["model", *SETTING_COLUMNS, "num_layers_profiled", "error_type", "error_message"]
+    rows = [
+        (log.header["model"], *setting_key(setting), setting["error"]["type"], setting["error"].get("message"))
+        for setting in log.kept["setting"]
+        if "error" in setting
+    ]
+    return with_frame_dtypes(pd.DataFrame(rows, columns=columns))
+
+
 def read_requests(path) -> pd.DataFrame:
     """Every trial of a log of API trials, one row a request, warm-ups and failures included.
 
     Parameters
     ----------
     path : path-like
-        A log that ``python -m idealized_runtime.api`` wrote.
+        A log that ``idealized-runtime api`` wrote.
 
     Returns
     -------
@@ -138,10 +193,9 @@ def read_requests(path) -> pd.DataFrame:
         No footer, or trials that failed.
     """
     log = load_log(path)
-    if not log.is_api:
-        raise LogFormatError(f"{path}: holds settings timed in process; read them with read_log or read_trials")
-    json_lines.warn_if_partial(log)
-    return requests.requests_frame(log)
+    requests = log.requests_frame()
+    log.warn_if_partial()
+    return requests
 
 
 def read_architecture(path) -> Architecture:
@@ -155,12 +209,12 @@ def read_architecture(path) -> Architecture:
     return parse_log(path).architecture()
 
 
-def parse_log(path) -> TimingLog | TextLog:
+def parse_log(path) -> Log | TextLog:
     """A log, JSON Lines or the text of 2023, read and parsed once.
 
     Returns
     -------
-    TimingLog or TextLog
+    Log or TextLog
         Both have ``frame()`` (that of :func:`read_log`), ``architecture()``, ``dtype`` and ``num_layers_scaled`` (None
         where the log does not tell), ``is_cuda`` and ``machine_rates`` (as the driver measured them).
 

@@ -61,10 +61,31 @@ def with_frame_dtypes(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_integer(value, least: int) -> bool:
-    """Whether a value of a record is an integer of at least ``least``."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    """Whether a value of a record is an integer of at least ``least``, and no larger than arrays hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
 
 def is_duration(value) -> bool:
     """Whether a value of a record is positive seconds."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+
+
+def check_integers(where: str, record: dict, names, least: int):
+    """Refuse a record in which a field is no integer of at least ``least``, by a message that begins with ``where``."""
+    for name in names:
+        if not is_integer(record.get(name), least):
+            raise LogFormatError(f"{where} {name} must be an integer of at least {least}; got {record.get(name)!r}")
+
+
+def check_names(header: dict, names):
+    """Refuse a header in which a field is no name."""
+    for name in names:
+        if not isinstance(header.get(name), str) or not header[name]:
+            raise LogFormatError(f"the header's {name} must be a name; got {header.get(name)!r}")
+
+
+def check_error(where: str, record: dict):
+    """Refuse a record of a failure that does not say what failed."""
+    error = record.get("error", {"type": None})
+    if not isinstance(error, dict) or "type" not in error:
+        raise LogFormatError(f"{where}: error must be an object with a type; got {error!r:.60}")

@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.records import definitions
-from idealized_runtime.records.common import LogFormatError, is_duration, is_integer, with_frame_dtypes
+from idealized_runtime.records.common import (
+    LogFormatError,
+    check_error,
+    check_integers,
+    check_names,
+    is_duration,
+    is_integer,
+    with_frame_dtypes,
+)
+from idealized_runtime.records.log import Log, means_frame
 
 # Fields that a trial under load has beside those of every trial; they tell one trial from another.
 LOAD_FIELDS = ("load", "num_parallel", "rate_per_s", "repetition")
@@ -27,131 +36,149 @@ def trial_key(trial: dict) -> tuple:
             bool(trial.get("is_warmup")), bool(trial.get("is_calibration")), trial["trial"])  # fmt: skip
 
 
-def check_api_header(header: dict) -> dict:
-    """The same header of a log of API trials.
+class RequestsLog(Log):
+    """A log of single requests to an API, and before each that it was sent."""
 
-    Raises
-    ------
-    ValueError
-        It lacks what a reader needs; the message says what.
-    """
-    for name in ("model", "hardware", "base_url", "endpoint"):
-        if not isinstance(header.get(name), str) or not header[name]:
-            raise ValueError(f"the header's {name} must be a name; got {header.get(name)!r}")
-    if not isinstance(header.get("software"), str):
-        raise ValueError(f"the header's software must be a text; got {header.get('software')!r}")
-    return header
+    measured = "trial"
+    beside = ("sent",)
 
+    @property
+    def trials(self) -> list[dict]:
+        """Every trial, failed ones included."""
+        return self.records
 
-def check_trial(where, trial: dict, seen: set[tuple]) -> dict:
-    """The same record; ``seen`` holds the keys of the trials before it that did not fail.
+    @property
+    def was_killed(self) -> bool:
+        """Whether its last run ended without saying so."""
+        return not self.is_complete and self.last_record != "stop"
 
-    Raises
-    ------
-    LogFormatError
-        A size or a duration is not one, or a trial is repeated; the message begins with ``where``.
-    """
-    for name, least in (*((size, 1) for size in _SIZES), ("trial", 0)):
+    @property
+    def num_kills(self) -> int:
+        """Runs that were killed, as the runs after them say."""
+        return sum(bool(resume.get("is_after_kill")) for resume in self.kept["resume"])
+
+    @property
+    def lost(self) -> list[dict]:
+        """Requests that were sent and are in no trial, since the run that sent them was killed."""
+        num_kept = Counter()
+        for trial in self.records:
+            num_kept[trial_key(trial)] += trial.get("num_requests", 1)
+        lost = []
+        for sent in self.kept["sent"]:
+            num_kept[trial_key(sent)] -= 1
+            if num_kept[trial_key(sent)] < 0:
+                lost.append(sent)
+        return lost
+
+    def check_header(self):
+        """Refuse a header that lacks what a reader needs, by a ValueError that says what."""
+        check_names(self.header, ("model", "hardware", "base_url", "endpoint"))
+        if not isinstance(self.header.get("software"), str):
+            raise ValueError(f"the header's software must be a text; got {self.header.get('software')!r}")
+
+    def key(self, record: dict) -> tuple:
+        """As :func:`trial_key`."""
+        return trial_key(record)
+
+    def is_done(self, record: dict) -> bool:
+        """Unless it failed: what an API refuses it may answer later."""
+        return "error" not in record
+
+    def check_record(self, where: str, record: dict) -> dict:
+        """The same trial, or request that was sent.
+
+        Raises
+        ------
+        LogFormatError
+            A size or a duration is not one, or a trial is repeated; the message begins with ``where``.
+        """
+        if record["record"] == "sent":
+            check_integers(f"{where}:", record, (*_SIZES, "trial"), 0)
+            cost_usd = record.get("cost_usd")
+            if cost_usd != 0 and not is_duration(cost_usd):
+                raise LogFormatError(f"{where}: cost_usd must be US dollars; got {cost_usd!r}")
+            return record
+        has_failed = "error" in record
         # Other tools do not tell what was asked for in a request that failed.
-        if "error" in trial and name in _SIZES and trial.get(name) is None:
-            continue
-        if not is_integer(trial.get(name), least):
-            raise LogFormatError(f"{where}: {name} must be an integer of at least {least}; got {trial.get(name)!r}")
-    if not isinstance(trial.get("definitions"), str):
-        raise LogFormatError(f"{where}: definitions must be a text; got {trial.get('definitions')!r}")
-    # Other tools do not always tell when they sent a request: null says so.
-    if not isinstance(trial.get("sent_at", 0), str | None):
-        raise LogFormatError(f"{where}: sent_at must be a text or null; got {trial.get('sent_at')!r}")
-    if "error" not in trial and not is_duration(trial.get("runtime_s")):
-        raise LogFormatError(f"{where}: runtime_s must be positive seconds; got {trial.get('runtime_s')!r}")
-    _check_chunks(where, trial.get("chunk_times_s", []))
-    if trial_key(trial) in seen:
-        raise LogFormatError(
-            f"{where}: trial {trial['trial']} of p={trial['num_prompt_tokens']}, o={trial['num_output_tokens']} "
-            "stands here a second time"
+        sizes = [name for name in _SIZES if not (has_failed and record.get(name) is None)]
+        check_integers(f"{where}:", record, sizes, 1)
+        check_integers(f"{where}:", record, ["trial"], 0)
+        chunk_times_s = record.get("chunk_times_s", [])
+        is_allowed = {
+            ("definitions", "a text"): isinstance(record.get("definitions"), str),
+            # Other tools do not always tell when they sent a request: null says so.
+            ("sent_at", "a text or null"): isinstance(record.get("sent_at", ""), str | None),
+            ("runtime_s", "positive seconds"): has_failed or is_duration(record.get("runtime_s")),
+            ("chunk_times_s", "a list of positive seconds"): isinstance(chunk_times_s, list)
+            and all(map(is_duration, chunk_times_s)),
+        }
+        for (name, allowed), is_good in is_allowed.items():
+            if not is_good:
+                raise LogFormatError(f"{where}: {name} must be {allowed}; got {record.get(name)!r:.60}")
+        check_error(where, record)
+        if trial_key(record) in self.completed:
+            raise LogFormatError(
+                f"{where}: trial {record['trial']} of p={record['num_prompt_tokens']}, "
+                f"o={record['num_output_tokens']} stands here a second time"
+            )
+        return record
+
+    def architecture(self):
+        """Refused: an API does not tell it."""
+        model = self.header["model"]
+        raise LogFormatError(f"{self.path}: a log of an API, which does not tell the architecture of {model}")
+
+    def requests_frame(self) -> pd.DataFrame:
+        """One row a request."""
+        return requests_frame(self.header, self.records)
+
+    def trials_frame(self) -> pd.DataFrame:
+        """The trials that a fit may use, with the columns of every timing frame.
+
+        An API does not tell its parallelism: missing. None is called disturbed: the noise of an API is for the
+        estimators of :mod:`idealized_runtime.fits.denoised`, not for a rule.
+        """
+        requests = self.requests_frame()
+        is_loaded = requests["load"].notna()
+        requests = requests[requests["is_fit"] & ~is_loaded].reset_index(drop=True)
+        if requests.empty:
+            held = f"{self.path}: holds no timing: none of its {len(self.records)} trials can be used"
+            under_load = f"; {is_loaded.sum()} of them are under load: a summary reads those" if is_loaded.any() else ""
+            raise LogFormatError(held + under_load)
+        frame = requests[["model", "hardware", "software", *_SIZES]].assign(
+            batch_size=1,
+            micro_batch_size=1,
+            token_micro_batch_size=1,
+            tensor_parallel_size=pd.NA,
+            pipeline_parallel_size=pd.NA,
+            num_layers_profiled=pd.NA,
+            trial=requests["trial"].astype(int),
+            runtime_s=requests["runtime_s"],
+            # The time to the first token holds what the way and the queue took: it is no prompt encoding time.
+            prompt_encoding_time_s=np.nan,
+            generation_time_s=np.nan,
+            energy_joules=np.nan,
+            is_disturbed=False,
         )
-    return trial
+        return with_frame_dtypes(frame)
+
+    def settings_frame(self) -> pd.DataFrame:
+        """One row a setting."""
+        return means_frame(self.trials_frame()).assign(is_extrapolated=False)
 
 
-def check_sent(where, sent: dict) -> dict:
-    """The same record of a request that was sent.
-
-    Raises
-    ------
-    LogFormatError
-        It does not say of which trial; the message begins with ``where``.
-    """
-    for name in (*_SIZES, "trial"):
-        if not is_integer(sent.get(name), 0):
-            raise LogFormatError(f"{where}: {name} must be an integer of at least 0; got {sent.get(name)!r}")
-    cost_usd = sent.get("cost_usd")
-    if cost_usd != 0 and not is_duration(cost_usd):
-        raise LogFormatError(f"{where}: cost_usd must be US dollars; got {cost_usd!r}")
-    return sent
-
-
-def lost_requests(log) -> list[dict]:
-    """Records of the requests that were sent and are in no trial, since the run that sent them was killed.
-
-    Parameters
-    ----------
-    log : object with ``sent`` and ``trials``, lists of dict
-    """
-    num_kept = Counter()
-    for trial in log.trials:
-        num_kept[trial_key(trial)] += trial.get("num_requests", 1)
-    lost = []
-    for sent in log.sent:
-        num_kept[trial_key(sent)] -= 1
-        if num_kept[trial_key(sent)] < 0:
-            lost.append(sent)
-    return lost
-
-
-def requests_frame(log) -> pd.DataFrame:
-    """Rows of :func:`idealized_runtime.records.read_requests` for a parsed log."""
-    rows = [_row(trial) for trial in log.trials]
+def requests_frame(header: dict, trials: list[dict]) -> pd.DataFrame:
+    """Trials as rows of :func:`idealized_runtime.records.read_requests`."""
+    rows = [_row(trial) for trial in trials]
     columns = list(_row({name: 1 for name in _SIZES}))
     frame = pd.DataFrame(rows, columns=columns)
-    identity = {"model": log.header["model"], "hardware": log.header["hardware"], "software": log.header["software"]}
-    for position, (name, value) in enumerate(identity.items()):
-        frame.insert(position, name, value)
+    for position, name in enumerate(("model", "hardware", "software")):
+        frame.insert(position, name, header[name])
     for name in ("sent_at", "scheduled_at"):
         frame[name] = pd.to_datetime(frame[name], format="ISO8601", utc=True)
     numbers = [*_DURATIONS, "time_per_output_token_s", "rate_per_s", "cost_usd"]
     frame[numbers] = frame[numbers].astype(float)
     return frame.astype({name: "Int64" for name in _NULLABLE_INTEGERS} | {"is_warmup": bool, "is_fit": bool})
-
-
-def timings_frame(log) -> pd.DataFrame:
-    """The trials of a log that a fit may use, with the columns of every timing frame.
-
-    An API does not tell its parallelism: missing. None is called disturbed: the noise of an API is for the estimators
-    of :mod:`idealized_runtime.fits.denoised`, not for a rule.
-    """
-    requests = requests_frame(log)
-    is_loaded = requests["load"].notna()
-    requests = requests[requests["is_fit"] & ~is_loaded].reset_index(drop=True)
-    if requests.empty:
-        held = f"{log.path}: holds no timing: none of its {len(log.trials)} trials can be used"
-        under_load = f"; {is_loaded.sum()} of them are under load: a summary reads those" if is_loaded.any() else ""
-        raise LogFormatError(held + under_load)
-    frame = requests[["model", "hardware", "software", *_SIZES]].assign(
-        batch_size=1,
-        micro_batch_size=1,
-        token_micro_batch_size=1,
-        tensor_parallel_size=pd.NA,
-        pipeline_parallel_size=pd.NA,
-        num_layers_profiled=pd.NA,
-        trial=requests["trial"].astype(int),
-        runtime_s=requests["runtime_s"],
-        # The time to the first token holds what the way and the queue took: it is no prompt encoding time.
-        prompt_encoding_time_s=np.nan,
-        generation_time_s=np.nan,
-        energy_joules=np.nan,
-        is_disturbed=False,
-    )
-    return with_frame_dtypes(frame)
 
 
 def _row(trial: dict) -> dict:
@@ -198,8 +225,3 @@ def cached_tokens(usage: dict | None) -> int | None:
     """Prompt tokens that a server says it had in a cache."""
     details = (usage or {}).get("prompt_tokens_details")
     return reported_tokens(details, "cached_tokens") if isinstance(details, dict) else None
-
-
-def _check_chunks(where, times_s):
-    if not isinstance(times_s, list) or not all(is_duration(time_s) for time_s in times_s):
-        raise LogFormatError(f"{where}: chunk_times_s must be a list of positive seconds; got {times_s!r:.60}")

@@ -3,17 +3,23 @@
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.architectures import Architecture
 from idealized_runtime.records.common import (
     BATCH_COLUMNS,
-    IDENTITY_COLUMNS,
     PARALLELISM_COLUMNS,
     SETTING_COLUMNS,
     LogFormatError,
     NothingTimedError,
+    check_error,
+    check_integers,
+    check_names,
     is_duration,
     is_integer,
     setting_name,
+    with_frame_dtypes,
 )
+from idealized_runtime.records.log import Log, means_frame
+from idealized_runtime.records.slices import combine_slices
 
 # What is known of each trial next to its runtime: its two parts, which add up to it, and its energy.
 TRIAL_LISTS = {
@@ -38,75 +44,166 @@ def setting_key(setting: dict) -> tuple:
     return tuple(setting[name] for name in (*SETTING_COLUMNS, "num_layers_profiled"))
 
 
-def complete_setting(setting: dict, header: dict) -> dict:
-    """The same setting, with what records lacked before there were micro-batches and slices.
+class SettingsLog(Log):
+    """A log of settings, each with all its trials.
 
-    Without ``micro_batch_size`` or ``token_micro_batch_size`` the whole batch went together; without
-    ``num_layers_profiled`` the header's one slice was timed.
+    Attributes
+    ----------
+    slices : tuple of int
+        Numbers of layers that are timed; of the whole model, or of slices of it.
     """
-    batch_size, profiled = setting.get("batch_size"), header["num_layers_profiled"]
-    if isinstance(profiled, list):
-        profiled = profiled[0] if len(profiled) == 1 else None
-    return {
-        "micro_batch_size": batch_size,
-        "token_micro_batch_size": batch_size,
-        "num_layers_profiled": profiled,
-        **setting,
-    }
 
+    measured = "setting"
 
-def check_setting(where, setting: dict, seen: set[tuple], header: dict) -> dict:
-    """The setting in full (:func:`complete_setting`); ``seen`` holds the keys that stand before it.
+    @property
+    def settings(self) -> list[dict]:
+        """Every setting, failed ones included."""
+        return self.records
 
-    Raises
-    ------
-    LogFormatError
-        A size or a runtime is not one, or the setting is repeated; the message begins with ``where``.
-    """
-    setting = complete_setting(setting, header)
-    _check_sizes(where, setting, header)
-    if setting_key(setting) in seen:
-        named = f"{setting_name(setting)} on {setting['num_layers_profiled']} layers"
-        raise LogFormatError(f"{where}: setting {named} stands here a second time")
-    if "error" in setting:
-        if not isinstance(setting["error"], dict) or "type" not in setting["error"]:
-            raise LogFormatError(f"{where}: error must be an object with a type; got {setting['error']!r:.60}")
-        return setting
-    _check_times(where, setting)
-    return setting
+    def check_header(self):
+        """Refuse a header that lacks what a reader needs, by a ValueError that says what."""
+        header = self.header
+        check_names(header, ("model", "hardware", "engine"))
+        check_integers("the header's", header, PARALLELISM_COLUMNS, 1)
+        for name, needed in (("software", ["megatron-core"]), ("architecture", [])):
+            if not isinstance(header.get(name), dict) or any(key not in header[name] for key in needed):
+                named = "".join(f" with {key}" for key in needed)
+                raise ValueError(f"the header's {name} must be an object{named}; got {header.get(name)!r:.60}")
+        profiled, num_layers = header.get("num_layers_profiled"), self.architecture().num_layers
+        slices = profiled if isinstance(profiled, list) else [profiled]
+        if not slices or not all(is_integer(size, 1) for size in slices):
+            allowed = "an integer of at least 1, or a list of them"
+            raise ValueError(f"the header's num_layers_profiled must be {allowed}; got {profiled!r:.60}")
+        if len(set(slices)) < len(slices):
+            raise ValueError(f"the header's num_layers_profiled has a slice twice: {profiled!r:.60}")
+        if max(slices) > num_layers:
+            raise ValueError(f"{max(slices)} layers profiled; the architecture has {num_layers}")
+        self.slices = tuple(slices)
 
+    def key(self, record: dict) -> tuple:
+        """As :func:`setting_key`."""
+        return setting_key(record)
 
-def trials_frame(log) -> pd.DataFrame:
-    """One row a trial, as timed: of the slice, where only some layers were."""
-    settings = [setting for setting in log.settings if "error" not in setting]
-    if not settings:
-        raise NothingTimedError(f"{log.path}: holds no timing: {len(log.settings)} settings, all of which failed")
-    num_trials = [len(setting["runtimes_s"]) for setting in settings]
-    columns = [*SETTING_COLUMNS, "num_layers_profiled"]
-    return pd.DataFrame(
-        {
-            "model": log.header["model"],
-            "hardware": log.header["hardware"],
-            "software": _software_name(log.header),
-            **{name: np.repeat([setting[name] for setting in settings], num_trials) for name in columns},
-            **{name: log.header[name] for name in PARALLELISM_COLUMNS},
-            "trial": np.concatenate([np.arange(count) for count in num_trials]),
-            "runtime_s": np.concatenate([setting["runtimes_s"] for setting in settings]),
-            **{name: _listed(settings, listed) for name, listed in TRIAL_LISTS.items()},
-            "is_disturbed": np.concatenate([_is_disturbed(np.array(setting["runtimes_s"])) for setting in settings]),
+    def is_done(self, record: dict) -> bool:
+        """Always: what does not fit the memory will not fit it again."""
+        return True
+
+    def check_record(self, where: str, record: dict) -> dict:
+        """The setting with what records lacked before there were micro-batches and slices.
+
+        Without ``micro_batch_size`` or ``token_micro_batch_size`` the whole batch went together; without
+        ``num_layers_profiled`` the header's one slice was timed.
+
+        Raises
+        ------
+        LogFormatError
+            A size or a runtime is not one, or the setting is repeated; the message begins with ``where``.
+        """
+        batch_size = record.get("batch_size")
+        setting = {
+            "micro_batch_size": batch_size,
+            "token_micro_batch_size": batch_size,
+            "num_layers_profiled": self.slices[0] if len(self.slices) == 1 else None,
+            **record,
         }
-    )
+        self._check_sizes(where, setting)
+        if setting_key(setting) in self.completed:
+            named = f"{setting_name(setting)} on {setting['num_layers_profiled']} layers"
+            raise LogFormatError(f"{where}: setting {named} stands here a second time")
+        check_error(where, setting)
+        if "error" not in setting:
+            _check_times(where, setting)
+        return setting
 
+    def _check_sizes(self, where, setting):
+        check_integers(f"{where}:", setting, (*SETTING_COLUMNS, "num_layers_profiled"), 1)
+        for name in BATCH_COLUMNS[1:]:
+            if setting["batch_size"] % setting[name]:
+                allowed = f"divide the batch size, {setting['batch_size']}"
+                raise LogFormatError(f"{where}: {name} must {allowed}; got {setting[name]}")
+        if setting["num_layers_profiled"] not in self.slices:
+            raise LogFormatError(
+                f"{where}: num_layers_profiled must be one of the header's, {list(self.slices)}; got "
+                f"{setting['num_layers_profiled']}"
+            )
 
-def means_frame(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting and slice."""
-    keys = [*IDENTITY_COLUMNS, *SETTING_COLUMNS, *PARALLELISM_COLUMNS, "num_layers_profiled"]
-    # What an API does not tell is missing, and a key all the same.
-    num_disturbed = trials.groupby(keys, sort=False, dropna=False)["is_disturbed"].sum().to_numpy()
-    # A neighbour on the machine slows a few trials several times over: they say nothing about the model.
-    kept = trials[~trials["is_disturbed"]].groupby(keys, sort=False, dropna=False)
-    frame = kept["runtime_s"].agg(runtime_s="mean", runtime_std_s="std", runtime_min_s="min", num_trials="size")
-    return frame.assign(num_disturbed=num_disturbed).join(kept[list(TRIAL_LISTS)].mean()).reset_index()
+    def architecture(self) -> Architecture:
+        """The architecture in its header."""
+        return Architecture.from_dict(self.header["architecture"])
+
+    @property
+    def dtype(self) -> str:
+        """Data type of weights and activations."""
+        return self.header.get("dtype") or "float32"
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether kernels ran on a GPU."""
+        return self.header["software"].get("cuda") is not None
+
+    @property
+    def num_layers_scaled(self) -> int:
+        """Layers whose time was multiplied to that of the whole model: all, where it comes from a line through slices.
+
+        The line counts once what does not grow with depth, as the whole model does.
+        """
+        return self.slices[0] if len(self.slices) == 1 else self.header["architecture"]["num_layers"]
+
+    def trials_frame(self) -> pd.DataFrame:
+        """One row a trial, of the whole model.
+
+        Raises
+        ------
+        ValueError
+            Several slices were timed: no trial tells the runtime of the whole model.
+        """
+        trials = self._timed_trials()
+        if len(slices := trials["num_layers_profiled"].unique()) > 1:
+            raise ValueError(
+                f"{self.path}: timed slices of {', '.join(map(str, slices))} layers, no trial of which tells the "
+                "runtime of the whole model; read_log draws the line through them, load_log has the trials of each"
+            )
+        # Layers are identical, so time scales with depth.
+        scaled = trials[["runtime_s", *TRIAL_LISTS]] * (self.header["architecture"]["num_layers"] / slices[0])
+        return with_frame_dtypes(trials.assign(**scaled))
+
+    def settings_frame(self) -> pd.DataFrame:
+        """One row a setting, of the whole model."""
+        num_layers = self.header["architecture"]["num_layers"]
+        return combine_slices(self.path, means_frame(self._timed_trials()), num_layers, num_slices=len(self.slices))
+
+    def _timed_trials(self) -> pd.DataFrame:
+        """One row a trial, as timed: of the slice, where only some layers were."""
+        settings, header = [setting for setting in self.records if "error" not in setting], self.header
+        if not settings:
+            raise NothingTimedError(f"{self.path}: holds no timing: {len(self.records)} settings, all of which failed")
+        num_trials = [len(setting["runtimes_s"]) for setting in settings]
+
+        def listed(name):
+            """One value of every trial; NaN where the log does not have it."""
+            return np.concatenate(
+                [
+                    np.full(count, np.nan) if setting.get(name) is None else setting[name]
+                    for setting, count in zip(settings, num_trials, strict=True)
+                ]
+            )
+
+        columns = [*SETTING_COLUMNS, "num_layers_profiled"]
+        torch_version = f"torch {header['software'].get('torch', 'of unknown version')}"
+        megatron = f"megatron-core {header['software']['megatron-core']} {header['engine']}"
+        return pd.DataFrame(
+            {
+                "model": header["model"],
+                "hardware": header["hardware"],
+                "software": f"{megatron}, {torch_version}, {header.get('dtype')}",
+                **{name: np.repeat([setting[name] for setting in settings], num_trials) for name in columns},
+                **{name: header[name] for name in PARALLELISM_COLUMNS},
+                "trial": np.concatenate([np.arange(count) for count in num_trials]),
+                "runtime_s": listed("runtimes_s"),
+                **{name: listed(list_name) for name, list_name in TRIAL_LISTS.items()},
+                "is_disturbed": np.concatenate([_is_disturbed(np.array(s["runtimes_s"])) for s in settings]),
+            }
+        )
 
 
 def _is_disturbed(runtimes_s: np.ndarray) -> np.ndarray:
@@ -117,40 +214,6 @@ def _is_disturbed(runtimes_s: np.ndarray) -> np.ndarray:
     # 1.4826 turns the median absolute deviation of normal noise into its standard deviation.
     std_s = 1.4826 * np.median(np.abs(excess_s))
     return (runtimes_s > _DISTURBED_FACTOR * np.median(runtimes_s)) & (excess_s > _DISTURBED_DEVIATIONS * std_s)
-
-
-def _software_name(header: dict) -> str:
-    """Software stack and data type of a header, such as ``megatron-core 0.16.1 sdpa, torch 2.13.0, float32``."""
-    software = header["software"]
-    torch_version = f"torch {software.get('torch', 'of unknown version')}"
-    return f"megatron-core {software['megatron-core']} {header['engine']}, {torch_version}, {header.get('dtype')}"
-
-
-def _listed(settings, name) -> np.ndarray:
-    """One value of every trial; NaN where the log does not have it."""
-    return np.concatenate(
-        [
-            np.full(len(setting["runtimes_s"]), np.nan) if setting.get(name) is None else setting[name]
-            for setting in settings
-        ]
-    )
-
-
-def _check_sizes(where, setting, header):
-    for name in (*SETTING_COLUMNS, "num_layers_profiled"):
-        if not is_integer(setting.get(name), 1):
-            raise LogFormatError(f"{where}: {name} must be an integer of at least 1; got {setting.get(name)!r}")
-    for name in BATCH_COLUMNS[1:]:
-        if setting["batch_size"] % setting[name]:
-            raise LogFormatError(
-                f"{where}: {name} must divide the batch size, {setting['batch_size']}; got {setting[name]}"
-            )
-    profiled = header["num_layers_profiled"]
-    slices = profiled if isinstance(profiled, list) else [profiled]
-    if setting["num_layers_profiled"] not in slices:
-        raise LogFormatError(
-            f"{where}: num_layers_profiled must be one of the header's, {slices}; got {setting['num_layers_profiled']}"
-        )
 
 
 def _check_times(where, setting):

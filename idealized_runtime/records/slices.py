@@ -73,10 +73,23 @@ def combine_slices(path, slices: pd.DataFrame, num_layers: int, *, num_slices: i
         return slices.assign(**scaled, is_extrapolated=is_extrapolated)
     groups = slices.groupby(_KEYS, sort=False)
     is_whole = groups["num_layers_profiled"].transform("size") == num_timed
-    _name_left_out(path, slices[~is_whole], is_any_left=is_whole.any())
+    if not is_whole.all():
+        rows = slices[~is_whole].to_dict("records")
+        named = "; ".join(f"{setting_name(row)} on {row['num_layers_profiled']} layers" for row in rows)
+        if not is_whole.any():
+            raise LogFormatError(f"{path}: no setting was timed on every slice of the layers: {named}")
+        left_out = f"{len(rows)} timings lack their other slices of the layers and are left out: {named}"
+        warnings.warn(f"{path}: {left_out}", IncompleteLogWarning, stacklevel=5)
     rows = [_extrapolated(group, num_layers) for _, group in slices[is_whole].groupby(_KEYS, sort=False)]
     settings = pd.DataFrame(rows)
-    _name_negative(path, settings[settings["is_negative"]])
+    if settings["is_negative"].any():
+        named = ", ".join(map(setting_name, settings[settings["is_negative"]].to_dict("records")))
+        remedy = "time more trials, or slices further apart"
+        warnings.warn(
+            f"{path}: the line through the slices is negative at no layers: {named}; {remedy}",
+            SliceWarning,
+            stacklevel=5,
+        )
     return settings.assign(is_extrapolated=is_extrapolated)
 
 
@@ -146,28 +159,3 @@ def _variance_about_line(slices, weights) -> float:
     line_s = np.array([line_weights(sizes, num_trials, size) @ means_s for size in sizes])
     trial_variance = np.sum(num_trials * (means_s - line_s) ** 2) / (len(sizes) - 2)
     return float(np.sum(weights**2 / num_trials) * trial_variance)
-
-
-def _name_left_out(path, rows, *, is_any_left):
-    if rows.empty:
-        return
-    named = "; ".join(f"{setting_name(row)} on {row['num_layers_profiled']} layers" for row in rows.to_dict("records"))
-    if not is_any_left:
-        raise LogFormatError(f"{path}: no setting was timed on every slice of the layers: {named}")
-    warnings.warn(
-        f"{path}: {len(rows)} timings lack their other slices of the layers and are left out: {named}",
-        IncompleteLogWarning,
-        stacklevel=5,
-    )
-
-
-def _name_negative(path, rows):
-    if rows.empty:
-        return
-    named = ", ".join(map(setting_name, rows.to_dict("records")))
-    warnings.warn(
-        f"{path}: the line through the slices is negative at no layers: {named}; time more trials, or slices "
-        "further apart",
-        SliceWarning,
-        stacklevel=5,
-    )

@@ -12,8 +12,8 @@ from pathlib import Path
 from idealized_runtime.architectures import Architecture, get_architecture, name_of_hf_config, weight_bytes
 from idealized_runtime.hardware.accelerators import Accelerator
 from idealized_runtime.records import LogFormatError, load_log, setting_key
-from idealized_runtime.records.json_lines import TimingLog
-from idealized_runtime.records.writer import differing_fields
+from idealized_runtime.records.journal import differing_fields
+from idealized_runtime.records.log import Log
 from megatron_lm.arguments import parse_arguments
 from megatron_lm.measurement import Measurement
 
@@ -119,7 +119,7 @@ class Job:
         """
         return Measurement.from_arguments(parse_arguments(self.arguments, num_ranks=self.num_processes))
 
-    def read(self) -> TimingLog | None:
+    def read(self) -> Log | None:
         """Its log as it is; None where there is none that can be read."""
         with contextlib.suppress(OSError, LogFormatError):
             return load_log(self.log)
@@ -128,17 +128,17 @@ class Job:
     def pending_settings(self) -> list[dict]:
         """Every setting that its log does not hold yet."""
         log = self.read()
-        held = set() if log is None else log.keys()
+        held = set() if log is None else log.completed
         return [setting for setting in self.measurement.settings() if setting_key(setting) not in held]
 
     def is_complete(self) -> bool:
         """Whether its log has its footer and all that is asked for, timed as is asked for, some of it without error."""
         log = self.read()
-        if log is None or not log.is_complete or all("error" in setting for setting in log.settings):
+        if log is None or not log.is_complete or all("error" in setting for setting in log.records):
             return False
         asked = json.loads(json.dumps(self.measurement.header()))
         keys = {setting_key(setting) for setting in self.measurement.settings()}
-        return keys <= log.keys() and not differing_fields(log.header, {**log.header, **asked})
+        return keys <= log.completed and not differing_fields(log.header, {**log.header, **asked})
 
 
 def plan_jobs(

@@ -58,7 +58,7 @@ def first_error(text: str) -> str | None:
 
 def _error_of_settings(job) -> str | None:
     log = job.read()
-    if log is None or not log.settings or any("error" not in setting for setting in log.settings):
+    if log is None or not log.records or any("error" not in setting for setting in log.records):
         return None
-    error = log.settings[0]["error"]
+    error = log.records[0]["error"]
     return f"no setting could be timed: {error.get('message', error['type'])}"

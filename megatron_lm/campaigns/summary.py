@@ -59,8 +59,8 @@ def shorten(summary: pd.DataFrame) -> pd.DataFrame:
 
 def _row(job, outcome) -> dict:
     log = job.read()
-    num_failed = sum("error" in setting for setting in log.settings) if log else 0
-    num_timed = len(log.settings) - num_failed if log else 0
+    num_failed = len(log.failed) if log else 0
+    num_timed = len(log.records) - num_failed if log else 0
     missing = dict.fromkeys((*_BEST_DTYPES, "output_tokens_per_s"), pd.NA)
     missing.update(dict.fromkeys((*_FLOOR_COLUMNS, "joules_per_output_token"), np.nan))
     return {

@@ -22,8 +22,7 @@ from idealized_runtime.cli.api import parser as cli
 from idealized_runtime.fits import RuntimeModel, read_parameters
 from idealized_runtime.fits.denoised import fit_denoised
 from idealized_runtime.measurements.published import ROOT
-from idealized_runtime.records import definitions, load_log, read_requests, read_trials
-from idealized_runtime.records.writer import LogWriter
+from idealized_runtime.records import Journal, definitions, load_log, read_requests, read_trials
 
 KEY = "sk-not-to-be-seen"
 SIZES = ("--all-num-input-tokens", 1, 16, "--all-num-output-tokens", 1, 2, 5)
@@ -411,17 +410,17 @@ def kill_at(num_writes, monkeypatch):
     """The given write of the next run is cut in half, and nothing comes after it."""
     writes = iter(range(num_writes))
 
-    def append(log, line, **options):
+    def write(journal, line, **options):
         if next(writes) + 1 == num_writes:
-            log._file.write(line[: len(line) // 2])
-            log._file.flush()
+            journal._file.write(line[: len(line) // 2])
+            journal._file.flush()
             raise Killed
-        APPEND(log, line, **options)
+        WRITE(journal, line, **options)
 
-    monkeypatch.setattr(LogWriter, "_append", append)
+    monkeypatch.setattr(Journal, "_write", write)
 
 
-APPEND = LogWriter._append
+WRITE = Journal._write
 
 
 def whole_trials(path):
@@ -440,7 +439,7 @@ def test_run_killed_at_any_write_loses_only_the_trial_under_way(profile, log_pat
             assert whole_trials(log_path)[: len(held)] == held
             # The header or that the run goes on, then for each request that it is sent and its trial.
             assert len(whole_trials(log_path)) == len(held) + max(0, num_writes - 2) // 2
-        monkeypatch.setattr(LogWriter, "_append", APPEND)
+        monkeypatch.setattr(Journal, "_write", WRITE)
         assert profile(server).code == 0
     assert Counter(sizes_of(timed(log_path))) == dict.fromkeys(SETTINGS, 2)
 

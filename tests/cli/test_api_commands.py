@@ -4,7 +4,7 @@ import pytest
 
 from idealized_runtime.cli.api.parser import main
 from idealized_runtime.measurements.published import ROOT
-from idealized_runtime.records import IncompleteLogWarning, LogWriter, read_requests
+from idealized_runtime.records import IncompleteLogWarning, Journal, read_requests
 from idealized_runtime.records.importers import ImportFormatError, import_trials
 
 DATA = ROOT / "tests" / "records" / "importers" / "data"
@@ -13,14 +13,16 @@ HEADER = {"kind": "api", "model": "m", "hardware": "h", "software": "s", "base_u
 
 def write_sweep(path, day, *, factor=1.0, num_blocks=10):
     """A log of four settings, each of ten trials that scatter a little."""
-    with LogWriter(path, HEADER) as log:
+    with Journal(path, HEADER) as journal:
         for block in range(num_blocks):
             for index, (p, o) in enumerate([(1, 1), (1, 9), (64, 1), (64, 9)]):
                 runtime_s = (0.1 + p * 1e-3 + (o - 1) * 0.01) * (1 + 0.01 * ((7 * block + 3 * index) % 10)) * factor
                 key = {"num_prompt_tokens": p, "num_output_tokens": o, "trial": block, "block": block}
                 sent_at = f"2026-01-{day:02d}T10:00:{block:02d}+00:00"
-                log.write_trial({**key, "sent_at": sent_at, "runtime_s": runtime_s, "definitions": "client-whole"})
-        log.finish()
+                journal.append(
+                    "trial", {**key, "sent_at": sent_at, "runtime_s": runtime_s, "definitions": "client-whole"}
+                )
+        journal.finish()
     return path
 
 

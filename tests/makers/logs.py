@@ -2,7 +2,7 @@
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.records import (
-    LogWriter,
+    Journal,
 )
 
 ARCHITECTURE = get_architecture("gpt2-small")
@@ -37,9 +37,9 @@ SETTINGS = [make_setting(1, 1), make_setting(1, 2, [0.25]), make_setting(16, 1, 
 
 
 def write_log(path, settings=SETTINGS, header=HEADER, *, finish=True):
-    with LogWriter(path, header) as log:
+    with Journal(path, header) as journal:
         for setting in settings:
-            log.write_setting(setting)
+            journal.append("setting", setting)
         if finish:
-            log.finish()
+            journal.finish()
     return path

@@ -1,7 +1,7 @@
 """Logs of requests that tests make up."""
 
 from idealized_runtime.records import (
-    LogWriter,
+    Journal,
 )
 
 HEADER = {
@@ -36,10 +36,10 @@ TRIALS = [make_trial(0, is_warmup=True), make_trial(0), make_trial(1), make_tria
 
 
 def write_log(path, trials=TRIALS, header=HEADER, *, finish=True):
-    with LogWriter(path, header) as log:
-        log.start()
+    with Journal(path, header) as journal:
+        journal.start()
         for trial in trials:
-            log.write_trial(trial)
+            journal.append("trial", trial)
         if finish:
-            log.finish()
+            journal.finish()
     return path

@@ -7,7 +7,7 @@ from makers.timed_logs import write_log
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.hardware.rates import best_rates
 from idealized_runtime.measurements.timed_models import read_timed_model
-from idealized_runtime.records import LogWriter
+from idealized_runtime.records import Journal
 from megatron_lm import floors as floors_module
 from megatron_lm.device import dtype_name
 from megatron_lm.floors import Floors
@@ -110,18 +110,18 @@ def test_rates_found_before_the_first_setting_stand_in_the_header_and_later_ones
     from makers.logs import HEADER, SETTINGS
 
     path = tmp_path / "log.jsonl"
-    with LogWriter(path, HEADER) as log:
-        log.update_environment(machine_rates=rates(1e9))
-        log.write_setting(SETTINGS[0])
-        log.update_environment(machine_rates=rates(2e9))
-        log.write_setting(SETTINGS[1])
-        log.finish()
+    with Journal(path, HEADER) as journal:
+        journal.update_environment(machine_rates=rates(1e9))
+        journal.append("setting", SETTINGS[0])
+        journal.update_environment(machine_rates=rates(2e9))
+        journal.append("setting", SETTINGS[1])
+        journal.finish()
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert [record["record"] for record in found] == ["header", "setting", "resume", "setting", "footer"]
     assert found[0]["environment"] == {**HEADER["environment"], "machine_rates": rates(1e9)}
     assert found[2]["environment"]["machine_rates"]["memory_bytes_per_s"] == 2e9
-    with LogWriter(path, HEADER) as log:
-        assert len(log.completed) == 2, "another run's rates do not make it another measurement"
+    with Journal(path, HEADER) as journal:
+        assert len(journal.log.completed) == 2, "another run's rates do not make it another measurement"
 
 
 def test_a_machine_reaches_what_was_measured_of_it(monkeypatch):

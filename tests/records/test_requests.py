@@ -9,9 +9,9 @@ from makers.requests import HEADER, TRIALS, make_trial, write_log
 
 from idealized_runtime.records import (
     IncompleteLogWarning,
+    Journal,
     LogFormatError,
     LogMismatchError,
-    LogWriter,
     load_log,
     read_architecture,
     read_log,
@@ -86,11 +86,11 @@ def test_run_killed_at_any_byte_resumes_to_the_same_trials(log_path, monkeypatch
     contents = write_log(log_path).read_bytes()
     for cut in range(contents.index(b"\n"), len(contents) + 1, 7):
         log_path.write_bytes(contents[:cut])
-        with LogWriter(log_path, HEADER) as log:
-            held = len(log.completed)
+        with Journal(log_path, HEADER) as journal:
+            held = len(journal.log.completed)
             for trial in TRIALS[held:]:
-                log.write_trial(trial)
-            log.finish()
+                journal.append("trial", trial)
+            journal.finish()
         log = load_log(log_path)
         assert log.is_complete
         assert len(log.trials) == len(TRIALS)
@@ -98,32 +98,34 @@ def test_run_killed_at_any_byte_resumes_to_the_same_trials(log_path, monkeypatch
 
 def test_trial_that_failed_is_tried_again_on_resume(log_path):
     write_log(log_path, [make_failed(0)], finish=False)
-    with LogWriter(log_path, HEADER) as log:
-        assert log.completed == set()
-        log.write_trial(make_trial(0))
-        log.finish()
+    with Journal(log_path, HEADER) as journal:
+        assert journal.log.completed == set()
+        journal.append("trial", make_trial(0))
+        journal.finish()
     assert json.loads(log_path.read_text().splitlines()[-1])["num_trials"] == 2
 
 
 def test_kill_is_told_from_a_clean_stop(log_path):
     write_log(log_path, TRIALS[:1], finish=False)
-    with LogWriter(log_path, HEADER) as log:
-        log.write_trial(TRIALS[1])
-        log.stop("budget")
+    with Journal(log_path, HEADER) as journal:
+        journal.append("trial", TRIALS[1])
+        journal.stop("budget")
     assert load_log(log_path).num_kills == 1
     write_log(log_path, TRIALS[2:])
     assert load_log(log_path).num_kills == 1
 
 
 def test_requests_of_a_killed_run_that_are_in_no_trial_are_lost(log_path):
-    with LogWriter(log_path, HEADER) as log:
-        log.start()
+    with Journal(log_path, HEADER) as journal:
+        journal.start()
         for number, cost_usd in ((0, 0.1), (0, 0.2), (1, 0.3), (2, 0.4)):
-            log.write_sent({"num_prompt_tokens": 16, "num_output_tokens": 4, "trial": number}, cost_usd)
-        log.write_trial(make_trial(0, num_requests=2))
-        log.write_trial(make_trial(2))
-    with LogWriter(log_path, HEADER) as log:
-        assert [(sent["trial"], sent["cost_usd"]) for sent in log.lost] == [(1, 0.3)]
+            journal.append(
+                "sent", {"num_prompt_tokens": 16, "num_output_tokens": 4, "trial": number, "cost_usd": cost_usd}
+            )
+        journal.append("trial", make_trial(0, num_requests=2))
+        journal.append("trial", make_trial(2))
+    with Journal(log_path, HEADER) as journal:
+        assert [(sent["trial"], sent["cost_usd"]) for sent in journal.log.lost] == [(1, 0.3)]
 
 
 @pytest.mark.parametrize(

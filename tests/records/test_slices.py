@@ -140,7 +140,7 @@ def test_trials_of_slices_are_no_trials_of_the_model(log_path):
 
 
 def test_same_setting_on_another_slice_is_no_repetition(log_path):
-    assert len(load_log(write_slices(log_path)).keys()) == 4
+    assert len(load_log(write_slices(log_path)).completed) == 4
 
 
 def test_line_weights_are_those_of_least_squares():

@@ -136,18 +136,18 @@ def _read_sweeps(paths) -> list:
 
 def run_import(arguments) -> int:
     """Summarise another tool's requests, and write them as a log where asked to."""
-    from idealized_runtime.records import LogWriter
+    from idealized_runtime.records import Journal
     from idealized_runtime.records.importers import import_requests
 
     requests = import_requests(arguments.file, hardware=arguments.hardware)
     if arguments.log is not None:
         header, trials = _read_loggable(arguments.file, arguments.hardware)
-        with LogWriter(arguments.log, header) as log:
-            if log.trials:
-                raise ValueError(f"{arguments.log} holds {len(log.trials)} trials already; give another --log")
+        with Journal(arguments.log, header) as journal:
+            if num_trials := len(journal.log.trials):
+                raise ValueError(f"{arguments.log} holds {num_trials} trials already; give another --log")
             for trial in trials:
-                log.write_trial(trial)
-            log.finish()
+                journal.append("trial", trial, is_waiting=False)
+            journal.finish()
     return _print_summary(requests, {})
 
 
@@ -159,15 +159,17 @@ def _read_loggable(path, hardware) -> tuple[dict, list[dict]]:
     ValueError
         They make no log; the message says why.
     """
+    from idealized_runtime.records import Journal
     from idealized_runtime.records.importers import import_trials
-    from idealized_runtime.records.requests import check_trial
 
     parts = import_trials(path, hardware=hardware)
     if any(part.header != parts[0].header for part in parts):
         raise ValueError(f"{path} holds runs of several models, protocols or hardware, and a log one: split it")
-    trials, seen = [trial for part in parts for trial in part.trials], set()
+    trials = [trial for part in parts for trial in part.trials]
+    # A journal that keeps nothing refuses what one of a file would refuse in its midst.
+    unwritten = Journal(None, parts[0].header)
     for number, trial in enumerate(trials):
-        check_trial(f"{path}: request {number}", trial, seen)
+        unwritten.append("trial", trial, where=f"{path}: request {number}")
     return parts[0].header, trials
 
 

@@ -60,35 +60,36 @@ def run_sweep(arguments, make_sweep: Callable) -> int:
     endpoint, budget = _make_endpoint(arguments), _make_budget(arguments)
     prompts, counted_by = _make_prompts(arguments)
     # pandas and httpx take their time to import: only once the arguments are known to be good.
-    from idealized_runtime.api.profile import make_header
-    from idealized_runtime.records import LogWriter
+    from idealized_runtime.api.runner import make_header
+    from idealized_runtime.records import Journal
 
     sweep, runner = make_sweep(arguments)
     header = make_header(endpoint, sweep, hardware=arguments.hardware, software=arguments.software,
                          prompts=counted_by, limits=_limits(arguments))  # fmt: skip
-    with LogWriter(arguments.log, header) as log:
-        budget.count_earlier(log.trials, log.lost)
-        if log.trials:
-            say(f"{arguments.log} holds {len(log.trials)} trials: going on")
+    with Journal(arguments.log, header) as journal:
+        held = journal.log
+        budget.count_earlier(held.trials, held.lost)
+        if held.trials:
+            say(f"{arguments.log} holds {len(held.trials)} trials: going on")
 
         async def measure():
-            async with _open_sender(endpoint, budget, log, arguments) as sender:
-                await runner(sweep, sender, prompts, log, report=say).run()
+            async with _open_sender(endpoint, budget, arguments) as sender:
+                await runner(sweep, sender, prompts, journal, report=say).run()
 
-        return _run_logged(measure(), log, arguments)
+        return _run_logged(measure(), journal, arguments)
 
 
 @asynccontextmanager
-async def _open_sender(endpoint, budget, log, arguments):
+async def _open_sender(endpoint, budget, arguments):
     from idealized_runtime.api.client import ApiClient
     from idealized_runtime.api.trials import Retries, TrialSender
 
     retries = Retries(arguments.max_retries, max_wait_s=arguments.max_retry_wait_s)
     async with ApiClient(endpoint) as client:
-        yield TrialSender(client, budget, retries, on_send=log.write_sent, on_wait=say)
+        yield TrialSender(client, budget, retries, on_wait=say)
 
 
-def _run_logged(measurement, log, arguments) -> int:
+def _run_logged(measurement, journal, arguments) -> int:
     """Run the coroutine that fills a log; where it ends early the log and the exit code say why.
 
     Raises
@@ -97,23 +98,23 @@ def _run_logged(measurement, log, arguments) -> int:
         The run was interrupted, or refused; the log says so.
     """
     from idealized_runtime.api.budget import BudgetSpentError
-    from idealized_runtime.api.profile import FailingError
+    from idealized_runtime.api.runner import FailingError
 
     try:
         asyncio.run(measurement)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        log.stop("interrupted")
+        journal.stop("interrupted")
         raise KeyboardInterrupt from None
     except BudgetSpentError as error:
-        log.stop(str(error))
+        journal.stop(str(error))
         say(f"stopped: {error}; {kept(arguments)}, with a larger budget")
         return BUDGET_SPENT
     except FailingError as error:
-        log.stop(str(error))
+        journal.stop(str(error))
         say(f"stopped: {error}; {kept(arguments)}")
         return FAILED
     except ValueError as error:
-        log.stop(str(error))
+        journal.stop(str(error))
         raise
     return 0
 

@@ -4,11 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pandas as pd
 
-from idealized_runtime.records.json_lines import TimingLog
 from idealized_runtime.records.requests import requests_frame
 
 
@@ -90,7 +88,7 @@ class Imported:
 
     def frame(self) -> pd.DataFrame:
         """One row a request, with the columns of :func:`idealized_runtime.records.read_requests`."""
-        frame = requests_frame(TimingLog(Path(), self.header, trials=self.trials))
+        frame = requests_frame(self.header, self.trials)
         # A failed request may lack its sizes: missing integers stay integers.
         return frame.astype(dict.fromkeys(("num_prompt_tokens", "num_output_tokens"), "Int64"))
 

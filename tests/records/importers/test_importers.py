@@ -9,7 +9,7 @@ from makers.frames import make_requests
 
 from idealized_runtime.api.statistics import measure_throughput, summary_columns
 from idealized_runtime.measurements.published import ROOT
-from idealized_runtime.records import IncompleteLogWarning, LogWriter, read_requests
+from idealized_runtime.records import IncompleteLogWarning, Journal, read_requests
 from idealized_runtime.records.definitions import DEFINITIONS
 from idealized_runtime.records.importers import ImportFormatError, import_requests, import_summary, import_trials
 
@@ -42,9 +42,9 @@ def test_times_of_a_mock_server_are_those_it_was_told(name):
 def test_frame_has_the_columns_and_types_of_a_log(name, tmp_path):
     header = {"kind": "api", "model": "m", "hardware": "h", "software": "s", "base_url": "u", "endpoint": "e"}
     trial = {"num_prompt_tokens": 1, "num_output_tokens": 1, "trial": 0, "runtime_s": 1.0}
-    with LogWriter(tmp_path / "log.jsonl", header) as log:
-        log.write_trial({**trial, "sent_at": "2026-01-05T10:00:00+00:00", "definitions": "client-whole"})
-        log.finish()
+    with Journal(tmp_path / "log.jsonl", header) as journal:
+        journal.append("trial", {**trial, "sent_at": "2026-01-05T10:00:00+00:00", "definitions": "client-whole"})
+        journal.finish()
     expected, imported = read_requests(tmp_path / "log.jsonl"), import_requests(DATA / name)
     assert list(imported) == list(expected)
     numbers = ["runtime_s", "time_to_first_token_s", "rate_per_s", "num_parallel", "sent_at", "is_fit", "status"]
@@ -392,10 +392,10 @@ def test_missing_file_is_an_error(tmp_path):
 @pytest.mark.parametrize("name", CLOSED + OPEN)
 def test_imported_requests_written_to_a_log_are_read_back_alike(tmp_path, name):
     (part,) = import_trials(DATA / name)
-    with LogWriter(tmp_path / "log.jsonl", part.header) as log:
+    with Journal(tmp_path / "log.jsonl", part.header) as journal:
         for trial in part.trials:
-            log.write_trial(trial)
-        log.finish()
+            journal.append("trial", trial)
+        journal.finish()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IncompleteLogWarning)
         back = read_requests(tmp_path / "log.jsonl")

@@ -1,19 +1,24 @@
+import errno
+import fcntl
 import json
 import os
+import re
+from datetime import datetime
+from pathlib import Path
 
+import psutil
 import pytest
 from makers.logs import HEADER, SETTINGS, make_failed, make_setting, write_log
 
 from idealized_runtime.records import (
     BATCH_COLUMNS,
+    Journal,
     LogFormatError,
     LogMismatchError,
-    LogWriter,
     load_log,
     read_log,
     setting_key,
 )
-from idealized_runtime.records.settings import complete_setting
 
 
 @pytest.fixture
@@ -46,20 +51,20 @@ def test_run_killed_at_any_byte_resumes_to_the_same_settings(log_path, line_end)
     # A cut header is dropped wherever the cut is: some of its bytes stand for all.
     for cut in (*range(0, header_end, 16), *range(header_end, len(contents) + 1)):
         log_path.write_bytes(contents[:cut])
-        with LogWriter(log_path, HEADER) as log:
+        with Journal(log_path, HEADER) as journal:
             for setting in SETTINGS:
-                if key(setting["num_prompt_tokens"], setting["num_output_tokens"]) not in log.completed:
-                    log.write_setting(setting)
-            log.finish()
+                if key(setting["num_prompt_tokens"], setting["num_output_tokens"]) not in journal.log.completed:
+                    journal.append("setting", setting)
+            journal.finish()
         assert load_log(log_path).is_complete
         assert measured(log_path) == SETTINGS
 
 
 def test_complete_log_with_nothing_to_add_keeps_its_bytes(log_path):
     before = write_log(log_path).read_bytes()
-    with LogWriter(log_path, HEADER) as log:
-        assert log.completed == {key(1, 1), key(1, 2), key(16, 1)}
-        log.finish()
+    with Journal(log_path, HEADER) as journal:
+        assert journal.log.completed == {key(1, 1), key(1, 2), key(16, 1)}
+        journal.finish()
     assert log_path.read_bytes() == before
 
 
@@ -91,26 +96,26 @@ def test_footer_is_all_that_a_run_killed_before_it_adds(log_path):
 
 
 def test_interrupt_leaves_a_valid_incomplete_log(log_path):
-    with pytest.raises(KeyboardInterrupt), LogWriter(log_path, HEADER) as log:  # noqa: PT012
-        log.write_setting(SETTINGS[0])
+    with pytest.raises(KeyboardInterrupt), Journal(log_path, HEADER) as journal:  # noqa: PT012
+        journal.append("setting", SETTINGS[0])
         raise KeyboardInterrupt
     loaded = load_log(log_path)
     assert not loaded.is_complete
-    assert loaded.keys() == {key(1, 1)}
+    assert loaded.completed == {key(1, 1)}
 
 
 def test_each_setting_is_on_disk_as_soon_as_it_is_written(log_path):
-    with LogWriter(log_path, HEADER) as log:
+    with Journal(log_path, HEADER) as journal:
         for number, setting in enumerate(SETTINGS, start=1):
-            log.write_setting(setting)
+            journal.append("setting", setting)
             assert len(load_log(log_path).settings) == number
 
 
 def test_failed_setting_counts_as_completed(log_path):
     write_log(log_path, [SETTINGS[0], make_failed(2048, 1)], finish=False)
-    with LogWriter(log_path, HEADER) as log:
-        assert key(2048, 1) in log.completed
-        assert log.num_failed == 1
+    with Journal(log_path, HEADER) as journal:
+        assert key(2048, 1) in journal.log.completed
+        assert len(journal.log.failed) == 1
 
 
 def test_batched_setting_is_another_than_that_of_one_sequence(log_path):
@@ -128,9 +133,9 @@ def test_run_killed_between_slices_resumes_with_the_slice_it_lacks(log_path):
     header = {**HEADER, "num_layers_profiled": [2, 4]}
     slices = [make_setting(1, 1, num_layers_profiled=size) for size in (2, 4)]
     write_log(log_path, slices[:1], header, finish=False)
-    whole = [complete_setting(setting, header) for setting in slices]
-    with LogWriter(log_path, header) as log:
-        assert [setting_key(setting) in log.completed for setting in whole] == [True, False]
+    whole = [{"micro_batch_size": 1, "token_micro_batch_size": 1, **setting} for setting in slices]
+    with Journal(log_path, header) as journal:
+        assert [setting_key(setting) in journal.log.completed for setting in whole] == [True, False]
 
 
 def with_architecture(**change):
@@ -154,7 +159,7 @@ def with_architecture(**change):
 def test_log_of_another_measurement_is_refused_and_left_as_it_is(log_path, header, message):
     before = write_log(log_path).read_bytes()
     with pytest.raises(LogMismatchError, match=message):
-        LogWriter(log_path, header)
+        Journal(log_path, header)
     assert log_path.read_bytes() == before
 
 
@@ -176,41 +181,97 @@ def test_what_does_not_change_timings_may_differ_on_resuming(log_path, header):
 def test_file_that_is_no_log_is_refused_and_left_as_it_is(log_path, contents):
     log_path.write_bytes(contents)
     with pytest.raises(LogFormatError, match=r"gpt2-small.jsonl:1: "):
-        LogWriter(log_path, HEADER)
+        Journal(log_path, HEADER)
     assert log_path.read_bytes() == contents
 
 
-def test_writer_refuses_what_a_reader_would_refuse(log_path):
+def test_journal_refuses_what_a_reader_would_refuse(log_path):
     with pytest.raises(ValueError, match="engine must be a name"):
-        LogWriter(log_path, {**HEADER, "engine": None})
-    with LogWriter(log_path, HEADER) as log:
-        log.write_setting(SETTINGS[0])
+        Journal(log_path, {**HEADER, "engine": None})
+    with Journal(log_path, HEADER) as journal:
+        journal.append("setting", SETTINGS[0])
         with pytest.raises(LogFormatError, match="p=1 o=1 on 12 layers stands here a second time"):
-            log.write_setting(SETTINGS[0])
+            journal.append("setting", SETTINGS[0])
         with pytest.raises(LogFormatError, match="runtimes_s must be a list of positive seconds"):
-            log.write_setting(make_setting(1, 2, [float("nan")]))
-        log.finish()
-        log.finish()
+            journal.append("setting", make_setting(1, 2, [float("nan")]))
+        journal.finish()
+        journal.finish()
         with pytest.raises(ValueError, match="is finished: open it again"):
-            log.write_setting(SETTINGS[1])
+            journal.append("setting", SETTINGS[1])
     assert load_log(log_path).is_complete
 
 
 @pytest.mark.parametrize("num_earlier", [0, 1])
-def test_second_run_at_the_same_log_is_refused(log_path, num_earlier):
+def test_second_run_at_the_same_log_is_refused_until_the_first_has_ended(log_path, num_earlier):
     if num_earlier:
         write_log(log_path, SETTINGS[:1], finish=False)
-    with LogWriter(log_path, HEADER) as first, LogWriter(log_path, HEADER) as second:
-        first.write_setting(SETTINGS[1])
-        with pytest.raises(LogMismatchError, match="another run writes to it"):
-            second.write_setting(SETTINGS[1])
-        first.write_setting(SETTINGS[2])
+    with Journal(log_path, HEADER) as first:
+        for setting in SETTINGS[1:]:
+            with pytest.raises(LogMismatchError, match=r"gpt2-small\.jsonl: another run writes to it"):
+                Journal(log_path, HEADER)
+            first.append("setting", setting)
         first.finish()
     assert len(read_log(log_path)) == num_earlier + 2
+    write_log(log_path, [])
 
 
-def test_writer_without_a_path_keeps_nothing():
-    with LogWriter(None, HEADER) as log:
-        log.write_setting(SETTINGS[0])
-        log.finish()
-        assert log.completed == {key(1, 1)}
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="this system does not tell who holds a lock")
+def test_run_that_holds_a_log_is_named(log_path):
+    with Journal(log_path, HEADER), pytest.raises(LogMismatchError) as refusal:
+        Journal(log_path, HEADER)
+    (pid, began) = re.search(r", process (\d+), since (\S+ \S+); let it end, or stop it$", str(refusal.value)).groups()
+    assert int(pid) == os.getpid()
+    assert abs(datetime.fromisoformat(began).timestamp() - psutil.Process().create_time()) < 5
+
+
+def append_line(path):
+    with path.open("ab") as file:
+        file.write(b"x\n")
+
+
+@pytest.mark.parametrize("change", [append_line, lambda path: os.truncate(path, 10), os.unlink])
+@pytest.mark.parametrize("num_written", [0, 1])
+def test_log_that_something_else_has_changed_is_not_written_to(log_path, change, num_written):
+    write_log(log_path, SETTINGS[:1], finish=False)
+    with Journal(log_path, HEADER) as journal:
+        for setting in SETTINGS[1 : 1 + num_written]:
+            journal.append("setting", setting)
+        change(log_path)
+        held = log_path.read_bytes() if log_path.exists() else None
+        with pytest.raises(LogMismatchError, match="changed since this run began: another run writes to it"):
+            journal.append("setting", SETTINGS[2])
+        assert (log_path.read_bytes() if log_path.exists() else None) == held
+
+
+def test_file_system_without_locks_still_tells_a_second_writer(log_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EOPNOTSUPP, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with Journal(log_path, HEADER) as first, Journal(log_path, HEADER) as second:
+        first.append("setting", SETTINGS[0])
+        with pytest.raises(LogMismatchError, match="another run writes to it"):
+            second.append("setting", SETTINGS[1])
+    assert measured(log_path) == SETTINGS[:1]
+
+
+def test_run_that_writes_nothing_leaves_no_file(log_path):
+    Journal(log_path, HEADER).close()
+    assert not log_path.exists()
+    log_path.touch()
+    Journal(log_path, HEADER).close()
+    assert log_path.exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_log_that_is_no_file_is_refused(log_path, make):
+    make(log_path)
+    with pytest.raises(LogFormatError, match="not a file that can be gone on with; give another --log"):
+        Journal(log_path, HEADER)
+
+
+def test_journal_without_a_path_keeps_nothing():
+    with Journal(None, HEADER) as journal:
+        journal.append("setting", SETTINGS[0])
+        journal.finish()
+        assert journal.log.completed == {key(1, 1)}

@@ -145,8 +145,8 @@ def _estimate(predicted, p, o, level) -> Estimate:
 def _token_estimate(predicted, num_context_tokens, level) -> Estimate:
     bounds = (None, None)
     if predicted.error is not None:
-        bounds = predicted.time_per_output_token_interval_at(num_context_tokens, level)
-    return Estimate(predicted.time_per_output_token_at(num_context_tokens), *bounds)
+        bounds = predicted.output_token_interval_s(num_context_tokens, level)
+    return Estimate(predicted.output_token_s(num_context_tokens), *bounds)
 
 
 def _estimates(arguments, models, accelerator, predicted) -> dict:

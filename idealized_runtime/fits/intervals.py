@@ -1,10 +1,11 @@
 """Confidence intervals of runtimes, prompt times and g, from a fit's covariance and the rule between sizes."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
+from idealized_runtime.fits import entries
 from idealized_runtime.fits.interpolation import Anchors, choose_tile_share, leave_one_out_errors
 from idealized_runtime.fits.statistics import half_width
 from idealized_runtime.fits.uncertainty import Covariance
@@ -47,13 +48,13 @@ class Intervals:
 
     def to_json(self) -> dict:
         """As :meth:`from_json` takes it; JSON has neither infinity (unlimited degrees of freedom) nor NaN, so null."""
-        return {name: _to_json(asdict(getattr(self, name))) for name in ("covariance", "rule_error")}
+        return {"covariance": entries.to_json(self.covariance), "rule_error": entries.to_json(self.rule_error)}
 
     @classmethod
     def from_json(cls, intervals: Mapping, reference: int) -> "Intervals":
         """Intervals that :meth:`to_json` wrote."""
-        covariance = {name: _from_json(value, np.inf) for name, value in intervals["covariance"].items()}
-        rule_error = {name: _from_json(value, np.nan) for name, value in intervals["rule_error"].items()}
+        covariance = {name: entries.from_json(value, np.inf) for name, value in intervals["covariance"].items()}
+        rule_error = {name: entries.from_json(value, np.nan) for name, value in intervals["rule_error"].items()}
         return cls(Covariance(**covariance), reference, RuleError(**rule_error))
 
     def runtime(self, anchors: Anchors, p, decoded, prompt_time_s, level, *, is_extrapolated):
@@ -142,17 +143,3 @@ class Intervals:
         left = ((1 - anchors.position) ** 2 * known.level_variance[anchors.left]) ** 2 / known.level_dof[anchors.left]
         right = (anchors.position**2 * known.level_variance[anchors.right]) ** 2 / known.level_dof[anchors.right]
         return left + right + slopes**2 / known.slope_dof
-
-
-def _to_json(value):
-    if isinstance(value, dict):
-        return {name: _to_json(item) for name, item in value.items()}
-    if isinstance(value, list | np.ndarray):
-        return [_to_json(item) for item in np.asarray(value).tolist()]
-    return value if np.isfinite(value) else None
-
-
-def _from_json(value, missing):
-    if isinstance(value, list):
-        return np.array([missing if item is None else item for item in value], dtype=float)
-    return missing if value is None else value

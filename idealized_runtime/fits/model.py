@@ -7,8 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from idealized_runtime.fits import interpolation
+from idealized_runtime.fits.entries import number
 from idealized_runtime.fits.intervals import Intervals, choose_rule
-from idealized_runtime.fits.profiled import ProfiledModel, fields_of_entry, number
+from idealized_runtime.fits.profiled import ProfiledModel, fields_of_entry
 from idealized_runtime.fits.protocol import NoIntervalError, plain
 from idealized_runtime.fits.weighted import fit_weighted
 

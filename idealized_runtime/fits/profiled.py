@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_range, token_array
+from idealized_runtime.fits.entries import SCHEMA_VERSION, number
 from idealized_runtime.fits.protocol import plain
 from idealized_runtime.fits.settings import validate_settings
 from idealized_runtime.fits.statistics import standard_error_of_interval, summarize_errors
 
-SCHEMA_VERSION = 1
 # Prompt times of all integer sizes are looked up in a table, unless the profiled range is longer than this.
 _MAX_TABLE_TOKENS = 2**22
 # Queries are worked through in blocks that stay in the cache.
@@ -295,10 +295,3 @@ def fields_of_entry(entry: Mapping) -> dict:
         "residual_summary": fit.get("residuals"),
         "sources": tuple(fit.get("sources", ())),
     }
-
-
-def number(name, value) -> float:
-    """A number of JSON; ``name`` says in the message which."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
-        raise ValueError(f"{name} must be a finite number; got {value!r}")
-    return float(value)

@@ -4,6 +4,8 @@ from typing import Protocol
 
 import numpy as np
 
+from idealized_runtime.fits.statistics import standard_error_of_interval
+
 
 def plain(values):
     """An array as it is; a single number as a float: what a query of scalars is answered with."""
@@ -12,6 +14,18 @@ def plain(values):
 
 class NoIntervalError(ValueError):
     """Nothing is known of the errors of a model, so there is no interval; its standard errors are NaN."""
+
+
+def standard_error_of(model, num_prompt_tokens, num_output_tokens, **options):
+    """Standard error of each runtime of a model: of the normal distribution whose 95 % interval is as wide.
+
+    NaN without an interval; ``options`` are those of ``predict``.
+    """
+    sizes = num_prompt_tokens, num_output_tokens
+    try:
+        return standard_error_of_interval(*model.predict_interval(*sizes, level=0.95, **options), 0.95)
+    except NoIntervalError:
+        return np.nan * model.predict(*sizes, **options)
 
 
 class ModelOfRuntimes(Protocol):

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.architectures import Architecture
+from idealized_runtime.fits.entries import doubling_sizes, entry_of
+from idealized_runtime.fits.protocol import plain
 from idealized_runtime.hardware.rates import MachineRates, device_rates
 from idealized_runtime.hardware.roofline import Roofline
 from idealized_runtime.measurements.timed_models import TimedModel
@@ -132,24 +136,50 @@ def floor_distances(models: Mapping[str, TimedModel]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class FloorRuntime:
-    """The floor of one model's runtimes, known exactly; predicts as ``RuntimeModel`` does.
+    """The floor of one model's runtimes, known exactly; obeys the protocol of models of runtimes.
+
+    A floor is computed, not fitted: no prompt size is extrapolated, its bounds are itself and its standard error is 0.
 
     Parameters
     ----------
     roofline : Roofline
     """
 
+    method: ClassVar[str] = "floor"
+
     roofline: Roofline
 
     def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
-        """Seconds below which no software answers each query, beyond the profiled prompt sizes as well."""
-        return self.roofline.query_s(num_prompt_tokens, num_output_tokens)
+        """Seconds below which no software answers each query."""
+        return plain(self.roofline.query_s(num_prompt_tokens, num_output_tokens))
 
     def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level=0.95, extrapolate=False):
         """The same floor twice: it has no error but that of the hardware's rates."""
         floor_s = self.predict(num_prompt_tokens, num_output_tokens)
         return floor_s, floor_s
 
+    def standard_error(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+        return 0 * self.predict(num_prompt_tokens, num_output_tokens)
+
+    def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
+        """Seconds below which no prompt of p tokens is encoded."""
+        return self.predict(num_prompt_tokens, 1)
+
+    def time_per_output_token_at(self, num_prompt_tokens, *, extrapolate=False):
+        """Seconds for each further output token; :class:`Roofline` counts all as the first, the quickest one."""
+        return self.predict(num_prompt_tokens, 2) - self.predict(num_prompt_tokens, 1)
+
     def is_extrapolated(self, num_prompt_tokens):
-        """False for every prompt size: a floor is computed, not fitted."""
-        return np.zeros(np.shape(num_prompt_tokens), dtype=bool)
+        return np.zeros(np.shape(num_prompt_tokens), dtype=bool)[()]
+
+    def to_json(self) -> dict:
+        """HELM's keys at prompt sizes that double, and under ``"fit"`` what :meth:`from_json` restores the floor by."""
+        sizes = doubling_sizes(1, self.roofline.architecture.max_position_embeddings)
+        return entry_of(self, sizes, {"roofline": self.roofline}, method=self.method)
+
+    @classmethod
+    def from_json(cls, entry: Mapping) -> "FloorRuntime":
+        """The floor of an entry that :meth:`to_json` made: a reader for ``fits.read_parameters``."""
+        parts = dict(entry["fit"]["roofline"])
+        architecture, rates = Architecture(**parts.pop("architecture")), MachineRates(**parts.pop("rates"))
+        return cls(Roofline(architecture, rates, **parts))

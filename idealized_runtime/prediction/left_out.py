@@ -35,7 +35,7 @@ class LeftOutModel:
         """log(predicted / measured) of the prompt time at each size, and of g."""
         fit = self.timed.fit
         prompt_s = self.predicted.prompt_encoding_time_s(fit.num_prompt_tokens)
-        token_s = self.predicted.time_per_output_token_at(self.timed.reference_num_context_tokens)
+        token_s = self.predicted.output_token_s(self.timed.reference_num_context_tokens)
         return np.log(prompt_s / fit.profiled_prompt_times_s), float(np.log(token_s / fit.time_per_output_token_s))
 
     def query_errors(self, error: PredictionError | None = None, *, level: float = 0.95) -> pd.DataFrame:

@@ -1,12 +1,15 @@
 """The runtime of a model that was never timed: as a fitted model predicts it, and with an interval."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 import numpy as np
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.checks import check_range, token_array
-from idealized_runtime.fits.protocol import NoIntervalError, plain
+from idealized_runtime.fits.entries import doubling_sizes, entry_of
+from idealized_runtime.fits.protocol import NoIntervalError, plain, standard_error_of
 from idealized_runtime.fits.statistics import half_width
 from idealized_runtime.prediction.stack import StackTimes
 from idealized_runtime.prediction.work import Placement, prompt_work, token_work
@@ -30,7 +33,8 @@ class PredictionError:
 
 @dataclass(frozen=True, eq=False)
 class PredictedRuntime:
-    """Runtime of an architecture that was not timed, on a stack that was; predicts as ``RuntimeModel`` does.
+    """Runtime of an architecture that was not timed, on a stack that was; obeys the protocol of
+    :class:`~idealized_runtime.fits.protocol.ModelOfRuntimes`.
 
     Wherever queries are taken, p (prompt tokens) and o (output tokens) are scalars or arrays that broadcast,
     of integers or of real means, at least 1.
@@ -46,6 +50,8 @@ class PredictedRuntime:
     caveats, context_caveats : tuple of str
         What of this model no log of the stack tells, and what of queries as long as it was predicted for.
     """
+
+    method: ClassVar[str] = "predicted"
 
     architecture: Architecture
     placement: Placement
@@ -82,6 +88,10 @@ class PredictedRuntime:
         lower_s = prompt_s / prompt_factor + decode_s / token_factor
         return plain(lower_s), plain(prompt_s * prompt_factor + decode_s * token_factor)
 
+    def standard_error(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+        """See :func:`~idealized_runtime.fits.protocol.standard_error_of`."""
+        return standard_error_of(self, num_prompt_tokens, num_output_tokens, extrapolate=extrapolate)
+
     def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
         """Seconds until the first output token; raises as :meth:`predict`."""
         return plain(self._parts(num_prompt_tokens, 1, extrapolate)[0])
@@ -90,21 +100,44 @@ class PredictedRuntime:
         """Prediction interval (lower, upper) of the prompt encoding time; raises as :meth:`predict_interval`."""
         return self.predict_interval(num_prompt_tokens, 1, level=level, extrapolate=extrapolate)
 
-    def time_per_output_token_at(self, num_context_tokens):
+    def time_per_output_token_at(self, num_prompt_tokens, *, extrapolate=False):
+        """Seconds for an output token behind a prompt of p tokens: the second, the first that is generated."""
+        return self.output_token_s(self._checked_prompts(num_prompt_tokens, extrapolate) + 1)
+
+    def output_token_s(self, num_context_tokens):
         """Seconds for one further output token after so many tokens, itself included."""
         context = token_array("num_context_tokens", num_context_tokens).astype(float)
         work = token_work(self.architecture, context.ravel(), self.placement)
         return plain(self._pass_times_s(work).reshape(context.shape))
 
-    def time_per_output_token_interval_at(self, num_context_tokens, level=0.95):
-        """Prediction interval (lower, upper) of :meth:`time_per_output_token_at`."""
-        time_s, factor = self.time_per_output_token_at(num_context_tokens), self._factors(level)[1]
+    def output_token_interval_s(self, num_context_tokens, level=0.95):
+        """Prediction interval (lower, upper) of :meth:`output_token_s`."""
+        time_s, factor = self.output_token_s(num_context_tokens), self._factors(level)[1]
         return time_s / factor, time_s * factor
 
     def is_extrapolated(self, num_prompt_tokens):
         """Whether each prompt size lies outside those that the logs of the stack hold."""
         p = token_array("num_prompt_tokens", num_prompt_tokens).astype(float)
         return (p < self.prompt_range[0]) | (p > self.prompt_range[1])
+
+    def to_json(self) -> dict:
+        """HELM's keys at prompt sizes that double, and under ``"fit"`` what :meth:`from_json` restores the model by."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return entry_of(self, doubling_sizes(*self.prompt_range), parts, method=self.method)
+
+    @classmethod
+    def from_json(cls, entry: Mapping) -> "PredictedRuntime":
+        """The model of an entry that :meth:`to_json` made: a reader for ``fits.read_parameters``."""
+        fit = entry["fit"]
+        return cls(
+            Architecture(**fit["architecture"]),
+            Placement(**fit["placement"]),
+            StackTimes(**fit["times"]),
+            tuple(fit["prompt_range"]),
+            fit["error"] and PredictionError(**fit["error"]),
+            tuple(fit["caveats"]),
+            tuple(fit["context_caveats"]),
+        )
 
     def _factors(self, level) -> tuple[float, float]:
         """What to divide and multiply prompt times and token times by, for the ends of their intervals."""
@@ -119,7 +152,7 @@ class PredictedRuntime:
         p, o = np.broadcast_arrays(p, token_array("num_output_tokens", num_output_tokens).astype(float))
         prompt_s = self._pass_times_s(prompt_work(self.architecture, p.ravel(), self.placement)).reshape(p.shape)
         # The time grows with the context in straight lines, and little: the middle one of the tokens stands for all.
-        return prompt_s, (o - 1) * self.time_per_output_token_at(p + o / 2)
+        return prompt_s, (o - 1) * self.output_token_s(p + o / 2)
 
     def _checked_prompts(self, num_prompt_tokens, extrapolate):
         p = token_array("num_prompt_tokens", num_prompt_tokens).astype(float)

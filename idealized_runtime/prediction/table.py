@@ -55,7 +55,7 @@ def prediction_table(
             "params_billion": 1e-9 * predicted.architecture.num_params,
             "num_accelerators": numbers[name],
             "prompt_encoding_time_ms": 1e3 * predicted.prompt_encoding_time_s(num_prompt_tokens),
-            "time_per_output_token_ms": 1e3 * predicted.time_per_output_token_at(middle),
+            "time_per_output_token_ms": 1e3 * predicted.output_token_s(middle),
         }
         for name, predicted in predictions.items()
     }

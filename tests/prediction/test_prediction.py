@@ -217,10 +217,8 @@ def test_interval_holds_the_estimate_and_widens_with_its_level():
     lower_s, upper_s = predicted.prompt_encoding_interval_s(100)
     assert upper_s == pytest.approx(predicted.prompt_encoding_time_s(100) * np.exp(2.5706 * 0.1), rel=1e-4)
     assert lower_s == pytest.approx(predicted.prompt_encoding_time_s(100) / np.exp(2.5706 * 0.1), rel=1e-4)
-    token_s = predicted.time_per_output_token_at(100)
-    assert predicted.time_per_output_token_interval_at(100)[1] == pytest.approx(
-        token_s * np.exp(2.5706 * 0.05), rel=1e-4
-    )
+    token_s = predicted.output_token_s(100)
+    assert predicted.output_token_interval_s(100)[1] == pytest.approx(token_s * np.exp(2.5706 * 0.05), rel=1e-4)
 
 
 def test_two_models_predict_without_an_interval():

@@ -1,13 +1,17 @@
 """BatchRuntimeModel: what a batch costs, in seconds, on a pipeline that works through it in micro-batches."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import check_columns, check_range
+from idealized_runtime.checks import check_columns, check_range, token_array
 from idealized_runtime.fits import statistics
 from idealized_runtime.fits.batched.pass_times import PassTimes, Work, fit_pass_times
+from idealized_runtime.fits.entries import doubling_sizes, entry_of
+from idealized_runtime.fits.protocol import standard_error_of
 from idealized_runtime.records.common import IDENTITY_COLUMNS, PARALLELISM_COLUMNS, SETTING_COLUMNS
 from idealized_runtime.records.slices import satterthwaite_dof
 
@@ -30,14 +34,18 @@ class BatchRuntimeModel:
         By the number of prompt tokens that are encoded together, m p.
     generation : PassTimes
         By the number of sequences that generate a token together, k.
-    settings : DataFrame
-        The settings fitted, with ``predicted_s`` and ``relative_error`` (predicted / measured - 1).
+    prompt_range : tuple of int
+        Smallest and largest prompt size.
+    settings : DataFrame or None
+        The settings fitted, with ``predicted_s`` and ``relative_error`` (predicted / measured - 1); None of a model
+        that was read from parameters.
     """
 
     pipeline_parallel_size: int
     prompt: PassTimes
     generation: PassTimes
-    settings: pd.DataFrame
+    prompt_range: tuple[int, int]
+    settings: pd.DataFrame | None = None
 
     @classmethod
     def fit(cls, timings: pd.DataFrame) -> "BatchRuntimeModel":
@@ -67,7 +75,12 @@ class BatchRuntimeModel:
         predicted_s = prompt.predict(prompt_work) + generation.predict(token_work)
         measured_s = prompt_s + generation_s
         settings = settings.assign(predicted_s=predicted_s, relative_error=predicted_s / measured_s - 1)
-        return cls(num_stages, prompt, generation, settings)
+        sizes = settings["num_prompt_tokens"]
+        return cls(num_stages, prompt, generation, (int(sizes.min()), int(sizes.max())), settings)
+
+    def at(self, batch_size: int, token_micro_batch_size: int | None = None, *, m: int | None = None) -> "BatchRuntime":
+        """The model of runtimes of batches of one size; the whole batch goes together where k or m is not given."""
+        return BatchRuntime(self, batch_size, token_micro_batch_size or batch_size, m or batch_size)
 
     def predict(
         self, num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, *, m=None, extrapolate=False
@@ -93,7 +106,15 @@ class BatchRuntimeModel:
         return _plain(sum(part.predict(work) for part, work in works), shape)
 
     def predict_interval(
-        self, num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, *, m=None, level=0.95
+        self,
+        num_prompt_tokens,
+        num_output_tokens,
+        batch_size,
+        token_micro_batch_size,
+        *,
+        m=None,
+        level=0.95,
+        extrapolate=False,
     ):
         """Prediction interval (lower, upper) of the measured mean runtime of each batch.
 
@@ -104,9 +125,12 @@ class BatchRuntimeModel:
         Raises
         ------
         ValueError
-            As :meth:`predict`, which alone extrapolates; or nothing is known of the errors.
+            As :meth:`predict`.
+        NoIntervalError
+            Nothing is known of the errors.
         """
-        works, shape = self._works(num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, m)
+        sizes = num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, m
+        works, shape = self._works(*sizes, extrapolate)
         predicted_s = sum(part.predict(work) for part, work in works)
         variances, dofs = zip(*(part.variance(work) for part, work in works), strict=True)
         variance = sum(variances)
@@ -133,11 +157,11 @@ class BatchRuntimeModel:
 
     def _works(self, num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, m, extrapolate=False):
         given = num_prompt_tokens, num_output_tokens, batch_size, batch_size if m is None else m, token_micro_batch_size
-        sizes = dict(zip(SETTING_COLUMNS, map(np.asarray, given), strict=True))
-        for name, size in sizes.items():
-            if size.dtype.kind not in "iu" or (size.size and size.min() < 1):
+        sizes = [token_array(name, size) for name, size in zip(SETTING_COLUMNS, given, strict=True)]
+        for name, size in zip(SETTING_COLUMNS[2:], sizes[2:], strict=True):
+            if size.dtype.kind == "f":
                 raise ValueError(f"{name} must be an integer of at least 1, or an array of them; got {size!s:.60}")
-        arrays = np.broadcast_arrays(*sizes.values())
+        arrays = np.broadcast_arrays(*sizes)
         for name, size in zip(SETTING_COLUMNS[3:], arrays[3:], strict=True):
             if np.any(arrays[2] % size):
                 raise ValueError(f"{name} must divide batch_size; got {size.ravel()[:5]} for {arrays[2].ravel()[:5]}")
@@ -150,7 +174,81 @@ class BatchRuntimeModel:
 
     def _check_prompts(self, num_prompt_tokens, extrapolate=False):
         if not extrapolate:
-            check_range("num_prompt_tokens", num_prompt_tokens, np.sort(self.settings["num_prompt_tokens"]))
+            check_range("num_prompt_tokens", num_prompt_tokens, self.prompt_range)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchRuntime:
+    """Runtime of batches of one size, t(p, o); obeys the protocol of models of runtimes. Made by :meth:`.at`.
+
+    Passes are never extrapolated: prompts that are longer together than any that were timed are refused.
+
+    Parameters
+    ----------
+    model : BatchRuntimeModel
+    batch_size : int
+        Queries that run together; every runtime is that of their batch.
+    token_micro_batch_size, micro_batch_size : int
+        k and m.
+    """
+
+    method: ClassVar[str] = "batched"
+
+    model: BatchRuntimeModel
+    batch_size: int
+    token_micro_batch_size: int
+    micro_batch_size: int
+
+    def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+        """Runtime of each batch in seconds; raises as :meth:`BatchRuntimeModel.predict`."""
+        return self._of_model(self.model.predict, num_prompt_tokens, num_output_tokens, extrapolate=extrapolate)
+
+    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level=0.95, extrapolate=False):
+        """As :meth:`BatchRuntimeModel.predict_interval`."""
+        options = {"level": level, "extrapolate": extrapolate}
+        return self._of_model(self.model.predict_interval, num_prompt_tokens, num_output_tokens, **options)
+
+    def standard_error(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+        """See :func:`~idealized_runtime.fits.protocol.standard_error_of`."""
+        return standard_error_of(self, num_prompt_tokens, num_output_tokens, extrapolate=extrapolate)
+
+    def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
+        """Seconds until the batch has its first output tokens."""
+        return self.predict(num_prompt_tokens, 1, extrapolate=extrapolate)
+
+    def time_per_output_token_at(self, num_prompt_tokens, *, extrapolate=False):
+        """Seconds until each sequence of the batch has its second output token, behind prompts of p tokens."""
+        options = {"extrapolate": extrapolate}
+        return self.predict(num_prompt_tokens, 2, **options) - self.predict(num_prompt_tokens, 1, **options)
+
+    def is_extrapolated(self, num_prompt_tokens):
+        """Whether each prompt size lies outside those timed, alone or together."""
+        p, (low, high) = token_array("num_prompt_tokens", num_prompt_tokens), self._prompt_range
+        return (p < low) | (p > high)
+
+    def to_json(self) -> dict:
+        """HELM's keys at prompt sizes that double, and under ``"fit"`` what :meth:`from_json` restores the model by."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts["model"] = replace(self.model, settings=None)
+        low, high = self._prompt_range
+        return entry_of(self, doubling_sizes(int(np.ceil(low)), int(high)), parts, method=self.method)
+
+    @classmethod
+    def from_json(cls, entry: Mapping) -> "BatchRuntime":
+        """The model of an entry that :meth:`to_json` made; ``fits.model_from_json`` reads any entry."""
+        fit, model = entry["fit"], entry["fit"]["model"]
+        parts = (PassTimes.from_json(model[name]) for name in ("prompt", "generation"))
+        batched = BatchRuntimeModel(model["pipeline_parallel_size"], *parts, tuple(model["prompt_range"]))
+        return cls(batched, fit["batch_size"], fit["token_micro_batch_size"], fit["micro_batch_size"])
+
+    @property
+    def _prompt_range(self) -> tuple[float, float]:
+        """Prompt sizes that were timed, alone and together."""
+        together = self.model.prompt.sizes[[0, -1]] / self.micro_batch_size
+        return max(self.model.prompt_range[0], together[0]), min(self.model.prompt_range[1], together[1])
+
+    def _of_model(self, method, p, o, **options):
+        return method(p, o, self.batch_size, self.token_micro_batch_size, m=self.micro_batch_size, **options)
 
 
 def leave_one_out(timings: pd.DataFrame, column: str = "token_micro_batch_size") -> pd.DataFrame:
@@ -244,8 +342,7 @@ def _predictable(settings, model) -> pd.DataFrame:
     prompt_tokens = settings["micro_batch_size"] * settings["num_prompt_tokens"]
     is_inside = prompt_tokens.between(*model.prompt.sizes[[0, -1]])
     is_inside &= settings["token_micro_batch_size"].between(*model.generation.sizes[[0, -1]])
-    profiled = model.settings["num_prompt_tokens"]
-    is_inside &= settings["num_prompt_tokens"].between(profiled.min(), profiled.max())
+    is_inside &= settings["num_prompt_tokens"].between(*model.prompt_range)
     inside = settings[is_inside]
     p, o, batch, m, k = (inside[name].to_numpy() for name in SETTING_COLUMNS)
     measured_s = inside[_TIMES].sum(axis=1)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from idealized_runtime.fits.batched.pipeline import num_passes, passes_per_share
+from idealized_runtime.fits.entries import from_json
+from idealized_runtime.fits.protocol import NoIntervalError
 from idealized_runtime.records.slices import satterthwaite_dof
 
 _NUM_SHARES = 41
@@ -89,6 +91,14 @@ class PassTimes:
     rule_std: float = np.nan
     rule_dof: int = 0
 
+    @classmethod
+    def from_json(cls, parts) -> "PassTimes":
+        """What ``fits.entries.to_json`` made of pass times."""
+        parts = {name: from_json(value, np.nan) for name, value in parts.items() if name != "basis"} | {
+            "basis": _Basis(**{name: from_json(value, np.nan) for name, value in parts["basis"].items()})
+        }
+        return cls(**parts)
+
     @property
     def sizes(self) -> np.ndarray:
         """Profiled sizes, ascending."""
@@ -109,12 +119,12 @@ class PassTimes:
 
         Raises
         ------
-        ValueError
+        NoIntervalError
             Nothing is known of the errors.
         """
         scatter, dof = (self.relative_std, self.dof) if self.dof else (self.rule_std, self.rule_dof)
         if not dof:
-            raise ValueError(
+            raise NoIntervalError(
                 "no interval is known: every size was timed in one setting only, and fewer than "
                 f"{_MIN_LEFT_OUT} sizes lie between others; time more batch sizes or token micro-batch sizes"
             )

@@ -152,8 +152,8 @@ def test_optimum_table_says_what_following_the_model_would_cost():
             (128, 32, 64, 64),
             r"token_micro_batch_size must lie in \[1, 32\], the profiled range; 1 of 1 lie outside.*64",
         ),
-        ((0, 32, 8, 4), "num_prompt_tokens must be an integer of at least 1, or an array of them; got 0"),
-        ((128, 2.5, 8, 4), "num_output_tokens must be an integer"),
+        ((0, 32, 8, 4), "num_prompt_tokens must be finite and at least 1"),
+        ((128, 32, 8, 2.5), "token_micro_batch_size must be an integer of at least 1, or an array of them; got 2.5"),
     ],
 )
 def test_query_outside_of_the_model_is_refused(sizes, message):

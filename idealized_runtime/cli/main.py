@@ -21,6 +21,7 @@ COMMANDS = {
     "fit": ("fit", "parameter file of timing logs"),
     "price": ("price", "every query of a table: seconds, dollars, joules, with intervals and totals"),
     "predict": ("predict", "a model that nobody timed"),
+    "compare": ("compare", "two stacks or machines on the same queries"),
     "api": ("api.parser", "servers"),
     "lifetime": ("lifetime.parser", "what to train"),
     "notebooks": ("notebooks", "every papermill run of runs.yml that is not up to date"),

@@ -7,13 +7,14 @@ hardware may stand among the stacks, as the one that no software beats.
 
 from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from idealized_runtime.comparisons.ratios import ratio_interval
 from idealized_runtime.measurements.floors import FloorRuntime, roofline_of
 from idealized_runtime.measurements.timed_models import TimedModel, fitted_models, read_timed_models
-from idealized_runtime.queries.price import price
-from idealized_runtime.queries.tables import TOKEN_COLUMNS
+from idealized_runtime.queries.price import add_independent, price
+from idealized_runtime.queries.tables import TOKEN_COLUMNS, WEIGHT_COLUMN
 
 _SIDES = ("", "_lower", "_upper")
 
@@ -59,7 +60,7 @@ def compare_stacks(
     Parameters
     ----------
     workload : DataFrame, one row a query
-        ``num_prompt_tokens, num_output_tokens``.
+        ``num_prompt_tokens, num_output_tokens``; optional ``weight``.
     stacks : mapping by name of a stack of mappings by model
         Runtime models with ``predict_interval``.
     baseline : str
@@ -71,9 +72,9 @@ def compare_stacks(
     -------
     DataFrame, one row a stack, model and size of query
         ``stack, model, num_prompt_tokens, num_output_tokens``; ``num_queries``, how many of the workload have this
-        size; ``baseline_s`` and ``runtime_s`` of one, each with ``_lower`` and ``_upper``; ``speed_up``, how many
-        times the stack's runtime the baseline takes, with ``speed_up_lower`` and ``speed_up_upper``. Queries beyond
-        the prompt sizes that both stacks timed are left out.
+        size, or their weight; ``baseline_s`` and ``runtime_s`` of one, each with ``_lower`` and ``_upper``;
+        ``speed_up``, how many times the stack's runtime the baseline takes, with ``speed_up_lower`` and
+        ``speed_up_upper``. Queries beyond the prompt sizes that both stacks timed are left out.
 
     Raises
     ------
@@ -93,7 +94,9 @@ def compare_stacks(
     if not pairs:
         held = "; ".join(f"{stack}: {', '.join(models)}" for stack, models in stacks.items())
         raise ValueError(f"no model was timed with {baseline!r} and with another stack. There are: {held}")
-    queries = workload.groupby(list(TOKEN_COLUMNS), sort=False).size().rename("num_queries").reset_index()
+    sizes = workload.groupby(list(TOKEN_COLUMNS), sort=False)
+    counts = sizes[WEIGHT_COLUMN].sum() if WEIGHT_COLUMN in workload else sizes.size()
+    queries = counts.rename("num_queries").reset_index()
     frames = []
     for (stack, model), both in pairs.items():
         base, other = (price(queries, runtimes, level=level).table for runtimes in both)
@@ -129,20 +132,63 @@ def summarize_speed_ups(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = {}
     for key, sizes in table.groupby(["stack", "model"], sort=False):
-        group = sizes.loc[sizes.index.repeat(sizes["num_queries"])]
-        totals = ([group[f"{name}{side}"].sum() for side in _SIDES] for name in ("baseline_s", "runtime_s"))
+        weights, speed_ups = sizes["num_queries"].to_numpy(), sizes["speed_up"].to_numpy()
+        baseline_s, runtime_s = _totals(sizes)
         rows[key] = {
-            "num_queries": len(group),
-            "median": group["speed_up"].median(),
-            "least": group["speed_up"].min(),
-            "most": group["speed_up"].max(),
-            "percent_faster": 100 * (group["speed_up_lower"] > 1).mean(),
-            "percent_slower": 100 * (group["speed_up_upper"] < 1).mean(),
-            **{f"workload{side}": float(ratio) for side, ratio in zip(_SIDES, ratio_interval(*totals), strict=True)},
+            "num_queries": weights.sum(),
+            "median": _median(speed_ups, weights),
+            "least": speed_ups.min(),
+            "most": speed_ups.max(),
+            "percent_faster": 100 * (weights[sizes["speed_up_lower"] > 1].sum() / weights.sum()),
+            "percent_slower": 100 * (weights[sizes["speed_up_upper"] < 1].sum() / weights.sum()),
+            **dict(
+                zip(
+                    ("workload", "workload_lower", "workload_upper"), ratio_interval(baseline_s, runtime_s), strict=True
+                )
+            ),
         }
-    summary = pd.DataFrame.from_dict(rows, orient="index")
-    summary.index = pd.MultiIndex.from_tuples(summary.index, names=["stack", "model"])
-    return summary.astype({"num_queries": int})
+    return pd.DataFrame(list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=["stack", "model"]))
+
+
+def workload_ratios(table: pd.DataFrame, rates: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
+    """What all queries, one after the other, take or cost with one stack, over what they do with the baseline.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from :func:`compare_stacks`, of one stack.
+    rates : mapping by model of (float, float)
+        What a second costs with the baseline and with the stack: dollars or joules; 1 and 1 for the seconds themselves.
+
+    Returns
+    -------
+    DataFrame, by model with a rate and for ``"all models"``
+        ``ratio, ratio_lower, ratio_upper``. Errors of one model's queries count as one, those of models and of stacks
+        are independent.
+    """
+    totals = {model: _totals(sizes) for model, sizes in table.groupby("model", sort=False) if model in rates}
+    # (models, stacks, bounds)
+    costs = np.array([np.array(both) * np.array(rates[model])[:, None] for model, both in totals.items()])
+    costs = np.concatenate([costs, [[add_independent(*side.T) for side in costs.swapaxes(0, 1)]]])
+    ratios = ratio_interval(costs[:, 1].T, costs[:, 0].T)
+    columns = dict(zip(("ratio", "ratio_lower", "ratio_upper"), ratios, strict=True))
+    return pd.DataFrame(columns, index=pd.Index([*totals, "all models"], name="model"))
+
+
+def _totals(sizes) -> list[list[float]]:
+    """Sums over a model's queries of the baseline's and the stack's runtimes, each with its bounds."""
+    return [
+        [float((sizes["num_queries"] * sizes[f"{name}{side}"]).sum()) for side in _SIDES]
+        for name in ("baseline_s", "runtime_s")
+    ]
+
+
+def _median(values, weights) -> float:
+    """Median of values that stand there so often; between two values, their mean."""
+    order = np.argsort(values)
+    up_to = np.cumsum(weights[order])
+    middle = np.searchsorted(up_to, up_to[-1] / 2, side="left"), np.searchsorted(up_to, up_to[-1] / 2, side="right")
+    return float(values[order][np.minimum(middle, len(values) - 1)].mean())
 
 
 def _check_parallelism(stacks):

@@ -9,6 +9,7 @@ from idealized_runtime.comparisons.stacks import (
     floor_stack,
     read_stacks,
     summarize_speed_ups,
+    workload_ratios,
 )
 from idealized_runtime.measurements.timed_models import read_timed_models
 from idealized_runtime.queries.tables import grid_queries
@@ -122,3 +123,27 @@ def test_published_a100_logs_leave_at_least_half_of_their_time_to_better_softwar
     summary = summarize_speed_ups(compare_stacks(grid_queries([512], [64]), stacks, baseline="2022"))
     assert summary["workload"].median() > 2
     assert summary["workload"].idxmax() == ("floor", "ada")
+
+
+def test_weights_count_as_so_many_queries():
+    sizes = grid_queries([1, 10, 20], [5, 9]).assign(weight=[1, 0, 2, 5, 1, 3])
+    repeated = sizes.loc[sizes.index.repeat(sizes["weight"])].drop(columns="weight")
+    weighted, counted = (
+        summarize_speed_ups(compare_stacks(queries, STACKS, baseline="slow")).iloc[0].drop(["least", "most"])
+        for queries in (sizes, repeated)
+    )
+    assert weighted.tolist() == pytest.approx(counted.tolist())
+
+
+def test_workload_of_several_models_is_surer_than_that_of_each():
+    stacks = {"slow": {"a": Linear(2.0), "b": Linear(2.0)}, "fast": {"a": Linear(1.0), "b": Linear(1.0)}}
+    table = compare_stacks(grid_queries([10], [5]), stacks, baseline="slow")
+    ratios = workload_ratios(table, {"a": (1.0, 1.0), "b": (1.0, 1.0)})
+    assert ratios["ratio"].tolist() == pytest.approx([0.5, 0.5, 0.5])
+    widths = (ratios["ratio_upper"] / ratios["ratio_lower"]).to_numpy()
+    assert widths[2] < widths[0] == pytest.approx(widths[1])
+
+
+def test_what_a_second_costs_counts_on_both_sides():
+    table = compare_stacks(grid_queries([10], [5]), STACKS, baseline="slow")
+    assert workload_ratios(table, {"a": (3.0, 1.5)}).loc["a", "ratio"] == pytest.approx(0.25)

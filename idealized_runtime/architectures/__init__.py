@@ -27,6 +27,7 @@ from idealized_runtime.architectures.memory import (
     kv_cache_bytes_per_token,
     output_token_bytes,
     weight_bytes,
+    weight_bytes_read,
 )
 from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops, query_flops
 from idealized_runtime.architectures.registry import (
@@ -55,4 +56,5 @@ __all__ = [
     "require_buildable",
     "unsupported_features",
     "weight_bytes",
+    "weight_bytes_read",
 ]

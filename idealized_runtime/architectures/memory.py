@@ -54,10 +54,8 @@ def output_token_bytes(
 ):
     """Bytes that must be read for one further output token of each sequence.
 
-    Every weight in use once, whatever the batch, and the cache of the context of each sequence.
-    Of an embedding table only the rows of the tokens are read, unless it is the output projection too.
-    Of experts, those that ``batch_size`` tokens visit when no two choose the same one (an upper bound
-    above one sequence). Activations stay on the chip.
+    The weights of :func:`weight_bytes_read`, and the cache of the context of each sequence. Activations stay on the
+    chip.
 
     Parameters
     ----------
@@ -73,12 +71,18 @@ def output_token_bytes(
         Bytes. Divided by the memory bandwidth, a lower bound of the time per output token.
     """
     check_batch_size(batch_size)
-    weights = _num_weights_read(architecture, batch_size) * _element_bytes(dtype)
+    weights = weight_bytes_read(architecture, batch_size=batch_size, dtype=dtype)
     cache_dtype = kv_cache_dtype or dtype
     return weights + kv_cache_bytes(architecture, num_context_tokens, batch_size=batch_size, dtype=cache_dtype)
 
 
-def _num_weights_read(architecture, batch_size):
+def weight_bytes_read(architecture: Architecture, *, batch_size: int = 1, dtype: str = "float16") -> int:
+    """Bytes of the weights that one further token of each sequence needs: each in use once, whatever the batch.
+
+    Of an embedding table only the rows of the tokens are read, unless it is the output projection too.
+    Of experts, those that ``batch_size`` tokens visit when no two choose the same one (an upper bound
+    above one sequence).
+    """
     num_experts = architecture.num_experts
     if num_experts is not None:
         num_experts = min(num_experts, batch_size * architecture.moe_router_topk)
@@ -90,7 +94,7 @@ def _num_weights_read(architecture, batch_size):
         # The sequences of a batch advance together, at one position.
         num_positions = architecture.max_position_embeddings + architecture.num_extra_positions
         num_weights += (1 - num_positions) * architecture.hidden_size
-    return num_weights
+    return num_weights * _element_bytes(dtype)
 
 
 def _cached_per_layer(architecture):

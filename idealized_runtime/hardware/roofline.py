@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idealized_runtime.architectures import Architecture, output_token_bytes, prompt_encoding_flops
+from idealized_runtime.architectures import Architecture, kv_cache_bytes, prompt_encoding_flops, weight_bytes_read
 from idealized_runtime.architectures.operations import least_output_token_flops
 from idealized_runtime.hardware.rates import MachineRates
 
@@ -43,17 +43,15 @@ class Roofline:
         """Seconds below which no prompts of this size are encoded; ``cache_bytes`` need not be read from memory."""
         # Keys and values are written, not read; half of all pairs are what a causal mask leaves.
         flops = prompt_encoding_flops(self.architecture, num_prompt_tokens, attention="causal")
-        return self._longest_s(self._weight_bytes() + 0.0 * flops, 0.0, flops, batch_size, cache_bytes)
+        return self._longest_s(0.0 * flops, flops, batch_size, cache_bytes)
 
     def output_token_s(self, num_context_tokens, *, batch_size: int = 1, cache_bytes: float = 0.0):
         """Seconds below which no further output token comes, after so many tokens (itself included)."""
         context = np.asarray(num_context_tokens, dtype=float)
         # An engine may cache latents, which are the fewest bytes, or what is made of them, the fewest operations.
         flops = least_output_token_flops(self.architecture, context)
-        # Of one sequence: experts that no token of a batch visits are not read, and all may visit the same.
-        num_bytes = output_token_bytes(self.architecture, context, dtype=self.dtype)
-        weights = self._weight_bytes()
-        return self._longest_s(weights, num_bytes - weights, flops, batch_size, cache_bytes)
+        cache = kv_cache_bytes(self.architecture, context, dtype=self.dtype)
+        return self._longest_s(cache, flops, batch_size, cache_bytes)
 
     def query_s(self, num_prompt_tokens, num_output_tokens, *, batch_size: int = 1, cache_bytes: float = 0.0):
         """Seconds below which no query of p prompt and o output tokens ends; arrays broadcast."""
@@ -68,12 +66,10 @@ class Roofline:
         options = {"batch_size": batch_size, "cache_bytes": self.rates.cache_bytes}
         return self.query_s(num_prompt_tokens, num_output_tokens, **options) / (1 + self.rates.tolerance)
 
-    def _weight_bytes(self) -> float:
-        """Bytes of weights one token reads."""
-        two, one = (output_token_bytes(self.architecture, context, dtype=self.dtype) for context in (2, 1))
-        return float(one - (two - one))
-
-    def _longest_s(self, weight_bytes, sequence_bytes, flops, batch_size, cache_bytes):
+    def _longest_s(self, sequence_bytes, flops, batch_size, cache_bytes):
+        """Seconds for the weights, once, and for bytes and operations of each sequence."""
+        # Of one sequence: experts that no token of a batch visits are not read, and all may visit the same.
+        weight_bytes = float(weight_bytes_read(self.architecture, dtype=self.dtype))
         width, depth = self.tensor_parallel_size, self.pipeline_parallel_size
         sequence_s = self._seconds((weight_bytes + sequence_bytes) / width, flops / width, cache_bytes * depth)
         batch_bytes = (weight_bytes + batch_size * sequence_bytes) / (width * depth)

@@ -7,10 +7,10 @@ import numpy as np
 
 from idealized_runtime.architectures import (
     Architecture,
-    kv_cache_bytes_per_token,
-    output_token_bytes,
+    kv_cache_bytes,
     output_token_flops,
     prompt_encoding_flops,
+    weight_bytes_read,
 )
 from idealized_runtime.architectures.memory import BYTES_PER_ELEMENT
 from idealized_runtime.fits.interpolation import TILE_SHARE, coordinate
@@ -80,15 +80,15 @@ def prompt_work(architecture: Architecture, num_prompt_tokens: np.ndarray, place
     attention = prompt_encoding_flops(architecture, p, logits="none") - prompt_encoding_flops(
         architecture, p, attention="none", logits="none"
     )
-    weights = _weight_bytes_read(architecture, p, placement.dtype)
+    weights = _prompt_weight_bytes(architecture, p, placement.dtype)
     return _work(architecture, p, placement, weights=weights, cache=0 * p, flops=products + attention, is_prompt=True)
 
 
 def token_work(architecture: Architecture, num_context_tokens: np.ndarray, placement: Placement) -> Work:
     """Passes that give one further output token of one sequence, after so many tokens (itself included)."""
     context = np.asarray(num_context_tokens, dtype=float)
-    weights = np.full(context.shape, _weight_bytes_read(architecture, np.ones(1), placement.dtype)[0])
-    cache = output_token_bytes(architecture, context, dtype=placement.dtype) - weights
+    weights = np.full(context.shape, float(weight_bytes_read(architecture, dtype=placement.dtype)))
+    cache = kv_cache_bytes(architecture, context, dtype=placement.dtype)
     flops = output_token_flops(architecture, context, logits="none")
     return _work(
         architecture, np.ones_like(context), placement, weights=weights, cache=cache, flops=flops, is_prompt=False
@@ -103,24 +103,19 @@ def is_misaligned(architecture: Architecture, placement: Placement) -> bool:
     return width / placement.tensor_parallel_size * BYTES_PER_ELEMENT[placement.dtype] % ALIGNED_BYTES != 0
 
 
-def _weight_bytes_read(architecture, num_tokens, dtype) -> np.ndarray:
-    """Weights that a pass of so many tokens reads, the output projection included.
+def _prompt_weight_bytes(architecture, num_tokens, dtype) -> np.ndarray:
+    """Weights that the pass of a prompt reads, the output projection included.
 
     Of experts, as many as tokens visit on average when a router without preferences sends each of them on its own.
     """
     num_experts, topk = architecture.num_experts, architecture.moe_router_topk
-    one = _weight_bytes(architecture, 1, dtype)
+    one = float(weight_bytes_read(architecture, dtype=dtype))
     if num_experts is None or num_experts == topk:
         return np.full(num_tokens.shape, one)
-    every = _weight_bytes(architecture, math.ceil(num_experts / topk), dtype)
+    # Tokens that visit different experts, as long as there are any left.
+    every = float(weight_bytes_read(architecture, batch_size=math.ceil(num_experts / topk), dtype=dtype))
     visited = num_experts * (1 - (1 - topk / num_experts) ** num_tokens)
     return one + (every - one) * (visited - topk) / (num_experts - topk)
-
-
-def _weight_bytes(architecture, batch_size, dtype) -> float:
-    """Weights that so many tokens read which visit different experts, as long as there are any left."""
-    cache_bytes = batch_size * kv_cache_bytes_per_token(architecture, dtype=dtype)
-    return float(output_token_bytes(architecture, 1, batch_size=batch_size, dtype=dtype) - cache_bytes)
 
 
 def _work(architecture, num_tokens, placement, *, weights, cache, flops, is_prompt) -> Work:

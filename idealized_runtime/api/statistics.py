@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.api.trials import INTERRUPTED_ERROR
+from idealized_runtime.records.importers import import_requests, import_totals
 
 SETTING = ["num_prompt_tokens", "num_output_tokens"]
 LOAD = ["load", "num_parallel", "rate_per_s"]
@@ -58,6 +59,34 @@ def summarize_requests(
                 numbers = _describe(values_s, percentiles, level if is_independent else None)
                 rows.append({**key, "quantity": quantity, **numbers})
     return _with_integers(pd.DataFrame(rows, columns=summary_columns(by, percentiles)))
+
+
+def summarize_file(path, *, hardware: str | None = None) -> pd.DataFrame:
+    """Means and percentiles that another tool measured, one row a quantity.
+
+    Parameters
+    ----------
+    path, hardware
+        As for :func:`~idealized_runtime.records.importers.import_requests`; files of totals as well.
+
+    Returns
+    -------
+    DataFrame
+        The columns of :func:`summarize_requests`, over all sizes of a load, as the totals of other tools are. Totals
+        have no intervals, only the percentiles that the tool wrote, and ``std`` over all values (ddof = 0); what is
+        missing is NaN.
+
+    Raises
+    ------
+    ImportFormatError, FileNotFoundError
+        As :func:`~idealized_runtime.records.importers.import_requests`.
+    """
+    columns = summary_columns()
+    if totals := import_totals(path):
+        frame = pd.DataFrame(totals)
+        return frame.reindex(columns=[*columns, *(name for name in frame if name not in columns)])
+    requests = import_requests(path, hardware=hardware)
+    return summarize_requests(requests, by=["model", *LOAD]).reindex(columns=columns)
 
 
 def summary_columns(by: Sequence[str] = GROUP, percentiles: Sequence[float] = PERCENTILES) -> list[str]:

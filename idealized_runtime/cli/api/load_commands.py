@@ -81,14 +81,12 @@ def run_summary(arguments) -> int:
     objectives = read_objectives(arguments.objective)
     if _is_log(arguments.file):
         return _print_summary(_read(arguments.file), objectives)
-    from idealized_runtime.records.importers import ImportFormatError, import_requests, import_summary
+    from idealized_runtime.api.statistics import summarize_file
+    from idealized_runtime.records.importers import import_requests, import_totals
 
-    try:
+    if objectives or not import_totals(arguments.file):
         return _print_summary(import_requests(arguments.file), objectives)
-    except ImportFormatError:
-        if objectives:
-            raise
-        _print_percentiles(import_summary(arguments.file))
+    _print_percentiles(summarize_file(arguments.file))
     return 0
 
 

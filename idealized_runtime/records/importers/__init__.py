@@ -1,20 +1,19 @@
 """Measurements of other tools as the frame of this project: nobody must measure again.
 
 ``import_requests`` gives one row a request, as :func:`idealized_runtime.records.read_requests` does for a log; where a
-tool kept totals only, ``import_summary`` gives one row a quantity, as
-:func:`idealized_runtime.api.statistics.summarize_requests` does. What the times of each tool mean stands in
+tool kept totals only, ``import_totals`` gives those. What the times of each tool mean stands in
 :data:`idealized_runtime.records.definitions.DEFINITIONS`.
 """
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
-from idealized_runtime.api.statistics import LOAD, summarize_requests, summary_columns
 from idealized_runtime.records.importers import aiperf, guidellm, vllm_bench
 from idealized_runtime.records.importers.common import Imported, ImportFormatError
 
-__all__ = ["ImportFormatError", "import_requests", "import_summary", "import_trials"]
+__all__ = ["ImportFormatError", "import_requests", "import_totals", "import_trials"]
 
 _KNOWN = (
     "known are the results of `vllm bench serve` (JSON), reports of GuideLLM (JSON), exports of AIPerf "
@@ -67,51 +66,40 @@ def import_trials(path, *, hardware: str | None = None) -> list[Imported]:
     ImportFormatError, FileNotFoundError
         As :func:`import_requests`.
     """
-    path = _requests_file(Path(path))
-    if path.suffix == ".csv" and aiperf.is_csv(path.read_text(encoding="utf-8", errors="replace")):
-        raise ImportFormatError(_totals_only(path))
-    records = _read_records(path)
-    if all(map(vllm_bench.is_result, records)):
+    path = Path(path)
+    if path.is_dir():
+        if (found := aiperf.requests_file(path)) is None:
+            raise ImportFormatError(
+                f"{path}: holds no {aiperf.REQUESTS_FILE} of AIPerf; HELM does not say when it sent its queries, and "
+                "its runs are read without a log"
+            )
+        path = found
+    records = [] if path.suffix == ".csv" else _read_records(path)
+    first = records[0] if records else None
+    if vllm_bench.is_result(first):
         places = [str(path) if len(records) == 1 else f"{path}: result {index}" for index in range(len(records))]
-        pairs = zip(records, places, strict=True)
         return [
             vllm_bench.import_result(record, where, repetition=number, hardware=hardware)
-            for number, (record, where) in enumerate(pairs)
+            for number, (record, where) in enumerate(zip(records, places, strict=True))
         ]
-    if guidellm.is_report(records[0]):
-        return [guidellm.import_report(records[0], str(path), hardware=hardware)]
-    if aiperf.is_request(records[0]):
+    if guidellm.is_report(first):
+        return [guidellm.import_report(first, str(path), hardware=hardware)]
+    if aiperf.is_request(first):
         return [aiperf.import_requests(path, hardware=hardware)]
-    if aiperf.is_totals(records[0]):
-        raise ImportFormatError(_totals_only(path))
+    if import_totals(path):
+        raise ImportFormatError(f"{path}: holds totals only; give {aiperf.REQUESTS_FILE} beside it, or summarise it")
     raise ImportFormatError(f"{path}: no known format; {_KNOWN}")
 
 
-def _requests_file(path) -> Path:
-    """The file itself, or that of the single requests in a folder."""
-    found = aiperf.requests_file(path) if path.is_dir() else path
-    if found is None:
-        raise ImportFormatError(
-            f"{path}: holds no {aiperf.REQUESTS_FILE} of AIPerf; HELM does not say when it sent its queries, and its "
-            "runs are read without a log"
-        )
-    return found
-
-
-def import_summary(path, *, hardware: str | None = None) -> pd.DataFrame:
-    """Means and percentiles that another tool measured, one row a quantity.
-
-    Parameters
-    ----------
-    path, hardware
-        As for :func:`import_requests`; files of totals as well, without ``--save-detailed`` or as CSV.
+def import_totals(path) -> list[dict]:
+    """Means and percentiles of a file that holds nothing else, a row a quantity.
 
     Returns
     -------
-    DataFrame
-        The columns of :func:`~idealized_runtime.api.statistics.summarize_requests`, over all sizes of a load. Totals
-        have no intervals, only the percentiles that the tool wrote, and ``std`` over all values (ddof = 0); what is
-        missing is NaN.
+    list of dict
+        ``quantity``, and of it what the tool wrote: ``num_values, mean, std`` over all values (ddof = 0), ``minimum,
+        maximum``, percentiles such as ``p99``; ``model`` and load where the file names them. Empty where it holds
+        single requests.
 
     Raises
     ------
@@ -120,41 +108,33 @@ def import_summary(path, *, hardware: str | None = None) -> pd.DataFrame:
     """
     path = Path(path)
     if path.is_dir():
-        return _summarize(import_requests(path, hardware=hardware))
+        return []
     if path.suffix == ".csv":
         if not aiperf.is_csv(path.read_text(encoding="utf-8", errors="replace")):
             raise ImportFormatError(f"{path}: no known format; {_KNOWN}")
-        return _totals_frame(aiperf.import_csv(path))
+        return aiperf.import_csv(path)
     records = _read_records(path)
     if aiperf.is_totals(records[0]):
-        return _totals_frame(aiperf.import_totals(records[0], str(path)))
+        return aiperf.import_totals(records[0], str(path))
     if all(vllm_bench.is_result(record) and "itls" not in record for record in records):
-        rows = [row for record in records for row in vllm_bench.import_totals(record, str(path))]
-        return _totals_frame(rows)
-    return _summarize(import_requests(path, hardware=hardware))
+        return [row for record in records for row in vllm_bench.import_totals(record, str(path))]
+    return []
 
 
-def _totals_only(path) -> str:
-    return f"{path}: holds totals only; give {aiperf.REQUESTS_FILE} beside it, or read it with import_summary"
-
-
-def _summarize(requests) -> pd.DataFrame:
-    """By load, over all sizes, as the totals of other tools are."""
-    return summarize_requests(requests, by=["model", *LOAD]).reindex(columns=summary_columns())
-
-
-def _read_records(path) -> list[dict]:
-    """Objects of a file: of one JSON text, or of each of several in a row."""
+def _read_records(path) -> list:
+    """Objects of a file: of one JSON text, of several in a row, or of a list of them."""
+    decoder, records, place = json.JSONDecoder(), [], 0
     try:
-        records = vllm_bench.read_results(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        while place < len(text):
+            record, place = decoder.raw_decode(text, place)
+            records.append(record)
+            place = json.decoder.WHITESPACE.match(text, place).end()
     except ValueError as error:
         raise ImportFormatError(f"{path}: not JSON in UTF-8 ({error}); {_KNOWN}") from error
+    # `vllm bench sweep serve` writes a list.
+    if len(records) == 1 and isinstance(records[0], list):
+        records = records[0]
     if not records:
         raise ImportFormatError(f"{path}: empty; {_KNOWN}")
     return records
-
-
-def _totals_frame(rows) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
-    columns = summary_columns()
-    return frame.reindex(columns=[*columns, *(name for name in frame if name not in columns)])

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pandas as pd
@@ -50,12 +50,22 @@ class Fields:
             raise ImportFormatError(f"{self.where}: field {name!r} must be of type {names}; got {value!r:.60}")
         return value
 
-    def number(self, name: str, *, is_optional: bool = False) -> float | None:
-        """Value of a numeric field; finite, though Python writes NaN into JSON."""
+    def number(self, name: str, *, scale: float = 1, is_optional: bool = False) -> float | None:
+        """Value of a numeric field, divided by ``scale``; finite, though Python writes NaN into JSON."""
         value = self.get(name, (int, float), is_optional=is_optional)
-        if value is not None and not math.isfinite(value):
+        if value is None:
+            return None
+        if not math.isfinite(value):
             raise ImportFormatError(f"{self.where}: field {name!r} must be finite; got {value!r}")
-        return value
+        return value / scale
+
+    def durations(self, name: str) -> list[float]:
+        """Numbers of the list in a field, none negative."""
+        values = self.get(name, list)
+        for index, value in enumerate(values):
+            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+                raise ImportFormatError(f"{self.where}: field {name!r}[{index}] must be a duration; got {value!r:.60}")
+        return values
 
     def inner(self, name: str, *, is_optional: bool = False) -> "Fields | None":
         """Object in a field."""
@@ -84,7 +94,7 @@ class Imported:
     """
 
     header: dict
-    trials: list[dict] = field(default_factory=list)
+    trials: list[dict]
 
     def frame(self) -> pd.DataFrame:
         """One row a request, with the columns of :func:`idealized_runtime.records.read_requests`."""
@@ -93,21 +103,23 @@ class Imported:
         return frame.astype(dict.fromkeys(("num_prompt_tokens", "num_output_tokens"), "Int64"))
 
 
-def make_header(model: str, *, software: str, hardware: str, base_url: str, endpoint: str) -> dict:
+def make_header(
+    model: str, *, hardware: str | None, base_url="unknown", endpoint="unknown", software="unknown"
+) -> dict:
     """Header of imported requests."""
     return {
         "kind": "api",
         "model": model,
-        "hardware": hardware,
+        "hardware": hardware or "unknown",
         "software": software,
         "base_url": base_url,
         "endpoint": endpoint,
     }
 
 
-def utc_text(seconds: float) -> str:
+def utc_text(seconds: float | None) -> str | None:
     """Seconds since 1970 as a log writes a time."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
 
 
 def drop_missing(trial: dict) -> dict:

@@ -37,31 +37,23 @@ def import_report(report: dict, where: str, *, hardware: str | None) -> Imported
     """
     trials, header = [], None
     for number, benchmark in enumerate(Fields(report, where, TOOL).items("benchmarks")):
-        strategy, model, base_url, endpoint = _circumstances(benchmark)
+        if "request_totals" in benchmark.values:  # 0.3
+            strategy, worker = benchmark.inner("args").inner("strategy"), benchmark.inner("worker")
+            model, base_url = worker.get("backend_model", str), worker.get("backend_target", str)
+            endpoint = None
+        else:
+            strategy, backend = benchmark.inner("config").inner("strategy"), benchmark.inner("config").inner("backend")
+            model, base_url = backend.get("model", str), backend.get("target", str)
+            # Named from 0.7 on, and null where it is the default.
+            endpoint = backend.get("request_format", str, is_optional=True)
+        header = header or make_header(model, hardware=hardware, base_url=base_url, endpoint=endpoint or "unknown")
         load, requests = {**_load(strategy), "repetition": number}, benchmark.inner("requests")
-        header = header or make_header(
-            model, software="unknown", hardware=hardware or "unknown", base_url=base_url, endpoint=endpoint
-        )
         for kind in ("successful", "errored"):
             for request in requests.items(kind, is_optional=True):
                 trials.append(_trial(request, len(trials), load, has_failed=kind == "errored"))
     if not trials:
         raise ImportFormatError(f"{where}: no benchmark holds single requests; run {TOOL} without a sample size")
     return Imported(header, trials)
-
-
-def _circumstances(benchmark) -> tuple:
-    """Strategy, model, address and protocol of a benchmark."""
-    if "request_totals" in benchmark.values:  # 0.3
-        worker = benchmark.inner("worker")
-        strategy = benchmark.inner("args").inner("strategy")
-        return strategy, worker.get("backend_model", str), worker.get("backend_target", str), "unknown"
-    backend = benchmark.inner("config").inner("backend")
-    # Named from 0.7 on, and null where it is the default.
-    endpoint = backend.get("request_format", str, is_optional=True) or "unknown"
-    return (
-        benchmark.inner("config").inner("strategy"), backend.get("model", str), backend.get("target", str), endpoint,
-    )  # fmt: skip
 
 
 def _load(strategy) -> dict:
@@ -84,45 +76,32 @@ def _load(strategy) -> dict:
 
 
 def _trial(request, number, load, *, has_failed) -> dict:
-    sent_s, planned_s, error = _course(request)
+    if old := request.inner("scheduler_info", is_optional=True):  # 0.3
+        sent_s, planned_s = request.number("start_time"), old.number("targeted_start_time", is_optional=True)
+        error = request.get("error", str, is_optional=True)
+    else:
+        timings = request.inner("info").inner("timings")
+        # One that failed before it was sent has the time it was taken up.
+        sent_s = timings.number("request_start", is_optional=True) or timings.number("resolve_start")
+        planned_s = timings.number("targeted_start", is_optional=True)
+        error = request.inner("info").get("error", str, is_optional=True)
+    p, o = (request.get(name, int, is_optional=has_failed) for name in ("prompt_tokens", "output_tokens"))
     record = {
         "trial": number,
-        "num_prompt_tokens": request.get("prompt_tokens", int, is_optional=True),
-        "num_output_tokens": request.get("output_tokens", int, is_optional=True),
+        "num_prompt_tokens": p,
+        "num_output_tokens": o,
         **load,
         "sent_at": utc_text(sent_s),
         # Closed loops have no schedule: their target is as soon as possible.
-        "scheduled_at": utc_text(planned_s) if load["load"] == "open" and planned_s is not None else None,
+        "scheduled_at": utc_text(planned_s) if load["load"] == "open" else None,
         "definitions": definitions.GUIDELLM,
     }
     if has_failed:
         error = error or "failed without a reason"
         return record | {"error": {"type": error.partition("(")[0], "message": error}}
-    return record | _times(request)
-
-
-def _course(request) -> tuple[float, float | None, str | None]:
-    """When a request was sent and when it was due, in seconds since 1970, and what failed."""
-    old = request.inner("scheduler_info", is_optional=True)  # 0.3
-    if old is not None:
-        planned_s = old.number("targeted_start_time", is_optional=True)
-        return request.number("start_time"), planned_s, request.get("error", str, is_optional=True)
-    info = request.inner("info")
-    timings = info.inner("timings")
-    # One that failed before it was sent has the time it was taken up.
-    sent_s = timings.number("request_start", is_optional=True) or timings.number("resolve_start")
-    return sent_s, timings.number("targeted_start", is_optional=True), info.get("error", str, is_optional=True)
-
-
-def _times(request) -> dict:
-    ttft_ms = request.number("time_to_first_token_ms", is_optional=True)
-    between_ms = request.number("inter_token_latency_ms", is_optional=True)
-    p, o = request.get("prompt_tokens", int), request.get("output_tokens", int)
-    return {
-        "num_prompt_tokens": p,
-        "num_output_tokens": o,
-        "time_to_first_token_s": None if ttft_ms is None else ttft_ms / 1e3,
+    return record | {
+        "time_to_first_token_s": request.number("time_to_first_token_ms", scale=1e3, is_optional=True),
         "runtime_s": request.number("request_latency"),
-        "time_per_output_token_s": None if between_ms is None else between_ms / 1e3,
+        "time_per_output_token_s": request.number("inter_token_latency_ms", scale=1e3, is_optional=True),
         "usage": {"prompt_tokens": p, "completion_tokens": o},
     }

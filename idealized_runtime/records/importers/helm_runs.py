@@ -35,7 +35,7 @@ def import_runs(folder, *, hardware: str | None) -> pd.DataFrame:
     warn_missing(is_missing, "have no tokens or runtime and are left out", labels=runs["scenario"])
     runs, numbers = runs[~is_missing].reset_index(drop=True), numbers[~is_missing]
     is_mean = (numbers[:, :2] % 1 != 0).any(axis=1)
-    header = make_header("", software="HELM", hardware=hardware or "unknown", base_url="unknown", endpoint="unknown")
+    header = make_header("", software="HELM", hardware=hardware)
     columns = Imported(header, [_PLAIN]).frame()
     frame = pd.DataFrame({name: np.repeat(columns[name].array, len(runs)) for name in columns})
     # HELM's tables round means as well.

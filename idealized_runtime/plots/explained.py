@@ -64,64 +64,52 @@ def plot_runtime_metrics(
     return ax
 
 
-def plot_text_generation(
-    prompt: Sequence[str], outputs: Sequence[str], *, num_layers: str = "l", ax: plt.Axes | None = None
-) -> plt.Axes:
+def plot_text_generation(prompt: Sequence[str], outputs: Sequence[str], *, ax: plt.Axes | None = None) -> plt.Axes:
     """Draw a decoder-only Transformer at work: the prompt in one pass, then one pass for each further token.
 
     Parameters
     ----------
     prompt, outputs : sequence of str
         Tokens; each pass but the last feeds its output to the next.
-    num_layers : str
-        What stands for the number of layers.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    left, width = 0.0, 1.0
-    previous = None
-    for number, output in enumerate(outputs):
-        tokens = prompt if number == 0 else [outputs[number - 1]]
-        span = width * len(tokens)
-        title = "prompt encoding" if number == 0 else "one more token"
-        previous = _draw_pass(ax, left, span, tokens, output, title, num_layers, previous)
-        left += span + 0.7
+    left, previous = 0.0, None
+    for tokens, output in zip([prompt, *([token] for token in outputs)], outputs, strict=False):
+        previous = _draw_pass(ax, left, tokens, output, previous)
+        left += len(tokens) + 0.7
     ax.set(xlim=(-0.2, left - 0.4), ylim=(-0.35, 4.2))
     ax.axis("off")
     return ax
 
 
-def plot_layer_operators(operators=LAYER_OPERATORS, *, ax: plt.Axes | None = None) -> plt.Axes:
-    """Draw the matrix products of one Transformer layer from bottom to top, with the operations of one token.
-
-    Parameters
-    ----------
-    operators : sequence of (str, str)
-        Name and operations, in the order they run.
-    """
+def plot_layer_operators(*, ax: plt.Axes | None = None) -> plt.Axes:
+    """Draw the matrix products of one Transformer layer from bottom to top, with the operations of one token."""
     ax = plt.subplots()[1] if ax is None else ax
-    for number, (name, flops) in enumerate(operators):
+    for number, (name, flops) in enumerate(LAYER_OPERATORS):
         _box(ax, 0, number, 3.2, 0.74, name, _LAYER_BOX, fontsize=7)
         ax.text(3.45, number + 0.37, flops, va="center", fontsize=8)
         if number:
             _arrow(ax, (1.6, number - 0.26), (1.6, number))
-    ax.text(3.45, len(operators) - 0.02, "FLOPs\na token", va="bottom", fontsize=7.5)
-    ax.set(xlim=(-0.1, 4.6), ylim=(-0.3, len(operators) + 0.6))
+    ax.text(3.45, len(LAYER_OPERATORS) - 0.02, "FLOPs\na token", va="bottom", fontsize=7.5)
+    ax.set(xlim=(-0.1, 4.6), ylim=(-0.3, len(LAYER_OPERATORS) + 0.6))
     ax.axis("off")
     return ax
 
 
-def _draw_pass(ax, left, span, tokens, output, title, num_layers, previous):
-    """One pass through the model; the place from which its output is fed back."""
+def _draw_pass(ax, left, tokens, output, previous):
+    """One pass through the model, as wide as its tokens; the place from which its output is fed back."""
+    span = len(tokens)
     for place, token in enumerate(tokens):
-        center = left + (place + 0.5) * span / len(tokens)
+        center = left + place + 0.5
         color = _TOKEN_BOX if previous is None else _OUTPUT_BOX
         _box(ax, center - 0.45, 0.25, 0.9, 0.42, token, color)
         _arrow(ax, (center, 0.67), (center, 1.0))
-    for level, name in enumerate(("layer 1", r"$\vdots$", f"layer ${num_layers}$")):
+    for level, name in enumerate(("layer 1", r"$\vdots$", "layer $l$")):
         _box(ax, left, 1.0 + 0.62 * level, span, 0.5, name, _LAYER_BOX if level != 1 else "white")
     top = (left + span - 0.45, 3.2)
     _arrow(ax, (top[0], 2.74), top)
     _box(ax, left + span - 0.9, 3.2, 0.9, 0.42, output, _OUTPUT_BOX)
+    title = "prompt encoding" if previous is None else "one more token"
     ax.text(left + span / 2, -0.12, title, ha="center", va="center", fontsize=7.5, color="0.3")
     if previous is not None:
         # From the right of the last output down to this pass's input.
@@ -131,21 +119,11 @@ def _draw_pass(ax, left, span, tokens, output, title, num_layers, previous):
 
 
 def _box(ax, x, y, width, height, text, color, *, fontsize=8):
-    patch = FancyBboxPatch(
-        (x, y),
-        width,
-        height,
-        boxstyle="round,pad=0,rounding_size=0.06",
-        facecolor=color,
-        edgecolor="0.4",
-        linewidth=0.8,
-    )
-    ax.add_patch(patch)
+    look = {"facecolor": color, "edgecolor": "0.4", "linewidth": 0.8}
+    ax.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.06", **look))
     ax.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=fontsize)
 
 
 def _arrow(ax, start, end, *, color="0.3", style="arc3"):
-    ax.add_patch(
-        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=7, color=color, connectionstyle=style,
-                        shrinkA=0, shrinkB=0, linewidth=0.9)
-    )  # fmt: skip
+    look = {"arrowstyle": "-|>", "mutation_scale": 7, "color": color, "linewidth": 0.9}
+    ax.add_patch(FancyArrowPatch(start, end, connectionstyle=style, shrinkA=0, shrinkB=0, **look))

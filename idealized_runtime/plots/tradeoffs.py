@@ -217,7 +217,7 @@ def task_grid(rows: Sequence[str], tasks: Sequence[str], *, panel_size=(1.75, 1.
     return figure, {(row, task): grid[i, j] for i, row in enumerate(rows) for j, task in enumerate(tasks)}
 
 
-def finish_grid(figure: plt.Figure, axes: Mapping[tuple, plt.Axes], *, num_columns: int = 4):
+def finish_grid(figure: plt.Figure, axes: Mapping[tuple, plt.Axes]):
     """One legend of models above all panels, in the order of the paper's Table 1; y labels on the left only."""
     handles = {}
     for ax in axes.values():
@@ -230,7 +230,7 @@ def finish_grid(figure: plt.Figure, axes: Mapping[tuple, plt.Axes], *, num_colum
         [handles[name] for name in labels],
         labels,
         loc="outside upper center",
-        ncols=num_columns,
+        ncols=4,
         columnspacing=1.2,
         handletextpad=0.2,
     )

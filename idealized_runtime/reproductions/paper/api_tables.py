@@ -12,22 +12,20 @@ from idealized_runtime.reproductions.paper.api_runtimes import printed_name
 TABLE_3_SIZES = (512, 1024, 1536)
 
 
-def fit_apis(runtimes: pd.DataFrame, *, models: Iterable[str] | None = None, **options) -> dict[str, ModelOfRuntimes]:
+def fit_apis(runtimes: pd.DataFrame, **options) -> dict[str, ModelOfRuntimes]:
     """Denoised model of each API, by HELM's name.
 
     Parameters
     ----------
     runtimes : DataFrame
         ``model`` and what :func:`~idealized_runtime.fits.denoised.fit_denoised` takes.
-    models : iterable of str, optional
-        Only these, in this order.
     **options
         Of :func:`~idealized_runtime.fits.denoised.fit_denoised`.
     """
-    return {name: fit_denoised(frame, **options) for name, frame in _by_model(runtimes, models)}
+    return {name: fit_denoised(frame, **options) for name, frame in runtimes.groupby("model")}
 
 
-def r_squared_table(runtimes: pd.DataFrame, *, models: Iterable[str] | None = None) -> pd.DataFrame:
+def r_squared_table(runtimes: pd.DataFrame) -> pd.DataFrame:
     """R² of denoised fits by the published procedure (Table 2).
 
     Returns
@@ -37,21 +35,13 @@ def r_squared_table(runtimes: pd.DataFrame, *, models: Iterable[str] | None = No
         centred, of the model that predicts.
     """
     rows = {
-        printed_name(name): {
-            "r_squared": generation_r_squared(frame),
-            "model_r_squared": fit_denoised(frame).r_squared,
-        }
-        for name, frame in _by_model(runtimes, models)
+        printed_name(name): (generation_r_squared(frame), fit_denoised(frame).r_squared)
+        for name, frame in runtimes.groupby("model")
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    return _by_model(rows, ["r_squared", "model_r_squared"])
 
 
-def parameter_table(
-    fits: Mapping[str, Mapping[str, ModelOfRuntimes]],
-    models: Iterable[str],
-    *,
-    prompt_sizes: Iterable[int] = TABLE_3_SIZES,
-) -> pd.DataFrame:
+def parameter_table(fits: Mapping[str, Mapping[str, ModelOfRuntimes]], models: Iterable[str]) -> pd.DataFrame:
     """Prompt encoding times and time per output token, one row a model and metric (Table 3).
 
     Parameters
@@ -70,12 +60,9 @@ def parameter_table(
     for name in models:
         for metric, by_name in fits.items():
             fit = by_name[name]
-            times_s = {f"p = {size}": fit.prompt_encoding_time_s(size) for size in prompt_sizes}
-            rows[printed_name(name), metric] = {
-                **times_s,
-                "time_per_output_token_s": fit.time_per_output_token_s,
-                "overhead_s": fit.overhead_s,
-            }
+            times_s = {f"p = {size}": fit.prompt_encoding_time_s(size) for size in TABLE_3_SIZES}
+            times_s |= {"time_per_output_token_s": fit.time_per_output_token_s, "overhead_s": fit.overhead_s}
+            rows[printed_name(name), metric] = times_s
     return pd.DataFrame.from_dict(rows, orient="index").astype(float).rename_axis(["model", "metric"])
 
 
@@ -96,7 +83,7 @@ def entry_table(fits: Mapping[str, ModelOfRuntimes], entries: Mapping[str, Mappi
         fitted; ``g_s`` and ``published_g_s``; ``sizes_missing``, sizes of the entry that were not fitted.
     """
     rows = {name: _compare(fit, entries[name]) for name, fit in fits.items() if name in entries}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    return _by_model(rows)
 
 
 def equals_entry(fit: RuntimeModel, entry: Mapping) -> bool:
@@ -106,10 +93,8 @@ def equals_entry(fit: RuntimeModel, entry: Mapping) -> bool:
     return all(_milliseconds(ours.get(key)) == _milliseconds(entry.get(key)) for key in keys)
 
 
-def estimator_table(
-    trials: pd.DataFrame, *, estimators: Iterable[str] = ESTIMATORS, level: float = 0.95
-) -> pd.DataFrame:
-    """Denoised parameters of one API by several estimators, with their intervals.
+def estimator_table(trials: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+    """Denoised parameters of one API by every estimator, with their intervals.
 
     Prompt encoding time and overhead are given as their sum, which is what timings tell.
 
@@ -117,7 +102,6 @@ def estimator_table(
     ----------
     trials : DataFrame
         As for :func:`~idealized_runtime.fits.denoised.fit_denoised`.
-    estimators : iterable of str
     level : float
 
     Returns
@@ -126,7 +110,7 @@ def estimator_table(
         ``estimate_s, estimate_s_lower, estimate_s_upper``, of ``time per output token`` and of ``prompt of p tokens +
         overhead``.
     """
-    fits = {name: fit_denoised(trials, estimator=name, fit=RuntimeModel.fit) for name in estimators}
+    fits = {name: fit_denoised(trials, estimator=name, fit=RuntimeModel.fit) for name in ESTIMATORS}
     rows = [
         ("time per output token", name, fit.time_per_output_token_s, *fit.time_per_output_token_interval_s(level))
         for name, fit in fits.items()
@@ -149,7 +133,7 @@ def noise_table(trials: pd.DataFrame) -> pd.DataFrame:
         (``"s"`` or ``"share of runtime"``); ``delay_probability``.
     """
     rows = {}
-    for name, frame in _by_model(trials, None):
+    for name, frame in trials.groupby("model"):
         fit = fit_frontier(frame)
         rows[printed_name(name)] = {
             "time_per_output_token_s": fit.time_per_output_token_s,
@@ -159,15 +143,11 @@ def noise_table(trials: pd.DataFrame) -> pd.DataFrame:
             "delay": fit.delay,
             "unit": "share of runtime" if fit.is_proportional else "s",
         }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    return _by_model(rows)
 
 
-def _by_model(runtimes, models):
-    frames = dict(iter(runtimes.groupby("model", sort=True)))
-    names = list(frames) if models is None else list(models)
-    if missing := [name for name in names if name not in frames]:
-        raise ValueError(f"no runtimes of {', '.join(missing)}; there are: {', '.join(frames)}")
-    return [(name, frames[name]) for name in names]
+def _by_model(rows, columns=None) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("model")
 
 
 def _compare(fit, entry) -> dict:

@@ -11,7 +11,7 @@ from idealized_runtime.measurements.throughput import (
     throughput_table,
     usd_per_million_tokens,
 )
-from idealized_runtime.reproductions.throughput_test.printed import CPU_TABLES, GPT_175B, PIPELINE_TABLES, PrintedTable
+from idealized_runtime.reproductions.throughput_test.printed import CPU_TABLES, GPT_175B, PIPELINE_TABLES
 
 # P3 machines hold V100 GPUs, P4d machines A100 GPUs of 40 GB.
 PIPELINE_ACCELERATORS = {"gpt-j": "V100-32GB", "opt-66b": "A100-40GB", "davinci": "A100-40GB"}
@@ -48,7 +48,7 @@ def stage_time_table(tables=PIPELINE_TABLES) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def node_estimate_table(table: PrintedTable = GPT_175B) -> pd.DataFrame:
+def node_estimate_table() -> pd.DataFrame:
     """What three nodes in a row would take, as a multiple of the one that was timed.
 
     Returns
@@ -57,6 +57,7 @@ def node_estimate_table(table: PrintedTable = GPT_175B) -> pd.DataFrame:
         ``part``, ``num_micro_batches``, ``printed_factor`` (3), ``pipeline_factor`` (of
         :func:`~idealized_runtime.fits.batched.pipeline.time_on_more_nodes`).
     """
+    table = GPT_175B
     timings, num_nodes = table.timings(), int(table.facts["num_nodes"])
     batch_size = int(table.facts["batch_size"])
     parts = {f"prompts, m = {batch_size}": (1, 1), "prompts, m = 1": (1, batch_size)}

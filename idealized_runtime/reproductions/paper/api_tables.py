@@ -86,7 +86,7 @@ def entry_table(fits: Mapping[str, ModelOfRuntimes], entries: Mapping[str, Mappi
     return _by_model(rows)
 
 
-def equals_entry(fit: RuntimeModel, entry: Mapping) -> bool:
+def equals_entry(fit: ModelOfRuntimes, entry: Mapping) -> bool:
     """Whether a fit has the milliseconds of an entry of a parameter file, the overhead included where there is one."""
     ours = fit.to_json()
     keys = ("runtime_per_output_token", "runtime_for_prompt_tokens", "overhead")

@@ -1,5 +1,7 @@
 """Devices that a model needs: the fewest whose memory holds its weights and the cache of one sequence."""
 
+import math
+
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.architectures.memory import kv_cache_bytes_per_token, weight_bytes
 from idealized_runtime.checks import check_positive
@@ -8,22 +10,9 @@ from idealized_runtime.checks import check_positive
 MAX_TENSOR_PARALLEL_SIZE = 8
 
 
-def num_accelerators_needed(
-    architecture: Architecture,
-    memory_bytes: float,
-    *,
-    num_context_tokens: int | None = None,
-    dtype: str = "float16",
-    even_stages: bool = False,
-) -> int:
-    """Fewest devices whose memory holds the weights and the key-value cache of one sequence.
-
-    Parameters, source and errors are those of :func:`parallelism_needed`, whose two sizes it multiplies.
-    """
-    width, depth = parallelism_needed(
-        architecture, memory_bytes, num_context_tokens=num_context_tokens, dtype=dtype, even_stages=even_stages
-    )
-    return width * depth
+def num_accelerators_needed(architecture: Architecture, memory_bytes: float, **options) -> int:
+    """Fewest devices that hold a model: the product of the two sizes of :func:`parallelism_needed`, asked alike."""
+    return math.prod(parallelism_needed(architecture, memory_bytes, **options))
 
 
 def parallelism_needed(

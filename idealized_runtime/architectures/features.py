@@ -13,10 +13,6 @@ _SCALINGS = {
 }
 
 
-def _any(value):
-    return True
-
-
 def _one_of(*values):
     return lambda value: value in values
 
@@ -45,7 +41,7 @@ BUILT_FEATURES: Mapping[str, Callable[[object], bool]] = {
          "v_head_dim", "rotary_percent", "rotary_interleaved", "embedding_multiplier",
          # Weights are random: one that is kept with the 1 added is the same function.
          "layernorm_zero_centered_gamma"),
-        _any,
+        lambda value: True,
     ),
     "qk_layernorm": _one_of("per_head"),
     "norms_per_layer": _one_of(1),

@@ -96,10 +96,6 @@ class PredictedRuntime:
         """Seconds until the first output token; raises as :meth:`predict`."""
         return plain(self._parts(num_prompt_tokens, 1, extrapolate)[0])
 
-    def prompt_encoding_interval_s(self, num_prompt_tokens, level=0.95, *, extrapolate=False):
-        """Prediction interval (lower, upper) of the prompt encoding time; raises as :meth:`predict_interval`."""
-        return self.predict_interval(num_prompt_tokens, 1, level=level, extrapolate=extrapolate)
-
     def time_per_output_token_at(self, num_prompt_tokens, *, extrapolate=False):
         """Seconds for an output token behind a prompt of p tokens: the second, the first that is generated."""
         return self.output_token_s(self._checked_prompts(num_prompt_tokens, extrapolate) + 1)

@@ -214,7 +214,7 @@ def test_interval_holds_the_estimate_and_widens_with_its_level():
     narrow, wide = (predicted.predict_interval(100, 20, level=level) for level in (0.5, 0.95))
     assert wide[0] < narrow[0] < estimate_s < narrow[1] < wide[1]
     # Student's 97.5 % quantile with 5 degrees of freedom.
-    lower_s, upper_s = predicted.prompt_encoding_interval_s(100)
+    lower_s, upper_s = predicted.predict_interval(100, 1)
     assert upper_s == pytest.approx(predicted.prompt_encoding_time_s(100) * np.exp(2.5706 * 0.1), rel=1e-4)
     assert lower_s == pytest.approx(predicted.prompt_encoding_time_s(100) / np.exp(2.5706 * 0.1), rel=1e-4)
     token_s = predicted.output_token_s(100)

@@ -1,10 +1,8 @@
 """Runtimes of architectures that were never timed, from logs of other models on the same machine and software.
 
 ``work`` counts what a pass asks of a device, ``stack`` fits what the machine takes for it, ``left_out`` leaves out
-one model after the other to see how well that predicts, ``predictor`` puts both together, ``predicted`` is the
-runtime of a new model with its interval, ``answers`` has tables of queries to several, ``prices`` what a device
-costs and draws.
-``python -m idealized_runtime.prediction`` answers for a ``config.json``.
+one model after the other to see how well that predicts, ``predictor`` puts both together and places a new model on the
+devices it needs, ``predicted`` is the runtime of that model with its interval, ``table`` has one query to several.
 """
 
 from idealized_runtime.prediction.left_out import (

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from idealized_runtime.architectures import Architecture
 from idealized_runtime.records.common import (
     BATCH_COLUMNS,
     IDENTITY_COLUMNS,
@@ -48,7 +47,6 @@ __all__ = [
     "is_json_log",
     "load_log",
     "parse_log",
-    "read_architecture",
     "read_failures",
     "read_log",
     "read_requests",
@@ -196,17 +194,6 @@ def read_requests(path) -> pd.DataFrame:
     requests = log.requests_frame()
     log.warn_if_partial()
     return requests
-
-
-def read_architecture(path) -> Architecture:
-    """The architecture that a log timed: its header's, or the arguments a text log printed.
-
-    Raises
-    ------
-    LogFormatError
-        As :func:`read_log`.
-    """
-    return parse_log(path).architecture()
 
 
 def parse_log(path) -> Log | TextLog:

@@ -12,7 +12,7 @@ from idealized_runtime.architectures import (
     unsupported_features,
 )
 from idealized_runtime.architectures.open_models import OPEN_MODELS
-from idealized_runtime.records import read_architecture
+from idealized_runtime.records import parse_log
 
 # An API does not tell its architecture.
 LOGS = sorted(p for p in (Path(__file__).parents[2] / "logs").glob("*/*.jsonl") if p.parent.name != "api")
@@ -179,8 +179,8 @@ def test_architecture_of_a_committed_log_is_written_as_it_was(path):
     # Otherwise a log begun before a field was added could not be continued.
     with path.open(encoding="utf-8") as lines:
         header = json.loads(next(lines))
-    assert read_architecture(path).to_dict() == header["architecture"]
-    assert unsupported_features(read_architecture(path)) == []
+    assert parse_log(path).architecture().to_dict() == header["architecture"]
+    assert unsupported_features(parse_log(path).architecture()) == []
 
 
 @pytest.mark.parametrize(("freq", "num_moe_layers"), [(1, 5), (2, 3), (3, 2), ([0, 0, 1, 1, 1], 3)])

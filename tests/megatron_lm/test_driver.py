@@ -22,7 +22,7 @@ import generate_text
 from idealized_runtime.records import (
     IncompleteLogWarning,
     SliceWarning,
-    read_architecture,
+    parse_log,
     read_log,
     read_trials,
     runtime_sentence,
@@ -174,7 +174,7 @@ def test_log_is_a_header_settings_and_a_footer(drive, log_path):
     assert (header["engine"], header["dtype"], header["seed"]) == ("sdpa", "float32", 1234)
     assert (header["num_warmup"], header["num_trials"]) == (1, 3)
     assert header["sampling"] == {"temperature": 1.0, "top_k": 0, "top_p": 0.0}
-    architecture = read_architecture(log_path)
+    architecture = parse_log(log_path).architecture()
     assert (architecture.num_layers, architecture.hidden_size, architecture.vocab_size) == (2, 32, 256)
 
 

@@ -10,7 +10,7 @@ from idealized_runtime.records import (
     PARALLELISM_COLUMNS,
     LogFormatError,
     RepeatedSettingWarning,
-    read_architecture,
+    parse_log,
     read_log,
 )
 
@@ -79,17 +79,17 @@ def test_text_log_without_arguments_lacks_parallelism_and_architecture(tmp_path)
     assert frame["runtime_s"].tolist() == [0.5]
     assert frame[[*BATCH_COLUMNS, *PARALLELISM_COLUMNS, "num_layers_profiled"]].isna().all(axis=None)
     with pytest.raises(LogFormatError, match=r"toy.log: the printed arguments lack 'num_layers'"):
-        read_architecture(path)
+        parse_log(path).architecture()
 
 
 def test_architecture_is_the_printed_one(tmp_path):
-    architecture = read_architecture(write(tmp_path, LOG))
+    architecture = parse_log(write(tmp_path, LOG)).architecture()
     assert (architecture.name, architecture.num_layers, architecture.vocab_size) == ("toy", 24, 50304)
 
 
 def test_log_without_its_vocabulary_has_no_architecture(tmp_path):
     with pytest.raises(LogFormatError, match="lacks the line 'padded vocab"):
-        read_architecture(write(tmp_path, LOG.replace("new size", "size")))
+        parse_log(write(tmp_path, LOG.replace("new size", "size"))).architecture()
 
 
 def test_argument_that_is_no_integer_is_named(tmp_path):
@@ -229,7 +229,7 @@ def test_published_log_is_read_whole(published, hardware, stem):
 @pytest.mark.parametrize(("hardware", "stem"), LOGS)
 def test_printed_parameter_count_is_that_of_the_architecture(published, hardware, stem):
     path = published_log(published, hardware, stem)
-    architecture = read_architecture(path)
+    architecture = parse_log(path).architecture()
     num_ranks = NUM_RANKS[hardware].get(stem, 1)
     printed = {int(count) for count in re.findall(r"number of parameters on .*?\): (\d+)", path.read_text())}
     num_layers = architecture.num_layers_profiled or architecture.num_layers
@@ -240,7 +240,7 @@ def test_printed_parameter_count_is_that_of_the_architecture(published, hardware
 
 @pytest.mark.parametrize("stem", PUBLISHED["a100"].split())
 def test_a100_log_printed_the_architecture_of_its_registry_row(published, stem):
-    architecture = read_architecture(published_log(published, "a100", stem))
+    architecture = parse_log(published_log(published, "a100", stem)).architecture()
     row = get_architecture(architecture.name)
     assert {**architecture.to_dict(), "source": row.source} == row.to_dict()
 
@@ -260,7 +260,7 @@ def test_mt_nlg_is_scaled_to_all_its_layers(published, hardware):
     printed = float(re.search(r"'num_input_tokens': 512, 'num_output_tokens': 64}: (\S+) seconds", path.read_text())[1])
     frame = read_log(path).query("num_prompt_tokens == 512 and num_output_tokens == 64")
     assert frame["runtime_s"].item() == pytest.approx(3 * printed)
-    assert read_architecture(path).num_layers == 105
+    assert parse_log(path).architecture().num_layers == 105
 
 
 def test_published_log_cut_in_its_last_lines_yields_the_lines_before_or_an_error(published, tmp_path):

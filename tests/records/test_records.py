@@ -13,7 +13,7 @@ from idealized_runtime.records import (
     IncompleteLogWarning,
     LogFormatError,
     load_log,
-    read_architecture,
+    parse_log,
     read_failures,
     read_log,
     read_trials,
@@ -107,7 +107,7 @@ def test_part_of_the_layers_is_scaled_to_the_whole_model(log_path):
 
 
 def test_json_log_carries_its_architecture(log_path):
-    assert read_architecture(write_log(log_path)) == ARCHITECTURE
+    assert parse_log(write_log(log_path)).architecture() == ARCHITECTURE
 
 
 def test_json_log_is_recognised_by_its_content(tmp_path):

@@ -13,7 +13,7 @@ from idealized_runtime.records import (
     LogFormatError,
     LogMismatchError,
     load_log,
-    read_architecture,
+    parse_log,
     read_log,
     read_requests,
     read_trials,
@@ -182,7 +182,7 @@ def test_setting_in_an_api_log_is_refused(log_path):
 
 def test_architecture_of_an_api_is_not_known(log_path):
     with pytest.raises(LogFormatError, match="does not tell the architecture of tiny"):
-        read_architecture(write_log(log_path))
+        parse_log(write_log(log_path)).architecture()
 
 
 def test_log_of_failures_only_holds_no_timing(log_path):

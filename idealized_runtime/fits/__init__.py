@@ -4,13 +4,16 @@
 ``model`` is the weighted fit: ``settings`` checks the frame and makes one row a setting, ``linear`` is the weighted
 least-squares fit, ``uncertainty`` its covariance and tests, ``interpolation`` gives prompt times between profiled
 sizes, ``weighted`` puts them together, ``intervals`` are what follows. ``published`` is the procedure of
-arXiv:2305.02440; ``parameters`` reads and writes the files; ``statistics`` is what several rooms compute with.
+arXiv:2305.02440, ``formula`` an analyst's own fit; ``parameters`` reads and writes the files of ``entries``;
+``statistics`` is what several rooms compute with.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 
+from idealized_runtime.fits.formula import FormulaModel
 from idealized_runtime.fits.model import RuntimeModel
 from idealized_runtime.fits.parameters import model_from_json, read_parameters, write_parameters
 from idealized_runtime.fits.protocol import ModelOfRuntimes, NoIntervalError
@@ -18,6 +21,7 @@ from idealized_runtime.fits.published import PublishedRuntimeModel
 from idealized_runtime.fits.settings import settings_of_batch
 
 __all__ = [
+    "FormulaModel",
     "ModelOfRuntimes",
     "NoIntervalError",
     "PublishedRuntimeModel",
@@ -31,8 +35,10 @@ __all__ = [
 
 
 def fit_by_name(name: str) -> Callable[[pd.DataFrame], ModelOfRuntimes]:
-    """The fit that a word of a notebook names: ``"weighted"`` (:class:`RuntimeModel`) or ``"published"``."""
+    """The fit that a notebook's parameter names: ``"weighted"``, ``"published"``, or a formula of statsmodels."""
+    if "~" in name:
+        return partial(FormulaModel, name)
     fits = {model.method: model.fit for model in (RuntimeModel, PublishedRuntimeModel)}
     if name not in fits:
-        raise ValueError(f"a fit must be one of {', '.join(fits)}; got {name!r}")
+        raise ValueError(f"a fit must be one of {', '.join(fits)}, or a formula 'runtime_s ~ terms'; got {name!r}")
     return fits[name]

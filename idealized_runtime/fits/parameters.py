@@ -10,12 +10,15 @@ from pathlib import Path
 from idealized_runtime.architectures.registry import by_helm_name
 from idealized_runtime.fits.batched.model import BatchRuntime
 from idealized_runtime.fits.entries import SCHEMA_VERSION
+from idealized_runtime.fits.formula import FormulaModel
 from idealized_runtime.fits.model import RuntimeModel
 from idealized_runtime.fits.protocol import ModelOfRuntimes
 from idealized_runtime.fits.published import PublishedRuntimeModel
 from idealized_runtime.records.files import replacing
 
-_READERS = {model.method: model.from_json for model in (RuntimeModel, PublishedRuntimeModel, BatchRuntime)}
+_READERS = {
+    model.method: model.from_json for model in (RuntimeModel, PublishedRuntimeModel, BatchRuntime, FormulaModel)
+}
 
 
 def write_parameters(path, models: Mapping[str, ModelOfRuntimes], *, sources: Mapping | None = None) -> None:

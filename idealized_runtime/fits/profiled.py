@@ -12,7 +12,7 @@ import pandas as pd
 from idealized_runtime.checks import check_range, token_array
 from idealized_runtime.fits.entries import SCHEMA_VERSION, number
 from idealized_runtime.fits.protocol import plain
-from idealized_runtime.fits.settings import validate_settings
+from idealized_runtime.fits.settings import batch_size_of, validate_settings
 from idealized_runtime.fits.statistics import standard_error_of_interval, summarize_errors
 
 # Prompt times of all integer sizes are looked up in a table, unless the profiled range is longer than this.
@@ -79,8 +79,7 @@ class ProfiledModel(ABC):
             The runtimes cannot be fitted; the message names rows, values and remedy.
         """
         settings = validate_settings(runtimes, min_prompt_sizes=min_prompt_sizes)
-        known = runtimes["batch_size"].dropna() if "batch_size" in runtimes else []
-        parts = cls._fitted_parts(settings) | {"batch_size": int(known.iloc[0]) if len(known) else None}
+        parts = cls._fitted_parts(settings) | {"batch_size": batch_size_of(runtimes)}
         predicted_s = cls(**parts).predict(settings["num_prompt_tokens"], settings["num_output_tokens"])
         runtime_s = settings["runtime_s"].to_numpy()
         errors = summarize_errors(predicted_s / runtime_s - 1)

@@ -47,6 +47,12 @@ def validate_settings(runtimes: pd.DataFrame, *, min_prompt_sizes: int = 2) -> p
     return settings
 
 
+def batch_size_of(runtimes: pd.DataFrame) -> int | None:
+    """Queries that ran together in these timings of one batch size; None where it is not known."""
+    known = runtimes["batch_size"].dropna() if "batch_size" in runtimes else []
+    return int(known.iloc[0]) if len(known) else None
+
+
 def settings_of_batch(timings: pd.DataFrame, batch_size: int) -> pd.DataFrame:
     """Settings of one batch size, with the one-token runs that their prompt encoding times are.
 

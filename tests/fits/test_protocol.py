@@ -10,6 +10,7 @@ from makers.timings import make_timings
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.fits import (
+    FormulaModel,
     ModelOfRuntimes,
     NoIntervalError,
     PublishedRuntimeModel,
@@ -28,12 +29,16 @@ from idealized_runtime.prediction.work import Placement
 GPT2 = get_architecture("gpt2-small")
 SIZES = {"prompt_sizes": (64, 128, 512), "output_sizes": (8, 32)}
 PREDICTED = (GPT2, Placement("float16", True), StackTimes(byte_s=1e-12, flop_s=1e-14, fixed_s=1e-4), (1, 512))
+FORMULA = "runtime_s ~ C(num_prompt_tokens) + I(num_output_tokens - 1)"
+FEW_SETTINGS = make_runtimes({1: 0.02, 512: 0.03}, (1, 2)).iloc[[0, 2, 3]]
 MODELS = {
     "weighted": lambda: RuntimeModel.fit(make_trials(np.random.default_rng(0))),
-    "weighted, of few settings": lambda: RuntimeModel.fit(make_runtimes({1: 0.02, 512: 0.03}, (1, 2)).iloc[[0, 2, 3]]),
+    "weighted, of few settings": lambda: RuntimeModel.fit(FEW_SETTINGS),
     "published": lambda: PublishedRuntimeModel.fit(make_runtimes()),
     "of an API": lambda: fit_denoised(make_trials(np.random.default_rng(0), num_trials=3), fit=RuntimeModel.fit),
     "batched": lambda: BatchRuntimeModel.fit(make_timings(rng=np.random.default_rng(0), **SIZES)).at(8, 4),
+    "formula": lambda: FormulaModel(FORMULA, make_trials(np.random.default_rng(0))),
+    "formula, of few settings": lambda: FormulaModel(FORMULA, FEW_SETTINGS),
     "predicted": lambda: PredictedRuntime(*PREDICTED, PredictionError(0.1, 0.05, 5), ("a caveat",)),
     "predicted, without an interval": lambda: PredictedRuntime(*PREDICTED),
     "floor": lambda: FloorRuntime(Roofline(GPT2, MachineRates(1e12, 1e14, 1e8, False), "float16")),

@@ -1,13 +1,11 @@
 """Refusals of what a caller gives, as numbers, columns or words of a flag; and warnings of what is missing.
 
-A message names the quantity, what was given and what is allowed.
+A message names the quantity, what was given and what is allowed. Imports numpy late: flags need none of it.
 """
 
 import argparse
 import math
 import warnings
-
-import numpy as np
 
 
 def check_positive(**values):
@@ -17,12 +15,12 @@ def check_positive(**values):
 
 def check_positive_or_missing(**values):
     """As :func:`check_positive`, but NaN and NA stand for missing elements of arrays and columns, and pass."""
-    _check(values, lambda array: _is_positive(array) | ((array.ndim > 0) & np.isnan(array)), _POSITIVE)
+    _check(values, lambda array: _is_positive(array) | ((array.ndim > 0) & (array != array)), _POSITIVE)
 
 
 def check_not_negative(**values):
     """Refuse negative, infinite and missing numbers."""
-    _check(values, lambda array: np.isfinite(array) & (array >= 0), "zero or a positive finite number")
+    _check(values, lambda array: (array >= 0) & (array < math.inf), "zero or a positive finite number")
 
 
 def check_share(**values):
@@ -42,7 +40,7 @@ def check_columns(frame, needed, *, name="timings"):
         raise ValueError(f"{name}: no column {', '.join(absent)}; needed: {', '.join(needed)}; there are: {there}")
 
 
-def numeric_columns(frame, needed, *, name="timings") -> list[np.ndarray]:
+def numeric_columns(frame, needed, *, name="timings") -> list:
     """The needed columns as arrays of floats, NaN where a value is missing; refuse absent ones and other values.
 
     The message has the first row, counted from 1, that holds something else.
@@ -51,7 +49,8 @@ def numeric_columns(frame, needed, *, name="timings") -> list[np.ndarray]:
     return [_floats(frame[column], name) for column in needed]
 
 
-def _floats(column, name) -> np.ndarray:
+def _floats(column, name):
+    import numpy as np
     import pandas as pd
 
     if (kind := pd.api.types.infer_dtype(column)) not in _NUMERIC_KINDS:
@@ -65,18 +64,20 @@ def _floats(column, name) -> np.ndarray:
     return column.to_numpy(dtype=float, na_value=np.nan)
 
 
-def token_array(name: str, values) -> np.ndarray:
+def token_array(name: str, values):
     """Numbers of tokens, of the type they were given in; refuse what is no number, below 1 or not finite."""
+    import numpy as np
+
     tokens = np.asarray(values)
     if tokens.dtype.kind not in "iuf":
         raise TypeError(f"{name} must hold numbers; got an array of type {tokens.dtype}")
     # NaN fails the comparison, and so is refused.
-    if tokens.size and not (tokens.min() >= 1 and tokens.max() < np.inf):
+    if tokens.size and not (tokens.min() >= 1 and tokens.max() < math.inf):
         raise ValueError(f"{name} must be finite and at least 1; got values from {tokens.min()} to {tokens.max()}")
     return tokens
 
 
-def check_range(name: str, values: np.ndarray, sizes, *, remedy="Profile that size, or pass extrapolate=True"):
+def check_range(name: str, values, sizes, *, remedy="Profile that size, or pass extrapolate=True"):
     """Refuse values outside the range of the profiled sizes, which ascend."""
     low, high = sizes[0], sizes[-1]
     if values.size and not (values.min() >= low and values.max() <= high):
@@ -93,7 +94,7 @@ _NUMERIC_KINDS = {"integer", "floating", "mixed-integer-float", "decimal", "empt
 
 
 def _is_positive(array):
-    return np.isfinite(array) & (array > 0)
+    return (array > 0) & (array < math.inf)
 
 
 def _is_share(array):
@@ -101,6 +102,8 @@ def _is_share(array):
 
 
 def _check(values, is_allowed, allowed):
+    import numpy as np
+
     for name, value in values.items():
         if value is None:
             raise ValueError(f"{name} is not known (None): give it")
@@ -176,7 +179,7 @@ class MissingValueWarning(UserWarning):
     """Rows that have no result, because something they need is missing."""
 
 
-def warn_missing(is_missing: np.ndarray, cause: str, *, labels=None, stacklevel: int = 2):
+def warn_missing(is_missing, cause: str, *, labels=None, stacklevel: int = 2):
     """Warn once of the rows that are missing for one cause; silent where there are none.
 
     Parameters
@@ -190,6 +193,8 @@ def warn_missing(is_missing: np.ndarray, cause: str, *, labels=None, stacklevel:
     stacklevel : int
         Whose line the warning shows: 1 for the caller of this function, 2 for its caller.
     """
+    import numpy as np
+
     num_missing = int(np.count_nonzero(is_missing))
     if num_missing:
         named = "" if labels is None else ": " + _counts(np.asarray(labels, dtype=object)[is_missing])

@@ -117,7 +117,8 @@ def test_figures_measures_three_models_once_and_runs_the_notebooks_each_time(che
     for _ in range(2):
         assert make(checkout, "figures").returncode == 0
     calls = (checkout / "calls").read_text().splitlines()
-    assert [call.split()[0] for call in calls] == ["generate_text.py"] * 3 + ["scripts/run_notebooks.py"] * 2
+    assert [call.split()[0] for call in calls[:3]] == ["generate_text.py"] * 3
+    assert calls[3:] == ["-m idealized_runtime notebooks"] * 2
     sizes = [call.split(" --all-num-input-tokens ")[1].split(" --num-warmup")[0] for call in calls[:3]]
     for size in sizes:
         prompt_sizes, output_sizes = (part.split() for part in size.split(" --all-num-output-tokens "))

@@ -18,18 +18,12 @@
 =================  ================================================================================
 """
 
+from importlib import import_module
+
 from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.features import BUILT_FEATURES, require_buildable, unsupported_features
-from idealized_runtime.architectures.flags import architecture_of_flags, name_of_hf_config
+from idealized_runtime.architectures.flags import architecture_of_model, name_of_hf_config, read_hf_config
 from idealized_runtime.architectures.hf import HF_FAMILIES
-from idealized_runtime.architectures.memory import (
-    kv_cache_bytes,
-    kv_cache_bytes_per_token,
-    output_token_bytes,
-    weight_bytes,
-    weight_bytes_read,
-)
-from idealized_runtime.architectures.operations import output_token_flops, prompt_encoding_flops, query_flops
 from idealized_runtime.architectures.registry import (
     ARCHITECTURES,
     find_architecture,
@@ -37,24 +31,35 @@ from idealized_runtime.architectures.registry import (
     published_architecture,
 )
 
+# Resolved on first use: they count with numpy, which a command line need not wait for.
+_COUNTS = {
+    "kv_cache_bytes": "memory",
+    "kv_cache_bytes_per_token": "memory",
+    "output_token_bytes": "memory",
+    "output_token_flops": "operations",
+    "prompt_encoding_flops": "operations",
+    "query_flops": "operations",
+    "weight_bytes": "memory",
+    "weight_bytes_read": "memory",
+}
 __all__ = [
+    *_COUNTS,
     "ARCHITECTURES",
     "BUILT_FEATURES",
     "HF_FAMILIES",
     "Architecture",
-    "architecture_of_flags",
+    "architecture_of_model",
     "find_architecture",
     "get_architecture",
-    "kv_cache_bytes",
-    "kv_cache_bytes_per_token",
     "name_of_hf_config",
-    "output_token_bytes",
-    "output_token_flops",
-    "prompt_encoding_flops",
     "published_architecture",
-    "query_flops",
+    "read_hf_config",
     "require_buildable",
     "unsupported_features",
-    "weight_bytes",
-    "weight_bytes_read",
 ]
+
+
+def __getattr__(name):
+    if name not in _COUNTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_COUNTS[name]}"), name)

@@ -67,7 +67,7 @@ def get_architecture(name: str) -> Architecture:
     near = difflib.get_close_matches(name, ARCHITECTURES, n=3) or list(ARCHITECTURES)
     raise ValueError(
         f"no architecture named {name!r}; did you mean {', '.join(near)}? "
-        "Describe a new one with --num-layers, --hidden-size and --num-attention-heads, or with --hf-config"
+        "Describe a new one by a Hugging Face config.json, or to time it by its sizes, too (--num-layers, ...)"
     )
 
 

@@ -1,50 +1,81 @@
-"""The command: fit the logs of some hardware, or one batch size of them, and write the parameter file."""
+"""Time per output token and prompt encoding times of every model of some logs, with intervals where the timings tell
+them; and the parameter file that everything after the fit reads.
 
-import argparse
-import sys
+Logs of an API are fitted to its denoised runtimes, what a query takes there when nothing disturbs it.
+"""
 
-from idealized_runtime.cli.main import warnings_as_lines
+import warnings
 
-_PROGRAM = "python -m idealized_runtime.fits"
+from idealized_runtime.checks import positive_int
+from idealized_runtime.cli.api.fit import ESTIMATORS
+from idealized_runtime.cli.api.summary import header_of
+from idealized_runtime.cli.flags import add_shared
+from idealized_runtime.cli.main import DONE
+from idealized_runtime.cli.output import print_json, print_table
+
+EXAMPLES = """\
+examples: idealized-runtime fit a100 --out processed_jsons/a100.json
+          idealized-runtime fit cpu_batch --batch-size 32 --out processed_jsons/cpu_batch32.json
+          idealized-runtime fit logs/api/NAME.jsonl --estimator frontier --out processed_jsons/api.json
+"""
 
 
-def main(argv=None) -> int:
-    """Fit the logs of a folder and print what was found; the exit code is 0, or 2 for what cannot be fitted."""
-    arguments = _build_parser().parse_args(argv)
-    try:
-        with warnings_as_lines(_PROGRAM):
-            _fit(arguments)
-    except (ValueError, OSError) as error:
-        print(f"{_PROGRAM}: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def add_arguments(parser):
+    """Flags of the command."""
+    parser.add_argument("logs", nargs="+", metavar="LOGS",
+                        help="folders of logs, by path or name (cpu, local, a100), or single logs")  # fmt: skip
+    add_shared(parser, "--model", dest="models", nargs="+", help="only these")
+    parser.add_argument("--batch-size", type=positive_int, metavar="B",
+                        help="sequences: which batches to fit, of logs that hold several")  # fmt: skip
+    parser.add_argument("--estimator", choices=ESTIMATORS, default="minimum",
+                        help="of the denoised runtimes of an API (minimum, the paper's)")  # fmt: skip
+    add_shared(parser, "--out", help="parameter file to write, with HELM's keys")
+    add_shared(parser, "--level", "--json")
 
 
-def _fit(arguments):
+def run(arguments) -> int:
+    """Fit the logs, print what was found, and write the parameter file where asked to."""
     from idealized_runtime.architectures.registry import by_helm_name
     from idealized_runtime.fits import write_parameters
     from idealized_runtime.fits.tables import prompt_encoding_table, time_per_output_token_table
+
+    fits, sources = {}, {}
+    for logs in arguments.logs:
+        for name, fit, path in _fits_of(logs, arguments):
+            if name in fits:
+                raise ValueError(f"{path or logs}: a second log of {name}; give the one to fit")
+            fits[name] = fit
+            if path is not None:
+                sources[name] = path
+    if arguments.json:
+        print_json({name: fit.to_json() for name, fit in fits.items()})
+    else:
+        print_table(time_per_output_token_table(fits, level=arguments.level), with_index=True)
+        print("\nprompt encoding times, ms")
+        print_table(prompt_encoding_table(fits, level=arguments.level), with_index=True)
+    if arguments.out is not None:
+        write_parameters(arguments.out, by_helm_name(fits), sources=by_helm_name(sources))
+    return DONE
+
+
+def _fits_of(logs, arguments):
+    """Name, fit and, of an API, log of each model of a folder or of one log; a fit in process names its log itself."""
+    from idealized_runtime.api.fit import fit_log
+    from idealized_runtime.measurements.folders import find_logs
     from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
+    from idealized_runtime.records import IncompleteLogWarning, NothingTimedError
 
-    fits = fit_models(read_timed_models(arguments.hardware, arguments.models), batch_size=arguments.batch_size)
-    print(time_per_output_token_table(fits).round(4).to_string())
-    print("\nprompt encoding times, ms\n" + prompt_encoding_table(fits).to_string())
-    if arguments.parameters is not None:
-        write_parameters(arguments.parameters, by_helm_name(fits))
-
-
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=_PROGRAM,
-        description="Time per output token and prompt encoding times of every model that was timed on some hardware, "
-        "with 95 % intervals where the timings tell them.",
-        epilog=f"Example: {_PROGRAM} cpu_batch --batch-size 32 --parameters processed_jsons/cpu_batch32.json",
-        allow_abbrev=False,
-    )
-    parser.add_argument("hardware", help="a folder of logs: a path, or a name such as cpu, local, a100")
-    parser.add_argument("--models", nargs="+", metavar="NAME", help="only these")
-    parser.add_argument(
-        "--batch-size", type=int, metavar="B", help="sequences: which batches to fit, of logs that hold several"
-    )
-    parser.add_argument("--parameters", metavar="FILE", help="write the parameter file")
-    return parser
+    paths = find_logs(logs, arguments.models)
+    api_logs = [path for path in paths if (header_of(path) or {}).get("kind") == "api"]
+    for path in api_logs:
+        try:
+            trials, fit = fit_log(path, estimator=arguments.estimator)
+        except NothingTimedError as error:
+            if len(api_logs) == 1:
+                raise
+            warnings.warn(f"left out: {error}", IncompleteLogWarning, stacklevel=2)
+        else:
+            yield str(trials["model"].iloc[0]), fit, path
+    if not api_logs:
+        fits = fit_models(read_timed_models(logs, arguments.models), batch_size=arguments.batch_size)
+        yield from ((name, fit, None) for name, fit in fits.items())

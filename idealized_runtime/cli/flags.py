@@ -1,9 +1,24 @@
 """The flags that subcommands share: one spelling, one meaning. Imports nothing that takes time."""
 
+import argparse
+from dataclasses import fields
 from pathlib import Path
 
 from idealized_runtime.checks import open_share, positive_int, positive_number, renamed_columns, whole_number
 
+
+def out_file(text: str) -> Path:
+    """Type of a flag: a file that can be written, which is known before the work that it would lose."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; name a file")
+    # Its folder is made where it is missing.
+    if not (there := next(folder for folder in path.absolute().parents if folder.exists())).is_dir():
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: {there} is a file, not a folder")
+    return path
+
+
+# A flag is stored under the name of the library's parameter that it stands for: errors then speak of the flag.
 SHARED_FLAGS = {
     "--model": {
         "metavar": "MODEL",
@@ -15,7 +30,7 @@ SHARED_FLAGS = {
     },
     "--log": {"type": Path, "metavar": "FILE", "help": "log to write; a run that was cut off goes on with it"},
     "--parameters": {"type": Path, "metavar": "FILE", "help": "parameter file to read"},
-    "--out": {"type": Path, "metavar": "FILE", "help": "file to write: .csv, .json, .parquet or .tex by its ending"},
+    "--out": {"type": out_file, "metavar": "FILE", "help": "file to write: .csv, .json, .parquet, .tex by its ending"},
     "--queries": {
         "metavar": "FILE",
         "help": "queries, one a row: a CSV with num_prompt_tokens and num_output_tokens, a HELM run folder, or - for "
@@ -38,10 +53,17 @@ SHARED_FLAGS = {
         "metavar": "W",
         "help": "draw of one accelerator (default: as logs measured it, else its maximum, an upper bound)",
     },
+    "--num-prompt-tokens": {"type": positive_int, "metavar": "P", "help": "size of the prompt"},
+    "--num-output-tokens": {"type": positive_int, "metavar": "O", "help": "output tokens, the first included"},
+    "--all-num-input-tokens": {
+        "dest": "all_num_prompt_tokens", "type": positive_int, "nargs": "+", "metavar": "P", "help": "prompt sizes",
+    },
+    "--all-num-output-tokens": {"type": positive_int, "nargs": "+", "metavar": "O", "help": "output sizes"},
+    "--extrapolate": {"action": "store_true", "help": "allow prompts beyond the sizes that were timed"},
     "--level": {"type": open_share, "default": 0.95, "metavar": "X", "help": "of the intervals (default: 0.95)"},
     "--seed": {"type": whole_number, "metavar": "N", "help": "of what is drawn at random"},
     "--json": {"action": "store_true", "help": "print one JSON object, unrounded"},
-}
+}  # fmt: skip
 
 
 def add_shared(parser, *names, **changes):
@@ -55,3 +77,9 @@ def add_shared(parser, *names, **changes):
     """
     for name in names:
         parser.add_argument(name, **{**SHARED_FLAGS[name], **changes})
+
+
+def made_of(made, arguments, **others):
+    """An object of a dataclass, its fields taken from the flags of their names; ``others`` come first."""
+    given = {name: getattr(arguments, name) for name in (field.name for field in fields(made)) if name in arguments}
+    return made(**{name: tuple(it) if isinstance(it, list) else it for name, it in {**given, **others}.items()})

@@ -1,13 +1,14 @@
 """``idealized-runtime SUBCOMMAND``: the table of subcommands, and what is the same for all of them.
 
 A subcommand is a module with ``add_arguments(parser)`` and ``run(arguments)``, which prints the answer and returns the
-exit code. Its docstring is what ``-h`` says first, its ``EXAMPLES`` what it says last. Only the module asked for
-is imported, and it imports what takes time, such as pandas, inside of ``run``: once the arguments are known to be good.
+exit code. Its docstring is what ``-h`` says first, its ``EXAMPLES`` what it says last. Only the module asked for is
+imported, and it imports what takes time, such as numpy, inside of ``run``: once the arguments are known to be good.
 """
 
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 import warnings
@@ -18,15 +19,28 @@ PROGRAM = "idealized-runtime"
 COMMANDS = {
     "time": ("time", "as generate_text.py"),
     "campaign": ("campaign", "many models, parallelisms, batches, engines: here, within a budget, or on Slurm"),
-    "fit": ("fit", "parameter file of timing logs"),
+    "fit": ("fit", "parameter file of logs, also denoised, batched"),
     "price": ("price", "every query of a table: seconds, dollars, joules, with intervals and totals"),
     "predict": ("predict", "a model that nobody timed"),
     "compare": ("compare", "two stacks or machines on the same queries"),
-    "api": ("api.parser", "servers"),
-    "lifetime": ("lifetime.parser", "what to train"),
-    "notebooks": ("notebooks", "every papermill run of runs.yml that is not up to date"),
+    "api profile": ("api.profile", "time synthetic prompts of known size; a run that was cut off goes on"),
+    "api fit": ("api.fit", "denoised parameters of a log, and their figure"),
+    "api load": ("api.load", "time requests at so many in parallel, or at a rate"),
+    "api summary": ("api.summary", "percentiles, throughput and goodput of a log or of another tool's file"),
+    "api changes": ("api.changes", "what has changed between the same sweeps at different times"),
+    "api import": ("api.imports", "results of vllm bench serve, GuideLLM, AIPerf and HELM as a log"),
+    "lifetime model": ("lifetime.model", "a model's missing properties: size, training tokens, compute, loss"),
+    "lifetime cost": ("lifetime.cost", "what training a model costs, and what serving it costs"),
+    "lifetime compute-optimal": ("lifetime.compute_optimal", "the size that reaches a loss with the fewest FLOPs"),
+    "lifetime cost-optimal": ("lifetime.cost_optimal", "the size that reaches a loss for the least money"),
+    "lifetime fit": ("lifetime.fit", "the scaling law of your own training runs"),
+    "notebooks": ("notebooks", "every papermill run of runs.yml that is not up to date, or those named"),
 }
+GROUPS = {"api": "servers", "lifetime": "what to train"}
+# What of the package a subcommand needs beyond its own dependencies, by its first word.
+_EXTRAS = {"time": "megatron", "campaign": "megatron", "api": "api", "notebooks": "notebooks"}
 DONE, NOTHING_DONE, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 128 + signal.SIGPIPE
+_DESCRIPTION = "What a Transformer costs to run, in seconds, dollars and joules."
 _EPILOG = """\
 SUBCOMMAND -h explains one. Exit codes: 0 done; 1 nothing could be done, or an objective cannot be met; 2 bad input;
 130, 141 stopped. A shell completes subcommands and flags after: eval "$(register-python-argcomplete idealized-runtime)"
@@ -38,33 +52,30 @@ def main(argv=None) -> int:
     if "_ARGCOMPLETE" in os.environ:
         _complete()
     name, words = _split_command(sys.argv[1:] if argv is None else list(argv))
-    module = import_module(f"idealized_runtime.cli.{COMMANDS[name][0]}")
-    if hasattr(module, "main"):
-        # The driver of Megatron has a way of its own to end, with what was measured kept.
-        return module.main(words)
-    parser = make_parser(name, module)
-    arguments, passed_on = parser.parse_known_args(_with_dashes(words))
-    if hasattr(module, "PASSES_FLAGS_ON"):
-        # Those that this subcommand does not know are another program's, which refuses them itself.
-        arguments.passed_on = passed_on
-    elif passed_on:
-        parser.error(f"unrecognized arguments: {' '.join(passed_on)}")
+    parser = Parser(prog=f"{PROGRAM} {name}".strip())
     try:
-        with warnings_as_lines(parser.prog):
-            code = module.run(arguments)
+        try:
+            code = _run(name, words, parser)
+        except SystemExit as stop:
+            # Help ends so.
+            code = stop.code
         # What is left to print fails here, where it is caught.
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as error:
-        print(f"\n{parser.prog}: interrupted" + (f": {_one_line(error)}" if str(error) else ""), file=sys.stderr)
-        return INTERRUPTED
+        return _stop(INTERRUPTED, f"\n{parser.prog}: interrupted" + (f"; {_one_line(error)}" if str(error) else ""))
     except BrokenPipeError:
-        # Python flushes standard output once more as it exits, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
-    except (ValueError, TypeError, OSError, OverflowError) as error:
-        print(f"{parser.prog}: error: {_one_line(error)}", file=sys.stderr)
-        return BAD_INPUT
+        return _stop(CLOSED_PIPE)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(name.split(" ")[0])
+        if extra is None or error.name.partition(".")[0] in ("idealized_runtime", "megatron_lm"):
+            raise
+        remedy = f"pip install '{PROGRAM}[{extra}]'"
+        return _stop(NOTHING_DONE, f"{parser.prog}: error: {error.name} is not installed; {remedy}")
+    except OverflowError:
+        return _stop(BAD_INPUT, f"{parser.prog}: error: what was asked for leads to numbers beyond 1e308: check it")
+    except (ValueError, TypeError, OSError) as error:
+        return _stop(BAD_INPUT, f"{parser.prog}: error: {_with_flags(error, parser)}")
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,14 +85,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def error(self, message):
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message} ({self.prog} -h explains)\n")
+        """Raise a ValueError of one line, with the nearest flag where one is not known."""
+        _, is_unknown, given = message.partition("unrecognized arguments: ")
+        hint = _did_you_mean(given.split("=")[0].split()[0], self._option_string_actions) if is_unknown else ""
+        raise ValueError(f"{message}{hint} ({self.prog} -h explains)")
 
-
-def make_parser(name: str, module) -> argparse.ArgumentParser:
-    """Parser of one subcommand, by its module."""
-    parser = Parser(prog=f"{PROGRAM} {name}", description=module.__doc__, epilog=getattr(module, "EXAMPLES", None))
-    module.add_arguments(parser)
-    return parser
+    def _print_message(self, message, file=None):
+        # Argparse's own is silent where nothing could be written.
+        (file or sys.stdout).write(message)
 
 
 @contextlib.contextmanager
@@ -96,31 +107,66 @@ def warnings_as_lines(program: str):
         yield
 
 
-def _split_command(argv) -> tuple[str, list[str]]:
-    """Name of the subcommand and the words behind it; help, version and errors end the program."""
+def _split_command(words) -> tuple[str, list[str]]:
+    """Name of the subcommand, or of the group of them, that a command line begins with, and the words behind it."""
     for num_words in (2, 1):
-        name = " ".join(argv[:num_words])
-        if name in COMMANDS:
-            return name, argv[num_words:]
-    group = argv[0] if argv and any(name.startswith(f"{argv[0]} ") for name in COMMANDS) else ""
-    named = {name.removeprefix(group).strip(): row for name, row in COMMANDS.items() if name.startswith(group)}
-    program = f"{PROGRAM} {group}".strip()
-    table = "\n".join(f"  {name:<26}{what}" for name, (_, what) in named.items())
-    parser = Parser(
-        prog=program, usage=f"{program} SUBCOMMAND ...", epilog=_EPILOG,
-        description=f"What a Transformer costs to run, in seconds, dollars and joules.\n\n{table}",
-    )  # fmt: skip
-    parser.add_argument("subcommand", metavar="SUBCOMMAND", help=argparse.SUPPRESS)
+        name = " ".join(words[:num_words]).replace("_", "-")
+        if name in COMMANDS or name in GROUPS:
+            return name, words[num_words:]
+    return "", words
+
+
+def _run(name, words, parser) -> int:
+    if name not in COMMANDS:
+        return _choose(name, words, parser)
+    module = import_module(f"idealized_runtime.cli.{COMMANDS[name][0]}")
+    if hasattr(module, "main"):
+        # The driver of Megatron has a way of its own to end, with what was measured kept.
+        return module.main(words)
+    _describe(parser, module)
+    words = _with_dashes(words)
+    if hasattr(module, "PASSES_FLAGS_ON"):
+        # Those that this subcommand does not know are another program's, which refuses them itself.
+        arguments, passed_on = parser.parse_known_args(words)
+        arguments.passed_on = passed_on
+    else:
+        arguments = parser.parse_args(words)
+    with warnings_as_lines(parser.prog):
+        return module.run(arguments)
+
+
+def _describe(parser, module):
+    """Make the parser that of a subcommand's module."""
+    parser.description, parser.epilog = module.__doc__, getattr(module, "EXAMPLES", None)
+    module.add_arguments(parser)
+
+
+def _choose(group, words, parser) -> int:
+    """Help and version of all subcommands, or of a group of them; anything else is an error."""
+    table = {}
+    for name, (_, what) in COMMANDS.items():
+        head, _, rest = name.partition(" ")
+        if head == group:
+            table[rest] = what
+        elif not group and rest:
+            table[head] = f"{table[head]}, {rest}" if head in table else f"{GROUPS[head]}: {rest}"
+        elif not group:
+            table[name] = what
+    description = import_module(f"idealized_runtime.cli.{group}").__doc__ if group else _DESCRIPTION
+    parser.usage = f"{parser.prog} SUBCOMMAND ..."
+    parser.description = description.strip() + "\n\n" + "\n".join(f"  {name:<18}{table[name]}" for name in table)
+    parser.epilog = _EPILOG
+    parser.add_argument("subcommand", nargs="?", metavar="SUBCOMMAND", help=argparse.SUPPRESS)
     if not group:
-        parser.add_argument("--version", action="version", version=f"{PROGRAM} {_version()}", help="print it and exit")
-    given = parser.parse_known_args(argv[1:] if group else argv)[0].subcommand
-    return parser.error(f"no subcommand {given!r}; there are: {', '.join(named)}")
+        parser.add_argument("--version", action="store_true", help="print it and exit")
+    arguments, _ = parser.parse_known_args(words)
+    if not group and arguments.version:
+        from importlib.metadata import version
 
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version(PROGRAM)
+        print(f"{PROGRAM} {version(PROGRAM)}")
+        return DONE
+    given = "no subcommand is named" if arguments.subcommand is None else f"no subcommand {arguments.subcommand!r}"
+    return parser.error(f"{given}{_did_you_mean(arguments.subcommand or '', table)}; there are: {', '.join(table)}")
 
 
 def _with_dashes(words):
@@ -133,19 +179,47 @@ def _with_dashes(words):
         flag, equals, value = word.partition("=")
         if word.startswith("--"):
             spelled.append(flag.replace("_", "-") + equals + value)
-        elif spelled and spelled[-1].startswith("--") and "=" not in spelled[-1] and _is_negative_number(word):
+        elif spelled and re.fullmatch(r"--[^=]+", spelled[-1]) and re.match(r"-(\d|\.\d|inf|nan)", word):
             spelled[-1] += f"={word}"
         else:
             spelled.append(word)
     return spelled
 
 
-def _is_negative_number(word) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return word.startswith("-")
+def _with_flags(error, parser) -> str:
+    """The message of an error, its parameters named as the flags that stand for them on the command line.
+
+    A flag stands for the parameter of its ``dest``. What ``pass NAME=True`` would remedy is not offered without one.
+    """
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    flags = {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
+    message = re.sub(r"(,? or )?\bpass (\w+)=True", lambda found: _offer(found, flags), _one_line(error))
+    # "the model must" speaks of no flag.
+    return re.sub(r"((?<=: )|^)\w+(?= must\b)|\b\w+_\w+(?= must\b)", lambda it: flags.get(it[0], it[0]), message)
+
+
+def _offer(found, flags) -> str:
+    return f"{found[1] or ''}give {flags[found[2]]}" if found[2] in flags else ""
+
+
+def _did_you_mean(given, known) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(given, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _stop(code, sentence="") -> int:
+    """Write what is left to print, and why the program ends; the code."""
+    for stream, text in ((sys.stdout, ""), (sys.stderr, sentence and f"{sentence}\n")):
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:
+            # Python flushes its streams once more as it exits, which must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code
 
 
 def _complete():
@@ -158,7 +232,7 @@ def _complete():
         group, _, word = name.rpartition(" ")
         if group not in groups:
             groups[group] = groups[""].add_parser(group).add_subparsers(parser_class=Parser)
-        import_module(f"idealized_runtime.cli.{module_name}").add_arguments(groups[group].add_parser(word))
+        _describe(groups[group].add_parser(word), import_module(f"idealized_runtime.cli.{module_name}"))
     argcomplete.autocomplete(parser)
 
 

@@ -2,25 +2,97 @@
 
 import json
 import math
+import sys
 
 _FORMATS = (".csv", ".json", ".parquet", ".tex")
+_MOST_CHARACTERS = 120
 
 
 def print_table(frame, *, digits: int = 4, with_index: bool = False):
-    """Print a table for a terminal: numbers to so many significant digits, columns that hold nothing left out."""
-    shown = frame.dropna(axis="columns", how="all")
-    print(shown.to_string(index=with_index, na_rep="-", float_format=lambda value: f"{value:.{digits}g}"))
+    """Print a table for a terminal: numbers to so many significant digits, columns that hold nothing left out.
+
+    One of more than 120 characters a line is turned on its side or, where it has too many rows for that, cut into
+    several, each with the first columns that tell its rows apart; columns of one value are said once, before it.
+    """
+    frame = (frame.reset_index() if with_index else frame).dropna(axis="columns", how="all")
+    columns = [
+        [str(name), *(_cell(value, digits) for value in values.astype(object).where(values.notna(), None))]
+        for name, values in frame.items()
+    ]
+    turned = [list(row) for row in zip(*columns, strict=True)]
+    if _width(columns) <= _MOST_CHARACTERS:
+        _print_columns(columns)
+    elif _width(turned) <= _MOST_CHARACTERS:
+        _print_columns(turned)
+    else:
+        shared = [column for column in columns if len(set(column[1:])) == 1]
+        if shared:
+            print(", ".join(f"{name} {value}" for name, value, *_ in shared))
+        columns = [column for column in columns if column not in shared]
+        rows = list(zip(*columns, strict=True))
+        num_keys = next((n for n in range(1, len(columns)) if len({row[:n] for row in rows}) == len(rows)), 1)
+        keys, others = columns[:num_keys], columns[num_keys:]
+        while others:
+            num_fitting = max(1, sum(_width([*keys, *others[: n + 1]]) <= _MOST_CHARACTERS for n in range(len(others))))
+            _print_columns([*keys, *others[:num_fitting]])
+            others = others[num_fitting:]
+
+
+def _cell(value, digits) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def _width(columns) -> int:
+    return sum(max(map(len, column)) + 2 for column in columns) - 2
+
+
+def _print_columns(columns):
+    widths = [max(map(len, column)) for column in columns]
+    for first, *others in zip(*columns, strict=True):
+        print(
+            f"{first:{widths[0]}}", *(f"{it:>{width}}" for it, width in zip(others, widths[1:], strict=True)), sep="  "
+        )
+
+
+def print_rows(rows):
+    """Print labels and values in two columns; of a row that is a string, the string."""
+    rows = list(rows)
+    width = max((len(row[0]) for row in rows if not isinstance(row, str)), default=0) + 2
+    for row in rows:
+        print(row if isinstance(row, str) else f"{row[0] + ':':{width}}{row[1]}")
+
+
+def bounded(value, bounds=None, form: str = ".4g") -> str:
+    """A number, and behind it in brackets the ``lower`` and ``upper`` bound of its interval where there is one."""
+    known = bounds if bounds and bounds["lower"] is not None else None
+    return f"{value:{form}}" + (f"   [{known['lower']:{form}}, {known['upper']:{form}}]" if known else "")
+
+
+def say(sentence: str):
+    """Print beside the answer, which goes to standard output."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def print_answer(data: dict, rows, *, as_json: bool):
+    """Print an answer as JSON, or as rows that were read from the same data; neither shows an infinite number."""
+    data = plain(data)
+    if as_json:
+        print_json(data)
+    else:
+        print_rows(rows)
 
 
 def print_json(data: dict):
-    """Print one JSON object, unrounded.
+    """Print one JSON object, unrounded; a table is a list of its rows.
 
     Raises
     ------
     OverflowError
         A number is not finite: JSON has no infinity, and null would say that it is not known.
     """
-    print(json.dumps(plain(data), indent=2, allow_nan=False))
+    print(json.dumps(plain(data), indent=2, allow_nan=False, default=str))
 
 
 def plain(data):
@@ -29,9 +101,13 @@ def plain(data):
         return {key: plain(value) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
         return [plain(value) for value in data]
-    value = data.item() if hasattr(data, "item") else data
+    if hasattr(data, "to_dict"):
+        return plain(data.astype(object).where(data.notna(), None).to_dict("records"))
+    value = data.tolist() if hasattr(data, "tolist") else data
+    if isinstance(value, list):
+        return plain(value)
     if isinstance(value, float) and math.isinf(value):
-        raise OverflowError(f"a number is {value}: the sizes asked for multiply to more than a float holds")
+        raise OverflowError(f"a number is {value}")
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

@@ -6,7 +6,6 @@ the queries of one model share its error, different models do not.
 """
 
 import warnings
-from pathlib import Path
 
 from idealized_runtime.cli.flags import SHARED_FLAGS, add_shared
 from idealized_runtime.cli.main import DONE, NOTHING_DONE
@@ -32,8 +31,7 @@ def add_arguments(parser):
     )  # fmt: skip
     parser.add_argument("--software", metavar="NAME", help="the stack, or a part of its name, if --logs hold several")
     add_shared(parser, "--columns", "--hardware", "--num-accelerators", "--price-usd-per-hour", "--power-watts")
-    parser.add_argument("--extrapolate", action="store_true", help="price prompts beyond the timed sizes, too")
-    add_shared(parser, "--level", "--out", "--json")
+    add_shared(parser, "--extrapolate", "--level", "--out", "--json")
 
 
 def run(arguments) -> int:
@@ -113,7 +111,7 @@ def _read_served(arguments, queries) -> dict:
 
 def _predict(names, timed, arguments, queries) -> dict:
     """Models that nobody timed, by a name of the registry or the path of a config.json."""
-    from idealized_runtime.architectures import architecture_of_flags
+    from idealized_runtime.architectures import architecture_of_model
     from idealized_runtime.hardware.accelerators import get_accelerator
     from idealized_runtime.prediction import fit_predictor, predict_model
     from idealized_runtime.queries.served import ServedModel
@@ -125,8 +123,7 @@ def _predict(names, timed, arguments, queries) -> dict:
     watts = tuple(watts for model in predictor.models if (watts := model.mean_power_watts) is not None)
     predicted = {}
     for name in names:
-        config = Path(name) if name.endswith(".json") else None
-        architecture = architecture_of_flags(name if config is None else None, config)
+        architecture = architecture_of_model(name)
         width = number and max(
             size for size in (1, 2, 4, 8) if not (number % size or architecture.num_attention_heads % size)
         )

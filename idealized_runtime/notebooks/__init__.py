@@ -15,8 +15,8 @@ from idealized_runtime.notebooks.runs import (
     Run,
     RunSkippedError,
     execute_run,
+    execute_with,
     find_inputs,
-    main,
     read_runs,
 )
 
@@ -31,8 +31,8 @@ __all__ = [
     "committed_notebook_faults",
     "declared_parameters",
     "execute_run",
+    "execute_with",
     "find_inputs",
-    "main",
     "read_runs",
     "run_notebook",
     "store_outputs",

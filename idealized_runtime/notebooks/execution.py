@@ -30,7 +30,7 @@ def declared_parameters(path) -> dict:
     ParameterError
         Not exactly one cell has the tag, or the cell holds anything but plain literals.
     """
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if "parameters" in _tags(cell)]
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise ParameterError(f"{path}: {len(cells)} cells have the tag 'parameters'; exactly one must")
     declared = {}
@@ -61,8 +61,8 @@ def check_parameters(path, parameters: Mapping[str, object]):
             raise ParameterError(f"{path} has no parameter {name!r}{hint}; it declares {', '.join(declared)}")
 
 
-def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output) -> Path:
-    """Execute a notebook from the top with papermill, in the notebook's own folder.
+def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output, cwd=None) -> Path:
+    """Execute a notebook from the top with papermill.
 
     Parameters
     ----------
@@ -71,6 +71,8 @@ def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output
         Each must be declared in the cell tagged ``parameters``; its defaults hold for the others.
     output : path-like
         The executed notebook, also where it failed: then it ends at the error.
+    cwd : path-like, optional
+        Where it runs: in its own folder if not given.
 
     Returns
     -------
@@ -86,14 +88,17 @@ def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output
     """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from traitlets.config import Config
 
+    # Or else every kernel prints that it talks in plain text.
+    encrypted = Config({"KernelManager": {"transport_encryption": "auto"}})
     path, output = Path(path), Path(output)
     check_parameters(path, parameters or {})
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
-            path, output, parameters=dict(parameters or {}), cwd=path.parent, kernel_name="python3",
-            language="python", progress_bar=False,
+            path, output, parameters=dict(parameters or {}), cwd=cwd or path.parent, kernel_name="python3",
+            language="python", progress_bar=False, config=encrypted,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         raise NotebookError(
@@ -116,7 +121,11 @@ def store_outputs(executed, path):
     for cell, done in zip(notebook.cells, executed.cells, strict=True):
         if cell.cell_type == "code":
             cell.execution_count = done.execution_count
-            cell.outputs = [_without_transient_metadata(output) for output in done.outputs]
+            cell.outputs = done.outputs
+            for output in cell.outputs:
+                output.pop("metadata", None)
+                if output.output_type in ("display_data", "execute_result"):
+                    output["metadata"] = {}
     if nbformat.writes(notebook) != before:
         with replacing(path) as part:
             nbformat.write(notebook, part)
@@ -157,14 +166,3 @@ def _output_faults(output) -> list[str]:
     texts = [output.get("text", "")] + [text for kind, text in data.items() if kind.startswith("text/")]
     found = [match[0] for text in texts if (match := _ABSOLUTE_PATH.search(text))]
     return [f"has an absolute path in its output: {found_path}" for found_path in found[:1]]
-
-
-def _without_transient_metadata(output):
-    output.pop("metadata", None)
-    if output.output_type in ("display_data", "execute_result"):
-        output["metadata"] = {}
-    return output
-
-
-def _tags(cell) -> list[str]:
-    return cell.metadata.get("tags", [])

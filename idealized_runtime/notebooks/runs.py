@@ -1,17 +1,17 @@
-"""The runs of ``runs.yml``: which are up to date, and the command line that executes the others."""
+"""The runs of ``runs.yml``: which are up to date, and how the others are executed."""
 
-import argparse
 import hashlib
 import json
 import os
-import sys
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import yaml
 
-from idealized_runtime.measurements.published import ROOT, PublishedDataMissingError, published_data
+from idealized_runtime.measurements.published import PublishedDataMissingError, published_data
 from idealized_runtime.notebooks.execution import NotebookError, check_parameters, run_notebook, store_outputs
 from idealized_runtime.records.files import replacing
 
@@ -82,13 +82,13 @@ def read_runs(path) -> list[Run]:
     return runs
 
 
-def execute_run(run: Run, root: Path, *, force: bool = False) -> bool:
+def execute_run(run: Run, root: Path, *, force: bool = False) -> str:
     """Bring the outputs of one run up to date.
 
     Returns
     -------
-    bool
-        False where notebook, parameters, package, data and outputs are those of the last execution.
+    str
+        What was done: nothing where notebook, parameters, package, data and outputs are those of the last execution.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def execute_run(run: Run, root: Path, *, force: bool = False) -> bool:
     key = _content_key(run, root)
     stamp = root / EXECUTED_FOLDER / f"{run.name}.json"
     if not force and _is_up_to_date(stamp, key, root):
-        return False
+        return "up to date"
     executed = run_notebook(root / run.notebook, run.parameters, output=stamp.with_suffix(".ipynb"))
     products = list(run.outputs)
     if not run.parameters:
@@ -111,7 +111,39 @@ def execute_run(run: Run, root: Path, *, force: bool = False) -> bool:
     hashes = {name: _sha256(root / name) for name in products}
     with replacing(stamp) as part:
         part.write_text(json.dumps({"key": key, "outputs": hashes}, indent=1) + "\n", encoding="utf-8")
-    return True
+    return "done"
+
+
+def execute_with(run: Run, root: Path, parameters: dict) -> str:
+    """Execute the notebook of a run with other parameters, in a folder where nothing that is committed is written over.
+
+    The folder, ``.executed/own/<run>/<parameters>``, looks to the notebook as the repository does: it has a copy of the
+    parameter files, no figures, and links to all other folders.
+
+    Returns
+    -------
+    str
+        Where the executed notebook and what it wrote are.
+
+    Raises
+    ------
+    ParameterError, NotebookError
+        As :func:`run_notebook`.
+    """
+    check_parameters(root / run.notebook, parameters)
+    given = ",".join(f"{name}={value}" for name, value in parameters.items())
+    folder = root / EXECUTED_FOLDER / "own" / run.name / re.sub(r"[^\w.,=-]+", "_", given)[:100]
+    shutil.rmtree(folder, ignore_errors=True)
+    cwd = folder / Path(run.notebook).parent
+    cwd.mkdir(parents=True)
+    for path in filter(Path.is_dir, root.glob("[!.]*")):
+        if path.name == "processed_jsons":
+            shutil.copytree(path, folder / path.name)
+        elif path.name not in ("figures", Path(run.notebook).parts[0]):
+            (folder / path.name).symlink_to(path)
+    output = folder / Path(run.notebook).name
+    run_notebook(root / run.notebook, {**run.parameters, **parameters}, output=output, cwd=cwd)
+    return f"done, in {folder.relative_to(root)}"
 
 
 def find_inputs(run: Run, root: Path) -> list[Path]:
@@ -167,77 +199,3 @@ def _is_up_to_date(stamp, key, root) -> bool:
 
 def _sha256(path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def main(argv=None) -> int:
-    """Command line: execute the runs of ``runs.yml`` that are not up to date.
-
-    Returns
-    -------
-    int
-        1 where a run failed; the others were executed all the same.
-    """
-    arguments = _build_parser().parse_args(argv)
-    try:
-        runs = _select_runs(read_runs(arguments.runs), arguments.only)
-    except (OSError, ValueError) as error:
-        print(f"run_notebooks.py: error: {error}", file=sys.stderr)
-        return 2
-    if arguments.list:
-        print(*(f"{run.name}: {run.notebook} {run.parameters or ''}".rstrip() for run in runs), sep="\n")
-        return 0
-    root = arguments.runs.resolve().parent.parent
-    return 1 if _execute_all(runs, root, force=arguments.force) else 0
-
-
-def _execute_all(runs, root, *, force) -> list[str]:
-    """Names of the runs that failed."""
-    from tqdm import tqdm
-
-    failed, reasons = [], set()
-    bar_format = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed} elapsed, {remaining} left"
-    with tqdm(runs, bar_format=bar_format, desc="notebooks") as progress:
-        for run in progress:
-            progress.set_description(run.name)
-            try:
-                outcome = "done" if execute_run(run, root, force=force) else "up to date"
-            except RunSkippedError as error:
-                outcome = "skipped, as above" if str(error) in reasons else f"skipped: {error}"
-                reasons.add(str(error))
-            except (NotebookError, OSError, ValueError) as error:
-                failed.append(run.name)
-                outcome = f"FAILED: {error}"
-            progress.write(f"{run.name}: {outcome}", file=sys.stderr)
-    if failed:
-        print(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}", file=sys.stderr)
-    return failed
-
-
-def _select_runs(runs, patterns) -> list[Run]:
-    if not patterns:
-        return runs
-    for pattern in patterns:
-        if not any(Path(run.name).match(pattern) for run in runs):
-            names = ", ".join(run.name for run in runs)
-            raise ValueError(f"--only {pattern}: no run has this name; there are: {names}")
-    return [run for run in runs if any(Path(run.name).match(pattern) for pattern in patterns)]
-
-
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="run_notebooks.py",
-        description="Execute every notebook run that notebooks/runs.yml lists and that is not up to date: same "
-        "notebook, parameters, package, data and outputs as at its last execution. Executed notebooks go to "
-        f"{EXECUTED_FOLDER}/<run>.ipynb, one that fails included; a run without parameters also stores its outputs "
-        "in the committed notebook. Runs whose data are missing are skipped and say so.",
-        epilog="Examples: run_notebooks.py --list;  run_notebooks.py --only 'a100/*';  "
-        "run_notebooks.py --only cpu/fit_runtimes --force",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="runs of these names; * stands for any part")
-    parser.add_argument("--force", action="store_true", help="execute also what is up to date")
-    parser.add_argument("--list", action="store_true", help="print the runs and stop")
-    parser.add_argument(
-        "--runs", type=Path, default=ROOT / RUNS_FILE, metavar="FILE", help=f"list of runs (default: {RUNS_FILE})"
-    )
-    return parser

@@ -10,7 +10,7 @@ import pytest
 from makers.servers import ApiServer, refusal, well_behaved
 
 from idealized_runtime.api.load import LoadSweep, poisson_arrivals, run_closed_loop, run_open_loop
-from idealized_runtime.cli.api.parser import main
+from idealized_runtime.cli.main import main
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.records import IncompleteLogWarning, read_requests
 
@@ -158,7 +158,7 @@ def test_impossible_sweep_is_refused(changes, message):
 def run_load(server, log, *arguments, parallel=("1", "3")):
     sizes = ["--all-num-input-tokens", "8", "--all-num-output-tokens", "2", "--num-requests", "6", "--num-warmup", "1"]
     where = ["--base-url", server.base_url, "--model", "tiny", "--log", str(log), "--seed", "7"]
-    return main(["load", *where, *sizes, "--all-num-parallel", *parallel, *arguments])
+    return main(["api", "load", *where, *sizes, "--all-num-parallel", *parallel, *arguments])
 
 
 def test_load_is_measured_logged_and_summarised(tmp_path, capsys):
@@ -192,10 +192,10 @@ def test_finished_load_sweep_sends_nothing_again(tmp_path):
 def test_load_sweep_that_was_killed_keeps_its_answers_and_goes_on(tmp_path):
     log = tmp_path / "load.jsonl"
     with ApiServer([lambda request: well_behaved(request, first_s=0.05)]) as server:
-        arguments = ["load", "--base-url", server.base_url, "--model", "tiny", "--log", str(log), "--seed", "7"]
+        arguments = ["api", "load", "--base-url", server.base_url, "--model", "tiny", "--log", str(log), "--seed", "7"]
         arguments += ["--all-num-input-tokens", "8", "--all-num-output-tokens", "2", "--all-num-parallel", "2"]
         arguments += ["--num-requests", "12", "--num-warmup", "1"]
-        process = subprocess.Popen([sys.executable, "-m", "idealized_runtime", "api", *arguments], cwd=ROOT)
+        process = subprocess.Popen([sys.executable, "-m", "idealized_runtime", *arguments], cwd=ROOT)
         while len(server.requests) < 10 and process.poll() is None:
             time.sleep(0.01)
         process.kill()
@@ -215,16 +215,16 @@ def test_requests_that_a_killed_open_loop_had_under_way_hold_its_budget(tmp_path
     log = tmp_path / "load.jsonl"
     waits_s = [60]
     with ApiServer([well_behaved, well_behaved, lambda request: well_behaved(request, first_s=waits_s[-1])]) as server:
-        arguments = ["load", "--base-url", server.base_url, "--model", "tiny", "--log", str(log), "--seed", "7"]
+        arguments = ["api", "load", "--base-url", server.base_url, "--model", "tiny", "--log", str(log), "--seed", "7"]
         arguments += ["--all-num-input-tokens", "8", "--all-num-output-tokens", "2", "--all-rates", "40"]
         arguments += ["--num-requests", "50", "--max-requests", "30"]
-        process = subprocess.Popen([sys.executable, "-m", "idealized_runtime", "api", *arguments], cwd=ROOT)
+        process = subprocess.Popen([sys.executable, "-m", "idealized_runtime", *arguments], cwd=ROOT)
         while len(server.requests) < 20 and process.poll() is None:
             time.sleep(0.01)
         process.kill()
         process.wait()
         waits_s.append(0)
-        assert main(arguments) == 3
+        assert main(arguments) == 1
         assert 20 <= len(server.requests) <= 30
 
 
@@ -251,7 +251,7 @@ def test_server_that_answers_nothing_under_load_ends_the_sweep(tmp_path, capsys)
 def test_budget_holds_under_load(tmp_path, capsys):
     log = tmp_path / "load.jsonl"
     with ApiServer([lambda request: well_behaved(request, first_s=0.01)]) as server:
-        assert run_load(server, log, "--max-requests", "9") == 3
+        assert run_load(server, log, "--max-requests", "9") == 1
         assert len(server.requests) == 9
     assert "--max-requests 9: 9 were sent" in capsys.readouterr().err
     assert json.loads(log.read_text().splitlines()[-1])["record"] == "stop"

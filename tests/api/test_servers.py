@@ -18,7 +18,7 @@ from idealized_runtime.api.client import ApiClient
 from idealized_runtime.api.endpoint import Endpoint
 from idealized_runtime.api.fit import fit_log
 from idealized_runtime.api.trials import Retries, TrialSender
-from idealized_runtime.cli.api import parser as cli
+from idealized_runtime.cli.main import main
 from idealized_runtime.fits import read_parameters
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.records import read_requests
@@ -136,7 +136,7 @@ def test_times_of_a_real_server_are_in_order(mlx_log):
 
 def test_real_server_leads_to_parameters_and_a_figure(mlx_log, tmp_path, capsys):
     parameters, figure = tmp_path / "api.json", tmp_path / "figure"
-    assert cli.main(["fit", str(mlx_log), "--parameters", str(parameters), "--figure", str(figure)]) == 0
+    assert main(["api", "fit", str(mlx_log), "--out", str(parameters), "--figure", str(figure)]) == 0
     model = read_parameters(parameters)["default_model"]
     assert model.time_per_output_token_s > 0
     assert model.overhead_s >= 0
@@ -175,11 +175,11 @@ def test_prompt_sent_twice_is_told_by_the_cache_of_a_real_server(mlx):
 
 def test_model_that_a_real_server_does_not_have_stops_at_once(mlx, tmp_path):
     sizes = ["--all-num-input-tokens", "1", "--all-num-output-tokens", "1"]
-    command = [sys.executable, "-m", "idealized_runtime", "api", "profile", "--base-url", mlx,
-               "--model", "nobody/nothing", *sizes, "--log", tmp_path / "log.jsonl"]  # fmt: skip
+    where = ["--base-url", mlx, "--model", "nobody/nothing", "--log", tmp_path / "log.jsonl"]
+    command = [sys.executable, "-m", "idealized_runtime", "api", "profile", *where, *sizes]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 2
-    assert "idealized_runtime.api: error: HTTP 404: " in answer.stderr
+    assert "idealized-runtime api profile: error: HTTP 404: " in answer.stderr
 
 
 # A server of known speed: it sleeps 150 ms before the first token, 10 ms before each further one, whatever the prompt.

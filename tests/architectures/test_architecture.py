@@ -93,7 +93,7 @@ def test_registry_names_logs_and_helm_names_are_unique_and_sourced():
 
 
 def test_unknown_name_is_answered_with_near_ones():
-    with pytest.raises(ValueError, match=r"'gpt2-smal'; did you mean gpt2-small.*--hf-config"):
+    with pytest.raises(ValueError, match=r"'gpt2-smal'; did you mean gpt2-small.*config.json"):
         get_architecture("gpt2-smal")
 
 

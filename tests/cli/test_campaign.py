@@ -10,9 +10,10 @@ import time
 import pandas as pd
 import pytest
 from makers.campaigns import TINY, write_config
+from makers.commands import parser_of
 
 from idealized_runtime.cli import campaign
-from idealized_runtime.cli.main import main, make_parser
+from idealized_runtime.cli.main import main
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.records import load_log
 from megatron_lm.campaigns.jobs import describe_command, launch_command, plan_jobs
@@ -89,7 +90,7 @@ def test_dry_run_of_a_gpu_prints_times_and_what_the_budget_allows(folder, capsys
 
 def test_examples_of_the_help_are_commands_that_can_be_planned():
     examples = campaign.EXAMPLES.split("examples\n")[1].replace("\\\n", " ")
-    parser = make_parser("campaign", campaign)
+    parser = parser_of("campaign")
     for example in examples.strip().splitlines():
         program, subcommand, *argv = shlex.split(example)
         assert (program, subcommand) == ("idealized-runtime", "campaign")
@@ -158,7 +159,7 @@ def test_interrupted_campaign_stops_its_job_and_keeps_its_log(tmp_path, number):
     started.send_signal(number)
     out, err = started.communicate(timeout=60)
     assert started.returncode == 130
-    assert "interrupted: what was measured is kept: give the same command to go on" in err
+    assert "interrupted; what was measured is kept: give the same command to go on" in err
     assert [line.split()[-1] for line in out.splitlines()] == ["status", "unfinished"]
     assert "exit status 130" not in output.read_text(), "the campaign itself was interrupted"
     assert "what was measured is in logs/sdpa/tiny.jsonl" in output.read_text()

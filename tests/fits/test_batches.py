@@ -4,10 +4,8 @@ import json
 
 import pandas as pd
 import pytest
-from makers.logs import HEADER, make_setting, write_log
 
-from idealized_runtime import RuntimeModel, read_log, read_parameters
-from idealized_runtime.cli.fit import main
+from idealized_runtime import RuntimeModel, read_log
 from idealized_runtime.fits import model_from_json, settings_of_batch
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
@@ -91,37 +89,3 @@ def test_committed_batches_give_the_times_of_their_log():
     row = read_log(ROOT / "logs/cpu_batch/gpt2-small.jsonl").set_index("batch_size").loc[32]
     assert model.predict(128, 9) == pytest.approx(row["runtime_s"], rel=1e-6)
     assert model.prompt_encoding_time_s(128) == pytest.approx(row["prompt_encoding_time_s"], rel=1e-6)
-
-
-def test_command_writes_a_parameter_file_of_one_batch_size(tmp_path, capsys):
-    path = tmp_path / "batched.json"
-    assert main(["cpu_batch", "--batch-size", "32", "--parameters", str(path)]) == 0
-    answer = capsys.readouterr()
-    assert "gpt2-small" in answer.out
-    assert "warning:" in answer.err
-    assert ".py" not in answer.err
-    models = read_parameters(path)
-    assert {name: model.batch_size for name, model in models.items()} == {"distilgpt2": 32, "gpt2-small": 32}
-    assert models["gpt2-small"].sources[0]["file"] == "cpu_batch/gpt2-small.jsonl"
-
-
-def test_command_fits_logs_of_one_batch_size_without_being_told(tmp_path, capsys):
-    settings = [make_setting(p, o, [0.1 * p + 0.01 * o], batch_size=4) for p in (1, 16) for o in (1, 2)]
-    (tmp_path / "box").mkdir()
-    write_log(tmp_path / "box" / "gpt2-small.jsonl", settings, HEADER)
-    assert main([str(tmp_path / "box")]) == 0
-    assert "10.0" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere"], "no timing logs of hardware 'nowhere'"),
-        (["cpu_batch"], "distilgpt2: one fit takes one batch_size; the runtimes hold 7"),
-        (["cpu_batch", "--batch-size", "33"], "distilgpt2: batch_size must be one that was timed"),
-    ],
-)
-def test_bad_input_of_the_command_is_named(capsys, arguments, message):
-    assert main(arguments) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert pd.Series([error]).str.contains(message).all()

@@ -6,7 +6,7 @@ import warnings
 import pandas as pd
 import pytest
 
-from idealized_runtime.cli.lifetime.parser import main
+from idealized_runtime.cli.main import main
 from idealized_runtime.lifetime import SCALING_LAWS, ModelSize, chinchilla_size, fit_scaling_law, get_scaling_law
 from idealized_runtime.lifetime.fitted_range import FittedRange, LawRangeWarning
 from idealized_runtime.lifetime.law_files import FittedLaw, read_law, write_law
@@ -61,7 +61,7 @@ def test_file_of_a_law_may_lack_its_runs(tmp_path):
     path = tmp_path / "law.json"
     path.write_text(json.dumps({"A": 400, "B": 400, "E": 1.7, "alpha": 0.34, "beta": 0.28}))
     assert read_law(path).law.fitted_range is None
-    assert main(["compute-optimal", "--loss", "2", "--coefficients", str(path)]) == 0
+    assert main(["lifetime", "compute-optimal", "--loss", "2", "--coefficients", str(path)]) == 0
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_file_of_a_law_may_lack_its_runs(tmp_path):
     ],
 )
 def test_command_refuses_what_lies_far_beyond_the_runs(capsys, line, message):
-    assert main(line.split()) == 2
+    assert main(["lifetime", *line.split()]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert message in captured.err
@@ -84,11 +84,11 @@ def test_command_refuses_what_lies_far_beyond_the_runs(capsys, line, message):
 
 
 def test_command_warns_of_what_lies_a_little_beyond_and_marks_it(capsys):
-    assert main(["compute-optimal", "--loss", "1.947", "--json"]) == 0
+    assert main(["lifetime", "compute-optimal", "--loss", "1.947", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["is_extrapolated"] is True
     assert "compute-optimal: warning: the optimal size has 2.42e+10 parameters; the law was fitted to" in captured.err
-    assert main(["compute-optimal", "--loss", "2.6", "--inference-tokens", "1e10", "--json"]) == 0
+    assert main(["lifetime", "compute-optimal", "--loss", "2.6", "--inference-tokens", "1e10", "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["is_extrapolated"] is False
     assert captured.err == ""
@@ -97,5 +97,5 @@ def test_command_warns_of_what_lies_a_little_beyond_and_marks_it(capsys):
 def test_optimum_far_beyond_the_measured_models_is_refused(capsys):
     # 82 to 356 million parameters were timed; the optimum has some 250 times as many.
     cpu = f"--parameters {ROOT}/processed_jsons/cpu.json --inference-gpu-cost 0.1"
-    assert main(f"cost-optimal --loss 1.85 --inference-reqs 1 {cpu}".split()) == 2
+    assert main(f"lifetime cost-optimal --loss 1.85 --inference-reqs 1 {cpu}".split()) == 2
     assert "the measured models have 8.19e+07 to 3.55e+08, and is not asked beyond" in capsys.readouterr().err

@@ -6,13 +6,13 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from idealized_runtime import notebooks
+from idealized_runtime.cli.main import main
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.notebooks import (
     NotebookError,
     ParameterError,
     committed_notebook_faults,
     declared_parameters,
-    main,
     read_runs,
     run_notebook,
 )
@@ -52,7 +52,7 @@ def write_runs(repository, *runs):
 
 
 def run_main(repository, *arguments):
-    return main(["--runs", str(repository / "notebooks" / "runs.yml"), *arguments])
+    return main(["notebooks", "--runs", str(repository / "notebooks" / "runs.yml"), *arguments])
 
 
 def test_parameters_are_declared_by_the_tagged_cell(tmp_path):
@@ -142,6 +142,41 @@ def test_whatever_a_run_depends_on_makes_it_run_again(repository, change, monkey
     assert len(executed) == 2
 
 
+def test_other_parameters_leave_what_is_committed_as_it_is(repository, capsys):
+    for name in ("figures", "processed_jsons"):
+        (repository / name).mkdir()
+        (repository / name / "kept.txt").write_text("committed")
+    path = write_notebook(
+        repository / "notebooks" / "shout.ipynb",
+        "folder = 'figures'\nsizes = [1]",
+        "import pathlib\npathlib.Path(f'../{folder}').mkdir(exist_ok=True)\n"
+        "pathlib.Path(f'../{folder}/kept.txt').write_text(f'{sizes} {open(\"../data/in.txt\").read()}')",
+    )
+    notebook = path.read_bytes()
+    for name in ("figures", "processed_jsons"):
+        assert run_main(repository, "shout", "-p", "folder", name, "-p", "sizes", "[2, 3]") == 0
+        own = repository / ".executed" / "own" / "default" / "shout" / f"folder={name},sizes=_2,_3_"
+        assert f"default/shout: done, in {own.relative_to(repository)}" in capsys.readouterr().err
+        assert (own / name / "kept.txt").read_text() == "[2, 3] word"
+        assert (own / "shout.ipynb").is_file()
+        assert (repository / name / "kept.txt").read_text() == "committed"
+    assert path.read_bytes() == notebook
+
+
+def test_unknown_parameter_and_parameters_of_no_run_are_refused(repository, capsys):
+    assert run_main(repository, "shout", "-p", "nam", "mine") == 1
+    assert "has no parameter 'nam' (did you mean name?)" in capsys.readouterr().err
+    assert run_main(repository, "-p", "name", "mine") == 2
+    assert "-p changes the runs that are named" in capsys.readouterr().err
+
+
+def test_kernels_say_nothing_on_the_terminal(repository, capfd):
+    assert run_main(repository) == 0
+    err = capfd.readouterr().err
+    assert "default/shout: done" in err
+    assert "encryption" not in err
+
+
 def test_failed_run_is_reported_and_the_rest_goes_on(repository, capsys):
     write_runs(
         repository,
@@ -184,12 +219,12 @@ def test_run_whose_committed_data_are_gone_fails(repository, capsys):
     assert "there is no such file" in capsys.readouterr().err
 
 
-def test_only_takes_names_and_stars(repository, capsys):
+def test_runs_are_named_and_stars_stand_for_any_part(repository, capsys):
     names = ("a100/one", "a100/two", "cpu/one")
     write_runs(repository, *({"name": name, "outputs": []} for name in names))
-    assert run_main(repository, "--list", "--only", "a100/*") == 0
+    assert run_main(repository, "--list", "a100/*") == 0
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["a100/one", "a100/two"]
-    assert run_main(repository, "--only", "v100/*") == 2
+    assert run_main(repository, "v100/*") == 2
     assert "there are: a100/one, a100/two, cpu/one" in capsys.readouterr().err
 
 

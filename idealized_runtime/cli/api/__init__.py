@@ -1,1 +1,1 @@
-"""``idealized-runtime api``: time a model behind an API, and say what was timed."""
+"""Time a model behind an API that speaks OpenAI's protocol, and say what was timed."""

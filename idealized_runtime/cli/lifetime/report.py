@@ -1,9 +1,6 @@
 """Answers of the command line as text: every number in it is read from the data that ``--json`` prints."""
 
-from dataclasses import dataclass
-
-import numpy as np
-
+from idealized_runtime.cli.output import bounded
 from idealized_runtime.lifetime.scaling_law import COEFFICIENTS, ModelSize, ScalingLaw
 
 _RULE = "-" * 40
@@ -18,15 +15,7 @@ _LABELS = {
     "lifetime_flops": ("Total (Train + Inference) FLOPs", ".3e"),
     "lifetime_usd": ("Total (Train + Inference) Cost ($)", ".3e"),
 }
-_WIDTH = 36
-
-
-@dataclass(frozen=True)
-class Report:
-    """An answer as text and as data."""
-
-    text: str
-    data: dict
+_PRINTED_COEFFICIENTS = ("alpha", "beta", "A", "B", "E")
 
 
 def describe_model(law: ScalingLaw, size: ModelSize, flops, usd=None) -> dict:
@@ -61,70 +50,47 @@ def describe_rental(rental, **mfu) -> dict:
     }
 
 
-def plain(data):
-    """The same data of plain Python numbers, which JSON can hold.
-
-    Raises
-    ------
-    OverflowError
-        A number is not finite: the sizes asked for multiply to more than a float holds.
-    """
-    if isinstance(data, dict):
-        return {key: plain(value) for key, value in data.items()}
-    value = data.item() if isinstance(data, np.generic) else data
-    if isinstance(value, float) and not np.isfinite(value):
-        raise OverflowError(f"a number is {value}")
-    return value
-
-
-def title(text) -> list[str]:
+def title(text) -> list:
     """A heading between rules."""
     return [_RULE, f"*** {text} ***", _RULE]
 
 
-def row(label, value) -> str:
-    """A label and its value in their columns."""
-    return f"{label + ':':<{_WIDTH}}{value}"
-
-
-def model_rows(data: dict, intervals=None, *, with_totals=True) -> list[str]:
+def model_rows(data: dict, intervals=None, *, with_totals=True) -> list:
     """Rows of a described model; ``intervals`` maps a property to its lower and upper bound."""
-    rows = []
-    for name, (label, form) in _LABELS.items():
-        if name in data and (with_totals or not name.startswith("lifetime")):
-            bounds = (intervals or {}).get(name)
-            interval = f"   [{bounds['lower']:{form}}, {bounds['upper']:{form}}]" if bounds else ""
-            rows.append(row(label, f"{data[name]:{form}}{interval}"))
-    return rows
-
-
-def law_rows(law: dict) -> list[str]:
-    """Rows of a described law."""
-    order = ("alpha", "beta", "A", "B", "E")
     return [
-        row("Coefficients", "  ".join(f"{name} = {law[name]:.6g}" for name in order)),
-        row("Source", law["source"]),
+        (label, bounded(data[name], (intervals or {}).get(name), form))
+        for name, (label, form) in _LABELS.items()
+        if name in data and (with_totals or not name.startswith("lifetime"))
     ]
 
 
-def rental_row(label, rental: dict) -> str:
+def law_rows(law: dict) -> list:
+    """Rows of a described law."""
+    return [
+        ("Coefficients", "  ".join(f"{name} = {law[name]:.6g}" for name in _PRINTED_COEFFICIENTS)),
+        ("Source", law["source"]),
+    ]
+
+
+def rental_row(label, rental: dict) -> tuple[str, str]:
     """Row of a described rental."""
     mfus = ", ".join(f"{name.removesuffix('_mfu')} MFU {rental[name]:g}" for name in rental if name.endswith("_mfu"))
     price = f"{rental['price_usd_per_hour']:.2f} $/h ({rental['price_source']})"
-    return row(label, f"{rental['accelerator']}, {rental['dtype']}, {mfus}, {price}")
+    return (label, f"{rental['accelerator']}, {rental['dtype']}, {mfus}, {price}")
 
 
-def request_rows(demand: dict) -> list[str]:
+def request_rows(demand: dict) -> list:
     """Rows of an inference demand."""
     return [
-        row("Inference requests", f"{demand['num_requests']:.3e}"),
-        row("Input tokens per request", f"{demand['num_prompt_tokens']:g}"),
-        row("Output tokens per request", f"{demand['num_output_tokens']:g}"),
+        ("Inference requests", f"{demand['num_requests']:.3e}"),
+        ("Input tokens per request", f"{demand['num_prompt_tokens']:g}"),
+        ("Output tokens per request", f"{demand['num_output_tokens']:g}"),
     ]
 
 
-def optimum_rows(name, configuration_rows, data: dict) -> list[str]:
-    """Rows of an optimum, the Chinchilla size of equal loss before it."""
+def optimum_rows(name, configuration_rows, data: dict) -> list:
+    """Rows of an optimum, the Chinchilla size of equal loss before it, and three sentences that compare them."""
+    short = name.removeprefix("(Lifetime) ")
     return [
         *title("Configuration"),
         *configuration_rows,
@@ -135,42 +101,35 @@ def optimum_rows(name, configuration_rows, data: dict) -> list[str]:
         *model_rows(data["optimal"], data["intervals"]),
         *interval_rows(data["intervals"]),
         *title("Conclusion"),
-        *conclusion(name.removeprefix("(Lifetime) "), data),
+        *(
+            f"The {short} model should {verb} {100 * data[key]:.2f}% of {what}an equal-quality Chinchilla-style model."
+            for verb, key, what in (
+                ("have", "params_ratio", "the parameters of "),
+                ("be trained on", "training_tokens_ratio", "the tokens of "),
+                ("cost", "cost_ratio", ""),
+            )
+        ),
     ]
 
 
-def conclusion(name, data: dict) -> list[str]:
-    """The three sentences that compare the optimum with the Chinchilla size."""
-    return [
-        f"The {name} model should {verb} {100 * data[key]:.2f}% of {what}an equal-quality Chinchilla-style model."
-        for verb, key, what in (
-            ("have", "params_ratio", "the parameters of "),
-            ("be trained on", "training_tokens_ratio", "the tokens of "),
-            ("cost", "cost_ratio", ""),
-        )
-    ]
-
-
-def interval_rows(intervals: dict | None) -> list[str]:
+def interval_rows(intervals: dict | None) -> list:
     """What the bounds beside the numbers are; nothing where there are none."""
     if intervals is None:
         return []
-    used, drawn = intervals["num_draws_used"], intervals["num_draws"]
+    drawn, used = intervals["num_draws"], intervals.get("num_draws_used", intervals["num_draws"])
     over = (
         f"the {used} of {drawn} bootstrap refits that reach the loss" if used < drawn else f"{drawn} bootstrap refits"
     )
-    return [row("[lower, upper]", f"{100 * intervals['level']:g} % intervals over {over}")]
+    return [("[lower, upper]", f"{100 * intervals['level']:g} % intervals over {over}")]
 
 
-def fit_rows(data: dict) -> list[str]:
+def fit_rows(data: dict) -> list:
     """Rows of a fit."""
-    intervals = data["intervals"]
-    rows = [row("Training runs", data["num_runs"])]
-    for name in ("alpha", "beta", "A", "B", "E"):
-        bounds = f"   [{intervals[name]['lower']:.5g}, {intervals[name]['upper']:.5g}]" if intervals else ""
-        rows.append(row(name, f"{data['law'][name]:.6g}{bounds}"))
-    if intervals:
-        level, num_draws = 100 * intervals["level"], intervals["num_draws"]
-        rows.append(row("[lower, upper]", f"{level:g} % intervals over {num_draws} bootstrap refits"))
+    law, intervals = data["law"], data["intervals"]
     found = f"{data['num_starts_at_optimum']} of {data['num_starts']} starts"
-    return [*rows, row("Objective (sum of Huber losses)", f"{data['objective']:.9f}, reached from {found}")]
+    return [
+        ("Training runs", data["num_runs"]),
+        *((name, bounded(law[name], (intervals or {}).get(name), ".6g")) for name in _PRINTED_COEFFICIENTS),
+        *interval_rows(intervals),
+        ("Objective (sum of Huber losses)", f"{data['objective']:.9f}, reached from {found}"),
+    ]

@@ -1,11 +1,12 @@
 """The answer of ``cost-optimal --parameters FILE``: the cheapest size with inference as measured, beside the guess."""
 
+from idealized_runtime.cli.flags import made_of
 from idealized_runtime.cli.lifetime import report
-from idealized_runtime.cli.lifetime.flags import DEFAULT_HARDWARE
+from idealized_runtime.cli.lifetime.answers import law_of, rental_of
+from idealized_runtime.cli.main import DONE
+from idealized_runtime.cli.output import bounded, print_answer
 from idealized_runtime.lifetime.comparison import SIZING, Assumptions, compare_with_guess, sizing_table
-from idealized_runtime.lifetime.costs import Rental, rent
 from idealized_runtime.lifetime.fitted_range import check_range, describe_range, refuse_far
-from idealized_runtime.lifetime.law_files import FittedLaw
 from idealized_runtime.lifetime.measured import MeasuredQueryCost
 from idealized_runtime.lifetime.profiles import read_profiles
 from idealized_runtime.lifetime.scaling_law import ModelSize
@@ -17,72 +18,25 @@ _LABELS = {"num_params": "Model Size (params)", "num_training_tokens": "Training
            "cost_usd": "Total (Train + Inference) Cost ($)"}  # fmt: skip
 
 
-def measured_cost_optimal(arguments, fitted: FittedLaw) -> report.Report:
-    """The size of least lifetime cost, inference priced by the runtimes of a parameter file.
-
-    Parameters
-    ----------
-    arguments : Namespace
-        Of ``cost-optimal``.
-    fitted : FittedLaw
-    """
-    profiles = read_profiles(
-        arguments.parameters, models=arguments.models, num_accelerators=_num_accelerators(arguments)
-    )
-    query_cost = MeasuredQueryCost.fit(profiles, _read_mix(arguments), extrapolate=arguments.extrapolate)
-    assumptions = _assume(arguments, profiles)
-    table = compare_with_guess(
-        fitted.law,
-        arguments.loss,
-        arguments.inference_reqs,
-        query_cost,
-        assumptions,
-        law_draws=fitted.draws,
-        level=arguments.level,
-    )
-    data = _describe(arguments, fitted, query_cost, assumptions, table)
-    return report.Report("\n".join(_rows(data)), report.plain(data))
-
-
-def _num_accelerators(arguments) -> dict[str | None, int]:
-    """As ``read_profiles`` takes them."""
-    pairs = arguments.num_accelerators or []
-    if len(numbers := dict(pairs)) < len(pairs):
-        raise ValueError(f"--num-accelerators: one number a model, and one for all others; got {len(pairs)} numbers")
-    return numbers
-
-
-def _read_mix(arguments) -> QueryMix:
+def answer_measured(arguments) -> int:
+    """Print the size of least lifetime cost, inference priced by the runtimes of a parameter file."""
+    numbers = dict(arguments.num_accelerators or [])
+    if len(numbers) < (num_given := len(arguments.num_accelerators or [])):
+        raise ValueError(f"--num-accelerators: one number a model, and one for all others; got {num_given} numbers")
+    fitted = law_of(arguments)
+    profiles = read_profiles(arguments.parameters, models=arguments.models, num_accelerators=numbers)
+    mix = QueryMix.from_means(arguments.num_prompt_tokens, arguments.num_output_tokens)
     if arguments.queries is not None:
-        return QueryMix.read(arguments.queries)
-    return QueryMix.from_means(arguments.input_tok, arguments.output_tok)
-
-
-def _assume(arguments, profiles) -> Assumptions:
-    return Assumptions(
-        rent_as_asked(arguments, "train"),
-        rent_as_asked(arguments, "inference", (profiles[0].hardware, profiles[0].dtype)),
-        arguments.train_mfu,
-        arguments.prefill_mfu,
-        arguments.generation_mfu,
-    )
-
-
-def rent_as_asked(arguments, side, default=None) -> Rental:
-    """Accelerator, type and price of one side, ``"train"`` or ``"inference"``, by its flags or their defaults.
-
-    Parameters
-    ----------
-    default : (str, str), optional
-        Accelerator and type; those of the command line's help where it is not given.
-    """
-    default_name, default_dtype = default or DEFAULT_HARDWARE[side]
-    name = getattr(arguments, f"{side}_gpu_type") or default_name
-    dtype = getattr(arguments, f"{side}_dtype") or default_dtype
-    if not (name and dtype):
-        raise ValueError(f"{arguments.parameters} does not say what it was measured on: "
-                         f"give --{side}-gpu-type and --{side}-dtype")  # fmt: skip
-    return rent(name, dtype, getattr(arguments, f"{side}_gpu_cost"))
+        mix = QueryMix.read(arguments.queries, columns=arguments.columns)
+    query_cost = MeasuredQueryCost.fit(profiles, mix, extrapolate=arguments.extrapolate)
+    measured_on = profiles[0].hardware, profiles[0].dtype
+    rentals = {"training": rental_of(arguments, "train"), "inference": rental_of(arguments, "inference", measured_on)}
+    assumptions = made_of(Assumptions, arguments, **rentals)
+    table = compare_with_guess(fitted.law, arguments.loss, arguments.num_requests, query_cost, assumptions,
+                               law_draws=fitted.draws, level=arguments.level)  # fmt: skip
+    data = _describe(arguments, fitted, query_cost, assumptions, table)
+    print_answer(data, _rows(data), as_json=arguments.json)
+    return DONE
 
 
 def _describe(arguments, fitted, query_cost, assumptions, table) -> dict:
@@ -134,7 +88,7 @@ def _describe_assumed(arguments, query_cost, assumptions) -> dict:
     guess = {"prompt_mfu": assumptions.prompt_mfu, "output_mfu": assumptions.output_mfu}
     return {
         "demand": {
-            "num_requests": arguments.inference_reqs,
+            "num_requests": arguments.num_requests,
             "num_prompt_tokens": query_cost.mix.mean_prompt_tokens,
             "num_output_tokens": query_cost.mix.mean_output_tokens,
             "num_query_sizes": query_cost.mix.weights.size,
@@ -156,60 +110,35 @@ def _describe_intervals(arguments, fitted, table, sizing, implied) -> dict:
     return {"level": arguments.level, **law, **bounds}
 
 
-def _rows(data) -> list[str]:
+def _rows(data) -> list:
+    measured, intervals, share = data["measured"], data["intervals"], data["demand"]["share_extrapolated"]
+    sizes = f"{measured['least_num_params']:.3g} to {measured['most_num_params']:.3g} parameters"
+    models = f"{len(measured['models'])} models of {sizes}, batches of {', '.join(map(str, measured['batch_sizes']))}"
+    of_law = "without the error of the scaling law"
+    if intervals["has_scaling_law"]:
+        of_law = (
+            f"with that of the scaling law ({100 * intervals['share_of_law_draws']:.0f} % of its draws reach the loss)"
+        )
+    level = f"{100 * intervals['level']:g} % intervals for a model of another shape, {of_law}"
     return [
         *report.title("Configuration"),
         *report.request_rows(data["demand"]),
         report.rental_row("Training", data["training"]),
         report.rental_row("Inference", data["inference"]),
-        *_measured_rows(data),
+        ("Measured", f"{measured['parameters']}, {models}"),
+        *([("Extrapolated", f"{100 * share:.3g} % of the prompts are longer than those timed")] if share else []),
         *report.law_rows(data["law"]),
         *report.title("Cost-Optimal Model with the guessed utilisations"),
-        *(report.row(label, f"{data['guessed'][name]:.3e}") for name, label in _LABELS.items()),
+        *((label, f"{data['guessed'][name]:.3e}") for name, label in _LABELS.items()),
         *report.title("Cost-Optimal Model with inference as measured"),
-        *(report.row(label, _bounded(data["optimal"][name], data, name, ".3e")) for name, label in _LABELS.items()),
-        *(report.row(f"Utilisation, {name.replace('_', ' ')}", _bounded(value, data, name, ".4f"))
+        *((label, bounded(data["optimal"][name], intervals[name], ".3e")) for name, label in _LABELS.items()),
+        *((f"Utilisation, {name.replace('_', ' ')}", bounded(value, intervals[name], ".4f"))
           for name, value in data["utilization"].items()),
-        *_interval_rows(data),
+        ("[lower, upper]", level),
         *report.title("Conclusion"),
-        *_conclusion(data),
-    ]  # fmt: skip
-
-
-def _measured_rows(data) -> list[str]:
-    measured = data["measured"]
-    sizes = f"{measured['least_num_params']:.3g} to {measured['most_num_params']:.3g} parameters"
-    models = f"{len(measured['models'])} models of {sizes}, batches of {', '.join(map(str, measured['batch_sizes']))}"
-    rows = [report.row("Measured", f"{measured['parameters']}, {models}")]
-    if data["demand"]["share_extrapolated"]:
-        share = 100 * data["demand"]["share_extrapolated"]
-        rows.append(report.row("Extrapolated", f"{share:.3g} % of the prompts are longer than those timed"))
-    return rows
-
-
-def _interval_rows(data) -> list[str]:
-    intervals = data["intervals"]
-    of_law = "without the error of the scaling law"
-    if intervals["has_scaling_law"]:
-        share = 100 * intervals["share_of_law_draws"]
-        of_law = f"with that of the scaling law ({share:.0f} % of its draws reach the loss)"
-    level = f"{100 * intervals['level']:g} % intervals"
-    return [report.row("[lower, upper]", f"{level} for a model of another shape, {of_law}")]
-
-
-def _conclusion(data) -> list[str]:
-    moves, bounds = data["moves"], data["intervals"]
-    sentences = [
-        f"The measured optimum has {100 * moves['num_params']:.1f}% of the parameters of the guessed one, and costs "
-        f"{100 * moves['cost_usd']:.1f}% of what the guess says.",
+        f"The measured optimum has {100 * data['moves']['num_params']:.1f}% of the parameters of the guessed one, and "
+        f"costs {100 * data['moves']['cost_usd']:.1f}% of what the guess says.",
         f"The guessed size would cost {100 * data['excess_cost']:.1f}% more than the measured optimum "
-        f"(at most {100 * bounds['excess_cost']['upper']:.1f}%).",
-    ]
-    if data["measured"]["is_extrapolated"]:
-        sentences.append("It lies outside the sizes that were measured: an extrapolation.")
-    return sentences
-
-
-def _bounded(value, data, name, form) -> str:
-    bounds = data["intervals"][name]
-    return f"{value:{form}}   [{bounds['lower']:{form}}, {bounds['upper']:{form}}]"
+        f"(at most {100 * intervals['excess_cost']['upper']:.1f}%).",
+        *(["It lies outside the sizes that were measured: an extrapolation."] if measured["is_extrapolated"] else []),
+    ]  # fmt: skip

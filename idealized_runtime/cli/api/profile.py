@@ -1,0 +1,46 @@
+"""Time synthetic prompts of exactly so many tokens, all answers as long as asked for; every request is kept.
+
+Settings are shuffled within blocks. The same command goes on where a run was cut off, and tries again what failed.
+"""
+
+from idealized_runtime.checks import positive_int, whole_number
+from idealized_runtime.cli.api.sending import add_sending_arguments, run_sweep
+from idealized_runtime.cli.flags import add_shared
+from idealized_runtime.cli.main import DONE, NOTHING_DONE
+from idealized_runtime.cli.output import print_json, say
+
+EXAMPLES = """\
+example: idealized-runtime api profile --base-url http://127.0.0.1:8000/v1 --model NAME \\
+    --all-num-input-tokens 1 128 512 1024 --all-num-output-tokens 1 8 32 --log logs/api/NAME.jsonl
+"""
+
+
+def add_arguments(parser):
+    """Flags of the command."""
+    add_sending_arguments(parser, max_retries=5)
+    parser.add_argument("--num-trials", type=positive_int, default=10, help="timed requests a setting (10)")
+    parser.add_argument("--num-warmup", type=whole_number, default=1, help="untimed requests a setting (1)")
+    add_shared(parser, "--json")
+
+
+def run(arguments) -> int:
+    """Time what the log lacks, and print the sentence of every setting."""
+    from idealized_runtime.api.profile import Profiler, Sweep
+    from idealized_runtime.records import LogFormatError, read_trials, runtime_sentence
+
+    if code := run_sweep(arguments, Sweep, Profiler):
+        return code
+    try:
+        trials = read_trials(arguments.log)
+    except LogFormatError as error:
+        say(str(error))
+        return NOTHING_DONE
+    settings = [
+        {"num_prompt_tokens": int(p), "num_output_tokens": int(o), "runtimes_s": group["runtime_s"].tolist()}
+        for (p, o), group in trials.groupby(["num_prompt_tokens", "num_output_tokens"])
+    ]
+    if arguments.json:
+        print_json({"model": arguments.model, "log": str(arguments.log), "settings": settings})
+    else:
+        print("\n".join(map(runtime_sentence, settings)))
+    return DONE

@@ -1,0 +1,92 @@
+import json
+
+import pytest
+from makers.logs import HEADER, make_setting, write_log
+from makers.requests import make_trial
+from makers.requests import write_log as write_api_log
+
+from idealized_runtime.cli.main import main
+from idealized_runtime.fits import read_parameters
+from idealized_runtime.measurements.published import ROOT
+
+
+def write_box(folder, *, name="gpt2-small", batch_size=1):
+    """A log in which a prompt token takes 0.1 s and an output token 0.01 s."""
+    folder.mkdir(exist_ok=True)
+    settings = [make_setting(p, o, [0.1 * p + 0.01 * o], batch_size=batch_size) for p in (1, 16) for o in (1, 2)]
+    return write_log(folder / f"{name}.jsonl", settings, {**HEADER, "model": name})
+
+
+def write_api(path):
+    """A log of an API that takes 10 ms an output token."""
+    path.parent.mkdir(exist_ok=True)
+    sizes = [(p, o) for p in (4, 16, 32) for o in (1, 4, 8)]
+    return write_api_log(path, [make_trial(n, p=p, o=o, start_s=0.1, step_s=0.01) for n in range(3) for p, o in sizes])
+
+
+def test_parameter_file_of_one_batch_size_is_written(tmp_path, capsys):
+    path = tmp_path / "batched.json"
+    assert main(["fit", "cpu_batch", "--batch-size", "32", "--out", str(path)]) == 0
+    answer = capsys.readouterr()
+    assert "gpt2-small" in answer.out
+    assert "warning:" in answer.err
+    assert ".py" not in answer.err
+    models = read_parameters(path)
+    assert {name: model.batch_size for name, model in models.items()} == {"distilgpt2": 32, "gpt2-small": 32}
+    assert models["gpt2-small"].sources[0]["file"] == "cpu_batch/gpt2-small.jsonl"
+
+
+def test_logs_of_one_batch_size_are_fitted_without_being_told(tmp_path, capsys):
+    write_box(tmp_path / "box", batch_size=4)
+    assert main(["fit", str(tmp_path / "box")]) == 0
+    assert "gpt2-small  " in capsys.readouterr().out
+
+
+def test_committed_parameter_file_is_that_of_its_logs(tmp_path):
+    assert main(["fit", "cpu", "--out", str(tmp_path / "cpu.json")]) == 0
+    written, committed = (
+        json.loads(path.read_text()) for path in (tmp_path / "cpu.json", ROOT / "processed_jsons/cpu.json")
+    )
+    assert written.keys() == committed.keys()
+    for name, entry in committed.items():
+        assert written[name]["runtime_per_output_token"] == pytest.approx(entry["runtime_per_output_token"], rel=1e-9)
+
+
+def test_folders_and_single_logs_of_machines_and_apis_make_one_file(tmp_path, capsys):
+    write_box(tmp_path / "box")
+    log = write_api(tmp_path / "api" / "tiny.jsonl")
+    out = tmp_path / "new" / "all.json"
+    assert main(["fit", str(tmp_path / "box"), str(log), "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gpt2-small"]["runtime_per_output_token"] == pytest.approx(0.01)
+    models = read_parameters(out)
+    assert set(models) == {"gpt2-small", "tiny"}
+    assert models["tiny"].time_per_output_token_s == pytest.approx(0.01)
+    assert models["tiny"].overhead_s > 0
+    assert models["tiny"].sources[0]["file"].endswith("tiny.jsonl")
+
+
+def test_second_log_of_a_model_is_refused(tmp_path, capsys):
+    for folder in ("one", "two"):
+        write_box(tmp_path / folder)
+    assert main(["fit", str(tmp_path / "one"), str(tmp_path / "two")]) == 2
+    assert "two: a second log of gpt2-small" in capsys.readouterr().err
+
+
+def test_models_can_be_chosen(tmp_path, capsys):
+    for name in ("gpt2-small", "gpt2-large"):
+        write_box(tmp_path / "box", name=name)
+    assert main(["fit", str(tmp_path / "box"), "--model", "gpt2-large", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"gpt2-large"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "no timing logs of hardware 'nowhere'"),
+        (["cpu_batch"], "distilgpt2: one fit takes one batch_size; the runtimes hold 7"),
+        (["cpu_batch", "--batch-size", "33"], "distilgpt2: --batch-size must be one that was timed"),
+    ],
+)
+def test_bad_input_is_named(capsys, arguments, message):
+    assert main(["fit", *arguments]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]

@@ -44,7 +44,6 @@ __all__ = [
     "NothingTimedError",
     "RepeatedSettingWarning",
     "SliceWarning",
-    "is_json_log",
     "load_log",
     "parse_log",
     "read_failures",
@@ -211,10 +210,6 @@ def parse_log(path) -> Log | TextLog:
         As :func:`read_log`.
     """
     path = Path(path)
-    return load_log(path) if is_json_log(path) else parse_text_log(path)
-
-
-def is_json_log(path: Path) -> bool:
-    """Whether a log is JSON Lines and not the text of 2023, by its first character."""
     with path.open("rb") as file:
-        return file.read(1) == b"{" or path.suffix == ".jsonl"
+        is_json = file.read(1) == b"{" or path.suffix == ".jsonl"
+    return load_log(path) if is_json else parse_text_log(path)

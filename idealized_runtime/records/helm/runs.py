@@ -28,7 +28,7 @@ _NO_RUNS = (
     f"no HELM run at or below this folder; a run is a folder with {RUN_SPEC} and {PER_INSTANCE_STATS}, "
     "which helm-run writes to benchmark_output/runs/<suite>/<run>/"
 )
-COLUMNS = [*IDENTITY_COLUMNS, "train_trial", *NUMBER_COLUMNS]
+COLUMNS = [*IDENTITY_COLUMNS, "train_trial", *NUMBER_COLUMNS, "accuracy_metric"]
 
 
 class SkippedRunWarning(UserWarning):
@@ -66,15 +66,14 @@ def read_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None)
     Returns
     -------
     DataFrame
-        One row an instance and train trial, in the order of folders and files: ``scenario`` (the
-        run's name without the model), ``model`` (``openai/davinci``), ``instance_id``,
-        ``train_trial``, ``num_prompt_tokens``, ``num_output_tokens``, ``raw_runtime_s``,
-        ``denoised_runtime_s``, ``idealized_runtime_s`` (seconds), ``accuracy``. Names are
-        categorical. Perturbed and training instances are left out; what HELM did not compute (no
-        such metric, count 0, not finite) is NaN. Where an instance took several requests (a choice
-        each, or windows of a long text), values are means over them, as in HELM's tables. The raw
-        runtime of a query that ran in a batch is that of the batch, as HELM records it.
-        ``attrs["accuracy_metrics"]`` lists the metrics behind ``accuracy`` by scenario.
+        One row an instance and train trial, in the order of folders and files: ``scenario`` (the run's name without
+        the model), ``model`` (``openai/davinci``), ``instance_id``, ``train_trial``, ``num_prompt_tokens``,
+        ``num_output_tokens``, ``raw_runtime_s``, ``denoised_runtime_s``, ``idealized_runtime_s`` (seconds),
+        ``accuracy`` and the ``accuracy_metric`` behind it, missing where the run reports none. Names are categorical.
+        Perturbed and training instances are left out; what HELM did not compute (no such metric, count 0, not finite)
+        is NaN. Where an instance took several requests (a choice each, or windows of a long text), values are means
+        over them, as in HELM's tables. The raw runtime of a query that ran in a batch is that of the batch, as HELM
+        records it.
 
     Raises
     ------
@@ -97,26 +96,10 @@ def read_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None)
     runs = _Runs(folder, accuracy_metric)
     frame = _collect(runs.read())
     runs.warn(stacklevel=3)
-    if isinstance(accuracy_metric, str) and not any(frame.attrs["accuracy_metrics"].values()):
+    if isinstance(accuracy_metric, str) and frame["accuracy_metric"].isna().all():
         raise ValueError(f"{folder}: no run reports accuracy_metric={accuracy_metric!r} for its instances")
     warn_missing(frame["accuracy"].isna().to_numpy(), "have no accuracy", labels=frame["scenario"])
     return frame
-
-
-def iter_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None) -> Iterator[pd.DataFrame]:
-    """Frames of :func:`read_runs`, one a run, for more runs than fit into memory.
-
-    Runs left out or repeated are warned of when the iterator ends or is closed.
-    """
-    return _iter_frames(_Runs(folder, accuracy_metric))
-
-
-def _iter_frames(runs):
-    try:
-        for run in runs.read():
-            yield _collect([run])
-    finally:
-        runs.warn(stacklevel=3)
 
 
 class _Runs:
@@ -134,8 +117,11 @@ class _Runs:
             try:
                 spec = read_run_spec(path / RUN_SPEC)
                 run = self._read_run(path, spec)
-            except (OSError, RunFormatError) as error:
-                self._skipped[path] = _reason(error)
+            except OSError as error:
+                self._skipped[path] = f"{Path(error.filename or '').name}: {error.strerror or error}".removeprefix(": ")
+                continue
+            except RunFormatError as error:
+                self._skipped[path] = str(error)
                 continue
             self._read[spec.name].append(path)
             yield run
@@ -173,12 +159,6 @@ class _Runs:
         num_found = len(self._skipped.keys() | set(self._paths))
         lines = [f"skipped {len(self._skipped)} of {num_found} HELM runs"]
         return "\n  ".join(lines + [f"{path}: {reason}" for path, reason in sorted(self._skipped.items())])
-
-
-def _reason(error) -> str:
-    if isinstance(error, OSError):
-        return f"{Path(error.filename or '').name}: {error.strerror or error}".removeprefix(": ")
-    return str(error)
 
 
 class _Sums:
@@ -223,30 +203,26 @@ class _Sums:
 
 def _collect(runs) -> pd.DataFrame:
     """One frame of all runs: names as codes into the distinct ones, numbers as they come."""
-    names = {column: {} for column in IDENTITY_COLUMNS}
+    names = {column: {} for column in (*IDENTITY_COLUMNS, "accuracy_metric")}
     parts = {column: [] for column in COLUMNS}
-    num_rows, metrics = [], {}
+
+    def add_names(column, values):
+        known = names[column]
+        # No name is the code -1 of what is missing.
+        codes = [-1 if value is None else known.setdefault(value, len(known)) for value in values]
+        parts[column].append(np.array(codes, np.int32))
+
+    num_rows = []
     for run in runs:
         num_rows.append(len(run.instance_ids))
-        parts["scenario"].append(_codes([run.scenario], names["scenario"]))
-        parts["model"].append(_codes([run.model], names["model"]))
-        parts["instance_id"].append(_codes(run.instance_ids, names["instance_id"]))
+        for column in ("scenario", "model", "accuracy_metric"):
+            add_names(column, [getattr(run, column)])
+        add_names("instance_id", run.instance_ids)
         parts["train_trial"].append(run.train_trials)
         for column in NUMBER_COLUMNS:
             parts[column].append(run.numbers[column])
-        metrics.setdefault(run.scenario, set()).update([run.accuracy_metric] if run.accuracy_metric else [])
-    for column in ("scenario", "model"):
+    for column in ("scenario", "model", "accuracy_metric"):
         parts[column] = [np.repeat(np.concatenate(parts[column]), num_rows)]
-    frame = _frame(parts, names)
-    frame.attrs["accuracy_metrics"] = {scenario: sorted(found) for scenario, found in metrics.items()}
-    return frame
-
-
-def _codes(values, known: dict) -> np.ndarray:
-    return np.array([known.setdefault(value, len(known)) for value in values], np.int32)
-
-
-def _frame(parts, names) -> pd.DataFrame:
     columns = {}
     for column in COLUMNS:
         # Popped, so that the parts of a column are free before the next is joined.

@@ -139,7 +139,8 @@ class ProfiledModel(ABC):
             Nothing is known of the model's errors.
         """
         p = self._checked_prompts(num_prompt_tokens, extrapolate)
-        p, o = np.broadcast_arrays(p.astype(float), token_array("num_output_tokens", num_output_tokens).astype(float))
+        # Integers stay integers, for which prompt times are looked up.
+        p, o = np.broadcast_arrays(p, token_array("num_output_tokens", num_output_tokens).astype(float))
         return self._interval(p, o - 1, self._runtimes(p, o), level)
 
     def standard_error(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):

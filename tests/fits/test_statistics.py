@@ -17,6 +17,13 @@ def test_quantile_goes_from_normal_to_uniform():
     assert half_width(0.95, 4.0, 0.0) == pytest.approx(2.77645, rel=1e-5)
 
 
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95, 0.99, 0.999999, 0.99999999])
+def test_quantiles_of_long_arrays_are_those_of_each_of_their_numbers(level):
+    dof = np.concatenate([np.geomspace(0.6, 1e12, 20_000), np.linspace(2.5, 40, 20_000), [np.inf]])
+    one_by_one = np.concatenate([half_width(level, part, 0.0) for part in np.array_split(dof, 50)])
+    np.testing.assert_allclose(half_width(level, dof, 0.0), one_by_one, rtol=1e-9)
+
+
 def test_standard_error_is_that_of_a_normal_interval():
     assert standard_error_of_interval(*norm.interval(0.9, loc=3.0, scale=0.2), 0.9) == pytest.approx(0.2)
 

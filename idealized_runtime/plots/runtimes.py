@@ -24,8 +24,8 @@ def plot_runtime_vs_output_tokens(
     ----------
     runtimes : DataFrame, one row a setting of one model
         ``num_prompt_tokens``, ``num_output_tokens``, ``runtime_s``.
-    fit : RuntimeModel, optional
-        Its R² stands in the panel, cut, not rounded, to five decimals.
+    fit : ModelOfRuntimes, optional
+        Its R² stands in the panel where it has one, cut, not rounded, to five decimals.
     prompt_sizes : iterable of int, optional
         Sizes to draw, those of them that were profiled; all where it is not given.
 
@@ -46,8 +46,9 @@ def plot_runtime_vs_output_tokens(
         if fit is not None:
             ends = np.array([group["num_output_tokens"].min(), group["num_output_tokens"].max()])
             ax.plot(ends, fit.predict(num_prompt_tokens, ends), "-", color=color)
-    if fit is not None and fit.r_squared is not None:
-        _note(ax, f"$R^2$ = {np.floor(fit.r_squared * 1e5) / 1e5:.5f}")
+    r_squared = getattr(fit, "r_squared", None)
+    if r_squared is not None:
+        _note(ax, f"$R^2$ = {np.floor(r_squared * 1e5) / 1e5:.5f}")
     ax.set(xlabel="Number of output tokens", ylabel="Runtime (s)")
     ax.set_ylim(bottom=0)
     ax.legend(title="Prompt size (tokens)")

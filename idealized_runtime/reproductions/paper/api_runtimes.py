@@ -39,7 +39,7 @@ def read_api_minima(date: str) -> pd.DataFrame:
     """
     if date not in MINIMA_DATES:
         raise ValueError(f"date must be one of {', '.join(MINIMA_DATES)}; got {date!r}")
-    return _read(f"api_minimum_runtimes_{date}").rename(columns={"minimum_runtime_s": "runtime_s"})
+    return _read(f"api_minimum_runtimes_{date}")
 
 
 def complete_minima(minima: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def read_api_trials() -> pd.DataFrame:
 
 def read_runtimes_over_time() -> pd.DataFrame:
     """Least runtimes of five models at four dates a week apart; columns as :func:`read_api_minima`, and ``date``."""
-    return _read("runtimes_over_time", parse_dates=["date"]).rename(columns={"minimum_runtime_s": "runtime_s"})
+    return _read("runtimes_over_time", parse_dates=["date"])
 
 
 def read_load_runtimes() -> pd.DataFrame:
@@ -170,10 +170,6 @@ def printed_name(helm_name: str) -> str:
 
 def _read(name, **options) -> pd.DataFrame:
     frame = pd.read_csv(published_data(f"{FOLDER}/{name}.csv"), **options)
-    names = {model: _helm_name(model) for model in frame["model"].unique()}
-    return frame.assign(model=frame["model"].map(names))
-
-
-def _helm_name(model: str) -> str:
-    plain = model.replace("_", "-")
-    return _HELM_NAMES.get(plain, plain.replace("-", "/", 1))
+    plain = frame["model"].str.replace("_", "-")
+    models = plain.map(_HELM_NAMES).fillna(plain.str.replace("-", "/", n=1))
+    return frame.assign(model=models).rename(columns={"minimum_runtime_s": "runtime_s"})

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter
 
 from idealized_runtime.plots.style import label_log_axis, name_rows
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
-from idealized_runtime.reproductions.paper.tradeoffs import TASKS
+from idealized_runtime.reproductions.paper.tradeoffs import TASKS, short_task
 
 # Label and limits of each metric's axis, the same in all of its panels.
 METRICS = {
@@ -143,7 +143,7 @@ def plot_frontier_probabilities(probabilities: pd.DataFrame, *, ax: plt.Axes | N
     for (row, column), value in np.ndenumerate(values):
         text = probability_text(value)
         ax.text(column, row, text, ha="center", va="center", fontsize=7.5, color="white" if value > 0.8 else "0.25")
-    ax.set_xticks(range(values.shape[1]), [_short_task(task) for task in probabilities.columns])
+    ax.set_xticks(range(values.shape[1]), [short_task(task) for task in probabilities.columns])
     ax.set_yticks(range(values.shape[0]), probabilities.index)
     ax.grid(False)
     ax.tick_params(length=0)
@@ -171,7 +171,7 @@ def plot_ranks(ranks: pd.DataFrame, intervals: pd.DataFrame | None = None, *, ax
         if intervals is not None:
             bounds = intervals[intervals["task"] == task].set_index("model").loc[ranks.index]
             ax.hlines(places + offset, bounds["lower"], bounds["upper"], linewidth=2.5, alpha=0.35, **style)
-        ax.plot(ranks[task], places + offset, TASK_MARKERS[name], label=_short_task(task), **style)
+        ax.plot(ranks[task], places + offset, TASK_MARKERS[name], label=short_task(task), **style)
     name_rows(ax, ranks.index)
     ax.set_xticks(range(1, len(ranks) + 1))
     ax.set(xlim=(0.5, len(ranks) + 0.5), xlabel="Rank")
@@ -241,11 +241,6 @@ def probability_text(probability: float) -> str:
     if np.isnan(probability) or probability in (0, 1):
         return "" if np.isnan(probability) else f"{probability:.0f}"
     return "< 0.01" if probability < 0.01 else "> 0.99" if probability > 0.99 else f"{probability:.2f}"
-
-
-def _short_task(task):
-    name = TASKS.get(task, task)
-    return name.split(" (")[0]
 
 
 def _color(model):

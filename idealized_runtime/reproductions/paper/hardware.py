@@ -1,7 +1,7 @@
 """Section 5.3 and Figure 8: claims about the V100 against the A100."""
 
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
-from idealized_runtime.reproductions.paper.tradeoffs import PRINTED_PRICES_USD, TASKS, cost_identity_error
+from idealized_runtime.reproductions.paper.tradeoffs import PRINTED_PRICES_USD, cost_identity_error, short_task
 from idealized_runtime.reproductions.verdicts import Claims, Evidence, most, tally
 
 # Points were read back from the drawing to about 1e-6.
@@ -23,7 +23,7 @@ def _v100_is_higher(data, column, source) -> Evidence:
     a100, v100 = (points[points["hardware"] == name].reset_index() for name in ("a100", "v100"))
     is_higher = v100[column] > a100[column]
     if not is_higher.all():
-        exceptions = (f"{row.model} on {TASKS[row.task].split(' (')[0]}" for row in a100[~is_higher].itertuples())
+        exceptions = (f"{row.model} on {short_task(row.task)}" for row in a100[~is_higher].itertuples())
         note = f"Not so for {', '.join(exceptions)}. {note}".strip()
     return tally(is_higher, "{} of {} points", note=note)
 

@@ -27,6 +27,11 @@ PRINTED_PRICES_USD = {"a100": 4.096, "v100": 3.06}
 _LEVEL = 0.95
 
 
+def short_task(task: str) -> str:
+    """Title of a task without what stands in brackets: ``"MMLU"``."""
+    return TASKS.get(task, task).split(" (")[0]
+
+
 def price_on_hardware(
     queries: pd.DataFrame,
     models: Mapping[str, Mapping[str, ModelOfRuntimes]],

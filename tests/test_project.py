@@ -2,12 +2,15 @@
 
 import os
 import re
+import shlex
 import subprocess
 import tomllib
 
 import pytest
 import yaml
+from makers.commands import flags_of
 
+from idealized_runtime.cli.main import COMMANDS, GROUPS
 from idealized_runtime.measurements.published import ROOT
 
 TARGETS = ["setup", "figures", "notebooks", "test", "lint", "lab", "published", "benchmarks", "clean", "help"]
@@ -176,6 +179,23 @@ def test_commands_of_the_readme_exist():
     assert set(re.findall(r"(?:^|`)make ([a-z]+)", readme, flags=re.MULTILINE)) <= {*TARGETS}
     scripts = set(re.findall(r"python ((?:[\w.-]+/)*[\w-]+\.py)", readme))
     assert [script for script in scripts if not (ROOT / script).is_file()] == []
+
+
+def test_subcommands_of_the_readme_exist_and_have_those_flags():
+    readme = read("README.md")
+    table = readme.split("## One command")[1].split("\n\n")[2]
+    heads = set(re.findall(r"^\| `([a-z]+)", table, flags=re.MULTILINE))
+    assert heads == {name.split()[0] for name in COMMANDS}
+    assert set(re.findall(r"`(?:api|lifetime) ([a-z, -]+)`", table)) == {
+        ", ".join(name.split()[1] for name in COMMANDS if name.startswith(f"{group} ")) for group in GROUPS
+    }
+    lines = re.findall(r"^(?:idealized-runtime|LIFETIME) .*", readme.replace("\\\n", " "), flags=re.MULTILINE)
+    assert len(lines) >= 10
+    for line in lines:
+        words = shlex.split(line.replace("LIFETIME", "idealized-runtime lifetime"), comments=True)[1:]
+        name = next(name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS)
+        known = flags_of(name, *(["time"] if name == "campaign" else []))
+        assert {word for word in words if word.startswith("--")} <= known, line
 
 
 def test_flags_of_the_readme_are_flags_of_the_driver():

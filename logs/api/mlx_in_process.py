@@ -2,8 +2,8 @@
 
 Runs in an environment with mlx-lm (and nothing of this project):
 
-    python scripts/mlx_in_process.py make FOLDER
-    python scripts/mlx_in_process.py time FOLDER --log logs/api/NAME.jsonl --hardware NAME
+    python logs/api/mlx_in_process.py make FOLDER
+    python logs/api/mlx_in_process.py time FOLDER --log logs/api/NAME.jsonl --hardware NAME
 """
 
 import argparse

@@ -4,6 +4,7 @@ A counter moves in steps (of 0.1 s or so on GPUs): a short trial's value is as c
 trials is not. Where no counter can be read there is no energy; a data sheet's power is no measurement.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Protocol
 
@@ -89,23 +90,17 @@ class RaplMeter:
 
 def open_energy_meter(device: torch.device) -> EnergyMeter | None:
     """Meter of the device; None where none can be read."""
-    if device.type == "cuda":
-        return _open_nvml(str(getattr(torch.cuda.get_device_properties(device), "uuid", "")))
-    try:
-        return RaplMeter()
-    except (OSError, ValueError):
+    if device.type != "cuda":
+        with contextlib.suppress(OSError, ValueError):
+            return RaplMeter()
         return None
-
-
-def _open_nvml(uuid) -> NvmlMeter | None:
     try:
         import pynvml
     except ImportError:
         return None
-    try:
-        return NvmlMeter(uuid)
-    except pynvml.NVMLError:
-        return None
+    with contextlib.suppress(pynvml.NVMLError):
+        return NvmlMeter(str(getattr(torch.cuda.get_device_properties(device), "uuid", "")))
+    return None
 
 
 def _is_counted(zone) -> bool:

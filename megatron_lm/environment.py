@@ -32,13 +32,13 @@ def describe_software(device: torch.device) -> dict[str, str]:
 
 def describe_environment(device: torch.device) -> dict:
     """State of the machine at the start of a run; what could not be read is None."""
-    meter = open_energy_meter(device)
+    meter, frequency = open_energy_meter(device), psutil.cpu_freq()
     environment = {
         "os": platform.platform(),
         "cpu_model": _cpu_model(),
         "num_cores": _num_cores(),
         "memory_bytes": psutil.virtual_memory().total,
-        "cpu_clock_mhz": _cpu_clock_mhz(),
+        "cpu_clock_mhz": frequency.current if frequency and frequency.current else None,
         "load_average": list(os.getloadavg()),
         "num_threads": torch.get_num_threads(),
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
@@ -48,7 +48,10 @@ def describe_environment(device: torch.device) -> dict:
         "git_is_clean": _git_is_clean(),
     }
     if device.type == "cuda":
-        environment["gpu"] = _describe_gpu(device)
+        gpu = torch.cuda.get_device_properties(device)
+        environment["gpu"] = {
+            "memory_bytes": gpu.total_memory, "num_multiprocessors": gpu.multi_processor_count, **_nvidia_smi(gpu)
+        }  # fmt: skip
     return environment
 
 
@@ -73,19 +76,9 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _cpu_clock_mhz() -> float | None:
-    frequency = psutil.cpu_freq()
-    return frequency.current if frequency and frequency.current else None
-
-
-def _describe_gpu(device) -> dict:
-    properties = torch.cuda.get_device_properties(device)
-    gpu = {"memory_bytes": properties.total_memory, "num_multiprocessors": properties.multi_processor_count}
+def _nvidia_smi(properties) -> dict:
+    """Driver, clocks and power of the GPU of these properties, as its own tool says; None where there is no tool."""
     fields = ("driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "power.limit", "uuid")
-    return {**gpu, **_nvidia_smi(fields, properties)}
-
-
-def _nvidia_smi(fields, properties) -> dict:
     values = [None] * len(fields)
     if shutil.which("nvidia-smi"):
         command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]

@@ -53,7 +53,8 @@ def measure_machine_rates(device: torch.device, dtype: torch.dtype) -> dict | No
 
 def _memory_rates(device) -> tuple[float, float]:
     """Bytes a second of a copy, and of reading alone."""
-    num_bytes = int(min(_BUFFER_BYTES[device.type], _MAX_SHARE_OF_FREE_MEMORY * _free_bytes(device)))
+    free_bytes = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    num_bytes = int(min(_BUFFER_BYTES[device.type], _MAX_SHARE_OF_FREE_MEMORY * free_bytes))
     source = torch.ones(num_bytes // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
     copy_s = _quickest_s(lambda: target.copy_(source), device)
@@ -82,7 +83,3 @@ def _quickest_s(work: Callable[[], object], device) -> float:
         devices.synchronize(device)
         timings_s.append(perf_counter() - start_s)
     return min(timings_s) / num_calls
-
-
-def _free_bytes(device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

@@ -65,9 +65,14 @@ def build_model(
     # Without it Megatron copies tied embeddings to the last stage, on CUDA only; here the same seed makes them equal.
     groups.embd = None
     config = transformer_config(architecture, device=device, dtype=dtype, grid=grid)
+    spec = get_gpt_decoder_block_spec(config, False, architecture.normalization)
+    if architecture.multi_latent_attention:
+        use_unfused_attention(spec)
+    if architecture.parallel_blocks:
+        put_blocks_side_by_side(spec)
     model = GPTModel(
         config=config,
-        transformer_layer_spec=_block_spec(architecture, config),
+        transformer_layer_spec=spec,
         # Every rank holds an equal range of the vocabulary; engines drop the padding from the logits.
         vocab_size=-(-architecture.vocab_size // num_shards) * num_shards,
         max_sequence_length=architecture.max_position_embeddings + architecture.num_extra_positions,
@@ -84,15 +89,6 @@ def build_model(
     model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
     _initialize(model, architecture, seed)
     return model
-
-
-def _block_spec(architecture, config):
-    spec = get_gpt_decoder_block_spec(config, False, architecture.normalization)
-    if architecture.multi_latent_attention:
-        use_unfused_attention(spec)
-    if architecture.parallel_blocks:
-        put_blocks_side_by_side(spec)
-    return spec
 
 
 def _add_what_megatron_has_no_option_for(model, architecture, device):
@@ -216,15 +212,11 @@ def transformer_config(
         attention_softmax_in_fp32=dtype != torch.float32,
     )
     if _position_embedding_type(architecture) == "yarn":
-        _set_yarn(config, architecture)
+        # Megatron reads them from its configuration, which does not declare them.
+        for name, value in _yarn_options(architecture).items():
+            setattr(config, f"yarn_{name}", value)
+        config.yarn_correction_range_round_to_int = architecture.uncounted_options["rope_scaling"].get("truncate", True)
     return config
-
-
-def _set_yarn(config, architecture):
-    # Megatron reads them from its configuration, which does not declare them.
-    for name, value in _yarn_options(architecture).items():
-        setattr(config, f"yarn_{name}", value)
-    config.yarn_correction_range_round_to_int = architecture.uncounted_options["rope_scaling"].get("truncate", True)
 
 
 def _yarn_options(architecture):

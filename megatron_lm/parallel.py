@@ -142,7 +142,8 @@ class ProcessGrid:
         failure = self._first_failure()
         if failure is not None and failure["rank"] != self.rank:
             raise OtherRankError(failure) from error
-        if _is_lost_connection(error):
+        if isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error).replace("\\", "/"):
+            # The connection to it was lost.
             raise OtherRankError(None) from error
         if failure is None and not isinstance(error, KeyboardInterrupt):
             lines = str(error).strip().splitlines() or [repr(error)]
@@ -156,7 +157,3 @@ class ProcessGrid:
         except RuntimeError:
             # The machine that kept the store is gone as well.
             return None
-
-
-def _is_lost_connection(error) -> bool:
-    return isinstance(error, torch.distributed.DistError) or "gloo/transport" in str(error).replace("\\", "/")

@@ -43,9 +43,15 @@ def encode_file(path: Path, *, tokenizer_type: str, vocab_file=None, merge_file=
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"--prompts-file {path} is not UTF-8 text; ByteTokenizer takes any file") from error
-    if tokenizer_type == "NullTokenizer":
-        return _parse_token_ids(path, text)
-    return _gpt2_tokenizer(vocab_file, merge_file).encode(text).ids
+    if tokenizer_type == "GPT2BPETokenizer":
+        return _gpt2_tokenizer(vocab_file, merge_file).encode(text).ids
+    try:
+        return [int(word) for word in text.split()]
+    except ValueError as error:
+        raise ValueError(
+            f"--prompts-file {path}: NullTokenizer reads token ids, integers between white space; {error}. "
+            "For text use --tokenizer-type ByteTokenizer or GPT2BPETokenizer"
+        ) from error
 
 
 def tokenizer_vocab_size(tokenizer_type: str, vocab_file=None) -> int | None:
@@ -78,16 +84,6 @@ def take_prompt(token_ids: list[int], num_prompt_tokens: int, *, path: Path, voc
             "give a larger --vocab-size or another tokenizer"
         )
     return prompt
-
-
-def _parse_token_ids(path, text) -> list[int]:
-    try:
-        return [int(word) for word in text.split()]
-    except ValueError as error:
-        raise ValueError(
-            f"--prompts-file {path}: NullTokenizer reads token ids, integers between white space; {error}. "
-            "For text use --tokenizer-type ByteTokenizer or GPT2BPETokenizer"
-        ) from error
 
 
 def _gpt2_tokenizer(vocab_file, merge_file):

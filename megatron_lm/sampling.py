@@ -12,18 +12,14 @@ def sample(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator)
     if logits.dtype != torch.float32 or sampling.temperature != 1.0:
         logits = logits.float() / sampling.temperature
     if sampling.top_k:
-        logits = _keep_top_k(logits, sampling.top_k)
+        threshold = logits.topk(min(sampling.top_k, logits.shape[-1]), dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < threshold, -torch.inf)
     if 0 < sampling.top_p < 1:
         logits = _keep_top_p(logits, sampling.top_p)
     probabilities = torch.softmax(logits, dim=-1)
     # The draws of torch.multinomial, which on CUDA waits for the device to check what softmax guarantees.
     rates = torch.empty_like(probabilities).exponential_(generator=generator)
     return probabilities.div_(rates).argmax(dim=-1, keepdim=True)
-
-
-def _keep_top_k(logits, top_k):
-    threshold = logits.topk(min(top_k, logits.shape[-1]), dim=-1).values[:, -1:]
-    return logits.masked_fill(logits < threshold, -torch.inf)
 
 
 def _keep_top_p(logits, top_p):

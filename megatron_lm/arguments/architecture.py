@@ -1,5 +1,7 @@
 """The model that the flags ask for, and the slices of its layers."""
 
+from itertools import product
+
 from idealized_runtime.architectures import Architecture, get_architecture, read_hf_config
 from megatron_lm.arguments.flags import SHAPE_FLAGS, flag_of
 from megatron_lm.prompts import tokenizer_vocab_size
@@ -86,18 +88,12 @@ def resolve_slices(arguments) -> list[int]:
     ValueError
         A slice is larger than the model, or is not made as the whole is.
     """
-    num_layers = arguments.architecture.num_layers
-    slices = list(dict.fromkeys(arguments.num_layers_profiled or [num_layers]))
-    if too_many := " ".join(str(size) for size in slices if size > num_layers):
-        raise ValueError(f"--num-layers-profiled {too_many}: {arguments.architecture.name} has {num_layers} layers")
-    for size in slices:
-        _check_slice(arguments.architecture, size)
-    return slices
-
-
-def _check_slice(architecture, size):
-    """Refuse a slice whose layers are not those of the whole: time would not scale with depth."""
-    for name in ("moe_layer_freq", "window_attn_skip_freq"):
+    architecture = arguments.architecture
+    slices = list(dict.fromkeys(arguments.num_layers_profiled or [architecture.num_layers]))
+    if too_many := " ".join(str(size) for size in slices if size > architecture.num_layers):
+        raise ValueError(f"--num-layers-profiled {too_many}: {architecture.name} has {architecture.num_layers} layers")
+    for size, name in product(slices, ("moe_layer_freq", "window_attn_skip_freq")):
+        # Time does not scale with depth where the layers of a slice are not those of the whole.
         pattern = getattr(architecture, name)
         repeats = size % pattern == 0 if isinstance(pattern, int) else pattern is None
         if size < architecture.num_layers and not repeats:
@@ -105,3 +101,4 @@ def _check_slice(architecture, size):
                 f"--num-layers-profiled {size}: the layers of {architecture.name} differ ({name} = {pattern}), and so "
                 "many of them do not repeat; give all layers, or a multiple of a number that repeats"
             )
+    return slices

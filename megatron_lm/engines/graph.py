@@ -72,16 +72,13 @@ class GraphEngine(SdpaEngine):
 
     def _decode_static(self, inputs, position, sequences, num_slots):
         """Pass of a token a sequence; ``position``, of shape (1,), is on the device, so that no shape depends on it."""
-        windows = {layer.window for layer in self._layers}
-        seen = {window: (slice(num_slots), self._mask(position, num_slots, window)) for window in windows}
+        slots, seen = self._slots[:num_slots], {}
+        for window in {layer.window for layer in self._layers}:
+            hidden = slots > position if window is None else (slots > position) | (slots <= position - window)
+            # What is added to the scores of a bucket's slots.
+            mask = torch.zeros(1, num_slots, dtype=self.dtype, device=slots.device)
+            seen[window] = slice(num_slots), mask.masked_fill_(hidden, -torch.inf)
         return self._decode_token(inputs, position, sequences, seen)
-
-    def _mask(self, position, num_slots, window):
-        """What is added to the scores of a bucket's slots, shape (1, slots): -inf to those not seen."""
-        slots = self._slots[:num_slots]
-        hidden = slots > position if window is None else (slots > position) | (slots <= position - window)
-        mask = torch.zeros(1, num_slots, dtype=self.dtype, device=slots.device)
-        return mask.masked_fill_(hidden, -torch.inf)
 
 
 def require_capturable_experts(architecture, dtype: torch.dtype, capability: tuple[int, int]):

@@ -26,7 +26,10 @@ class LatentAttention:
     def __init__(self, attention, architecture: Architecture):
         self._sizes = architecture.qk_head_dim, architecture.qk_pos_emb_head_dim, architecture.v_head_dim
         self._rank, self._num_heads = architecture.kv_lora_rank, architecture.num_attention_heads
-        self._scale = _score_scale(architecture)
+        scaling = architecture.uncounted_options.get("rope_scaling")
+        # YaRN makes the score of a query and a key larger where its factor of the whole head is not 1.
+        scale = 1.0 if scaling is None else yarn_scale(scaling, scaling.get("mscale_all_dim") or 0.0)
+        self._scale = scale**2 / math.sqrt(architecture.head_dim)
         if architecture.q_lora_rank is None:
             self._query_down, self._query_norm, self._query_up = None, None, attention.linear_q_proj.weight
         else:
@@ -94,10 +97,3 @@ class LatentAttention:
 
 def _normalize(hidden, weight):
     return F.rms_norm(hidden, hidden.shape[-1:], weight, LATENT_NORM_EPSILON)
-
-
-def _score_scale(architecture) -> float:
-    """Of a query and a key; YaRN makes it larger where its factor of the whole head is not 1."""
-    scaling = architecture.uncounted_options.get("rope_scaling")
-    scale = 1.0 if scaling is None else yarn_scale(scaling, scaling.get("mscale_all_dim") or 0.0)
-    return scale**2 / math.sqrt(architecture.head_dim)

@@ -50,14 +50,9 @@ def layer_parameters(layer, architecture: Architecture, activate: Callable) -> L
         up=None if has_experts else linear_parameters(mlp.linear_fc1),
         down=None if has_experts else linear_parameters(mlp.linear_fc2),
         experts=Experts(mlp, architecture, activate) if has_experts else None,
-        window=_window(layer, architecture),
+        # Megatron, which has read the pattern of windowed layers, keeps the tokens before the newest one.
+        window=None if attention.core_attention.scale_mask_softmax.window_size is None else architecture.window_size,
     )
-
-
-def _window(layer, architecture):
-    # Megatron, which has read the pattern of windowed layers, keeps the tokens before the newest one.
-    window = layer.self_attention.core_attention.scale_mask_softmax.window_size
-    return None if window is None else architecture.window_size
 
 
 def linear_parameters(module) -> tuple:

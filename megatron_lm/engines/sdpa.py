@@ -50,7 +50,7 @@ class SdpaEngine:
             self._output_weight = (
                 model.output_layer.weight if model.output_layer.weight is not None else self._word_embeddings
             )
-        self._norm = F.layer_norm if architecture.normalization == "LayerNorm" else _rms_norm
+        self._norm = F.layer_norm if architecture.normalization == "LayerNorm" else F.rms_norm
         self._num_query_groups = architecture.num_query_groups // self._shards.count
         self._heads_per_group = architecture.num_attention_heads // architecture.num_query_groups
         # A layer's keys and values, (2, sequences, groups, tokens, head_dim): side by side, to be written at once.
@@ -63,16 +63,13 @@ class SdpaEngine:
         if self._cache_size != (batch_size, max_sequence_length):
             # Freed before the new one is allocated, and not taken for it should that fail.
             self._caches, self._cache_size = [], (0, 0)
-            num_parts, num_groups, width = self._cache_shape()
-            shape = (num_parts, batch_size, num_groups, max_sequence_length, width)
+            architecture = self._architecture
+            shape = (2, batch_size, self._num_query_groups, max_sequence_length, architecture.head_dim)
+            if architecture.multi_latent_attention:
+                width = architecture.kv_lora_rank + architecture.qk_pos_emb_head_dim
+                shape = (1, batch_size, 1, max_sequence_length, width)
             self._caches = [self._like.new_empty(shape) for _ in self._layers]
             self._cache_size = (batch_size, max_sequence_length)
-
-    def _cache_shape(self):
-        architecture = self._architecture
-        if architecture.multi_latent_attention:
-            return 1, 1, architecture.kv_lora_rank + architecture.qk_pos_emb_head_dim
-        return 2, self._num_query_groups, architecture.head_dim
 
     def encode(self, inputs, first_sequence=0):
         return self._forward(inputs, 0, first_sequence)
@@ -112,22 +109,28 @@ class SdpaEngine:
         hidden = hidden.view(batch_size * num_tokens, -1)
         for layer, cache in zip(self._layers, self._caches, strict=True):
             normalized = self._normalize(hidden, layer.norm_1)
-            # A block beside the attention reads the hidden state to which that has added nothing yet.
-            beside = self._normalize_beside(layer, hidden, normalized) if self._is_parallel else None
+            beside = normalized
+            if self._is_parallel and self._architecture.norms_per_layer > 1:
+                beside = self._normalize(hidden, layer.norm_2)
             self._shards.add_linear(hidden, attend(layer, cache[:, sequences], normalized), *layer.projection)
-            self._add_feed_forward(layer, hidden, self._normalize(hidden, layer.norm_2) if beside is None else beside)
+            # A block beside the attention reads the hidden state to which that had added nothing yet.
+            normalized = beside if self._is_parallel else self._normalize(hidden, layer.norm_2)
+            if layer.experts is not None:
+                hidden.add_(layer.experts(normalized))
+            else:
+                self._shards.add_linear(hidden, self._activate(F.linear(normalized, *layer.up)), *layer.down)
         hidden = hidden.view(batch_size, num_tokens, -1)
-        return self._logits(hidden[:, -1]) if self._is_last_stage else hidden
+        if not self._is_last_stage:
+            return hidden
+        last = self._normalize(hidden[:, -1], self._final_norm)
+        logits = self._shards.gather(F.linear(last, self._output_weight, self._output_bias))
+        return logits[:, : self._architecture.vocab_size]
 
     def _embed(self, tokens, positions):
         hidden = self._shards.embed(tokens, self._word_embeddings)
         if self._embedding_multiplier is not None:
             hidden = hidden * self._embedding_multiplier
         return hidden if self._rotary else hidden + self._position_embeddings[positions]
-
-    def _logits(self, hidden):
-        logits = F.linear(self._normalize(hidden, self._final_norm), self._output_weight, self._output_bias)
-        return self._shards.gather(logits)[:, : self._architecture.vocab_size]
 
     def _normalize(self, hidden, parameters):
         return self._norm(hidden, hidden.shape[-1:], *parameters, self._architecture.layernorm_epsilon)
@@ -145,7 +148,8 @@ class SdpaEngine:
     def _attend(self, layer, cache, hidden, angles, end):
         """Self-attention of prompts, the tokens up to ``end``; (tokens, hidden) -> (tokens, heads)."""
         if layer.latents is not None:
-            return layer.latents.attend_prompt(hidden, cache, partial(self._turn, angles=angles), end)
+            turn = self._rotary.turn
+            return layer.latents.attend_prompt(hidden, cache, lambda x: turn(x.unsqueeze(1), angles).squeeze(1), end)
         heads = self._heads(layer, hidden)
         query_and_key = heads[:, :, :-1] if angles is None else self._rotary.turn(heads[:, :, :-1], angles)
         query, key, value = (
@@ -161,9 +165,6 @@ class SdpaEngine:
                 query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=self._heads_per_group > 1
             )
         return attended.transpose(1, 2).reshape(len(heads), -1)
-
-    def _turn(self, heads, angles):
-        return self._rotary.turn(heads.unsqueeze(1), angles).squeeze(1)
 
     def _attend_token(self, layer, cache, hidden, positions, turns, seen):
         """Self-attention of one token a sequence over slots of the cache; (sequences, hidden) -> (sequences, heads)."""
@@ -194,15 +195,6 @@ class SdpaEngine:
             self._window_mask = ones.tril().triu(1 - window)
         return self._window_mask
 
-    def _normalize_beside(self, layer, hidden, normalized):
-        return normalized if self._architecture.norms_per_layer == 1 else self._normalize(hidden, layer.norm_2)
-
-    def _add_feed_forward(self, layer, hidden, normalized):
-        if layer.experts is not None:
-            hidden.add_(layer.experts(normalized))
-        else:
-            self._shards.add_linear(hidden, self._activate(F.linear(normalized, *layer.up)), *layer.down)
-
     def _activate(self, up):
         if self._architecture.swiglu:
             gate, up = up.chunk(2, dim=-1)
@@ -211,10 +203,6 @@ class SdpaEngine:
                 gate, up = gate.clamp(max=limit), up.clamp(-limit, limit) + offset
             return self._activation(gate) * up
         return self._activation(up)
-
-
-def _rms_norm(hidden, shape, weight, epsilon):
-    return F.rms_norm(hidden, shape, weight, epsilon)
 
 
 def _write(cache, keys_and_values, positions):

@@ -16,6 +16,7 @@ SIZES = {
 GPT_SIZES = {"vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 40, "layer_norm_epsilon": 1e-3}
 
 OPT_SIZES = {name: SIZES[name] for name in SIZES if name not in ("num_key_value_heads", "intermediate_size")}
+OPT_SIZES |= {"ffn_dim": 100}
 
 GPT_NEOX = {**OPT_SIZES, "intermediate_size": 100, "layer_norm_eps": 1e-3}
 
@@ -37,6 +38,9 @@ GPT_OSS = {**SIZES, "intermediate_size": 24, "head_dim": 24, "num_local_experts"
            "sliding_window": 6}  # fmt: skip
 
 DEEPSEEK = {name: SIZES[name] for name in SIZES if name != "num_key_value_heads"}
+DEEPSEEK |= {"num_hidden_layers": 3, "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24,
+             "kv_lora_rank": 20, "q_lora_rank": 28, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12,
+             "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}  # fmt: skip
 
 # Four groups of two experts, of which the two are kept whose experts have the largest sum.
 DEEPSEEK_V3 = {**DEEPSEEK, "num_experts_per_tok": 4, "n_group": 4, "topk_group": 2}

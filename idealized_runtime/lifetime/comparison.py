@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.fits.statistics import percentile_interval
 from idealized_runtime.lifetime.bootstrap import draws_that_reach
 from idealized_runtime.lifetime.costs import LifetimeCosts, Rental, dollar_costs
 from idealized_runtime.lifetime.measured import MeasuredQueryCost
@@ -124,7 +125,7 @@ def compare_with_guess(
     columns = {"loss": loss, "num_requests": num_requests, "share_of_law_draws": share}
     columns["is_extrapolated"] = query_cost.is_extrapolated(best["num_params"])
     for name, value in best.items():
-        lower, upper = np.quantile(drawn[name], [(1 - level) / 2, (1 + level) / 2], axis=0)
+        lower, upper = percentile_interval(drawn[name], level)
         columns |= {name: value, f"{name}_lower": lower, f"{name}_upper": upper}
     return pd.DataFrame(columns)
 

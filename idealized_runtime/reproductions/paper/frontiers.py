@@ -59,7 +59,11 @@ def _token_spread(data) -> Evidence:
     return Evidence(100 * spread.max())
 
 
-@CLAIMS.add("Figure 9", f"{_LARGE}: model size as drawn (billion parameters)", "7.5")
+@CLAIMS.add(
+    "Figure 9",
+    f"{_LARGE}: model size as drawn (billion parameters)",
+    f"{PAPER_MODELS[_LARGE].num_params_drawn / 1e9:g}",
+)
 def _drawn_size(data) -> Evidence:
     shapes = data.timed_architectures()
     shape = shapes[PAPER_MODELS[_LARGE].architecture_name]

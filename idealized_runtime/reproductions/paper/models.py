@@ -97,7 +97,7 @@ def model_table(memory_bytes: Mapping[str, float]) -> pd.DataFrame:
 
     Parameters
     ----------
-    memory_bytes : mapping with keys ``a100`` and ``v100``
+    memory_bytes : mapping of ``a100`` or ``v100``, or both
         Memory of one device.
 
     Returns
@@ -117,8 +117,9 @@ def model_table(memory_bytes: Mapping[str, float]) -> pd.DataFrame:
             "params_billion": shape.num_params / 1e9,
             "params_printed_billion": row.num_params_printed / 1e9,
         }
-        for hardware, printed in (("a100", row.num_a100), ("v100", row.num_v100)):
-            counts[f"num_{hardware}"] = num_accelerators_needed(shape, memory_bytes[hardware], even_stages=True)
+        for hardware, num_bytes in memory_bytes.items():
+            printed = getattr(row, f"num_{hardware}")
+            counts[f"num_{hardware}"] = num_accelerators_needed(shape, num_bytes, even_stages=True)
             counts[f"num_{hardware}_printed"] = np.nan if printed is None else printed
         rows[row.name] = counts
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")

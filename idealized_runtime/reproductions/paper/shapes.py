@@ -7,23 +7,22 @@ from idealized_runtime.architectures.closed_forms import (
     closed_form_output_token_flops,
     closed_form_prompt_encoding_flops,
 )
-from idealized_runtime.architectures.devices import num_accelerators_needed
 from idealized_runtime.hardware.accelerators import get_accelerator
-from idealized_runtime.reproductions.paper.models import PAPER_MODELS
+from idealized_runtime.reproductions.paper.models import PAPER_MODELS, model_table
 from idealized_runtime.reproductions.verdicts import Claim, Claims, Evidence, tally
 
-# Table 1: hidden size h, layers l, attention heads n, parameters in billions, 80-GB A100 devices.
-TABLE_1 = {
-    "OpenAI/davinci": ("12288, 96, 96", "175", "8"),
-    "AI21/J1-Large v1": ("4096, 32, 32", "6.7", "1"),
-    "AI21/J1-Grande v1": ("5120, 50, 40", "17", "1"),
-    "AI21/J1-Jumbo v1": ("13824, 76, 96", "178", "8"),
-    "Cohere/XL v20220609": ("8192, 64, 64", "52", "4"),
-    "Anthropic/v4-s3": ("8192, 64, 64", "52", "4"),
-    "Microsoft+NV/TNLG v2": ("20480, 105, 128", "530", "24"),
-    "EleutherAI/GPT-J": ("4096, 28, 16", "6", "1"),
-    "Yandex/YaLM": ("10240, 80, 128", "100", "4"),
-    "BigScience/BLOOM": ("14336, 70, 112", "176", "8"),
+# Table 1: hidden size h, layers l, attention heads n; what else it prints is in ``PAPER_MODELS``.
+PRINTED_SHAPES = {
+    "OpenAI/davinci": "12288, 96, 96",
+    "AI21/J1-Large v1": "4096, 32, 32",
+    "AI21/J1-Grande v1": "5120, 50, 40",
+    "AI21/J1-Jumbo v1": "13824, 76, 96",
+    "Cohere/XL v20220609": "8192, 64, 64",
+    "Anthropic/v4-s3": "8192, 64, 64",
+    "Microsoft+NV/TNLG v2": "20480, 105, 128",
+    "EleutherAI/GPT-J": "4096, 28, 16",
+    "Yandex/YaLM": "10240, 80, 128",
+    "BigScience/BLOOM": "14336, 70, 112",
 }
 # Longest context of the models studied (section 3.1.1).
 CONTEXT_TOKENS = 2048
@@ -82,16 +81,11 @@ def _davinci_gigabytes(data) -> Evidence:
 
 @CLAIMS.add("3.2", "minimum number of devices necessary to hold each model", "as in Table 1")
 def _fewest_devices(data) -> Evidence:
-    memory_bytes = get_accelerator("A100-80GB").memory_bytes
-    fewest = {
-        name: num_accelerators_needed(
-            row.architecture, memory_bytes, num_context_tokens=CONTEXT_TOKENS, even_stages=True
-        )
-        for name, row in PAPER_MODELS.items()
-    }
-    above = [f"{name} ({number})" for name, number in fewest.items() if number < int(TABLE_1[name][2])]
-    note = f"Fewer devices hold weights and cache in half precision of {', '.join(above)}." if above else ""
-    return Evidence(f"{len(fewest) - len(above)} of {len(fewest)} models", holds=not above, note=note)
+    table = model_table({"a100": get_accelerator("A100-80GB").memory_bytes})
+    is_fewer = table["num_a100"] < table["num_a100_printed"]
+    fewer = ", ".join(f"{name} ({number})" for name, number in table.loc[is_fewer, "num_a100"].items())
+    note = f"Fewer devices hold weights and cache in half precision of {fewer}." if fewer else ""
+    return tally(~is_fewer, "{} of {} models", note=note)
 
 
 @CLAIMS.add("5.1", "number of models evaluated", "10")
@@ -114,7 +108,7 @@ def _shape(data, name) -> Evidence:
     text = f"{shape.hidden_size}, {shape.num_layers}, {shape.num_attention_heads}"
     profiled = shape.num_layers_profiled
     note = f"{profiled} of the {shape.num_layers} layers were timed." if profiled else ""
-    return _own_or_other(name, Evidence(text, holds=text == TABLE_1[name][0], note=note))
+    return _own_or_other(name, Evidence(text, holds=text == PRINTED_SHAPES[name], note=note))
 
 
 def _params_billion(data, name) -> Evidence:
@@ -130,15 +124,14 @@ def _num_devices(data, name) -> Evidence:
     return _own_or_other(name, Evidence(number))
 
 
-_COLUMNS = {
-    "hidden size, layers, heads": _shape,
-    "parameters (billion)": _params_billion,
-    "80-GB A100 devices": _num_devices,
-}
 CLAIMS.extend(
     Claim("Table 1", f"{name}: {quantity}", printed, recompute, (name,))
-    for name, row in TABLE_1.items()
-    for (quantity, recompute), printed in zip(_COLUMNS.items(), row, strict=True)
+    for name, row in PAPER_MODELS.items()
+    for quantity, printed, recompute in (
+        ("hidden size, layers, heads", PRINTED_SHAPES[name], _shape),
+        ("parameters (billion)", f"{row.num_params_printed / 1e9:g}", _params_billion),
+        ("80-GB A100 devices", f"{row.num_a100}", _num_devices),
+    )
 )
 
 

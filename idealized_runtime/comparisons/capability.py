@@ -138,9 +138,7 @@ def frontier_table(
     scores = 100 * share + score_errors * rng.standard_normal(costs.shape)
     table = points[["mmlu_percent", "is_measured", value]].assign(
         on_frontier=pareto_frontier(points, value, "mmlu_percent"),
-        frontier_probability=frontier_probability(
-            points, costs, cost=value, quality="mmlu_percent", quality_draws=scores
-        ),
+        frontier_probability=frontier_probability(points, costs, quality="mmlu_percent", quality_draws=scores),
     )
     return table.sort_values(value, kind="stable")
 

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import numeric_columns, warn_missing
-from idealized_runtime.fits.statistics import draw_log_normal
 
 OBJECTIVES = ("ratio", "ratio_log", "ratio_log1p")
 
@@ -103,65 +102,43 @@ def objective_values(costs, qualities, objective: str = "ratio") -> np.ndarray:
 
 
 def frontier_probability(
-    frame: pd.DataFrame,
-    draws: np.ndarray | None = None,
-    *,
-    cost: str = "value",
-    standard_error: str = "standard_error",
-    quality: str = "accuracy",
-    quality_draws: np.ndarray | None = None,
-    num_draws: int = 10_000,
-    rng: np.random.Generator | int | None = None,
+    frame: pd.DataFrame, draws: np.ndarray, *, quality: str = "accuracy", quality_draws: np.ndarray | None = None
 ) -> pd.Series:
     """Probability that each row is on the Pareto frontier, given how uncertain costs are.
 
     Parameters
     ----------
     frame : DataFrame, one row a model, of one task
-    draws : array, shape (number of draws, rows), optional
-        Costs, for example predictions of refitted models. Without it, log-normal draws from the columns
-        ``cost`` and ``standard_error``.
+    draws : array, shape (number of draws, rows)
+        Costs: predictions of refitted models, or :func:`~idealized_runtime.fits.statistics.draw_log_normal`.
     quality : str
         Column of qualities, taken as certain unless ``quality_draws``, of the shape of ``draws``, is given.
-    num_draws, rng
-        Of those draws.
 
     Returns
     -------
     Series of float
         With the index of ``frame``; the share of draws in which the row is on the frontier. NaN, with a
-        warning, where cost, standard error or quality is missing; the others are compared without it.
+        warning, where a cost or quality is missing; the others are compared without it.
 
     Raises
     ------
     ValueError
         A column is absent or not numeric, or draws have another shape.
     """
-    draws, qualities, is_known = _draws(
-        frame, draws, cost, standard_error, quality, quality_draws, num_draws, rng, "have no probability"
-    )
+    draws, qualities, is_known = _known_draws(frame, draws, quality, quality_draws, "have no probability")
     probabilities = np.full(len(frame), np.nan)
     probabilities[is_known] = _on_frontier(draws[:, is_known], qualities[:, is_known]).mean(axis=0)
     return pd.Series(probabilities, index=frame.index, name="frontier_probability")
 
 
 def rank_probabilities(
-    frame: pd.DataFrame,
-    draws: np.ndarray | None = None,
-    *,
-    cost: str = "value",
-    standard_error: str = "standard_error",
-    quality: str = "accuracy",
-    quality_draws: np.ndarray | None = None,
-    objective: str = "ratio",
-    num_draws: int = 10_000,
-    rng: np.random.Generator | int | None = None,
+    frame: pd.DataFrame, draws: np.ndarray, *, quality: str = "accuracy", objective: str = "ratio"
 ) -> pd.DataFrame:
     """Distribution of each row's rank, given how uncertain costs are.
 
     Parameters
     ----------
-    frame, draws, cost, standard_error, quality, quality_draws, num_draws, rng
+    frame, draws, quality
         As in :func:`frontier_probability`.
     objective : {"ratio", "ratio_log", "ratio_log1p"}
         As in :func:`rank`.
@@ -172,14 +149,14 @@ def rank_probabilities(
         One row a row of ``frame``, one column a rank from 1; each row adds up to 1, or is NaN, with a
         warning, where a value is missing. Equal objectives share the better rank.
     """
-    draws, qualities, is_known = _draws(
-        frame, draws, cost, standard_error, quality, quality_draws, num_draws, rng, "have no ranks"
-    )
+    from scipy.stats import rankdata
+
+    draws, qualities, is_known = _known_draws(frame, draws, quality, None, "have no ranks")
     scores = objective_values(draws[:, is_known], qualities[:, is_known], objective)
-    num_models = scores.shape[1]
-    probabilities = np.full((len(frame), num_models), np.nan)
-    probabilities[is_known] = _rank_shares(scores)
-    columns = pd.RangeIndex(1, num_models + 1, name="rank")
+    columns = pd.RangeIndex(1, scores.shape[1] + 1, name="rank")
+    probabilities = np.full((len(frame), len(columns)), np.nan)
+    ranks = rankdata(-scores, method="min", axis=1)
+    probabilities[is_known] = (ranks[:, :, None] == columns.to_numpy()).mean(axis=0)
     return pd.DataFrame(probabilities, index=frame.index, columns=columns)
 
 
@@ -200,35 +177,15 @@ def _on_frontier(costs, qualities):
     return on_frontier
 
 
-def _rank_shares(scores):
-    """Share of draws in which each model has each rank: (models, ranks)."""
-    num_draws, num_models = scores.shape
-    order = np.argsort(-scores, axis=1, kind="stable")
-    sorted_scores = np.take_along_axis(scores, order, axis=1)
-    is_first = np.concatenate(
-        [np.ones((num_draws, min(num_models, 1)), dtype=bool), sorted_scores[:, 1:] < sorted_scores[:, :-1]], axis=1
-    )
-    ranks = np.maximum.accumulate(np.where(is_first, np.arange(num_models), 0), axis=1)
-    counts = np.bincount((order * num_models + ranks).ravel(), minlength=num_models**2)
-    return counts.reshape(num_models, num_models) / num_draws
-
-
-def _draws(frame, draws, cost, standard_error, quality, quality_draws, num_draws, rng, consequence):
+def _known_draws(frame, draws, quality, quality_draws, consequence):
     # Known qualities are one draw.
-    qualities = np.asarray(
-        numeric_columns(frame, [quality], name="models") if quality_draws is None else quality_draws, dtype=float
-    )
-    if draws is None:
-        means, errors = numeric_columns(frame, [cost, standard_error], name="models")
-        draws = draw_log_normal(means, errors, num_draws=num_draws, rng=rng)
-    draws = np.asarray(draws, dtype=float)
+    qualities = numeric_columns(frame, [quality], name="models") if quality_draws is None else quality_draws
+    draws, qualities = np.asarray(draws, dtype=float), np.asarray(qualities, dtype=float)
     for given in (draws, qualities):
         if given.ndim != 2 or given.shape[1] != len(frame) or not len(given):
             raise ValueError(f"draws must have the shape (number of draws, {len(frame)} rows); got {given.shape}")
     is_known = ~(np.isnan(draws).any(axis=0) | np.isnan(qualities).any(axis=0))
-    warn_missing(
-        ~is_known, f"lack {cost}, {standard_error} or {quality} and {consequence}", labels=_labels(frame), stacklevel=3
-    )
+    warn_missing(~is_known, f"lack draws of a cost or {quality} and {consequence}", labels=_labels(frame), stacklevel=3)
     return draws, np.broadcast_to(qualities, draws.shape), is_known
 
 

@@ -13,11 +13,16 @@ from idealized_runtime.comparisons.frontier import (
     rank,
     rank_probabilities,
 )
+from idealized_runtime.fits.statistics import draw_log_normal
 
 
 def make_frame(costs, qualities, **columns):
     models = [f"model-{i}" for i in range(len(costs))]
     return pd.DataFrame({"model": models, "value": costs, "accuracy": qualities, **columns})
+
+
+def draws_of(frame, num_draws):
+    return draw_log_normal(frame["value"], frame["standard_error"], num_draws=num_draws, rng=0)
 
 
 def frontier_by_definition(costs, qualities):
@@ -130,7 +135,7 @@ def test_a_million_points_take_a_second():
 def test_frontier_probability_of_two_models_is_that_of_the_better_one_being_cheaper():
     # Equal log-normals: half of the time the better model is the cheaper one, and the other is off.
     frame = make_frame([1.0, 1.0], [0.5, 0.9], standard_error=[0.1, 0.1])
-    probabilities = frontier_probability(frame, num_draws=40_000, rng=0)
+    probabilities = frontier_probability(frame, draws_of(frame, 40_000))
     assert probabilities[1] == 1
     assert probabilities[0] == pytest.approx(0.5, abs=4 * 0.5 / 200)
 
@@ -150,8 +155,9 @@ def test_qualities_may_be_uncertain_too():
 
 def test_certain_costs_give_the_frontier_and_the_ranks_themselves():
     frame = make_frame([1.0, 2.0, 3.0, 4.0], [0.5, 0.4, 0.9, 1.2], standard_error=[0.0] * 4)
-    assert frontier_probability(frame, num_draws=3).tolist() == pareto_frontier(frame).astype(float).tolist()
-    shares = rank_probabilities(frame, num_draws=3)
+    draws = draws_of(frame, 3)
+    assert frontier_probability(frame, draws).tolist() == pareto_frontier(frame).astype(float).tolist()
+    shares = rank_probabilities(frame, draws)
     assert shares.columns.tolist() == [1, 2, 3, 4]
     assert shares.to_numpy()[range(4), rank(frame).to_numpy(dtype=int) - 1].tolist() == [1] * 4
     assert shares.to_numpy().sum() == 4
@@ -169,12 +175,13 @@ def test_rank_probabilities_are_the_shares_of_ranked_draws():
 
 def test_missing_uncertainty_has_no_probability_and_is_named():
     frame = make_frame([1.0, 2.0, np.nan], [0.5, 0.9, 0.9], standard_error=[0.1, np.nan, 0.1])
-    with pytest.warns(MissingValueWarning, match="2 of 3 rows lack value, standard_error or accuracy .* model-1"):
-        probabilities = frontier_probability(frame, num_draws=10)
+    draws = draws_of(frame, 10)
+    with pytest.warns(MissingValueWarning, match="2 of 3 rows lack draws of a cost or accuracy .* model-1"):
+        probabilities = frontier_probability(frame, draws)
     assert probabilities[0] == 1
     assert probabilities[1:].isna().all()
     with pytest.warns(MissingValueWarning):
-        shares = rank_probabilities(frame, num_draws=10)
+        shares = rank_probabilities(frame, draws)
     assert shares.loc[0, 1] == 1
     assert shares.loc[1:].isna().all(axis=None)
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.api.statistics import SETTING, adjust_p_values
+from idealized_runtime.api.statistics import SETTING
 from idealized_runtime.fits.denoised import fit_frontier
+from idealized_runtime.fits.statistics import adjust_p_values
 
 _MIN_EARLIER_SWEEPS = 3
 _CHANGE = ["change_percent", "change_percent_lower", "change_percent_upper", "p_value"]

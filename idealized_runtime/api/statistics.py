@@ -194,15 +194,6 @@ def sent_requests(requests: pd.DataFrame) -> pd.DataFrame:
     return requests[~requests["is_warmup"] & (requests["error_type"] != INTERRUPTED_ERROR)]
 
 
-def adjust_p_values(p_values: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p values, shape (number of tests,), in the order given."""
-    order = np.argsort(p_values)
-    stepped = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted
-
-
 def _groups(requests, by):
     """Each group with its key; a missing load is a key of its own."""
     for values, group in requests.groupby(list(by), dropna=False, sort=True):

@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.api.statistics import SETTING, adjust_p_values
 from idealized_runtime.fits import RuntimeModel
-from idealized_runtime.fits.statistics import standard_error_of_interval
+from idealized_runtime.fits.statistics import adjust_p_values, standard_error_of_interval
+from idealized_runtime.queries.tables import TOKEN_COLUMNS
 
 
 def compare_runtimes(
@@ -37,40 +37,30 @@ def compare_runtimes(
     ValueError
         A model has no intervals.
     """
-    settings = raw.groupby(SETTING)["runtime_s"].agg(num_trials="size", raw_median_s="median", raw_minimum_s="min")
-    table = settings.reset_index()
-    sizes = [table[name].to_numpy() for name in SETTING]
+    from scipy.stats import binom, norm
+
+    sizes = list(TOKEN_COLUMNS)
+    settings = raw.groupby(sizes)["runtime_s"].agg(num_trials="size", raw_median_s="median", raw_minimum_s="min")
+    table, errors_s = settings.reset_index(), []
+    query = [table[name].to_numpy() for name in sizes]
     for name, model in (("denoised_s", denoised), ("idealized_s", idealized)):
-        low_s, high_s = model.predict_interval(*sizes, level=level)
-        table = table.assign(**{name: model.predict(*sizes), f"{name}_lower": low_s, f"{name}_upper": high_s})
-    below = _num_below(raw, table, "denoised_s_lower")
+        lower_s, upper_s = model.predict_interval(*query, level=level)
+        table = table.assign(**{name: model.predict(*query), f"{name}_lower": lower_s, f"{name}_upper": upper_s})
+        errors_s.append(standard_error_of_interval(lower_s, upper_s, level))
+    num_trials, margin_s = table["num_trials"].to_numpy(), table["denoised_s"] - table["idealized_s"]
+    # One-sided: more than half of the trials lie below; the denoised runtime is the smaller, errors taken as normal.
+    sign_p_values = binom.sf(_num_below(raw, table, "denoised_s_lower") - 1, num_trials, 0.5)
+    order_p_values = norm.cdf((margin_s / np.hypot(*errors_s)).to_numpy())
     return table.assign(
-        share_raw_at_least_denoised=1 - _num_below(raw, table, "denoised_s") / table["num_trials"],
-        is_raw_violated=adjust_p_values(_sign_p_values(below, table["num_trials"])) < 1 - level,
+        share_raw_at_least_denoised=1 - _num_below(raw, table, "denoised_s") / num_trials,
+        is_raw_violated=adjust_p_values(sign_p_values) < 1 - level,
         denoised_over_idealized=table["denoised_s"] / table["idealized_s"],
-        is_denoised_violated=adjust_p_values(_order_p_values(table, level)) < 1 - level,
+        is_denoised_violated=adjust_p_values(order_p_values) < 1 - level,
     )
 
 
 def _num_below(raw, table, column) -> np.ndarray:
     """Trials of each setting that lie below a column of the table."""
-    merged = raw.merge(table[[*SETTING, column]], on=SETTING)
-    is_below = merged["runtime_s"] < merged[column]
-    return is_below.groupby([merged[name] for name in SETTING]).sum().to_numpy()
-
-
-def _sign_p_values(num_below, num_trials) -> np.ndarray:
-    from scipy.stats import binom
-
-    return binom.sf(num_below - 1, num_trials, 0.5)
-
-
-def _order_p_values(table, level) -> np.ndarray:
-    """One-sided, that denoised is the smaller; errors from the intervals, taken as normal."""
-    from scipy.stats import norm
-
-    errors_s = [
-        standard_error_of_interval(table[f"{name}_lower"], table[f"{name}_upper"], level)
-        for name in ("denoised_s", "idealized_s")
-    ]
-    return norm.cdf((table["denoised_s"] - table["idealized_s"]) / np.hypot(*errors_s))
+    sizes = list(TOKEN_COLUMNS)
+    merged = raw.merge(table[[*sizes, column]], on=sizes)
+    return (merged["runtime_s"] < merged[column]).groupby([merged[name] for name in sizes]).sum().to_numpy()

@@ -11,7 +11,7 @@ from importlib import import_module
 # Resolved on first use, so that a command which only needs a part does not wait for pandas.
 _MODULES = {
     "scaling_law": ("SCALING_LAWS", "ModelSize", "ScalingLaw", "chinchilla_size", "get_scaling_law", "size_from"),
-    "costs": ("FunctionCost", "LifetimeCosts", "LinearCost", "Rental", "dollar_costs", "flop_costs", "rent"),
+    "costs": ("LifetimeCosts", "LinearCost", "Rental", "dollar_costs", "flop_costs", "rent"),
     "optimum": ("LifetimeOptimum", "minimize_lifetime_cost"),
     "training_runs": ("read_training_runs",),
     "fitting": ("ScalingLawFit", "fit_scaling_law"),

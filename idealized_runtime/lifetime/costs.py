@@ -5,7 +5,6 @@ textbook one is 2 N T FLOPs at a guessed utilisation (:class:`LinearCost`); a me
 any change elsewhere.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,30 +54,6 @@ class LinearCost:
 
     def marginal_cost(self, num_params):
         return self.per_param * num_params
-
-
-@dataclass(frozen=True)
-class FunctionCost:
-    """Any smooth function of the number of parameters, differentiated numerically.
-
-    Parameters
-    ----------
-    function : callable
-        Lifetime cost of serving models of ``num_params``; must take and return arrays, and be what
-        :class:`InferenceCost` asks for.
-    """
-
-    function: Callable
-
-    # Central differences in ln N: truncation and rounding errors are both about 1e-10 of the cost.
-    _STEP = 1e-4
-
-    def cost(self, num_params):
-        return self.function(num_params)
-
-    def marginal_cost(self, num_params):
-        up, down = self.function(num_params * np.exp(self._STEP)), self.function(num_params * np.exp(-self._STEP))
-        return (up - down) / (2 * self._STEP)
 
 
 @dataclass(frozen=True)

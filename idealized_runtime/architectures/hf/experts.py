@@ -10,7 +10,7 @@ from idealized_runtime.architectures.hf.common import (
     unusual_options,
     window_fields,
 )
-from idealized_runtime.architectures.hf.llama import QWEN_DEFAULTS
+from idealized_runtime.architectures.hf.llama import QWEN_DEFAULTS, qwen_windows
 
 
 def _read_mixtral(config):
@@ -35,17 +35,12 @@ def _read_qwen2_moe(config):
         "moe_shared_expert_intermediate_size": config["shared_expert_intermediate_size"],
         "moe_shared_expert_gate": True,
     }
-    windows = {}
-    if config["use_sliding_window"]:
-        windows = window_fields(config, lambda layer: layer % 2 == 0 and layer < config["max_window_layers"])
+    windows = qwen_windows(config, lambda layer: layer % 2 == 0 and layer < config["max_window_layers"])
     return _read_qwen_moe(config, add_qkv_bias=config["qkv_bias"], **shared, **windows)
 
 
 def _read_qwen3_moe(config):
-    windows = {}
-    if config["use_sliding_window"]:
-        windows = window_fields(config, lambda layer: True)
-    return _read_qwen_moe(config, qk_layernorm="per_head", **windows)
+    return _read_qwen_moe(config, qk_layernorm="per_head", **qwen_windows(config, lambda layer: True))
 
 
 def _read_qwen_moe(config, **fields):

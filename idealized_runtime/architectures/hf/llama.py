@@ -22,18 +22,19 @@ def _read_windowed_everywhere(config):
 def _read_qwen2(config):
     # Of its queries, keys and values always; some configurations say so, and mean no other.
     config = {**config, "attention_bias": False}
-    return read_llama_like(config, add_qkv_bias=True, **_qwen_windows(config))
+    return read_llama_like(config, add_qkv_bias=True, **qwen_windows(config))
 
 
 def _read_qwen3(config):
-    return read_llama_like(config, qk_layernorm="per_head", **_qwen_windows(config))
+    return read_llama_like(config, qk_layernorm="per_head", **qwen_windows(config))
 
 
-def _qwen_windows(config):
-    if not config["use_sliding_window"]:
-        require_options(config, layer_types=(None, ["full_attention"] * config["num_hidden_layers"]))
-        return {}
-    return window_fields(config, lambda layer: layer >= config["max_window_layers"])
+def qwen_windows(config, usual=None):
+    """Fields of the windows of a Qwen, which has them where it says so: in its last layers, if no rule is given."""
+    if config["use_sliding_window"]:
+        return window_fields(config, usual or (lambda layer: layer >= config["max_window_layers"]))
+    require_options(config, layer_types=(None, ["full_attention"] * config["num_hidden_layers"]))
+    return {}
 
 
 def _read_olmo2(config):

@@ -111,7 +111,7 @@ def fit_stack_times(models: Sequence[TimedModel]) -> StackTimes:
     """Least squares of relative errors over the prompt times and the time per output token of every model.
 
     Each fitted number of each model counts alike; errors beyond 5 % count less than their square. Nothing is
-    faster than the machine's rates (``roofline.machine_rates``) and their tolerance allow, where they are known.
+    faster than the machine's rates (``floors.machine_rates``) and their tolerance allow, where they are known.
 
     Raises
     ------

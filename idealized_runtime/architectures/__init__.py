@@ -11,10 +11,9 @@
 ``counting``       counts of one or many numbers of tokens, exact and never wrapped around
 ``devices``        devices that a model needs
 ``hf``             a Hugging Face ``config.json`` as an ``Architecture``, by family
-``flags``          the architecture that a command line names
 ``features``       what of it the engines of :mod:`megatron_lm` cannot build
 ``open_models``    rows of the registry: models with a public ``config.json``
-``registry``       rows of the registry: models timed by 2023 and small ones; ``get_architecture``
+``registry``       rows of the registry: models timed by 2023 and small ones; ``read_architecture``
 =================  ================================================================================
 """
 
@@ -22,13 +21,14 @@ from importlib import import_module
 
 from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.features import BUILT_FEATURES, require_buildable, unsupported_features
-from idealized_runtime.architectures.flags import architecture_of_model, name_of_hf_config, read_hf_config
 from idealized_runtime.architectures.hf import HF_FAMILIES
 from idealized_runtime.architectures.registry import (
     ARCHITECTURES,
     find_architecture,
     get_architecture,
+    name_of_hf_config,
     published_architecture,
+    read_architecture,
 )
 
 # Resolved on first use: they count with numpy, which a command line need not wait for.
@@ -48,12 +48,11 @@ __all__ = [
     "BUILT_FEATURES",
     "HF_FAMILIES",
     "Architecture",
-    "architecture_of_model",
     "find_architecture",
     "get_architecture",
     "name_of_hf_config",
     "published_architecture",
-    "read_hf_config",
+    "read_architecture",
     "require_buildable",
     "unsupported_features",
 ]

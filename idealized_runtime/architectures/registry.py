@@ -1,7 +1,10 @@
 """The registry: every architecture that can be named, one row a model, each with its source."""
 
 import difflib
+import json
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.open_models import open_architectures
@@ -66,9 +69,49 @@ def get_architecture(name: str) -> Architecture:
         return ARCHITECTURES[name]
     near = difflib.get_close_matches(name, ARCHITECTURES, n=3) or list(ARCHITECTURES)
     raise ValueError(
-        f"no architecture named {name!r}; did you mean {', '.join(near)}? "
+        f"no architecture named {name!r:.80}; did you mean {', '.join(near)}? "
         "Describe a new one by a Hugging Face config.json, or to time it by its sizes, too (--num-layers, ...)"
     )
+
+
+def read_architecture(name_or_path: str | Path) -> Architecture:
+    """Row of the registry by its name, or the model of a Hugging Face ``config.json`` by its path.
+
+    Text is a path if it ends in ``.json`` or there is such a file; a ``Path`` always is one. A configuration that does
+    not say what it is called takes the name of :func:`name_of_hf_config`.
+
+    Raises
+    ------
+    ValueError
+        There is no such row, or the file cannot be read or describes no model that is counted here; the message begins
+        with the path.
+    """
+    path = Path(name_or_path)
+    # Unlike Path's, these answer for names that are too long for a file, too.
+    is_path = isinstance(name_or_path, Path) or path.suffix == ".json" or os.path.exists(path)
+    if name_or_path in ARCHITECTURES or not is_path:
+        return get_architecture(name_or_path)
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a folder: give the path of the config.json in it")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    try:
+        return Architecture.from_hf_config(
+            config, name=None if config.get("_name_or_path") else name_of_hf_config(path)
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def name_of_hf_config(path: Path) -> str:
+    """What to call the model of ``NAME/config.json`` or ``NAME.json``: NAME."""
+    return path.resolve().parent.name if path.stem == "config" else path.stem
 
 
 def by_helm_name(values: Mapping) -> dict:

@@ -28,14 +28,14 @@ def add_arguments(parser):
 
 def run(arguments) -> int:
     """Predict one query, and print what it takes, costs and draws, and what is known of the error."""
-    from idealized_runtime.architectures import architecture_of_model
+    from idealized_runtime.architectures import read_architecture
     from idealized_runtime.hardware.accelerators import get_accelerator
     from idealized_runtime.measurements.timed_models import read_timed_models
     from idealized_runtime.prediction import fit_predictor, predict_model
     from idealized_runtime.prediction.left_out import left_out_summary
 
     p, o = arguments.num_prompt_tokens, arguments.num_output_tokens
-    architecture = architecture_of_model(arguments.model)
+    architecture = read_architecture(arguments.model)
     predictor = fit_predictor(read_timed_models(arguments.logs, software=arguments.software).values())
     accelerator = predictor.accelerator if arguments.hardware is None else get_accelerator(arguments.hardware)
     predicted = predict_model(

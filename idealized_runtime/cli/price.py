@@ -111,7 +111,7 @@ def _read_served(arguments, queries) -> dict:
 
 def _predict(names, timed, arguments, queries) -> dict:
     """Models that nobody timed, by a name of the registry or the path of a config.json."""
-    from idealized_runtime.architectures import architecture_of_model
+    from idealized_runtime.architectures import read_architecture
     from idealized_runtime.hardware.accelerators import get_accelerator
     from idealized_runtime.prediction import fit_predictor, predict_model
     from idealized_runtime.queries.served import ServedModel
@@ -123,7 +123,7 @@ def _predict(names, timed, arguments, queries) -> dict:
     watts = tuple(watts for model in predictor.models if (watts := model.mean_power_watts) is not None)
     predicted = {}
     for name in names:
-        architecture = architecture_of_model(name)
+        architecture = read_architecture(name)
         width = number and max(
             size for size in (1, 2, 4, 8) if not (number % size or architecture.num_attention_heads % size)
         )

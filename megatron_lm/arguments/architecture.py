@@ -2,7 +2,7 @@
 
 from itertools import product
 
-from idealized_runtime.architectures import Architecture, get_architecture, read_hf_config
+from idealized_runtime.architectures import Architecture, read_architecture
 from megatron_lm.arguments.flags import SHAPE_FLAGS, flag_of
 from megatron_lm.prompts import tokenizer_vocab_size
 
@@ -35,8 +35,7 @@ def resolve_architecture(arguments) -> Architecture:
     if sources:
         if others := [name for name in _OTHER_SHAPE_FLAGS if getattr(arguments, name) is not None]:
             raise ValueError(f"{', '.join(map(flag_of, others))}: {flag_of(sources[0])} already says; drop one of them")
-        name = arguments.architecture
-        return get_architecture(name) if name else read_hf_config(arguments.hf_config)
+        return read_architecture(arguments.architecture or arguments.hf_config)
     if len(shape) < len(SHAPE_FLAGS):
         missing = ", ".join(flag_of(name) for name in SHAPE_FLAGS if name not in shape)
         raise ValueError(f"which model? Give --architecture NAME, --hf-config FILE, or the sizes (missing: {missing})")

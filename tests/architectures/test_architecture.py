@@ -8,6 +8,7 @@ from idealized_runtime.architectures import (
     Architecture,
     get_architecture,
     published_architecture,
+    read_architecture,
     require_buildable,
     unsupported_features,
 )
@@ -95,6 +96,51 @@ def test_registry_names_logs_and_helm_names_are_unique_and_sourced():
 def test_unknown_name_is_answered_with_near_ones():
     with pytest.raises(ValueError, match=r"'gpt2-smal'; did you mean gpt2-small.*config.json"):
         get_architecture("gpt2-smal")
+
+
+def test_name_is_a_row_and_a_path_a_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt2-small").mkdir()
+    assert read_architecture("gpt2-small") is get_architecture("gpt2-small")
+    config = {"model_type": "gpt2", "n_layer": 3, "n_embd": 48, "n_head": 4, "vocab_size": 99}
+    for name in ("gpt2-small/config.json", "mine.json", "plain"):
+        (tmp_path / name).write_text(json.dumps(config))
+    assert [read_architecture(name).name for name in ("gpt2-small/config.json", "mine.json", "plain")] == [
+        "gpt2-small", "mine", "plain",
+    ]  # fmt: skip
+    assert read_architecture(Path("gpt2-small/config.json")).num_layers == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"config\.json: No such file"),
+        ("{", r"config\.json is not JSON"),
+        ("[" * 100_000, r"config\.json is not JSON"),
+        ("[]", r"config\.json is not a JSON object"),
+        ("{}", r"config\.json: model_type None cannot be counted"),
+    ],
+)
+def test_file_that_is_no_configuration_is_refused_by_its_path(tmp_path, content, message):
+    path = tmp_path / "config.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        read_architecture(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", "is a folder: give the path of the config.json in it"),
+        ("x" * 300, "no architecture named 'xxx.*; did you mean"),
+        ("x" * 300 + ".json", "File name too long"),
+        ("gpt2-smal", "did you mean gpt2-small"),
+    ],
+)
+def test_what_is_no_name_and_no_file_is_refused(name, message):
+    with pytest.raises(ValueError, match=message):
+        read_architecture(name)
 
 
 def test_published_log_is_found_by_its_stem():

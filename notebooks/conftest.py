@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from idealized_runtime.measurements.published import PublishedDataMissingError
-from idealized_runtime.notebooks import find_inputs, read_runs
+from idealized_runtime.notebooks.runs import find_inputs, read_runs
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

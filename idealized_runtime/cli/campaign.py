@@ -11,7 +11,6 @@ import argparse
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from idealized_runtime.checks import positive_int, positive_number
@@ -116,7 +115,7 @@ def run(arguments) -> int:
     if arguments.dry_run:
         _print_plan(plan, arguments, accelerator)
         return 1 if any(plan.values()) else 0
-    outcomes, is_interrupted = run_campaign(plan, execute, lambda line: print(line, file=sys.stderr, flush=True))
+    outcomes, is_interrupted = run_campaign(plan, execute, output.say)
     failed = _report(outcomes, arguments)
     if is_interrupted:
         raise KeyboardInterrupt("what was measured is kept: give the same command to go on")
@@ -243,15 +242,15 @@ def _report(outcomes, arguments) -> int:
     if arguments.out is not None:
         output.write_table(summary, arguments.out)
     if arguments.json:
-        output.print_json({"jobs": summary.astype(object).where(summary.notna(), None).to_dict("records")})
+        output.print_json({"jobs": summary})
     else:
         output.print_table(shorten(summary))
     failed = {job.name: outcome.error for job, outcome in outcomes.items() if outcome.status == "failed"}
     if failed:
-        print(f"{len(failed)} of {len(outcomes)} jobs failed:", file=sys.stderr)
-        print(*(f"  {name}: {error}" for name, error in failed.items()), sep="\n", file=sys.stderr)
+        named = (f"  {name}: {error}" for name, error in failed.items())
+        output.say("\n".join([f"{len(failed)} of {len(outcomes)} jobs failed:", *named]))
     if num_left := sum(outcome.status == "unfinished" for outcome in outcomes.values()):
-        print(f"{num_left} of {len(outcomes)} jobs are left over: the same command goes on with them", file=sys.stderr)
+        output.say(f"{num_left} of {len(outcomes)} jobs are left over: the same command goes on with them")
     return len(failed)
 
 

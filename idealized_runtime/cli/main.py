@@ -194,13 +194,14 @@ def _with_flags(error, parser) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     flags = {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
-    message = re.sub(r"(,? or )?\bpass (\w+)=True", lambda found: _offer(found, flags), _one_line(error))
-    # "the model must" speaks of no flag.
-    return re.sub(r"((?<=: )|^)\w+(?= must\b)|\b\w+_\w+(?= must\b)", lambda it: flags.get(it[0], it[0]), message)
-
-
-def _offer(found, flags) -> str:
-    return f"{found[1] or ''}give {flags[found[2]]}" if found[2] in flags else ""
+    message = re.sub(
+        r"(,? or )?\bpass (\w+)=True",
+        lambda found: f"{found[1] or ''}give {flags[found[2]]}" if found[2] in flags else "",
+        _one_line(error),
+    )
+    # "the model must" speaks of no flag, nor does "column num_prompt_tokens must".
+    named = r"((?<=: )|^)\w+(?= must\b)|(?<!column )\b\w+_\w+(?= must\b)"
+    return re.sub(named, lambda found: flags.get(found[0], found[0]), message)
 
 
 def _did_you_mean(given, known) -> str:

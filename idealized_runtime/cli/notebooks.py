@@ -34,7 +34,7 @@ def run(arguments) -> int:
     import yaml
 
     from idealized_runtime.measurements.published import ROOT
-    from idealized_runtime.notebooks import RUNS_FILE, execute_run, execute_with, read_runs
+    from idealized_runtime.notebooks.runs import RUNS_FILE, execute_run, execute_with, read_runs
 
     runs_file = arguments.runs or ROOT / RUNS_FILE
     runs = read_runs(runs_file)
@@ -58,7 +58,8 @@ def _execute(runs, execute) -> int:
     """Execute runs one after the other, and say beside a bar what became of each; the exit code."""
     from tqdm import tqdm
 
-    from idealized_runtime.notebooks import NotebookError, RunSkippedError
+    from idealized_runtime.notebooks.execution import NotebookError
+    from idealized_runtime.notebooks.runs import RunSkippedError
 
     failed, reasons = [], set()
     bar_format = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed} elapsed, {remaining} left"

@@ -12,17 +12,14 @@ from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 from makers.commands import flags_of
 from makers.requests import make_trial, write_log
 from makers.servers import CUT, ApiServer, json_answer, refusal, usage_of, well_behaved
 
-from idealized_runtime.api.fit import parameter_lines
 from idealized_runtime.cli.api.fit import ESTIMATORS
 from idealized_runtime.cli.main import COMMANDS, main
-from idealized_runtime.fits import RuntimeModel, read_parameters
-from idealized_runtime.fits.denoised import fit_denoised
+from idealized_runtime.fits import read_parameters
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.records import Journal, definitions, load_log, read_requests, read_trials
 
@@ -574,18 +571,19 @@ def test_parameters_are_recovered_from_a_log_of_known_times(tmp_path, capsys):
     # make_trial ends 1 ms after its last token; a prompt of 4 tokens takes as long as one token, by the convention.
     assert model.overhead_s == pytest.approx(0.03 + 0.008 + 0.001 - 0.01)
     assert model.prompt_encoding_time_s(32) == pytest.approx(0.01 + 28 * 0.002)
-    assert "time per output token   10.000 ms (" in capsys.readouterr().out
+    assert re.search(r"time per output token, ms: +10   \[", capsys.readouterr().out)
     assert sorted(path.suffix for path in tmp_path.glob("figure.*")) == [".pdf", ".png"]
 
 
-def test_interval_that_ends_at_its_estimate_is_told():
+def test_interval_that_ends_at_its_estimate_is_told(tmp_path, capsys):
     # The time of a prompt falls at first, not significantly: the fit pools it, and the interval is that of both.
     rng = np.random.default_rng(345)
-    rows = [(p, o, 0.1 + (o - 1) * 0.01 + rng.normal(0, 5e-4)) for p in (1, 32, 128) for o in (1, 8) for _ in range(3)]
-    trials = pd.DataFrame(rows, columns=["num_prompt_tokens", "num_output_tokens", "runtime_s"]).assign(model="tiny")
-    lines = parameter_lines(fit_denoised(trials, fit=RuntimeModel.fit), trials, estimator="minimum")
-    assert lines[-1].startswith("an interval ends at its estimate for prompts of 1, 32: ")
-    assert lines[0].endswith("none with the bias of a floor")
+    sizes = [(p, o, number) for p in (1, 32, 128) for o in (1, 8) for number in range(3)]
+    trials = [make_trial(number, p=p, o=o, start_s=0.1 + rng.normal(0, 5e-4), step_s=0.01) for p, o, number in sizes]
+    assert main(["api", "fit", str(write_log(tmp_path / "log.jsonl", trials))]) == 0
+    *_, intervals, note = capsys.readouterr().out.splitlines()
+    assert intervals.endswith("none with the bias of a floor")
+    assert note.startswith("an interval ends at its estimate for prompts of 1, 32: ")
 
 
 def test_every_estimator_draws_and_prints(tmp_path, capsys):

@@ -3,19 +3,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from makers.notebooks import committed_notebook_faults
 from nbformat.v4 import new_code_cell, new_notebook
 
-from idealized_runtime import notebooks
 from idealized_runtime.cli.main import main
 from idealized_runtime.measurements.published import ROOT
-from idealized_runtime.notebooks import (
-    NotebookError,
-    ParameterError,
-    committed_notebook_faults,
-    declared_parameters,
-    read_runs,
-    run_notebook,
-)
+from idealized_runtime.notebooks import runs as notebook_runs
+from idealized_runtime.notebooks.execution import NotebookError, ParameterError, declared_parameters, run_notebook
+from idealized_runtime.notebooks.runs import RUNS_FILE, find_inputs, read_runs
 
 RUN = {"name": "default/shout", "outputs": ["out/default.txt"]}
 COMMITTED = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -134,7 +129,7 @@ def test_whatever_a_run_depends_on_makes_it_run_again(repository, change, monkey
         output.write_bytes(path.read_bytes())
         return output
 
-    monkeypatch.setattr(notebooks.runs, "run_notebook", pretend_to_run)
+    monkeypatch.setattr(notebook_runs, "run_notebook", pretend_to_run)
     assert run_main(repository) == run_main(repository) == 0
     assert len(executed) == 1
     change(repository)
@@ -296,17 +291,17 @@ def test_runtime_notebooks_take_any_hardware(name):
 
 
 def test_every_committed_notebook_has_a_run_with_its_defaults():
-    runs = read_runs(ROOT / notebooks.RUNS_FILE)
+    runs = read_runs(ROOT / RUNS_FILE)
     assert {ROOT / run.notebook for run in runs if not run.parameters} == set(COMMITTED)
 
 
 def test_runs_write_no_file_twice():
-    outputs = [output for run in read_runs(ROOT / notebooks.RUNS_FILE) for output in run.outputs]
+    outputs = [output for run in read_runs(ROOT / RUNS_FILE) for output in run.outputs]
     assert len(outputs) == len(set(outputs))
 
 
 def test_outputs_of_committed_runs_are_committed():
-    for run in read_runs(ROOT / notebooks.RUNS_FILE):
+    for run in read_runs(ROOT / RUNS_FILE):
         if run.needs != "measurement":
             assert [name for name in run.outputs if not Path(ROOT, name).is_file()] == []
 
@@ -317,6 +312,4 @@ def test_run_on_published_data_depends_on_files_of_the_repository_too(repository
     monkeypatch.setenv("PUBLISHED_DATA", str(published))
     write_runs(repository, {**RUN, "needs": "published", "inputs": ["data/*.txt", "runs.csv"]})
     (run,) = read_runs(repository / "notebooks" / "runs.yml")
-    assert notebooks.runs.find_inputs(run, repository) == sorted(
-        [repository / "data" / "in.txt", published / "runs.csv"]
-    )
+    assert find_inputs(run, repository) == sorted([repository / "data" / "in.txt", published / "runs.csv"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
-from idealized_runtime.cli.output import print_json
+from idealized_runtime.cli.output import bounded, print_answer
 
 EXAMPLES = """\
 example: idealized-runtime api fit logs/api/NAME.jsonl --out processed_jsons/api.json --figure figures/api/NAME
@@ -24,17 +24,59 @@ def add_arguments(parser):
 
 def run(arguments) -> int:
     """Print the denoised parameters of a log; write them and their figure where asked to."""
-    from idealized_runtime.api.fit import fit_log, parameter_lines, save_fit_figure
+    from idealized_runtime.api.fit import fit_log
     from idealized_runtime.fits import write_parameters
 
     trials, model = fit_log(arguments.log, estimator=arguments.estimator)
     name = str(trials["model"].iloc[0])
-    if arguments.json:
-        print_json({"model": name, "estimator": arguments.estimator, "num_trials": len(trials), **model.to_json()})
-    else:
-        print("\n".join(parameter_lines(model, trials, estimator=arguments.estimator, level=arguments.level)))
+    answer = {"model": name, "estimator": arguments.estimator, "num_trials": len(trials), **model.to_json()}
+    print_answer(answer, _rows(answer, model, arguments.level), as_json=arguments.json)
     if arguments.out is not None:
         write_parameters(arguments.out, {name: model}, sources={name: arguments.log})
     if arguments.figure is not None:
-        save_fit_figure(trials, model, arguments.figure)
+        _save_figure(trials, model, arguments.figure)
     return DONE
+
+
+def _rows(answer, model, level):
+    import numpy as np
+
+    sizes = model.num_prompt_tokens.tolist()
+    times_ms = 1e3 * np.array([model.time_per_output_token_s, *map(model.prompt_encoding_time_s, sizes)])
+    bounds, ends = [None] * len(times_ms), []
+    if model.intervals is not None:
+        token_s, prompts_s = (
+            model.time_per_output_token_interval_s(level),
+            model.prompt_encoding_interval_s(sizes, level),
+        )
+        bounds_ms = 1e3 * np.column_stack([token_s, prompts_s])
+        bounds = [{"lower": lower, "upper": upper} for lower, upper in bounds_ms.T]
+        ends = np.array(sizes)[np.isclose(times_ms, bounds_ms).any(axis=0)[1:]]
+    # How low a floor lies depends on the number of trials, and its scatter does not show that.
+    bias = "" if answer["estimator"] == "frontier" else ", none with the bias of a floor"
+    yield f"{answer['model']}: {answer['num_trials']} trials, estimator {answer['estimator']!r}"
+    labels = ["time per output token, ms", *(f"prompt of {size} tokens, ms" for size in sizes)]
+    yield from ((label, bounded(ms, both, ".5g")) for label, ms, both in zip(labels, times_ms, bounds, strict=True))
+    yield "overhead, ms", f"{1e3 * model.overhead_s:.5g}"
+    yield "[lower, upper]", f"{100 * level:g} % intervals, those of prompts with the overhead taken as known{bias}"
+    if len(ends):
+        yield (
+            f"an interval ends at its estimate for prompts of {', '.join(map(str, ends))}: the trials hint at more "
+            "than the fit holds for significant; time more of them, or more sizes"
+        )
+
+
+def _save_figure(trials, model, path):
+    """Write trials as points and the denoised model as lines, as ``path.pdf`` and ``path.png``."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from idealized_runtime.plots import plot_runtime_vs_output_tokens, save_figure, use_style
+
+    use_style()
+    figure, ax = plt.subplots()
+    plot_runtime_vs_output_tokens(trials, model, ax=ax)
+    save_figure(figure, path)
+    plt.close(figure)

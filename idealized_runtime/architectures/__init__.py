@@ -29,6 +29,7 @@ from idealized_runtime.architectures.registry import (
     name_of_hf_config,
     published_architecture,
     read_architecture,
+    registry_name,
 )
 
 # Resolved on first use: they count with numpy, which a command line need not wait for.
@@ -53,6 +54,7 @@ __all__ = [
     "name_of_hf_config",
     "published_architecture",
     "read_architecture",
+    "registry_name",
     "require_buildable",
     "unsupported_features",
 ]

@@ -142,3 +142,8 @@ def published_architecture(log_stem: str) -> Architecture | None:
 def find_architecture(name: str) -> Architecture | None:
     """Row of the registry, by its name or one of HELM's for it; None where there is none."""
     return next((row for row in ARCHITECTURES.values() if name in (row.name, *row.helm_names)), None)
+
+
+def registry_name(name: str) -> str:
+    """Name that the registry has for a model, given by it or by one of HELM's; as given where the registry has none."""
+    return getattr(find_architecture(name), "name", name)

@@ -32,15 +32,20 @@ def add_arguments(parser):
 
 def run(arguments) -> int:
     """Print the ratios, by model and of the whole workload."""
+    from idealized_runtime.architectures import registry_name
     from idealized_runtime.comparisons.stacks import compare_stacks, summarize_speed_ups, workload_ratios
-    from idealized_runtime.queries.served import read_served, terms_of
+    from idealized_runtime.queries.served import on_terms, read_served
     from idealized_runtime.queries.tables import grid_queries, read_queries
 
     if arguments.out is not None:
         check_format(arguments.out)
     if arguments.a == arguments.b:
         raise ValueError(f"A and B are both {arguments.a}: name two stacks or machines")
-    sides = {source: _by_own_name(read_served(source, arguments.model)) for source in (arguments.a, arguments.b)}
+    sides = {
+        # A parameter file has HELM's names, several for one architecture.
+        source: {registry_name(name): on_terms(model) for name, model in read_served(source, arguments.model).items()}
+        for source in (arguments.a, arguments.b)
+    }
     stacks = {source: {name: model.runtimes for name, model in side.items()} for source, side in sides.items()}
     if arguments.queries is None:
         queries = grid_queries(_common_prompt_sizes(stacks), _OUTPUT_SIZES)
@@ -51,14 +56,13 @@ def run(arguments) -> int:
         write_table(table, arguments.out)
     summary = summarize_speed_ups(table).droplevel("stack")
     _warn_of_left_out(queries, summary)
-    terms = {name: [terms_of(side[name]) for side in sides.values()] for name in summary.index}
     answer = summary[["num_queries", "percent_faster", "percent_slower"]]
     answer.loc["all models"] = answer["num_queries"].sum(), None, None
     for metric in ("runtime", "cost", "energy"):
-        rates = {name: _rates(metric, *both) for name, both in terms.items()}
+        rates = {name: [_rate(metric, side[name]) for side in sides.values()] for name in summary.index}
         if rates := {name: both for name, both in rates.items() if None not in both}:
             answer = answer.join(workload_ratios(table, rates).add_prefix(f"{metric}_"))
-            if len(rates) < len(terms):
+            if len(rates) < len(summary):
                 # A ratio over some of the models would pass for that of all.
                 answer.loc["all models", [f"{metric}_ratio{side}" for side in ("", "_lower", "_upper")]] = None
     described = {source: _describe(source, side) for source, side in sides.items()}
@@ -73,11 +77,6 @@ def run(arguments) -> int:
         print(f"B over A, {len(queries):,} queries{grid} one after the other, {100 * arguments.level:g} % intervals:\n")
         print_table(answer.reset_index())
     return DONE
-
-
-def _by_own_name(served) -> dict:
-    """The models by their names in the registry: a parameter file has HELM's, several for one architecture."""
-    return {getattr(model.architecture, "name", name): model for name, model in served.items()}
 
 
 def _common_prompt_sizes(stacks) -> list[int]:
@@ -103,27 +102,20 @@ def _warn_of_left_out(queries, summary):
         )
 
 
-def _rates(metric, a, b) -> tuple:
-    """What a second of a query costs on both sides, None where it is not known."""
+def _rate(metric, model) -> float | None:
+    """What a second of a query costs; None where it is not known."""
     from idealized_runtime.hardware.prices import dollar_cost_usd, energy_joules
 
-    rates = []
-    for own in (a, b):
-        rate = {"runtime": 1.0, "cost": own.price_usd_per_hour, "energy": own.power_watts}[metric]
-        if metric != "runtime" and rate is not None:
-            number = own.num_accelerators / own.model.batch_size
-            if metric == "cost":
-                rate = dollar_cost_usd(1.0, num_accelerators=number, price_usd_per_hour=rate.value)
-            else:
-                rate = energy_joules(1.0, num_accelerators=number, power_watts=rate.value)
-        rates.append(rate)
-    return tuple(rates)
+    rate = {"runtime": 1.0, "cost": model.price_usd_per_hour, "energy": model.power_watts}[metric]
+    if metric == "runtime" or rate is None:
+        return rate
+    accelerators = {"num_accelerators": model.num_accelerators / model.batch_size}
+    if metric == "cost":
+        return dollar_cost_usd(1.0, price_usd_per_hour=rate.value, **accelerators)
+    return energy_joules(1.0, power_watts=rate.value, **accelerators)
 
 
 def _describe(source, side) -> tuple[str, str, str]:
     """Where the models of a side come from, and what they ran on."""
-    from idealized_runtime.queries.served import terms_of
-
-    hardware = {terms_of(model).hardware for model in side.values()} - {None}
-    software = {model.software for model in side.values()} - {""}
-    return str(source), " or ".join(sorted(hardware)), " or ".join(sorted(software))
+    ran_on = ({getattr(model, name) for model in side.values()} - {""} for name in ("hardware", "software"))
+    return str(source), *(" or ".join(sorted(names)) for names in ran_on)

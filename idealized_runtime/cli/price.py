@@ -39,7 +39,7 @@ def run(arguments) -> int:
     import pandas as pd
 
     from idealized_runtime.checks import MissingValueWarning
-    from idealized_runtime.queries.served import price_served, terms_of
+    from idealized_runtime.queries.served import on_terms, price_served
     from idealized_runtime.queries.tables import read_queries
 
     if arguments.out is not None:
@@ -57,12 +57,12 @@ def run(arguments) -> int:
         groups = [(queries.assign(model=name), {name: model}) for name, model in served.items()]
     answers, frames, missing = [], [], {}
     for asked, models in groups:
-        terms = {name: terms_of(model, **given) for name, model in models.items()}
-        priced = price_served(asked, terms, level=arguments.level, extrapolate=arguments.extrapolate)
+        models = {name: on_terms(model, **given) for name, model in models.items()}
+        priced = price_served(asked, models, level=arguments.level, extrapolate=arguments.extrapolate)
         for cause, number in _causes(priced.missing, asked, models).items():
             missing.setdefault(f"{number} of {len(asked)} queries have no price: {cause}", []).extend(models)
-        for name, own in terms.items():
-            answers.append((name, own, priced.totals((asked["model"] == name).to_numpy() if is_by_column else None)))
+        for name, model in models.items():
+            answers.append((name, model, priced.totals((asked["model"] == name).to_numpy() if is_by_column else None)))
         if arguments.out is not None:
             given_too = {name: f"{name}_given" for name in priced.table if name in asked}
             frames.append(asked.rename(columns=given_too).join(priced.table))
@@ -73,7 +73,7 @@ def run(arguments) -> int:
         write_table(pd.concat(frames, ignore_index=True), arguments.out)
     workload = {"workload": priced.totals()} if is_by_column else {}
     if arguments.json:
-        objects = [{"model": name, "hardware": own.hardware, **totals} for name, own, totals in answers]
+        objects = [{"model": name, "hardware": model.hardware or None, **totals} for name, model, totals in answers]
         print_json(objects[0] if len(objects) == 1 else {"models": objects} | workload)
     else:
         _print_text(len(queries), answers, workload, arguments.level)
@@ -82,7 +82,7 @@ def run(arguments) -> int:
 
 def _read_served(arguments, queries) -> dict:
     """Models that may answer, by name; those that nobody timed are predicted from the logs."""
-    from idealized_runtime.architectures import find_architecture
+    from idealized_runtime.architectures import registry_name
     from idealized_runtime.measurements.folders import find_logs
     from idealized_runtime.measurements.timed_models import read_timed_models
     from idealized_runtime.queries.served import served_by_parameters, served_by_timed
@@ -92,7 +92,7 @@ def _read_served(arguments, queries) -> dict:
         if configs := [name for name in asked or () if name.endswith(".json")]:
             raise ValueError(f"{configs[0]}: a model that nobody timed is predicted from logs; give --logs")
         return served_by_parameters(arguments.parameters, asked)
-    own_names = asked and [getattr(find_architecture(name), "name", name) for name in asked]
+    own_names = asked and [registry_name(name) for name in asked]
     read = own_names
     try:
         find_logs(arguments.logs, own_names)
@@ -140,15 +140,15 @@ def _predict(names, timed, arguments, queries) -> dict:
 
 def _by_name_of_queries(queries, served) -> dict:
     """Models that the queries name, by the names they have there: the file's, the registry's or HELM's."""
-    from idealized_runtime.architectures import find_architecture
+    from idealized_runtime.architectures import registry_name
 
-    own_names = {getattr(find_architecture(name), "name", name): model for name, model in served.items()}
-    named = {name: getattr(find_architecture(name), "name", name) for name in queries["model"].dropna().unique()}
-    found = {name: served.get(name) or own_names.get(own) for name, own in named.items()}
+    own_names = {registry_name(name): model for name, model in served.items()}
+    names = [str(name) for name in queries["model"].dropna().unique()]
+    found = {name: served.get(name) or own_names.get(registry_name(name)) for name in names}
     found = {name: model for name, model in found.items() if model is not None}
     if not found:
         raise ValueError(
-            f"no model that the queries name is known: {', '.join(map(str, list(named)[:5]))}; there are: "
+            f"no model that the queries name is known: {', '.join(names[:5])}; there are: "
             f"{', '.join(served)}. Give --model for one that answers them all"
         )
     return found
@@ -167,7 +167,7 @@ def _causes(missing, queries, models) -> dict[str, int]:
 def _print_text(num_queries, answers, workload, level):
     import pandas as pd
 
-    described = [_describe(name, terms) for name, terms, _ in answers]
+    described = [_describe(name, model) for name, model, _ in answers]
     to = {True: "the model that each names", False: f"each of {len(answers)} models"}[bool(workload)]
     print(f"{num_queries:,} queries to " + (described[0] if len(answers) == 1 else "\n".join([f"{to}:", *described])))
     rows = []
@@ -180,24 +180,23 @@ def _print_text(num_queries, answers, workload, level):
     frame = pd.DataFrame(rows)
     print_table(frame if len(answers) > 1 else frame.drop(columns="model", errors="ignore"))
     print(f"\ntotal_lower and total_upper: the {100 * level:g} % interval of the total")
-    for name, terms, _ in answers:
-        for caveat in getattr(terms.model.runtimes, "caveats", ()):
+    for name, model, _ in answers:
+        for caveat in getattr(model.runtimes, "caveats", ()):
             print(f"Not in the interval of {name}: {caveat}.")
 
 
-def _describe(name, terms) -> str:
+def _describe(name, model) -> str:
     """The conditions of a model's prices in one line."""
-    model = terms.model
     queries = "one at a time" if model.batch_size == 1 else f"in batches of {model.batch_size}"
     stack = [model.software, *([] if model.dtype in model.software else [model.dtype])]
     rates = ["no number of accelerators: give --num-accelerators"]
-    if terms.num_accelerators is not None:
+    if model.num_accelerators is not None:
         rates = [
             f"no {what} is known: give --{flag}" if rate is None else f"{rate.value:.4g} {unit} each ({rate.source})"
             for rate, unit, what, flag in (
-                (terms.price_usd_per_hour, "USD an hour", "price", "price-usd-per-hour"),
-                (terms.power_watts, "W", "power", "power-watts"),
+                (model.price_usd_per_hour, "USD an hour", "price", "price-usd-per-hour"),
+                (model.power_watts, "W", "power", "power-watts"),
             )
         ]
-    devices = f"{terms.num_accelerators or 'unknown'} x {terms.hardware or 'unknown hardware'}"
+    devices = f"{model.num_accelerators or 'unknown'} x {model.hardware or 'unknown hardware'}"
     return "; ".join([", ".join(part for part in (name, queries, devices, *stack) if part), *rates])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from idealized_runtime.architectures import Architecture, find_architecture
+from idealized_runtime.architectures import Architecture, find_architecture, registry_name
 from idealized_runtime.architectures.devices import num_accelerators_needed
 from idealized_runtime.checks import check_positive
 from idealized_runtime.fits import read_parameters
@@ -51,6 +51,8 @@ class ServedModel:
     architecture : Architecture or None
     measured_watts : tuple of float
         Draws of one accelerator, as its log measured it; of a predicted model, as those of the others did.
+    price_usd_per_hour, power_watts : DeviceRate or None
+        What its queries are priced by; see :func:`on_terms`.
     """
 
     name: str
@@ -62,6 +64,8 @@ class ServedModel:
     dtype: str = ""
     architecture: Architecture | None = None
     measured_watts: tuple[float, ...] = ()
+    price_usd_per_hour: DeviceRate | None = None
+    power_watts: DeviceRate | None = None
 
     def __post_init__(self):
         if self.num_accelerators is not None:
@@ -73,26 +77,15 @@ class ServedModel:
         return getattr(self.runtimes, "batch_size", None) or 1
 
 
-@dataclass(frozen=True, eq=False)
-class Terms:
-    """What the queries to a model are priced by; None where nobody says. Made by :func:`terms_of`."""
-
-    model: ServedModel
-    hardware: str | None
-    num_accelerators: int | None
-    price_usd_per_hour: DeviceRate | None
-    power_watts: DeviceRate | None
-
-
-def terms_of(
+def on_terms(
     model: ServedModel,
     *,
     hardware: str | None = None,
     num_accelerators: int | None = None,
     price_usd_per_hour: float | None = None,
     power_watts: float | None = None,
-) -> Terms:
-    """Accelerators, their price and their draw: as given, else as the model's log and the accelerator's row have them.
+) -> ServedModel:
+    """The model with what its queries are priced by: as given, else as its log and the accelerator's row have it.
 
     Parameters
     ----------
@@ -109,26 +102,29 @@ def terms_of(
         No accelerator has this name, or a price or a power is given and nothing says of how many accelerators.
     """
     accelerator = find_accelerator(model.hardware) if hardware is None else get_accelerator(hardware)
-    hardware = getattr(accelerator, "name", model.hardware or None)
+    model = replace(model, hardware=getattr(accelerator, "name", model.hardware))
     number = model.num_accelerators if num_accelerators is None else num_accelerators
-    if number is None:
-        if price_usd_per_hour is not None or power_watts is not None:
-            raise ValueError(f"num_accelerators must be given: nothing says on how many {model.name} was timed")
-        return Terms(model, hardware, None, None, None)
-    power = device_power(power_watts, model.measured_watts, accelerator)
-    return Terms(model, hardware, number, device_price(price_usd_per_hour, accelerator), power)
+    if number is not None:
+        price, power = (
+            device_price(price_usd_per_hour, accelerator),
+            device_power(power_watts, model.measured_watts, accelerator),
+        )
+        return replace(model, num_accelerators=number, price_usd_per_hour=price, power_watts=power)
+    if price_usd_per_hour is not None or power_watts is not None:
+        raise ValueError(f"num_accelerators must be given: nothing says on how many {model.name} was timed")
+    return model
 
 
 def price_served(
-    queries: pd.DataFrame, terms: Mapping[str, Terms], *, level: float = 0.95, extrapolate: bool = False
+    queries: pd.DataFrame, models: Mapping[str, ServedModel], *, level: float = 0.95, extrapolate: bool = False
 ) -> PricedQueries:
-    """:func:`~idealized_runtime.queries.price.price` by models and their terms, by the queries' ``model``."""
-    known = {
-        name: {model: getattr(own, name) for model, own in terms.items() if getattr(own, name) is not None} or None
+    """:func:`~idealized_runtime.queries.price.price` on the terms of the models, by the queries' ``model``."""
+    terms = {
+        name: {model: getattr(own, name) for model, own in models.items() if getattr(own, name) is not None} or None
         for name in ("num_accelerators", "price_usd_per_hour", "power_watts")
     }
-    runtimes = {name: own.model.runtimes for name, own in terms.items()}
-    return price(queries, runtimes, **known, level=level, extrapolate=extrapolate)
+    runtimes = {name: model.runtimes for name, model in models.items()}
+    return price(queries, runtimes, **terms, level=level, extrapolate=extrapolate)
 
 
 def read_served(source, models: Iterable[str] | None = None) -> dict[str, ServedModel]:
@@ -147,7 +143,7 @@ def served_by_logs(
     :func:`~idealized_runtime.measurements.timed_models.read_timed_models`; models may go by HELM's names, too.
     """
     if models is not None:
-        models = [getattr(find_architecture(name), "name", name) for name in models]
+        models = [registry_name(name) for name in models]
     return served_by_timed(read_timed_models(name_or_path, models, software=software))
 
 
@@ -195,7 +191,7 @@ def select_names(path, names: Iterable[str], asked: Iterable[str] | None) -> lis
     if asked is None:
         return names
     asked = [asked] if isinstance(asked, str) else list(asked)
-    registry_names = {name: getattr(find_architecture(name), "name", name) for name in names}
+    registry_names = {name: registry_name(name) for name in names}
     known = {*registry_names, *registry_names.values()}
     if missing := [name for name in asked if name not in known]:
         raise ValueError(f"{path}: no model {', '.join(missing)}; there are: {', '.join(sorted(known))}")

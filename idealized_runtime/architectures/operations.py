@@ -50,9 +50,15 @@ def prompt_encoding_flops(
     per_token, per_logit = _flops_per_token(architecture), _flops_per_logit(architecture)
     once = per_logit if logits == "last" else 0
     per_token += per_logit if logits == "all" else 0
+    # Of a pair: a multiple of 2, so that half of it is exact.
+    half = 0 if attention == "none" else _prompt_flops_per_pair(architecture) // 2
 
     def count(p):
-        return batch_size * (once + per_token * p + _prompt_attention_flops(architecture, p, attention))
+        if attention == "square":
+            twice_attended = 2 * architecture.num_layers * p * p
+        else:
+            twice_attended = sum_over_layers(architecture, twice_attended_up_to, p)
+        return batch_size * (once + per_token * p + half * twice_attended)
 
     return evaluate(count, num_prompt_tokens, "num_prompt_tokens", batch_size)
 
@@ -164,16 +170,6 @@ def _decode_flops_per_pair(architecture):
         return _prompt_flops_per_pair(architecture)
     latent_sizes = 2 * architecture.kv_lora_rank + architecture.qk_pos_emb_head_dim
     return 2 * architecture.num_attention_heads * latent_sizes
-
-
-def _prompt_attention_flops(architecture, p, attention):
-    if attention == "none":
-        return 0
-    per_pair = _prompt_flops_per_pair(architecture)
-    if attention == "square":
-        return per_pair * architecture.num_layers * p * p
-    # per_pair is a multiple of 2, so halving it is exact.
-    return per_pair // 2 * sum_over_layers(architecture, twice_attended_up_to, p)
 
 
 def _check_choice(name, value, allowed):

@@ -18,6 +18,7 @@ from idealized_runtime.plots.style import FITTED_COLOR, MEASURED_COLOR, draw_ban
 GUESSED_COLOR = "0.35"
 _TRAINING_COLOR, _INFERENCE_COLOR = "#009E73", "#CC79A7"
 _NUM_POINTS = 200
+_RATIO_LEVELS_PERCENT = np.array([10, 20, 30, 50, 70, 90, 98, 102, 120, 200, 500, 2000])
 # Of the width and the height of a map, from its middle: what labels may be centred on.
 _LABELLED_HALF = (0.44, 0.38)
 
@@ -39,7 +40,8 @@ def plot_ratio_map(ratios: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.A
     span = np.log([min(percent.min(), 99), max(percent.max(), 101)]) - np.log(100)
     norm = TwoSlopeNorm(0, *span)
     ax.pcolormesh(demands, losses, np.log(percent / 100), norm=norm, cmap="RdBu_r", shading="gouraud", rasterized=True)
-    lines = ax.contour(demands, losses, percent, levels=_levels(percent), colors="0.15", linewidths=0.7)
+    levels = _RATIO_LEVELS_PERCENT[(percent.min() < _RATIO_LEVELS_PERCENT) & (percent.max() > _RATIO_LEVELS_PERCENT)]
+    lines = ax.contour(demands, losses, percent, levels=levels, colors="0.15", linewidths=0.7)
     ax.set(xscale="log", ylabel="Loss (nats a token)", ylim=(losses.max(), losses.min()))
     ax.grid(False)
     places = _label_places(ax, [found[0] for found in lines.allsegs if found])
@@ -243,11 +245,6 @@ def _label_places(ax, segments) -> list:
         inside = segment[distance <= max(1, distance.min())]
         places.append(inside[int(len(inside) * (0.35, 0.65)[number % 2])])
     return places
-
-
-def _levels(percent):
-    candidates = np.array([10, 20, 30, 50, 70, 90, 98, 102, 120, 200, 500, 2000])
-    return candidates[(candidates > percent.min()) & (candidates < percent.max())]
 
 
 def _set_sizes(ax):

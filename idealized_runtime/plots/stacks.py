@@ -42,7 +42,10 @@ def plot_speed_ups(table: pd.DataFrame, *, models: Sequence[str] | None = None, 
         is not given.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    styles = _model_styles(table["model"].unique() if models is None else models)
+    # No two models alike among the first thirty.
+    colors, styles = sns.color_palette("colorblind"), {}
+    for number, model in enumerate(table["model"].unique() if models is None else models):
+        styles[model] = {"color": colors[number % len(colors)], "fmt": "os^"[number // len(colors) % 3]}
     for model, group in table.groupby("model", sort=False):
         bars = error_bars(*(group[f"speed_up{bound}"] for bound in ("", "_lower", "_upper")))
         ax.errorbar(group["baseline_s"], group["speed_up"], yerr=bars, linewidth=0.8, label=model, **styles[model])
@@ -114,15 +117,6 @@ def capability_legend(points: pd.DataFrame) -> list[Line2D]:
         _marker("0.1", "predicted"),
         Line2D([], [], linestyle="--", color=_FRONTIER_COLOR, linewidth=1, label="Pareto frontier"),
     ]
-
-
-def _model_styles(models) -> dict[str, dict]:
-    """Colour and marker of each model; no two alike among the first thirty."""
-    colors = sns.color_palette("colorblind")
-    return {
-        model: {"color": colors[number % len(colors)], "fmt": "os^"[number // len(colors) % 3]}
-        for number, model in enumerate(models)
-    }
 
 
 def _speed_up_limits(table) -> tuple[float, float]:

@@ -4,6 +4,9 @@ import math
 
 POSITION_EMBEDDINGS = ("learned_absolute", "rope", "alibi")
 NORMALIZATIONS = ("LayerNorm", "RMSNorm")
+_SIZES = ("num_layers", "hidden_size", "num_attention_heads", "num_query_groups", "vocab_size",
+          "max_position_embeddings", "ffn_hidden_size")  # fmt: skip
+_OPTIONAL_SIZES = ("kv_channels", "moe_shared_expert_intermediate_size", "window_size", "q_lora_rank", "embedding_size")
 _EXPERT_FIELDS = ("num_experts", "moe_router_topk", "moe_ffn_hidden_size")
 _LATENT_FIELDS = ("kv_lora_rank", "qk_head_dim", "qk_pos_emb_head_dim", "v_head_dim")
 # Counts are polynomials of sizes, and must stay within a float's range.
@@ -32,80 +35,79 @@ def check_architecture(architecture):
     ValueError
         A size is not positive, heads do not divide the width, or a choice is unknown; the message says which.
     """
-    for check in (_check_sizes, _check_choices, _check_experts, _check_latent_attention, _check_heads, _check_windows):
-        check(architecture)
+    for check in (_check_sizes, _check_choices, _check_experts, _check_latent_attention, _check_heads):
+        for refusal in check(architecture):
+            raise ValueError(f"{architecture.name}: {refusal}")
 
 
 def _check_sizes(a):
-    for name in ("num_layers", "hidden_size", "num_attention_heads", "num_query_groups", "vocab_size",
-                 "max_position_embeddings", "ffn_hidden_size"):  # fmt: skip
-        _check_integer(a, name)
-    for name in ("kv_channels", "moe_shared_expert_intermediate_size", "window_size", "q_lora_rank", "embedding_size"):
-        if getattr(a, name) is not None:
-            _check_integer(a, name)
-    _check_integer(a, "num_extra_positions", at_least=0)
+    for name in (*_SIZES, *(name for name in _OPTIONAL_SIZES if getattr(a, name) is not None)):
+        yield from _no_integer(a, name)
+    yield from _no_integer(a, "num_extra_positions", at_least=0)
     if a.num_layers_profiled is not None and a.num_layers_profiled not in range(1, a.num_layers + 1):
-        raise ValueError(
-            f"{a.name}: num_layers_profiled must lie in [1, {a.num_layers}]; got {a.num_layers_profiled!r}"
-        )
+        yield f"num_layers_profiled must lie in [1, {a.num_layers}]; got {a.num_layers_profiled!r}"
+    if a.window_size is None and (a.window_attn_skip_freq is not None or a.window_is_chunk):
+        yield "window_attn_skip_freq and window_is_chunk need window_size"
+    if a.window_attn_skip_freq is not None:
+        yield from _no_pattern(a, "window_attn_skip_freq", at_least=2)
 
 
-def _check_integer(a, name, *, at_least=1, where=""):
+def _no_integer(a, name, *, at_least=1, where=""):
     value = getattr(a, name)
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ValueError(f"{a.name}: {where}{name} must be an integer of at least {at_least}; got {value!r}")
-    if value > _LARGEST_SIZE:
-        raise ValueError(f"{a.name}: {where}{name} must be at most 2**40; got a number of {value.bit_length()} bits")
+        yield f"{where}{name} must be an integer of at least {at_least}; got {value!r}"
+    elif value > _LARGEST_SIZE:
+        yield f"{where}{name} must be at most 2**40; got a number of {value.bit_length()} bits"
+
+
+def _no_pattern(a, name, *, at_least):
+    pattern = getattr(a, name)
+    if not isinstance(pattern, tuple):
+        yield from _no_integer(a, name, at_least=at_least)
+    elif len(pattern) != a.num_layers or 1 not in pattern or not set(pattern) <= {0, 1}:
+        yield (
+            f"{name} must be a number, or a 0 or 1 for each of {a.num_layers} layers with at least one 1; "
+            f"got {pattern!r:.80}"
+        )
 
 
 def _check_choices(a):
     for name, allowed in _CHOICES.items():
         value = getattr(a, name)
         if not any(value == choice and type(value) is type(choice) for choice in allowed):
-            raise ValueError(f"{a.name}: {name} must be one of {allowed}; got {value!r}")
+            yield f"{name} must be one of {allowed}; got {value!r}"
     for name in ("rotary_base", "layernorm_epsilon"):
         value = getattr(a, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise ValueError(f"{a.name}: {name} must be a positive number; got {value!r}")
+            yield f"{name} must be a positive number; got {value!r}"
 
 
 def _check_experts(a):
     if all(getattr(a, name) is None for name in _EXPERT_FIELDS):
         if a.moe_shared_expert_intermediate_size or a.moe_shared_expert_gate or a.moe_layer_freq != 1:
-            raise ValueError(f"{a.name}: shared experts and moe_layer_freq need num_experts")
+            yield "shared experts and moe_layer_freq need num_experts"
         return
     for name in _EXPERT_FIELDS:
-        _check_integer(a, name, where="with experts, ")
+        yield from _no_integer(a, name, where="with experts, ")
     if a.moe_router_topk > a.num_experts:
-        raise ValueError(f"{a.name}: moe_router_topk must not exceed num_experts; got {a.moe_router_topk}")
+        yield f"moe_router_topk must not exceed num_experts; got {a.moe_router_topk}"
     if a.moe_shared_expert_gate and a.moe_shared_expert_intermediate_size is None:
-        raise ValueError(f"{a.name}: moe_shared_expert_gate needs moe_shared_expert_intermediate_size")
-    _check_pattern(a, "moe_layer_freq", at_least=1)
-
-
-def _check_pattern(a, name, *, at_least):
-    pattern = getattr(a, name)
-    if not isinstance(pattern, tuple):
-        _check_integer(a, name, at_least=at_least)
-    elif len(pattern) != a.num_layers or 1 not in pattern or not set(pattern) <= {0, 1}:
-        raise ValueError(
-            f"{a.name}: {name} must be a number, or a 0 or 1 for each of {a.num_layers} layers with at "
-            f"least one 1; got {pattern!r:.80}"
-        )
+        yield "moe_shared_expert_gate needs moe_shared_expert_intermediate_size"
+    yield from _no_pattern(a, "moe_layer_freq", at_least=1)
 
 
 def _check_latent_attention(a):
     if not a.multi_latent_attention:
         if given := [name for name in ("q_lora_rank", *_LATENT_FIELDS) if getattr(a, name) is not None]:
-            raise ValueError(f"{a.name}: {', '.join(given)}: multi-latent attention needs kv_lora_rank")
+            yield f"{', '.join(given)}: multi-latent attention needs kv_lora_rank"
         return
     for name in _LATENT_FIELDS:
-        _check_integer(a, name, where="with multi-latent attention, ")
+        yield from _no_integer(a, name, where="with multi-latent attention, ")
     for name in ("kv_channels", "qk_layernorm", "window_size"):
         if getattr(a, name) is not None:
-            raise ValueError(f"{a.name}: multi-latent attention has no {name}; got {getattr(a, name)!r}")
+            yield f"multi-latent attention has no {name}; got {getattr(a, name)!r}"
     if a.add_qkv_bias or a.add_bias_linear or a.add_attention_bias or a.softmax_type != "vanilla":
-        raise ValueError(f"{a.name}: multi-latent attention has no bias and no attention sinks here")
+        yield "multi-latent attention has no bias and no attention sinks here"
 
 
 def _check_heads(a):
@@ -114,20 +116,10 @@ def _check_heads(a):
         divisors.insert(0, ("num_attention_heads", "hidden_size"))
     for divisor, dividend in divisors:
         if getattr(a, dividend) % getattr(a, divisor):
-            raise ValueError(
-                f"{a.name}: {dividend} ({getattr(a, dividend)}) must be a multiple of {divisor} ({getattr(a, divisor)})"
-            )
+            yield f"{dividend} ({getattr(a, dividend)}) must be a multiple of {divisor} ({getattr(a, divisor)})"
     rotated = a.qk_pos_emb_head_dim or a.head_dim
     if a.position_embedding_type == "rope" and rotated % 2:
-        raise ValueError(
-            f"{a.name}: rotary positions turn pairs of dimensions; the width of a head "
-            f"(hidden_size / num_attention_heads, or kv_channels) must be even, got {rotated}"
+        yield (
+            "rotary positions turn pairs of dimensions; the width of a head (hidden_size / num_attention_heads, or "
+            f"kv_channels) must be even, got {rotated}"
         )
-
-
-def _check_windows(a):
-    if a.window_size is None:
-        if a.window_attn_skip_freq is not None or a.window_is_chunk:
-            raise ValueError(f"{a.name}: window_attn_skip_freq and window_is_chunk need window_size")
-    elif a.window_attn_skip_freq is not None:
-        _check_pattern(a, "window_attn_skip_freq", at_least=2)

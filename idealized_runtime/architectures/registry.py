@@ -67,9 +67,10 @@ def get_architecture(name: str) -> Architecture:
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    near = difflib.get_close_matches(name, ARCHITECTURES, n=3) or list(ARCHITECTURES)
+    near = difflib.get_close_matches(name, ARCHITECTURES, n=3)
+    hint = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(ARCHITECTURES)}."
     raise ValueError(
-        f"no architecture named {name!r:.80}; did you mean {', '.join(near)}? "
+        f"no architecture named {name!r:.80}; {hint} "
         "Describe a new one by a Hugging Face config.json, or to time it by its sizes, too (--num-layers, ...)"
     )
 

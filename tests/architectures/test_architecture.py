@@ -133,7 +133,7 @@ def test_file_that_is_no_configuration_is_refused_by_its_path(tmp_path, content,
     ("name", "message"),
     [
         (".", "is a folder: give the path of the config.json in it"),
-        ("x" * 300, "no architecture named 'xxx.*; did you mean"),
+        ("x" * 300, "no architecture named 'xxx.*; there are: davinci"),
         ("x" * 300 + ".json", "File name too long"),
         ("gpt2-smal", "did you mean gpt2-small"),
     ],

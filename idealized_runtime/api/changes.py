@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import mannwhitneyu, norm, t
+from statsmodels.stats.multitest import multipletests
 
 from idealized_runtime.api.statistics import SETTING
 from idealized_runtime.fits.denoised import fit_frontier
-from idealized_runtime.fits.statistics import adjust_p_values
 
 _MIN_EARLIER_SWEEPS = 3
 _CHANGE = ["change_percent", "change_percent_lower", "change_percent_upper", "p_value"]
@@ -52,7 +53,7 @@ def compare_sweeps(earlier: pd.DataFrame, later: pd.DataFrame, *, level: float =
         both = [trials.loc[trials["sweep"] == sweep, "log"].to_numpy() for sweep in (0, 1)]
         rows.append({**dict(zip(SETTING, setting, strict=True)), **_shift(*both, level)})
     table = pd.DataFrame(rows).astype(dict.fromkeys(SETTING, "Int64"))
-    adjusted = np.concatenate([table["p_value"][:1], adjust_p_values(table["p_value"][1:].to_numpy())])
+    adjusted = np.concatenate([table["p_value"][:1], multipletests(table["p_value"][1:], method="holm")[1]])
     return table.assign(p_value_adjusted=adjusted, is_changed=adjusted < 1 - level)
 
 
@@ -79,8 +80,6 @@ def compare_with_history(sweeps: Sequence[pd.DataFrame], *, level: float = 0.95)
     ValueError
         There are fewer than 3 earlier sweeps, or no setting that all share.
     """
-    from scipy.stats import t
-
     if (num_earlier := len(sweeps) - 1) < _MIN_EARLIER_SWEEPS:
         raise ValueError(f"a history takes {_MIN_EARLIER_SWEEPS} earlier sweeps at least; got {max(num_earlier, 0)}")
     logs = _log_runtimes(sweeps)
@@ -119,8 +118,6 @@ def compare_parameters(earlier: pd.DataFrame, later: pd.DataFrame, *, level: flo
         plus overhead, which trials cannot tell apart: ``earlier_s``, ``later_s``, the columns of
         :func:`compare_sweeps` from ``change_percent`` on.
     """
-    from scipy.stats import norm
-
     logs = _log_runtimes([earlier, later])
     fits = [fit_frontier(logs[logs["sweep"] == sweep]) for sweep in (0, 1)]
     rows = {}
@@ -133,7 +130,7 @@ def compare_parameters(earlier: pd.DataFrame, later: pd.DataFrame, *, level: flo
         changes = dict(zip(_CHANGE, [*100 * shares, p_value], strict=True))
         rows[name] = {"earlier_s": before_s, "later_s": after_s, **changes}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
-    adjusted = adjust_p_values(table["p_value"].to_numpy())
+    adjusted = multipletests(table["p_value"], method="holm")[1]
     return table.assign(p_value_adjusted=adjusted, is_changed=adjusted < 1 - level)
 
 
@@ -163,8 +160,6 @@ def _block_scores(logs) -> np.ndarray:
 
 def _shift(before, after, level) -> dict:
     """Hodges and Lehmann's shift of logarithms as a percentage, its interval, and Mann and Whitney's p value."""
-    from scipy.stats import mannwhitneyu, norm
-
     shifts = np.sort(np.subtract.outer(after, before).ravel())
     count = len(shifts)
     deviation = np.sqrt(count * (len(before) + len(after) + 1) / 12)

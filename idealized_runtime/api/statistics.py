@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest, quantile_test
 
 from idealized_runtime.api.trials import INTERRUPTED_ERROR
 from idealized_runtime.records.importers import import_requests, import_totals
@@ -100,16 +101,8 @@ def percentile_interval(values, percentile: float, *, level: float = 0.95) -> tu
     Each side misses with probability of at most (1 - level) / 2. A side that the sample is too small to bound is NaN:
     the 99th percentile has an upper bound at 95 % from 368 values on.
     """
-    from scipy.stats import binom
-
-    ordered = np.sort(np.asarray(values, dtype=float))
-    num_below = binom(len(ordered), percentile / 100)
-    # As many values lie below the percentile as a binomial count says: ranks from 1.
-    low, high = int(num_below.ppf((1 - level) / 2)), int(num_below.ppf((1 + level) / 2)) + 1
-    return (
-        float(ordered[low - 1]) if low >= 1 else np.nan,
-        float(ordered[high - 1]) if high <= len(ordered) else np.nan,
-    )
+    test = quantile_test(np.asarray(values, dtype=float), p=percentile / 100)
+    return tuple(map(float, test.confidence_interval(level)))
 
 
 def measure_throughput(requests: pd.DataFrame, *, by: Sequence[str] = GROUP) -> pd.DataFrame:
@@ -169,15 +162,15 @@ def measure_goodput(
     rows = []
     for key, group in _groups(sent_requests(requests), by):
         is_met = _is_met(group, objectives)
-        low, high = _share_interval(int(is_met.sum()), len(group), level)
+        interval = binomtest(int(is_met.sum()), len(group)).proportion_ci(level, method="wilson")
         rows.append(
             {
                 **key,
                 "num_requests": len(group),
                 "num_met": int(is_met.sum()),
                 "share_met": is_met.mean(),
-                "share_met_lower": low,
-                "share_met_upper": high,
+                "share_met_lower": float(interval.low),
+                "share_met_upper": float(interval.high),
                 "goodput_per_s": is_met.sum() / _duration_s(group),
             }
         )
@@ -259,10 +252,3 @@ def check_objectives(objectives: Mapping[str, float]):
             raise ValueError(f"an objective limits one of {', '.join(OBJECTIVES)}; got {name!r}")
         if not 0 < limit_s < np.inf:
             raise ValueError(f"objective {name!r} must be a positive number of seconds; got {limit_s!r}")
-
-
-def _share_interval(num_met, num_requests, level) -> tuple[float, float]:
-    from scipy.stats import binomtest
-
-    interval = binomtest(num_met, num_requests).proportion_ci(level, method="wilson")
-    return float(interval.low), float(interval.high)

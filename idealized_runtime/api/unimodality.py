@@ -1,6 +1,7 @@
 """Hartigan's dip: how far a sample is from having one peak (Hartigan and Hartigan, Annals of Statistics 13, 1985)."""
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 # 99 % points of sqrt(n) dip for n values drawn from a uniform distribution, the hardest of those with one peak:
 # 20000 samples each, numpy's default_rng(0).
@@ -27,7 +28,7 @@ def dip_statistic(values) -> float:
     low, high, dip = 0, len(x) - 1, 1 / counts.sum()
     while high > low:
         part = slice(low, high + 1)
-        convex, concave = _hull(x[part], lower[part]) + low, _hull(x[part], -upper[part]) + low
+        convex, concave = low + _knots(x[part], lower[part]), low + _knots(x[part], -upper[part])
         below, above = np.interp(x[part], x[convex], lower[convex]), np.interp(x[part], x[concave], upper[concave])
         widest = low + int(np.argmax(above - below))
         if (above - below)[widest - low] <= dip:
@@ -48,16 +49,6 @@ def critical_dip(num_values: int) -> float:
     return float(scaled / np.sqrt(num_values))
 
 
-def _hull(x, y) -> np.ndarray:
-    """Places of the knots of the greatest convex function below the points, x ascending."""
-    knots = []
-    for place in range(len(x)):
-        while len(knots) > 1 and _is_above(x, y, knots[-2], knots[-1], place):
-            knots.pop()
-        knots.append(place)
-    return np.array(knots)
-
-
-def _is_above(x, y, first, middle, last) -> bool:
-    """Whether the middle point lies on or above the line from the first to the last."""
-    return (y[middle] - y[first]) * (x[last] - x[first]) >= (y[last] - y[first]) * (x[middle] - x[first])
+def _knots(x, y) -> np.ndarray:
+    """Places of the knots of the greatest convex function below the points, x ascending: its slopes only rise."""
+    return isotonic_regression(np.diff(y) / np.diff(x), weights=np.diff(x)).blocks

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import combine_pvalues, kendalltau, theilslopes
 
 from idealized_runtime.api.statistics import GROUP, percentile_interval, sent_requests, timed_requests
 from idealized_runtime.api.unimodality import critical_dip, dip_statistic
@@ -37,7 +38,7 @@ def check_requests(requests: pd.DataFrame, *, by: Sequence[str] = GROUP, percent
     -------
     DataFrame
         ``by``, ``check`` and ``message``; checks are ``failures``; ``few_requests`` to bound the percentile
-        from above at 95 %; ``drift`` of TTFT or runtime over the run (Mann-Kendall on medians of 10 consecutive
+        from above at 95 %; ``drift`` of TTFT or runtime over the run (Kendall's tau of medians of 10 consecutive
         batches, 1 %, and more than 2 % from end to end), as where a queue grows; ``two_populations`` (Hartigan's dip,
         1 %), as of cached and uncached prompts; ``sent_late``, requests of an open loop that this client sent after
         their time, by more than 5 % of the median runtime.
@@ -60,7 +61,9 @@ def _findings(group, percentile):
         needed = required_requests(percentile)
         yield "few_requests", f"p{percentile:g} of {len(timed)} requests has no upper bound: it takes {needed}"
     for column, name in _CHECKED.items():
-        relative = _relative(timed, column)
+        measured = timed[timed[column].notna()]
+        sizes = measured.groupby(["num_prompt_tokens", "num_output_tokens"], dropna=False)
+        relative = np.log(measured[column].astype(float) / sizes[column].transform("median"))
         yield from _drift(timed.loc[relative.index], relative, name)
         yield from _populations(relative.to_numpy(), timed.loc[relative.index, column], name)
     yield from _lateness(timed)
@@ -71,61 +74,40 @@ def required_requests(percentile: float, *, level: float = 0.95) -> int:
     return int(np.ceil(np.log((1 - level) / 2) / np.log(percentile / 100)))
 
 
-def _relative(timed, column) -> pd.Series:
-    """Logarithm of a time over the median of its size."""
-    measured = timed[timed[column].notna()]
-    sizes = measured.groupby(["num_prompt_tokens", "num_output_tokens"], dropna=False)
-    return np.log(measured[column].astype(float) / sizes[column].transform("median"))
-
-
 def _drift(timed, relative, name):
     runs = [run.index for _, run in timed.sort_values("sent_at").groupby("repetition", dropna=False)]
     runs = [relative[index].to_numpy() for index in runs if len(index) >= _MIN_REQUESTS_FOR_DRIFT]
     if not runs or timed["sent_at"].isna().any():
         return
-    batches = [np.array([np.median(batch) for batch in np.array_split(run, _NUM_BATCHES)]) for run in runs]
-    p_value = _trend_p_value(batches)
-    change = np.expm1(np.mean([_theil_slope(run) for run in batches]) * (_NUM_BATCHES - 1))
+    runs = [[np.median(batch) for batch in np.array_split(run, _NUM_BATCHES)] for run in runs]
+    # Each run by itself, rising or falling: one may have begun where another did not end.
+    p_values = [
+        combine_pvalues(
+            [kendalltau(range(_NUM_BATCHES), run, alternative=side).pvalue for run in runs], method="stouffer"
+        ).pvalue
+        for side in ("less", "greater")
+    ]
+    p_value = min(1.0, 2 * min(p_values))
+    change = np.expm1(np.mean([theilslopes(run).slope for run in runs]) * (_NUM_BATCHES - 1))
     if p_value < _SIGNIFICANCE and abs(change) > _MIN_DRIFT:
         verb = "rises" if change > 0 else "falls"
         yield "drift", f"{name} {verb} by {abs(change):.0%} from the first to the last tenth (p = {p_value:.2g})"
 
 
-def _trend_p_value(runs) -> float:
-    """Mann-Kendall's test over several runs, normal with continuity correction, two-sided."""
-    from scipy.stats import norm
-
-    pairs = np.triu_indices(_NUM_BATCHES, 1)
-    score = sum(np.sign(run[pairs[1]] - run[pairs[0]]).sum() for run in runs)
-    variance = len(runs) * _NUM_BATCHES * (_NUM_BATCHES - 1) * (2 * _NUM_BATCHES + 5) / 18
-    return float(2 * norm.sf(max(abs(score) - 1, 0) / np.sqrt(variance)))
-
-
-def _theil_slope(run) -> float:
-    first, second = np.triu_indices(len(run), 1)
-    return float(np.median((run[second] - run[first]) / (second - first)))
-
-
 def _populations(relative, times_s, name):
     if len(relative) < _MIN_REQUESTS_FOR_DIP or dip_statistic(relative) <= critical_dip(len(relative)):
         return
-    is_slow = relative > _best_split(relative)
+    # The split into two groups with the least squares within.
+    ordered = np.sort(relative)
+    counts, sums = np.arange(1, len(ordered)), np.cumsum(ordered)[:-1]
+    between = sums**2 / counts + (ordered.sum() - sums) ** 2 / (len(ordered) - counts)
+    is_slow = relative > ordered[np.argmax(between)]
     fast_s, slow_s = np.median(times_s[~is_slow]), np.median(times_s[is_slow])
     yield (
         "two_populations",
         f"{name} has two peaks: {1 - is_slow.mean():.0%} of requests take about {fast_s:.3g} s, "
         f"{is_slow.mean():.0%} about {slow_s:.3g} s; one percentile describes neither",
     )
-
-
-def _best_split(values) -> float:
-    """Value that splits a sample into the two groups with the least squares within."""
-    ordered = np.sort(values)
-    counts = np.arange(1, len(ordered))
-    sums = np.cumsum(ordered)[:-1]
-    between = sums**2 / counts + (ordered.sum() - sums) ** 2 / (len(ordered) - counts)
-    place = int(np.argmax(between))
-    return float(ordered[place])
 
 
 def _lateness(timed):

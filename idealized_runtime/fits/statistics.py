@@ -111,15 +111,6 @@ def draw_log_normal(means, standard_errors, *, num_draws: int = 10_000, rng, gro
     return means * np.exp(normal * np.sqrt(variances) - variances / 2)
 
 
-def adjust_p_values(p_values: np.ndarray) -> np.ndarray:
-    """Holm's adjusted p values, shape (number of tests,), in the order given."""
-    order = np.argsort(p_values)
-    stepped = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
-    adjusted = np.empty(len(p_values))
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted
-
-
 def summarize_errors(errors) -> dict[str, float]:
     """``median``, ``p95`` and ``max`` of the magnitudes of errors; NaN where there are none."""
     magnitudes = np.abs(np.asarray(errors, dtype=float))

@@ -199,4 +199,6 @@ def _describe(name, model) -> str:
             )
         ]
     devices = f"{model.num_accelerators or 'unknown'} x {model.hardware or 'unknown hardware'}"
-    return "; ".join([", ".join(part for part in (name, queries, devices, *stack) if part), *rates])
+    # Only what was not timed has caveats.
+    origin = "predicted from the logs of other models" if hasattr(model.runtimes, "caveats") else ""
+    return "; ".join([", ".join(part for part in (name, origin, queries, devices, *stack) if part), *rates])

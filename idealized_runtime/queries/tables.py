@@ -1,5 +1,6 @@
 """Queries as tables: the rows of a file or of a HELM run folder, or every pair of a grid."""
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -8,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from idealized_runtime.checks import MissingValueWarning, check_columns, numeric_columns
-from idealized_runtime.measurements.published import ROOT, published_data
+from idealized_runtime.measurements.published import ROOT, PublishedDataMissingError, published_data
 
 TOKEN_COLUMNS = ("num_prompt_tokens", "num_output_tokens")
 WEIGHT_COLUMN = "weight"
@@ -67,8 +68,12 @@ def grid_queries(prompt_sizes: Iterable[int], output_sizes: Iterable[int]) -> pd
 def _read(source) -> pd.DataFrame:
     if str(source) == "-":
         return _read_csv(sys.stdin.buffer)
-    places = [root / source for root in (Path(), ROOT) if (root / source).exists()]
-    path = places[0] if places else published_data(str(source))
+    roots = [Path(), ROOT]
+    with contextlib.suppress(PublishedDataMissingError):
+        roots.append(published_data())
+    path = next((root / source for root in roots if (root / source).exists()), None)
+    if path is None:
+        raise PublishedDataMissingError(f"{source}: no such file, here, in the repository or among the published data")
     if path.is_dir():
         from idealized_runtime.records.helm import read_runs
 

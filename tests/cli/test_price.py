@@ -120,6 +120,8 @@ def test_model_that_nobody_timed_is_predicted_from_the_logs(capsys, queries, tmp
         capsys, queries, *options, "--model", "gpt2-small", "--model", config, "--model", "gpt2-medium"
     )["models"]
     assert new["model"] == "between"
+    assert price(queries, *options, "--model", config) == 0
+    assert "between, predicted from the logs of other models, one at a time" in capsys.readouterr().out
     assert smaller["runtime_s"]["total"] < new["runtime_s"]["total"] < larger["runtime_s"]["total"]
     assert new["cost_usd"]["total_upper"] == pytest.approx(1e-3 * new["runtime_s"]["total_upper"])
 

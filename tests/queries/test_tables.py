@@ -1,4 +1,5 @@
 import io
+import json
 import sys
 from types import SimpleNamespace
 
@@ -39,7 +40,7 @@ def test_published_file_is_read_by_its_name_there(published):
 
 
 def test_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"absent\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.csv: no such file"):
         read_queries(tmp_path / "absent.csv")
 
 
@@ -79,6 +80,23 @@ def test_queries_come_from_standard_input(monkeypatch):
     text = io.BytesIO(b"num_prompt_tokens,num_output_tokens\n512,1\n")
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=text))
     assert sizes(read_queries("-")) == [[512, 1]]
+
+
+def test_folder_of_helm_runs_is_read(tmp_path):
+    run = tmp_path / "boolq:model=openai_davinci"
+    run.mkdir()
+    spec = {"name": run.name, "scenario_spec": {"class_name": "helm.Scenario", "args": {}}, "metric_specs": [],
+            "groups": ["boolq"], "adapter_spec": {"method": "generation", "model_deployment": "openai/davinci",
+                                                  "model": "openai/davinci", "num_train_trials": 1}}  # fmt: skip
+    values = {"num_references": 1, "num_prompt_tokens": 100, "num_output_tokens": 5, "inference_runtime": 1.0}
+    stats = [{"name": {"name": name, "split": "test"}, "count": 1, "sum": value, "sum_squared": value**2,
+              "mean": value} for name, value in values.items()]  # fmt: skip
+    (run / "run_spec.json").write_text(json.dumps(spec))
+    (run / "per_instance_stats.json").write_text(json.dumps([{"instance_id": "id1", "train_trial_index": 0,
+                                                              "stats": stats}]))  # fmt: skip
+    queries = read_queries(tmp_path)
+    assert sizes(queries) == [[100, 5]]
+    assert queries["model"].tolist() == ["openai/davinci"]
 
 
 def test_missing_numbers_stay_missing(tmp_path):

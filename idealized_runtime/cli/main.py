@@ -6,13 +6,14 @@ imported, and it imports what takes time, such as numpy, inside of ``run``: once
 """
 
 import argparse
-import contextlib
 import os
 import re
 import signal
 import sys
 import warnings
 from importlib import import_module
+
+from idealized_runtime.cli.output import say
 
 PROGRAM = "idealized-runtime"
 # A line a subcommand, on the way from a measurement to an answer: its module, and what it does.
@@ -42,8 +43,9 @@ _EXTRAS = {"time": "megatron", "campaign": "megatron", "api": "api", "notebooks"
 DONE, NOTHING_DONE, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 128 + signal.SIGPIPE
 _DESCRIPTION = "What a Transformer costs to run, in seconds, dollars and joules."
 _EPILOG = """\
-SUBCOMMAND -h explains one. Exit codes: 0 done; 1 nothing could be done, or an objective cannot be met; 2 bad input;
-130, 141 stopped. A shell completes subcommands and flags after: eval "$(register-python-argcomplete idealized-runtime)"
+SUBCOMMAND -h explains one; --version is that of the program. Exit codes: 0 done; 1 nothing could be done, or an
+objective cannot be met; 2 bad input; 130, 141 stopped. A shell completes subcommands and flags after
+eval "$(register-python-argcomplete idealized-runtime)".
 """
 
 
@@ -95,18 +97,6 @@ class Parser(argparse.ArgumentParser):
         (file or sys.stdout).write(message)
 
 
-@contextlib.contextmanager
-def warnings_as_lines(program: str):
-    """Warnings become lines like those of errors, without the place in our code that found them."""
-
-    def show(message, *_, **__):
-        print(f"{program}: warning: {_one_line(message)}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
-
-
 def _split_command(words) -> tuple[str, list[str]]:
     """Name of the subcommand, or of the group of them, that a command line begins with, and the words behind it."""
     for num_words in (2, 1):
@@ -131,7 +121,9 @@ def _run(name, words, parser) -> int:
         arguments.passed_on = passed_on
     else:
         arguments = parser.parse_args(words)
-    with warnings_as_lines(parser.prog):
+    with warnings.catch_warnings():
+        # As lines like those of errors, without the place in our code that found them.
+        warnings.showwarning = lambda message, *_, **__: say(f"{parser.prog}: warning: {_one_line(message)}")
         return module.run(arguments)
 
 
@@ -152,21 +144,19 @@ def _choose(group, words, parser) -> int:
             table[head] = f"{table[head]}, {rest}" if head in table else f"{GROUPS[head]}: {rest}"
         elif not group:
             table[name] = what
-    description = import_module(f"idealized_runtime.cli.{group}").__doc__ if group else _DESCRIPTION
-    parser.usage = f"{parser.prog} SUBCOMMAND ..."
-    parser.description = description.strip() + "\n\n" + "\n".join(f"  {name:<18}{table[name]}" for name in table)
-    parser.epilog = _EPILOG
-    parser.add_argument("subcommand", nargs="?", metavar="SUBCOMMAND", help=argparse.SUPPRESS)
-    if not group:
-        parser.add_argument("--version", action="store_true", help="print it and exit")
-    arguments, _ = parser.parse_known_args(words)
-    if not group and arguments.version:
+    first = words[0] if words else ""
+    if first in ("-h", "--help"):
+        description = import_module(f"idealized_runtime.cli.{group}").__doc__ if group else _DESCRIPTION
+        rows = "\n".join(f"  {name:<18}{what}" for name, what in table.items())
+        print(f"usage: {parser.prog} SUBCOMMAND ...\n\n{description.strip()}\n\n{rows}\n\n{_EPILOG}", end="")
+        return DONE
+    if first == "--version" and not group:
         from importlib.metadata import version
 
         print(f"{PROGRAM} {version(PROGRAM)}")
         return DONE
-    given = "no subcommand is named" if arguments.subcommand is None else f"no subcommand {arguments.subcommand!r}"
-    return parser.error(f"{given}{_did_you_mean(arguments.subcommand or '', table)}; there are: {', '.join(table)}")
+    given = f"no subcommand {first!r}{_did_you_mean(first, table)}" if words else "no subcommand is named"
+    raise ValueError(f"{given}; there are: {', '.join(table)}")
 
 
 def _with_dashes(words):

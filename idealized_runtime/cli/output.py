@@ -56,6 +56,13 @@ def _print_columns(columns):
         )
 
 
+def print_tables(tables: dict):
+    """Print tables by name, one below the other."""
+    for table in tables.values():
+        print_table(table)
+        print()
+
+
 def print_rows(rows):
     """Print labels and values in two columns; of a row that is a string, the string."""
     rows = list(rows)

@@ -42,7 +42,7 @@ def run(arguments) -> int:
         architecture, predictor, num_context_tokens=p + o, accelerator=accelerator,
         tensor_parallel_size=arguments.tensor_parallel_size, pipeline_parallel_size=arguments.pipeline_parallel_size,
     )  # fmt: skip
-    stack, own_log = predictor.models[0], predictor.own_log(predicted)
+    stack = predictor.models[0]
     left_out = left_out_summary(predictor.left_out)[["median", "worst"]] if predictor.left_out else None
     caveats = [*predicted.caveats, *predicted.context_caveats]
     if predicted.is_extrapolated(p):
@@ -59,18 +59,19 @@ def run(arguments) -> int:
         "num_prompt_tokens": p,
         "num_output_tokens": o,
         "level": arguments.level,
-        **_estimates(arguments, predictor.models, accelerator, predicted),
+        **_estimates(arguments, predictor.models, accelerator, predicted, predictor.own_log(predicted)),
         "left_out_percent": None if left_out is None else left_out.to_dict(orient="index"),
-        "is_timed": own_log is not None,
-        "own_log_runtime_s": own_log and _own_runtime(own_log.fit, arguments),
         "caveats": caveats,
     }
     print_answer(answer, _rows(answer), as_json=arguments.json)
     return DONE
 
 
-def _estimates(arguments, models, accelerator, predicted) -> dict:
-    """Times, cost and energy; None where neither the command nor a log nor the accelerator has a price or a power."""
+def _estimates(arguments, models, accelerator, predicted, own_log) -> dict:
+    """Times, cost and energy; None where neither the command nor a log nor the accelerator has a price or a power.
+
+    ``own_log_runtime_s`` is by the fit of the model's own log; None for prompts beyond what it holds.
+    """
     import pandas as pd
 
     from idealized_runtime.hardware.prices import device_power, device_price
@@ -81,37 +82,30 @@ def _estimates(arguments, models, accelerator, predicted) -> dict:
     predicted.predict(p, o, extrapolate=arguments.extrapolate)
     price_usd = device_price(arguments.price_usd_per_hour, accelerator)
     power_watts = device_power(arguments.power_watts, (model.mean_power_watts for model in models), accelerator)
-    queries = pd.DataFrame({"num_prompt_tokens": p, "num_output_tokens": [1, o]})
+    answers = {"predicted": predicted} | ({} if own_log is None else {"own": own_log.fit})
+    sizes = {"num_prompt_tokens": p, "num_output_tokens": [1, o, o]}
+    queries = pd.DataFrame(sizes | {"model": ["predicted", "predicted", "own"]}, index=["prompt", "query", "own"])
     rates = {"price_usd_per_hour": price_usd, "power_watts": power_watts}
     number = predicted.placement.num_devices
-    priced = price(queries, predicted, num_accelerators=number, level=level, extrapolate=True, **rates).table
+    table = price(queries, answers, num_accelerators=number, level=level, extrapolate=True, **rates).table
+    has_own = own_log is not None and not table.loc["own", "is_extrapolated"]
     token_s, bounds = predicted.output_token_s(p + 1), (None, None)
     if predicted.error is not None:
         bounds = predicted.output_token_interval_s(p + 1, level)
     return {
-        "prompt_encoding_time_s": _estimate(priced.iloc[0], "runtime_s"),
+        "prompt_encoding_time_s": _estimate(table.loc["prompt"], "runtime_s"),
         "time_per_output_token_s": dict(zip(("estimate", "lower", "upper"), (token_s, *bounds), strict=True)),
-        "runtime_s": _estimate(priced.iloc[1], "runtime_s"),
+        "runtime_s": _estimate(table.loc["query"], "runtime_s"),
         "num_accelerators": number,
         "price_usd_per_hour": price_usd and price_usd.value,
         "price_source": price_usd and price_usd.source,
         "power_watts": power_watts and power_watts.value,
         "power_source": power_watts and power_watts.source,
-        "cost_usd": price_usd and _estimate(priced.iloc[1], "cost_usd"),
-        "energy_joules": power_watts and _estimate(priced.iloc[1], "energy_joules"),
+        "cost_usd": price_usd and _estimate(table.loc["query"], "cost_usd"),
+        "energy_joules": power_watts and _estimate(table.loc["query"], "energy_joules"),
+        "is_timed": own_log is not None,
+        "own_log_runtime_s": _estimate(table.loc["own"], "runtime_s") if has_own else None,
     }
-
-
-def _own_runtime(fit, arguments) -> dict | None:
-    """Runtime by the fit of the model's own log; None for prompts beyond what it holds."""
-    import pandas as pd
-
-    from idealized_runtime.queries.price import price
-
-    p, o = arguments.num_prompt_tokens, arguments.num_output_tokens
-    query = pd.DataFrame({"num_prompt_tokens": [p], "num_output_tokens": [o]})
-    priced = price(query, fit, level=arguments.level)
-    return None if priced.missing else _estimate(priced.table.iloc[0], "runtime_s")
 
 
 def _estimate(row, name) -> dict:

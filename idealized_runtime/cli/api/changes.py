@@ -6,7 +6,7 @@ from pathlib import Path
 
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
-from idealized_runtime.cli.output import print_json, print_table, say
+from idealized_runtime.cli.output import print_json, print_tables, say
 
 EXAMPLES = "example: idealized-runtime api changes logs/api/NAME-monday.jsonl logs/api/NAME-tuesday.jsonl\n"
 
@@ -36,9 +36,7 @@ def run(arguments) -> int:
         print_json({**starts, "level": level, **tables})
         return DONE
     print("{later:%Y-%m-%d %H:%M} against {earlier:%Y-%m-%d %H:%M} (UTC)".format(**starts))
-    for table in tables.values():
-        print_table(table)
-        print()
+    print_tables(tables)
     return DONE
 
 

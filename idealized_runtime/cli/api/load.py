@@ -5,7 +5,7 @@ A request that is refused under load is a result: none is sent again unless --ma
 
 from idealized_runtime.checks import positive_int, positive_number, whole_number
 from idealized_runtime.cli.api.sending import add_sending_arguments, run_sweep
-from idealized_runtime.cli.api.summary import add_objectives, print_summary, read_objectives
+from idealized_runtime.cli.api.summary import add_objectives, objectives_of, print_summary
 from idealized_runtime.cli.flags import add_shared
 
 EXAMPLES = """\
@@ -33,7 +33,7 @@ def run(arguments) -> int:
     from idealized_runtime.api.load import LoadRunner, LoadSweep
     from idealized_runtime.records import read_requests
 
-    objectives = read_objectives(arguments.objective)
+    objectives = objectives_of(arguments)
     if code := run_sweep(arguments, LoadSweep, LoadRunner):
         return code
     return print_summary(read_requests(arguments.log), objectives, as_json=arguments.json)

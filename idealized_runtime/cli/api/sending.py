@@ -82,9 +82,8 @@ def run_sweep(arguments, sweep_class, runner_class) -> int:
     budget, (prompts, counted_by) = _make_budget(arguments), _make_prompts(arguments)
     sweep = made_of(sweep_class, arguments, seed=secrets.randbits(32) if arguments.seed is None else arguments.seed)
 
-    from idealized_runtime.api.budget import BudgetSpentError
     from idealized_runtime.api.client import ApiClient
-    from idealized_runtime.api.runner import FailingError, make_header
+    from idealized_runtime.api.runner import make_header
     from idealized_runtime.api.trials import Retries, TrialSender
     from idealized_runtime.records import Journal
 
@@ -102,22 +101,31 @@ def run_sweep(arguments, sweep_class, runner_class) -> int:
                 sender = TrialSender(client, budget, retries, on_wait=say)
                 await runner_class(sweep, sender, prompts, journal, report=say).run()
 
-        kept = f"what was measured is in {arguments.log}: give the same command to go on"
-        try:
-            asyncio.run(measure())
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            journal.stop("interrupted")
-            raise KeyboardInterrupt(kept) from None
-        except (BudgetSpentError, FailingError) as error:
-            journal.stop(str(error))
-            is_spent = isinstance(error, BudgetSpentError)
-            say(
-                f"stopped: {error}" + (f", the budget is spent; {kept}, with a larger one" if is_spent else f"; {kept}")
-            )
-            return NOTHING_DONE
-        except ValueError as error:
-            journal.stop(str(error))
-            raise
+        return _run_logged(measure(), journal, arguments.log)
+
+
+def _run_logged(measurement, journal, path) -> int:
+    """Run the coroutine that fills a log; where it ends early the log and the exit code say why."""
+    from idealized_runtime.api.budget import BudgetSpentError
+    from idealized_runtime.api.runner import FailingError
+
+    kept = f"what was measured is in {path}: give the same command to go on"
+    try:
+        asyncio.run(measurement)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        journal.stop("interrupted")
+        raise KeyboardInterrupt(kept) from None
+    except BudgetSpentError as error:
+        journal.stop(str(error))
+        say(f"stopped: {error}, the budget is spent; {kept}, with a larger one")
+        return NOTHING_DONE
+    except FailingError as error:
+        journal.stop(str(error))
+        say(f"stopped: {error}; {kept}")
+        return NOTHING_DONE
+    except ValueError as error:
+        journal.stop(str(error))
+        raise
     return DONE
 
 

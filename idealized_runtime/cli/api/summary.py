@@ -1,11 +1,12 @@
 """Percentiles with intervals, throughput, goodput of a log or of what `import` takes; and what speaks against them."""
 
+import argparse
 import json
 from pathlib import Path
 
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
-from idealized_runtime.cli.output import print_json, print_table, say
+from idealized_runtime.cli.output import print_json, print_tables, say
 
 EXAMPLES = "example: idealized-runtime api summary logs/api/NAME-load.jsonl --objective ttft=0.5 e2e=2\n"
 
@@ -19,7 +20,7 @@ def add_arguments(parser):
 
 def add_objectives(parser):
     """The flag of what a request may take."""
-    parser.add_argument("--objective", nargs="+", default=[], metavar="NAME=SECONDS",
+    parser.add_argument("--objective", nargs="+", type=_objective, default=[], metavar="NAME=SECONDS",
                         help="seconds that a request may take: ttft=0.5 tpot=0.05 e2e=10; prints goodput")  # fmt: skip
 
 
@@ -29,7 +30,7 @@ def run(arguments) -> int:
     from idealized_runtime.records import read_requests
     from idealized_runtime.records.importers import import_requests, import_totals
 
-    objectives = read_objectives(arguments.objective)
+    objectives = objectives_of(arguments)
     if header_of(arguments.file) is not None:
         return print_summary(read_requests(arguments.file), objectives, as_json=arguments.json)
     if objectives or not import_totals(arguments.file):
@@ -38,26 +39,21 @@ def run(arguments) -> int:
     return DONE
 
 
-def read_objectives(given) -> dict[str, float]:
-    """Objectives of the command line, in seconds by name.
+def objectives_of(arguments) -> dict[str, float]:
+    """What a request may take, in seconds by name; refused is what none has a time of."""
+    from idealized_runtime.api.statistics import check_objectives
 
-    Raises
-    ------
-    ValueError
-        One is not NAME=SECONDS.
-    """
-    objectives = {}
-    for text in given:
-        name, _, seconds = text.partition("=")
-        try:
-            objectives[name] = float(seconds)
-        except ValueError as error:
-            raise ValueError(f"--objective takes NAME=SECONDS, such as ttft=0.5; got {text!r}") from error
-    if objectives:
-        from idealized_runtime.api.statistics import check_objectives
+    if arguments.objective:
+        check_objectives(dict(arguments.objective))
+    return dict(arguments.objective)
 
-        check_objectives(objectives)
-    return objectives
+
+def _objective(text) -> tuple[str, float]:
+    name, _, seconds = text.partition("=")
+    try:
+        return name, float(seconds)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be NAME=SECONDS, such as ttft=0.5; got {text!r}") from None
 
 
 def header_of(path) -> dict | None:
@@ -99,6 +95,4 @@ def _print_tables(tables, *, as_json):
         return
     summary = tables["percentiles"]
     wanted = [name for name in summary if not name.endswith(("_lower", "_upper")) or name.startswith("p99")]
-    for table in ({**tables, "percentiles": summary[wanted]}).values():
-        print_table(table)
-        print()
+    print_tables({**tables, "percentiles": summary[wanted]})

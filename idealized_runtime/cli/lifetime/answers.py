@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from idealized_runtime.cli.lifetime import report
-from idealized_runtime.cli.lifetime.flags import DEFAULT_HARDWARE, PROPERTY_FLAGS
+from idealized_runtime.cli.lifetime.flags import DEFAULT_HARDWARE, PROPERTIES
 from idealized_runtime.cli.main import DONE
 from idealized_runtime.cli.output import print_answer
 from idealized_runtime.lifetime.bootstrap import draws_that_reach, intervals_of, optimum_intervals
@@ -109,13 +109,13 @@ def answer_optimum(arguments, name, flops, usd, assumed, rows) -> int:
 
 def answer_model(arguments, flops, usd, assumed, rows, *, has_demand: bool) -> int:
     """Print the properties of the model that some of them fix; parameters as for :func:`answer_optimum`."""
-    given = {name: getattr(arguments, name) for name in PROPERTY_FLAGS if getattr(arguments, name) is not None}
+    given = {name: getattr(arguments, name) for name in PROPERTIES if getattr(arguments, name) is not None}
     if len(given) != (1 if arguments.chinchilla else 2):
-        flags = ", ".join(PROPERTY_FLAGS.values())
+        flags = ", ".join(flag for flag, *_ in PROPERTIES.values())
         what = f"--chinchilla takes exactly one of {flags}"
         if not arguments.chinchilla:
             what = f"a model follows from exactly two of {flags}, or from one with --chinchilla"
-        raise ValueError(f"{what}; got {', '.join(PROPERTY_FLAGS[name] for name in given) or 'none'}")
+        raise ValueError(f"{what}; got {', '.join(PROPERTIES[name][0] for name in given) or 'none'}")
     fitted = law_of(arguments)
     solve = chinchilla_size if arguments.chinchilla else size_from
     size = solve(fitted.law, **given)

@@ -6,24 +6,19 @@ from idealized_runtime.checks import not_negative_number, positive_number, share
 from idealized_runtime.cli.flags import add_shared
 
 DEFAULT_HARDWARE = {"train": ("H100", "bf16"), "inference": ("H100", "fp8")}
-PROPERTY_FLAGS = {
-    "num_params": "--model",
-    "num_training_tokens": "--data",
-    "training_flops": "--compute",
-    "loss": "--loss",
+PROPERTIES = {
+    "num_params": ("--model", "N", "parameters"),
+    "num_training_tokens": ("--data", "D", "training tokens"),
+    "training_flops": ("--compute", "C", "training FLOPs"),
+    "loss": ("--loss", "L", "final training loss, nats a token"),
 }
 
 
 def add_properties(parser):
     """Flags that fix a model."""
     group = parser.add_argument_group("the model")
-    for (dest, flag), metavar, what in zip(
-        PROPERTY_FLAGS.items(),
-        "NDCL",
-        ("parameters", "training tokens", "training FLOPs", "final training loss, nats a token"),
-        strict=True,
-    ):
-        group.add_argument(flag, type=positive_number, dest=dest, metavar=metavar, help=what)
+    for name, (flag, metavar, what) in PROPERTIES.items():
+        group.add_argument(flag, type=positive_number, dest=name, metavar=metavar, help=what)
     group.add_argument(
         "--chinchilla", action=argparse.BooleanOptionalAction, default=False,
         help="take the size that reaches its loss with the fewest training FLOPs; one property then fixes it",

@@ -48,7 +48,17 @@ def _describe(arguments, fitted, query_cost, assumptions, table) -> dict:
         "law": report.describe_law(fitted.law),
         "is_extrapolated": is_beyond_law,
         "loss": arguments.loss,
-        **_describe_assumed(arguments, query_cost, assumptions),
+        "demand": {
+            "num_requests": arguments.num_requests,
+            "num_prompt_tokens": query_cost.mix.mean_prompt_tokens,
+            "num_output_tokens": query_cost.mix.mean_output_tokens,
+            "num_query_sizes": query_cost.mix.weights.size,
+            "share_extrapolated": query_cost.share_extrapolated,
+        },
+        "training": report.describe_rental(assumptions.training, training_mfu=assumptions.training_mfu),
+        "inference": report.describe_rental(
+            assumptions.inference, prompt_mfu=assumptions.prompt_mfu, output_mfu=assumptions.output_mfu
+        ),
         "measured": {
             "parameters": str(arguments.parameters),
             "models": [profile.name for profile in query_cost.profiles],
@@ -70,33 +80,14 @@ def _describe(arguments, fitted, query_cost, assumptions, table) -> dict:
 
 def _check_ranges(law, query_cost, sizing) -> bool | None:
     """Whether sizes lie beyond the scaling law's runs; those far from them, or from what was timed, are refused."""
-    sizes = {
-        f"{name}_size": ModelSize(*sizing.loc[["num_params", "num_training_tokens"], column])
-        for name, column in (("guessed", "guessed"), ("optimal", "measured"))
-    }
-    is_beyond_law = check_range(law, **sizes)
-    ends, value = (
-        (query_cost.profiles[0].num_params, query_cost.profiles[-1].num_params),
-        sizes["optimal_size"].num_params,
-    )
-    found = describe_range("optimal_size", value, "parameters", "the measured models have", ends)
-    refuse_far(found, value, ends, times_below=_MOST_TIMES_BEYOND, times_above=_MOST_TIMES_BEYOND)
+    columns = (sizing.loc[["num_params", "num_training_tokens"], name] for name in ("guessed", "measured"))
+    guessed, optimal = (ModelSize(*column) for column in columns)
+    is_beyond_law = check_range(law, guessed_size=guessed, optimal_size=optimal)
+    ends = query_cost.profiles[0].num_params, query_cost.profiles[-1].num_params
+    found = describe_range("optimal_size", optimal.num_params, "parameters", "the measured models have", ends)
+    most = _MOST_TIMES_BEYOND
+    refuse_far(found, optimal.num_params, ends, times_below=most, times_above=most)
     return is_beyond_law
-
-
-def _describe_assumed(arguments, query_cost, assumptions) -> dict:
-    guess = {"prompt_mfu": assumptions.prompt_mfu, "output_mfu": assumptions.output_mfu}
-    return {
-        "demand": {
-            "num_requests": arguments.num_requests,
-            "num_prompt_tokens": query_cost.mix.mean_prompt_tokens,
-            "num_output_tokens": query_cost.mix.mean_output_tokens,
-            "num_query_sizes": query_cost.mix.weights.size,
-            "share_extrapolated": query_cost.share_extrapolated,
-        },
-        "training": report.describe_rental(assumptions.training, training_mfu=assumptions.training_mfu),
-        "inference": report.describe_rental(assumptions.inference, **guess),
-    }
 
 
 def _describe_intervals(arguments, fitted, table, sizing, implied) -> dict:

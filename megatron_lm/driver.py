@@ -18,8 +18,8 @@ def main(argv=None, *, program: str = PROGRAM) -> int:
     Returns
     -------
     int
-        0; 1 where no setting could be timed or another rank failed; 2 for what a user can cause; 130, 141 where it
-        was stopped: the log then has what was measured.
+        0; 1 where no setting could be timed, another rank failed or torch is missing; 2 for what a user can cause;
+        130, 141 where it was stopped: the log then has what was measured.
     """
     for name in ("stdout", "stderr"):
         # Python has no stream where it was started with that descriptor closed, and tqdm needs one.
@@ -55,9 +55,9 @@ def main(argv=None, *, program: str = PROGRAM) -> int:
     except ModuleNotFoundError as error:
         if error.name.split(".")[0] not in ("torch", "megatron", "psutil", "tokenizers", "tqdm"):
             raise
-        remedy = "pip install -c requirements.txt '.[megatron]'"
-        print(f"{program}: error: timing needs {error.name}, which is not installed: {remedy}", file=sys.stderr)
-        return 2
+        remedy = "pip install 'idealized-runtime[megatron]'"
+        print(f"{program}: error: {error.name} is not installed; {remedy}", file=sys.stderr)
+        return 1
     except (ValueError, OSError) as error:
         rank = f"rank {ranks.rank()}: " if ranks.num_ranks() > 1 else ""
         print(f"{program}: {rank}error: {error}", file=sys.stderr, flush=True)

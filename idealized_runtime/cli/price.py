@@ -49,8 +49,7 @@ def run(arguments) -> int:
     given = {
         name: getattr(arguments, name) for name in ("hardware", "num_accelerators", "price_usd_per_hour", "power_watts")
     }
-    is_by_column = arguments.model is None and "model" in queries
-    if is_by_column:
+    if arguments.model is None and "model" in queries:
         groups = [(queries, _by_name_of_queries(queries, served))]
     else:
         queries = queries.rename(columns={"model": "model_of_query"})
@@ -62,7 +61,9 @@ def run(arguments) -> int:
         for cause, number in _causes(priced.missing, asked, models).items():
             missing.setdefault(f"{number} of {len(asked)} queries have no price: {cause}", []).extend(models)
         for name, model in models.items():
-            answers.append((name, model, priced.totals((asked["model"] == name).to_numpy() if is_by_column else None)))
+            # What names no known model counts as missing, of the only one there is or of the whole workload.
+            rows = (asked["model"] == name).to_numpy() if len(models) > 1 else None
+            answers.append((name, model, priced.totals(rows)))
         if arguments.out is not None:
             given_too = {name: f"{name}_given" for name in priced.table if name in asked}
             frames.append(asked.rename(columns=given_too).join(priced.table))
@@ -71,7 +72,7 @@ def run(arguments) -> int:
         warnings.warn(message + whose, MissingValueWarning, stacklevel=2)
     if arguments.out is not None:
         write_table(pd.concat(frames, ignore_index=True), arguments.out)
-    workload = {"workload": priced.totals()} if is_by_column else {}
+    workload = {"workload": priced.totals()} if len(groups) < len(answers) else {}
     if arguments.json:
         objects = [{"model": name, "hardware": model.hardware or None, **totals} for name, model, totals in answers]
         print_json(objects[0] if len(objects) == 1 else {"models": objects} | workload)

@@ -74,6 +74,13 @@ def test_queries_go_to_the_model_they_name_by_either_name(capsys, tmp_path):
     assert found["workload"]["runtime_s"]["total"] == pytest.approx(total_s)
 
 
+def test_queries_of_unknown_models_are_missing_where_one_is_known(capsys, tmp_path):
+    path = tmp_path / "named.csv"
+    path.write_text("model,num_prompt_tokens,num_output_tokens\nada,100,20\nmystery,1,1\n")
+    found = answer(capsys, path, "--parameters", A100)
+    assert (found["model"], found["num_queries"], found["num_missing"]) == ("ada", 2, 1)
+
+
 def test_queries_that_have_no_price_are_counted_by_cause(capsys, tmp_path):
     path = tmp_path / "queries.csv"
     path.write_text("model,num_prompt_tokens,num_output_tokens\nada,100,20\nada,5000,1\nada,,1\nmystery,1,1\n")

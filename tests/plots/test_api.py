@@ -1,6 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from makers.drawings import lines_by_label
 
 from idealized_runtime.plots.api import (
     plot_estimators,
@@ -10,10 +11,6 @@ from idealized_runtime.plots.api import (
     plot_trial_runtimes,
     share_legend,
 )
-
-
-def lines_by_label(ax):
-    return {line.get_label(): line for line in ax.lines}
 
 
 def test_every_trial_stands_in_the_row_of_its_output_tokens():

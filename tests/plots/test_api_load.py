@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from makers.drawings import lines_by_label
 from makers.frames import make_requests
 
 from idealized_runtime.api.statistics import measure_goodput, measure_throughput, summarize_requests
@@ -12,10 +13,6 @@ def requests():
     return pd.concat(
         [make_requests(np.linspace(n, 2 * n, 100), load="closed", num_parallel=n) for n in (4, 1)], ignore_index=True
     )
-
-
-def lines_by_label(ax):
-    return {line.get_label(): line for line in ax.lines}
 
 
 def test_percentiles_are_drawn_against_the_load_in_its_order(requests):

@@ -3,6 +3,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import numpy as np
 import pandas as pd
+from makers.drawings import lines_by_label
 
 from idealized_runtime.plots import tradeoffs as plots_tradeoffs
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
@@ -17,10 +18,6 @@ POINTS = pd.DataFrame(
         "half_width": [0.2, 0.1, 0.1],
     }
 )
-
-
-def lines_by_label(ax):
-    return {line.get_label(): line for line in ax.lines}
 
 
 def test_frontier_is_squares_joined_by_a_dashed_line_in_order_of_cost():

@@ -7,7 +7,7 @@ from idealized_runtime.reproductions.paper.api_tables import equals_entry
 from idealized_runtime.reproductions.paper.data import PaperData
 from idealized_runtime.reproductions.paper.frontiers import METRICS
 from idealized_runtime.reproductions.paper.tradeoffs import TASKS
-from idealized_runtime.reproductions.verdicts import VERDICTS, Claim, Evidence, agrees, judge
+from idealized_runtime.reproductions.verdicts import VERDICTS, Claim, Claims, Evidence, agrees, judge, most, tally
 
 
 def claim(printed="0.178", evidence=None, section="Table 3", text="prompt time"):
@@ -38,6 +38,38 @@ def test_value_that_rounds_to_the_printed_digits_agrees(printed, value):
 )  # fmt: skip
 def test_value_that_rounds_to_other_digits_does_not_agree(printed, value):
     assert not agrees(printed, value)
+
+
+def test_any_value_of_a_range_may_agree_and_digits_may_be_cut():
+    assert agrees("2.387", 2.376, 2.392)
+    assert not agrees("0.46", 0.4657)
+    assert agrees("0.46", 0.4657, is_cut=True)
+    assert not agrees("0.47", 0.4657, is_cut=True)
+
+
+def test_tally_counts_what_is_so_and_holds_as_it_is_asked():
+    assert tally([True, True], "on {} of {} tasks") == Evidence("on 2 of 2 tasks", holds=True)
+    assert tally([True, False]).holds is False
+    assert tally([True, False], holds=any).holds is True
+    assert tally([True, False], holds=most).holds is False
+    assert tally([True, True, False], holds=most, note="Why.") == Evidence("2 of 3", holds=True, note="Why.")
+
+
+def test_claims_stand_in_the_order_they_are_written_and_hand_their_arguments_on():
+    claims = Claims()
+
+    @claims.add("5.1", "smallest", "1")
+    def smallest(data):
+        return Evidence(min(data))
+
+    @claims.add_each(("5.1", f"over {divisor}", printed, divisor) for divisor, printed in ((2, "2"), (4, "1")))
+    def largest(data, divisor):
+        return Evidence(max(data) / divisor)
+
+    report = reproduce(claims, data=[1, 4])
+    assert report["claim"].tolist() == ["smallest", "over 2", "over 4"]
+    assert report["recomputed"].tolist() == [1, 2, 1]
+    assert set(report["verdict"]) == {"reproduced"}
 
 
 def test_text_is_not_compared_as_a_number():

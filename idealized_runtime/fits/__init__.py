@@ -1,11 +1,10 @@
 """Runtime models: t(p, o) = prompt_encoding_time(p) + (o - 1) g(p), fitted to a few timed settings.
 
-``protocol`` is what every model of runtimes can do, and ``profiled`` what those with profiled prompt sizes share.
-``model`` is the weighted fit: ``settings`` checks the frame and makes one row a setting, ``linear`` is the weighted
-least-squares fit, ``uncertainty`` its covariance and tests, ``interpolation`` gives prompt times between profiled
-sizes, ``weighted`` puts them together, ``intervals`` are what follows. ``published`` is the procedure of
-arXiv:2305.02440, ``formula`` an analyst's own fit; ``parameters`` reads and writes the files of ``entries``;
-``statistics`` is what several rooms compute with.
+``protocol`` is what every model of runtimes can do. ``model`` is the weighted fit: ``settings`` checks the frame and
+makes one row a setting, ``linear`` is the weighted least-squares fit, ``uncertainty`` its covariance and tests,
+``interpolation`` gives prompt times between profiled sizes, ``weighted`` puts them together, ``intervals`` follow.
+``published`` is the procedure of arXiv:2305.02440, ``formula`` an analyst's own fit. ``parameters`` reads and writes
+files of ``entries``; ``statistics`` is what several rooms compute with.
 """
 
 from collections.abc import Callable

@@ -7,14 +7,18 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.fits.profiled import ProfiledModel, fields_of_entry
-from idealized_runtime.fits.protocol import NoIntervalError
+from idealized_runtime.fits.model import RuntimeModel
 
 _NUM_DECIMALS = 3
+# What HELM's entries leave out.
+_NO_FIT = {
+    "reference_num_prompt_tokens": 1, "time_per_output_token_slope": 0.0, "prompt_rule": {}, "intervals": None,
+    "r_squared": None, "residuals": None, "sources": (),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PublishedRuntimeModel(ProfiledModel):
+class PublishedRuntimeModel(RuntimeModel):
     """The procedure of arXiv:2305.02440 with its roundings and HELM's estimate rule, to reproduce published numbers.
 
     Made by :meth:`fit`, or read from the parameter files of HELM and the authors. HELM's prompt time is that of the
@@ -25,55 +29,41 @@ class PublishedRuntimeModel(ProfiledModel):
 
     method: ClassVar[str] = "published"
 
-    @property
-    def reference_num_prompt_tokens(self) -> int:
-        """Smallest profiled size; g is the same at all of them."""
-        return int(self.num_prompt_tokens[0])
-
-    def time_per_output_token_interval_s(self, level=0.95):
-        """Refused: see the class."""
-        return self._interval(None, None, None, level)
-
-    def to_json(self) -> dict:
-        # HELM's entries stay as they are.
-        if self.r_squared is None and not self.sources:
-            return super().to_json()
-        fit = self._fit_json({"name": "next_larger_size_scaled"}, reference=self.reference_num_prompt_tokens)
-        return super().to_json() | {"fit": fit}
-
-    @classmethod
-    def from_json(cls, entry: Mapping) -> "PublishedRuntimeModel":
-        """The model of an entry of HELM's or of :meth:`to_json`; ``fits.model_from_json`` reads any entry."""
-        return cls(**fields_of_entry(entry))
-
     def with_overhead(self) -> "PublishedRuntimeModel":
         sums_s = self.profiled_prompt_times_s
         overhead_s = round(float(sums_s[0] - self.time_per_output_token_s), _NUM_DECIMALS)
         prompt_times_s = np.round(sums_s - overhead_s, _NUM_DECIMALS)
         return replace(self, overhead_s=overhead_s, profiled_prompt_times_s=prompt_times_s)
 
+    def to_json(self) -> dict:
+        entry = super().to_json()
+        if self.r_squared is None and not self.sources:
+            # HELM's entries stay as they are.
+            del entry["fit"]
+        return entry
+
     @classmethod
-    def _fitted_parts(cls, settings) -> dict:
+    def from_json(cls, entry: Mapping) -> "PublishedRuntimeModel":
+        model = super().from_json({**entry, "fit": _NO_FIT | entry.get("fit", {})})
+        return replace(model, reference_num_prompt_tokens=int(model.num_prompt_tokens[0]))
+
+    @classmethod
+    def _fit_settings(cls, settings) -> "PublishedRuntimeModel":
         time_per_output_token_s, prompt_times_s = fit_published(settings)
-        return {
-            "num_prompt_tokens": np.array(list(prompt_times_s)),
-            "profiled_prompt_times_s": np.array(list(prompt_times_s.values())),
-            "time_per_output_token_s": time_per_output_token_s,
-        }
+        return cls(
+            num_prompt_tokens=np.array(list(prompt_times_s)),
+            profiled_prompt_times_s=np.array(list(prompt_times_s.values())),
+            time_per_output_token_s=time_per_output_token_s,
+            reference_num_prompt_tokens=min(prompt_times_s),
+        )
+
+    def _prompt_rule(self) -> dict:
+        return {"name": "next_larger_size_scaled"}
 
     def _prompt_times_by_rule(self, p):
         sizes = self.num_prompt_tokens
         knot = np.minimum(np.searchsorted(sizes, p), len(sizes) - 1)
         return self.profiled_prompt_times_s[knot] * (p / sizes[knot])
-
-    def _has_interval(self, p):
-        return np.zeros(p.shape, dtype=bool)
-
-    def _interval(self, p, decoded, estimate_s, level):
-        raise NoIntervalError(
-            "no interval is known: parameters of the published procedure are rounded, and come without errors. Fit a "
-            "log with RuntimeModel.fit"
-        )
 
 
 def fit_published(settings: pd.DataFrame) -> tuple[float, dict[int, float]]:

@@ -9,6 +9,7 @@ from idealized_runtime.records.common import BATCH_COLUMNS, IDENTITY_COLUMNS, PA
 _NEEDED = ("num_prompt_tokens", "num_output_tokens", "runtime_s")
 _IDENTITY = (*IDENTITY_COLUMNS, *BATCH_COLUMNS, *PARALLELISM_COLUMNS)
 _SETTING = ["num_prompt_tokens", "num_output_tokens"]
+_OPTIONAL = ("runtime_std_s", "num_trials", "runtime_resolution_s")
 _MAX_NAMED = 5
 
 
@@ -36,14 +37,17 @@ def validate_settings(runtimes: pd.DataFrame, *, min_prompt_sizes: int = 2) -> p
     ValueError
         A column or a value cannot be fitted; the message names the column, the rows and the values.
     """
-    check_columns(runtimes, _NEEDED, name="runtimes")
+    given = [*_NEEDED, *(name for name in _OPTIONAL if name in runtimes)]
+    columns = dict(zip(given, numeric_columns(runtimes, given, name="runtimes"), strict=True))
     if runtimes.empty:
         raise ValueError("runtimes hold no rows; time at least two prompt sizes at two numbers of output tokens")
-    _check_one_identity(runtimes)
-    _check_values(runtimes)
-    settings = _aggregate_trials(runtimes) if "trial" in runtimes else _single_settings(runtimes)
+    check_one_identity(runtimes, _IDENTITY)
+    _check_values(runtimes, columns)
+    frame = runtimes.assign(**columns).astype(dict.fromkeys(_SETTING, "int64"))
+    settings = _aggregate_trials(frame) if "trial" in frame else _single_settings(frame)
+    settings = settings.astype({"num_trials": float}).fillna({"runtime_resolution_s": 0.0})
     settings = settings.sort_values(_SETTING, ignore_index=True)
-    _check_design(settings, min_prompt_sizes)
+    check_design(settings, min_prompt_sizes)
     return settings
 
 
@@ -92,77 +96,66 @@ def settings_of_batch(timings: pd.DataFrame, batch_size: int) -> pd.DataFrame:
     return pd.concat([settings, singles.assign(**dict.fromkeys(unknown, pd.NA))], ignore_index=True)
 
 
-def _check_one_identity(runtimes):
-    for name in _IDENTITY:
-        if name in runtimes and len(values := runtimes[name].drop_duplicates()) > 1:
+def check_one_identity(timings: pd.DataFrame, names):
+    """Refuse timings of several models, machines or whatever else the columns of these names tell apart."""
+    for name in names:
+        if name in timings and len(values := timings[name].drop_duplicates()) > 1:
             found = ", ".join(map(str, values.head(_MAX_NAMED)))
-            raise ValueError(f"one fit takes one {name}; the runtimes hold {len(values)}: {found}. Fit each by itself")
+            raise ValueError(f"one fit takes one {name}; the timings hold {len(values)}: {found}. Fit each by itself")
 
 
-def _floats(runtimes, name) -> np.ndarray:
-    return numeric_columns(runtimes, [name], name="runtimes")[0]
+def _check_values(runtimes, columns):
+    for name, values in columns.items():
+        if name in _SETTING:
+            is_good = (values >= 1) & (values < np.inf) & (values == np.floor(values))
+            allowed = "an integer of at least 1"
+        elif name == "runtime_s":
+            is_good, allowed = (values > 0) & (values < np.inf), "positive and finite"
+        else:
+            least = int(name == "num_trials")
+            is_good = np.isnan(values) | (values >= least) & (values < np.inf)
+            allowed = f"finite and at least {least}, or missing"
+        if not is_good.all():
+            rows = runtimes.loc[~is_good].head(_MAX_NAMED)
+            named = "; ".join(
+                f"row {index} (p={p}, o={o}): {value!r}"
+                for index, p, o, value in zip(rows.index, rows[_SETTING[0]], rows[_SETTING[1]], rows[name], strict=True)
+            )
+            raise ValueError(f"{name} must be {allowed}; {(~is_good).sum()} row(s) are not: {named}")
 
 
-def _check_values(runtimes):
-    for name in _SETTING:
-        tokens = _floats(runtimes, name)
-        valid = np.isfinite(tokens) & (tokens >= 1) & (tokens == np.floor(tokens))
-        _refuse(runtimes, ~valid, name, "an integer of at least 1")
-    runtime_s = _floats(runtimes, "runtime_s")
-    _refuse(runtimes, ~(np.isfinite(runtime_s) & (runtime_s > 0)), "runtime_s", "positive and finite")
-    for name, lowest in (("runtime_std_s", 0), ("runtime_resolution_s", 0), ("num_trials", 1)):
-        if name in runtimes:
-            given = _floats(runtimes, name)
-            _refuse(runtimes, (given < lowest) | np.isinf(given), name, f"finite and at least {lowest}, or missing")
-
-
-def _refuse(runtimes, is_bad, name, allowed):
-    if not is_bad.any():
-        return
-    rows = runtimes.loc[is_bad].head(_MAX_NAMED)
-    named = "; ".join(
-        f"row {index} (p={p}, o={o}): {value!r}"
-        for index, p, o, value in zip(rows.index, rows[_SETTING[0]], rows[_SETTING[1]], rows[name], strict=True)
-    )
-    raise ValueError(f"{name} must be {allowed}; {is_bad.sum()} row(s) are not: {named}")
-
-
-def _single_settings(runtimes):
-    repeated = runtimes.duplicated(_SETTING)
+def _single_settings(frame):
+    repeated = frame.duplicated(_SETTING)
     if repeated.any():
-        first = runtimes.loc[repeated, _SETTING].head(_MAX_NAMED)
+        first = frame.loc[repeated, _SETTING].head(_MAX_NAMED)
         named = ", ".join(f"p={p} o={o}" for p, o in first.itertuples(index=False))
         raise ValueError(
             f"{repeated.sum()} setting(s) repeat: {named}; give one row a setting, or a column 'trial' to average over"
         )
-    optional = {"runtime_std_s": np.nan, "num_trials": np.nan, "runtime_resolution_s": 0.0}
-    columns = {name: _floats(runtimes, name) if name in runtimes else default for name, default in optional.items()}
-    settings = runtimes[_SETTING].astype("int64").assign(runtime_s=_floats(runtimes, "runtime_s"), **columns)
-    return settings.fillna({"runtime_resolution_s": 0.0})
+    return frame.reindex(columns=[*_NEEDED, *_OPTIONAL])
 
 
-def _aggregate_trials(runtimes):
-    repeated = runtimes.duplicated([*_SETTING, "trial"])
+def _aggregate_trials(trials):
+    repeated = trials.duplicated([*_SETTING, "trial"])
     if repeated.any():
-        p, o, trial = runtimes.loc[repeated, [*_SETTING, "trial"]].iloc[0]
+        p, o, trial = trials.loc[repeated, [*_SETTING, "trial"]].iloc[0]
         raise ValueError(f"{repeated.sum()} trial(s) stand there twice, the first at p={p} o={o}: trial {trial}")
-    resolution_s = _floats(runtimes, "runtime_resolution_s").max() if "runtime_resolution_s" in runtimes else 0.0
-    if "is_disturbed" in runtimes:
+    resolution_s = trials["runtime_resolution_s"].max() if "runtime_resolution_s" in trials else 0.0
+    if "is_disturbed" in trials:
         # As read_log does: both ways to read a log give one model.
-        runtimes = runtimes[~runtimes["is_disturbed"].astype(bool)]
-    trials = runtimes[_SETTING].astype("int64").assign(runtime_s=_floats(runtimes, "runtime_s"))
+        trials = trials[~trials["is_disturbed"].astype(bool)]
     settings = trials.groupby(_SETTING, as_index=False).agg(
         runtime_s=("runtime_s", "mean"), runtime_std_s=("runtime_s", "std"), num_trials=("runtime_s", "size")
     )
-    return settings.astype({"num_trials": float}).assign(runtime_resolution_s=np.nan_to_num(resolution_s))
+    return settings.assign(runtime_resolution_s=resolution_s)
 
 
-def _check_design(settings, min_prompt_sizes):
+def check_design(settings: pd.DataFrame, min_prompt_sizes: int = 2):
+    """Refuse too few prompt sizes, and settings that do not tell output tokens from prompt encoding."""
     sizes = settings["num_prompt_tokens"].unique()
     if len(sizes) < min_prompt_sizes:
         raise ValueError(f"a fit needs at least 2 prompt sizes; the runtimes hold one, num_prompt_tokens = {sizes[0]}")
-    num_outputs = settings.groupby("num_prompt_tokens")["num_output_tokens"].nunique()
-    if num_outputs.max() < 2:
+    if settings.groupby("num_prompt_tokens")["num_output_tokens"].nunique().max() < 2:
         found = ", ".join(map(str, sorted(settings["num_output_tokens"].unique())[:_MAX_NAMED]))
         raise ValueError(
             "no prompt size is timed at two numbers of output tokens (one of them above 1), so the time per output "

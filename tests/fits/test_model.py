@@ -198,7 +198,7 @@ def test_bad_number_of_tokens_is_named(bad):
 def test_mixed_identity_is_refused_and_its_values_named(column, values):
     runtimes = make_runtimes()
     runtimes[column] = [values[index % 2] for index in runtimes.index]
-    with pytest.raises(ValueError, match=f"one {column}; the runtimes hold 2: {values[0]}, {values[1]}"):
+    with pytest.raises(ValueError, match=f"one {column}; the timings hold 2: {values[0]}, {values[1]}"):
         RuntimeModel.fit(runtimes)
 
 
@@ -230,7 +230,7 @@ def test_runtimes_that_do_not_determine_a_model_are_refused(runtimes, message):
 
 
 def test_unknown_method_is_refused():
-    with pytest.raises(ValueError, match="weighted, published; got 'ols'"):
+    with pytest.raises(ValueError, match=r"weighted, published, or a formula .*; got 'ols'"):
         fit_by_name("ols")
 
 

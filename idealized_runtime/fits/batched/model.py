@@ -12,6 +12,7 @@ from idealized_runtime.fits import statistics
 from idealized_runtime.fits.batched.pass_times import PassTimes, Work, fit_pass_times
 from idealized_runtime.fits.entries import doubling_sizes, entry_of
 from idealized_runtime.fits.protocol import standard_error_of
+from idealized_runtime.fits.settings import check_one_identity
 from idealized_runtime.records.common import IDENTITY_COLUMNS, PARALLELISM_COLUMNS, SETTING_COLUMNS
 from idealized_runtime.records.slices import satterthwaite_dof
 
@@ -360,10 +361,7 @@ def _work(p, o, batch, m, k) -> tuple[Work, Work]:
 def _checked_settings(timings) -> pd.DataFrame:
     needed = [*SETTING_COLUMNS, "pipeline_parallel_size", *_TIMES]
     check_columns(timings, needed)
-    for name in (*IDENTITY_COLUMNS, *PARALLELISM_COLUMNS):
-        if name in timings and len(values := timings[name].drop_duplicates()) > 1:
-            found = ", ".join(map(str, values.head(5)))
-            raise ValueError(f"one fit takes one {name}; the timings hold {len(values)}: {found}. Fit each by itself")
+    check_one_identity(timings, (*IDENTITY_COLUMNS, *PARALLELISM_COLUMNS))
     settings = timings.reset_index(drop=True)
     is_valid = settings[needed].notna().all(axis=1) & (settings["prompt_encoding_time_s"] > 0)
     is_valid &= (settings["generation_time_s"] > 0) | (settings["num_output_tokens"] == 1)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from idealized_runtime.checks import numeric_columns
 from idealized_runtime.fits.denoised.frontier import fit_frontier
-from idealized_runtime.fits.profiled import ProfiledModel
+from idealized_runtime.fits.model import RuntimeModel
 from idealized_runtime.fits.published import PublishedRuntimeModel, fit_published
 
 ESTIMATORS = ("minimum", "second_smallest", "quantile", "frontier")
@@ -64,9 +64,9 @@ def fit_denoised(
     trials: pd.DataFrame,
     *,
     estimator: str = "minimum",
-    fit: Callable[[pd.DataFrame], ProfiledModel] = PublishedRuntimeModel.fit,
+    fit: Callable[[pd.DataFrame], RuntimeModel] = PublishedRuntimeModel.fit,
     quantile: float = 0.1,
-) -> ProfiledModel:
+) -> RuntimeModel:
     """Runtime model of an API without its noise, t(p, o) = prompt time(p) + (o - 1) g + overhead.
 
     Parameters
@@ -77,14 +77,14 @@ def fit_denoised(
         How one runtime a setting is had from its trials, or, ``"frontier"``, all trials fitted at once by
         :func:`~idealized_runtime.fits.denoised.frontier.fit_frontier`.
     fit : callable
-        From the floors to a model that knows ``with_overhead``: :meth:`RuntimeModel.fit`, or the authors' with its
-        roundings. Not used by ``"frontier"``, which has a likelihood of its own.
+        From the floors to a model: :meth:`RuntimeModel.fit`, or the authors' with its roundings. Not used by
+        ``"frontier"``, which has a likelihood of its own.
     quantile : float
         For ``estimator="quantile"``.
 
     Returns
     -------
-    ProfiledModel
+    RuntimeModel
         With ``overhead_s``. Intervals are of the sum of prompt time and overhead; they do not know of the bias
         of a minimum, and the authors' fit has none.
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.fits.intervals import Intervals, choose_rule
+from idealized_runtime.fits.settings import check_design
 from idealized_runtime.fits.uncertainty import Covariance
 
 # The likelihood has no bound where the jitter vanishes around a few trials. A penalty worth this many trials
@@ -115,7 +116,13 @@ def fit_frontier(trials: pd.DataFrame) -> FrontierFit:
         trials[name].to_numpy(dtype=float) for name in ("num_prompt_tokens", "num_output_tokens", "runtime_s")
     )
     sizes, group = np.unique(p, return_inverse=True)
-    _check_design(trials, sizes, group, o)
+    check_design(trials)
+    num_settings = len(trials[["num_prompt_tokens", "num_output_tokens"]].drop_duplicates())
+    if len(trials) < 2 * num_settings:
+        raise ValueError(
+            f"a frontier needs 2 trials a setting on average; {len(trials)} trials of {num_settings} settings. "
+            "Time more trials, or use estimator='minimum'"
+        )
     design = np.column_stack([np.eye(len(sizes))[group], o - 1])
     starts = [_start(trials, design, quantile) for quantile in _START_QUANTILES]
     # A floor is positive at each setting where the fit to the floors need not be.
@@ -227,19 +234,6 @@ def _start(trials, design, quantile) -> np.ndarray:
     """Least squares through a quantile of each setting's trials."""
     settings = trials.groupby(["num_prompt_tokens", "num_output_tokens"])["runtime_s"]
     return np.linalg.lstsq(design, settings.transform("quantile", quantile).to_numpy(), rcond=None)[0]
-
-
-def _check_design(trials, sizes, group, o):
-    num_settings = len(trials[["num_prompt_tokens", "num_output_tokens"]].drop_duplicates())
-    if len(sizes) < 2:
-        raise ValueError(f"a fit needs at least 2 prompt sizes; the trials hold {len(sizes)}")
-    if not any(len(np.unique(o[group == number])) > 1 for number in range(len(sizes))):
-        raise ValueError("no prompt size is timed at two numbers of output tokens; g cannot be told from prompt times")
-    if len(trials) < 2 * num_settings:
-        raise ValueError(
-            f"a frontier needs 2 trials a setting on average; {len(trials)} trials of {num_settings} settings. "
-            "Time more trials, or use estimator='minimum'"
-        )
 
 
 def _as_fit(log_likelihood, parameters, is_proportional, likelihood, *, sizes) -> FrontierFit:

@@ -10,10 +10,10 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import check_positive, check_range, token_array
+from idealized_runtime.checks import check_positive, token_array
 from idealized_runtime.fits.entries import entry_of, from_json
 from idealized_runtime.fits.interpolation import locate
-from idealized_runtime.fits.protocol import NoIntervalError, plain, standard_error_of
+from idealized_runtime.fits.protocol import NoIntervalError, PredictingModel, plain
 from idealized_runtime.fits.settings import batch_size_of, validate_settings
 from idealized_runtime.fits.statistics import half_width
 
@@ -32,7 +32,7 @@ _NUMPY_WORDS = {
 
 
 @dataclass(frozen=True, eq=False)
-class FormulaModel:
+class FormulaModel(PredictingModel):
     """Weighted least squares of a formula; obeys the protocol of models of runtimes.
 
     A formula is a fit: ``functools.partial(FormulaModel, formula)`` takes a frame, as ``RuntimeModel.fit`` does. Where
@@ -122,6 +122,11 @@ class FormulaModel:
         return self.settings["num_prompt_tokens"].unique()
 
     @property
+    def prompt_range(self) -> tuple[int, int]:
+        """Smallest and largest profiled prompt."""
+        return self.num_prompt_tokens[0], self.num_prompt_tokens[-1]
+
+    @property
     def r_squared(self) -> float:
         """Of :meth:`predict` on the settings fitted, unweighted, as for other models of runtimes."""
         residuals = self.residuals
@@ -168,29 +173,6 @@ class FormulaModel:
         bounds_s = np.maximum(predicted_s - half_s, 0), predicted_s + half_s
         return tuple(plain(bound_s.reshape(shape)) for bound_s in bounds_s)
 
-    def standard_error(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
-        """See :func:`~idealized_runtime.fits.protocol.standard_error_of`: with few settings, more than the results'."""
-        return standard_error_of(self, num_prompt_tokens, num_output_tokens, extrapolate=extrapolate)
-
-    def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
-        """Seconds until the first output token."""
-        return self.predict(num_prompt_tokens, 1, extrapolate=extrapolate)
-
-    def prompt_encoding_interval_s(self, num_prompt_tokens, level=0.95, *, extrapolate=False):
-        """Confidence interval (lower, upper) of the prompt encoding time; raises as :meth:`predict_interval`."""
-        return self.predict_interval(num_prompt_tokens, 1, level=level, extrapolate=extrapolate)
-
-    def time_per_output_token_at(self, num_prompt_tokens, *, extrapolate=False):
-        """Seconds for the second output token behind a prompt of p tokens; for each further one, where the formula is
-        linear in their number."""
-        options = {"extrapolate": extrapolate}
-        return self.predict(num_prompt_tokens, 2, **options) - self.predict(num_prompt_tokens, 1, **options)
-
-    def is_extrapolated(self, num_prompt_tokens):
-        """Whether each prompt size lies outside the profiled range."""
-        p, sizes = token_array("num_prompt_tokens", num_prompt_tokens), self.num_prompt_tokens
-        return (p < sizes[0]) | (p > sizes[-1])
-
     def to_json(self) -> dict:
         """HELM's keys, and under ``"fit"`` formula and settings, to which :meth:`from_json` fits it again."""
         names = ("formula", "weights", "cov_type", "batch_size", "min_prompt_sizes", "sources")
@@ -210,9 +192,7 @@ class FormulaModel:
 
     def _rows(self, num_prompt_tokens, num_output_tokens, extrapolate) -> tuple[np.ndarray, tuple]:
         """Rows of the design of each query, and the shape that the queries broadcast to."""
-        p = token_array("num_prompt_tokens", num_prompt_tokens)
-        if not extrapolate:
-            check_range("num_prompt_tokens", p, self.num_prompt_tokens)
+        p = self._checked_prompts(num_prompt_tokens, extrapolate)
         p, o = np.broadcast_arrays(p, token_array("num_output_tokens", num_output_tokens))
         shape, p, o = p.shape, p.ravel(), o.ravel()
         if "C(num_prompt_tokens" not in self.formula.replace(" ", ""):

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import check_range, token_array
+from idealized_runtime.checks import token_array
 from idealized_runtime.fits import interpolation
 from idealized_runtime.fits.entries import SCHEMA_VERSION, number
 from idealized_runtime.fits.intervals import Intervals, choose_rule
-from idealized_runtime.fits.protocol import NoIntervalError, plain
+from idealized_runtime.fits.protocol import NoIntervalError, PredictingModel, plain
 from idealized_runtime.fits.settings import batch_size_of, validate_settings
 from idealized_runtime.fits.statistics import standard_error_of_interval, summarize_errors
 from idealized_runtime.fits.weighted import fit_weighted
@@ -24,7 +24,7 @@ _BLOCK_QUERIES = 2**15
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class RuntimeModel:
+class RuntimeModel(PredictingModel):
     """Runtime of a query, t(p, o) = prompt_encoding_time(p) + (o - 1) g(p), plus an API's overhead if there is one.
 
     Made by :meth:`fit`, least squares of relative errors, or read from parameters. Immutable; obeys
@@ -103,6 +103,11 @@ class RuntimeModel:
             | {f"{statistic}_relative_error": error for statistic, error in errors.items()},
             r_squared=float(1 - np.sum((runtime_s - predicted_s) ** 2) / squares),
         )
+
+    @property
+    def prompt_range(self) -> tuple[int, int]:
+        """Smallest and largest profiled prompt."""
+        return self.num_prompt_tokens[0], self.num_prompt_tokens[-1]
 
     @property
     def residuals(self) -> pd.DataFrame:
@@ -200,11 +205,6 @@ class RuntimeModel:
         """Confidence interval (lower, upper) of g at ``reference_num_prompt_tokens``, neither below 0."""
         lower, upper = self._known_intervals().time_per_output_token(level)
         return max(lower, 0.0), upper
-
-    def is_extrapolated(self, num_prompt_tokens):
-        """Whether each prompt size lies outside the profiled range."""
-        p = token_array("num_prompt_tokens", num_prompt_tokens)
-        return (p < self.num_prompt_tokens[0]) | (p > self.num_prompt_tokens[-1])
 
     def with_overhead(self) -> "RuntimeModel":
         """The same runtimes as those of an API, with its overhead told from its prompt times.
@@ -311,12 +311,6 @@ class RuntimeModel:
 
     def _anchors(self, p):
         return interpolation.locate(p, self.num_prompt_tokens, self.profiled_prompt_times_s, self.tile_share)
-
-    def _checked_prompts(self, num_prompt_tokens, extrapolate):
-        p = token_array("num_prompt_tokens", num_prompt_tokens)
-        if not extrapolate:
-            check_range("num_prompt_tokens", p, self.num_prompt_tokens)
-        return p
 
     def _runtimes(self, p, o, out=None):
         decode_s = np.multiply(self._tokens_times(p), o - 1.0, out=out)

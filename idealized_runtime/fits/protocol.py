@@ -1,9 +1,11 @@
 """What every model of runtimes can do, be it fitted, published, predicted or an analyst's own."""
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
 
+from idealized_runtime.checks import check_range, token_array
 from idealized_runtime.fits.statistics import standard_error_of_interval
 
 
@@ -14,18 +16,6 @@ def plain(values):
 
 class NoIntervalError(ValueError):
     """Nothing is known of the errors of a model, so there is no interval; its standard errors are NaN."""
-
-
-def standard_error_of(model, num_prompt_tokens, num_output_tokens, **options):
-    """Standard error of each runtime of a model: of the normal distribution whose 95 % interval is as wide.
-
-    NaN without an interval; ``options`` are those of ``predict``.
-    """
-    sizes = num_prompt_tokens, num_output_tokens
-    try:
-        return standard_error_of_interval(*model.predict_interval(*sizes, level=0.95, **options), 0.95)
-    except NoIntervalError:
-        return np.nan * model.predict(*sizes, **options)
 
 
 class ModelOfRuntimes(Protocol):
@@ -58,3 +48,54 @@ class ModelOfRuntimes(Protocol):
 
     def to_json(self) -> dict:
         """HELM's keys and, under ``"fit"``, what restores the model; JSON values only."""
+
+
+class PredictingModel(ABC):
+    """A model of runtimes that tells runtimes and their intervals; the rest of the protocol follows from these.
+
+    An analyst's own model takes ``predict``, ``predict_interval``, ``to_json`` and ``prompt_range``, the smallest and
+    largest prompt that was timed.
+    """
+
+    prompt_range: tuple[float, float]
+
+    @abstractmethod
+    def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+        """Runtime of each query."""
+
+    @abstractmethod
+    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level=0.95, extrapolate=False):
+        """Interval (lower, upper) of each runtime, or a :class:`NoIntervalError`."""
+
+    def standard_error(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+        """Standard error of each runtime: of the normal distribution whose 95 % interval is as wide as the model's."""
+        sizes = num_prompt_tokens, num_output_tokens
+        try:
+            bounds_s = self.predict_interval(*sizes, level=0.95, extrapolate=extrapolate)
+        except NoIntervalError:
+            return np.nan * self.predict(*sizes, extrapolate=extrapolate)
+        return standard_error_of_interval(*bounds_s, level=0.95)
+
+    def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
+        """Seconds until the first output token."""
+        return self.predict(num_prompt_tokens, 1, extrapolate=extrapolate)
+
+    def prompt_encoding_interval_s(self, num_prompt_tokens, level=0.95, *, extrapolate=False):
+        """Interval (lower, upper) of the prompt encoding time; raises as :meth:`predict_interval`."""
+        return self.predict_interval(num_prompt_tokens, 1, level=level, extrapolate=extrapolate)
+
+    def time_per_output_token_at(self, num_prompt_tokens, *, extrapolate=False):
+        """Seconds from the first output token to the second, behind a prompt of p tokens."""
+        second_s, first_s = (self.predict(num_prompt_tokens, o, extrapolate=extrapolate) for o in (2, 1))
+        return second_s - first_s
+
+    def is_extrapolated(self, num_prompt_tokens):
+        """Whether each prompt size lies outside those that were timed."""
+        p = token_array("num_prompt_tokens", num_prompt_tokens)
+        return (p < self.prompt_range[0]) | (p > self.prompt_range[1])
+
+    def _checked_prompts(self, num_prompt_tokens, extrapolate) -> np.ndarray:
+        p = token_array("num_prompt_tokens", num_prompt_tokens)
+        if not extrapolate:
+            check_range("num_prompt_tokens", p, self.prompt_range)
+        return p

@@ -9,7 +9,7 @@ import pandas as pd
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.fits.entries import doubling_sizes, entry_of
-from idealized_runtime.fits.protocol import plain
+from idealized_runtime.fits.protocol import PredictingModel, plain
 from idealized_runtime.hardware.rates import MachineRates, device_rates
 from idealized_runtime.hardware.roofline import Roofline
 from idealized_runtime.measurements.timed_models import TimedModel
@@ -135,7 +135,7 @@ def floor_distances(models: Mapping[str, TimedModel]) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class FloorRuntime:
+class FloorRuntime(PredictingModel):
     """The floor of one model's runtimes, known exactly; obeys the protocol of models of runtimes.
 
     A floor is computed, not fitted: no prompt size is extrapolated, its bounds are itself and its standard error is 0.
@@ -146,6 +146,7 @@ class FloorRuntime:
     """
 
     method: ClassVar[str] = "floor"
+    prompt_range: ClassVar[tuple[float, float]] = (1, np.inf)
 
     roofline: Roofline
 
@@ -157,20 +158,6 @@ class FloorRuntime:
         """The same floor twice: it has no error but that of the hardware's rates."""
         floor_s = self.predict(num_prompt_tokens, num_output_tokens)
         return floor_s, floor_s
-
-    def standard_error(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
-        return 0 * self.predict(num_prompt_tokens, num_output_tokens)
-
-    def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
-        """Seconds below which no prompt of p tokens is encoded."""
-        return self.predict(num_prompt_tokens, 1)
-
-    def time_per_output_token_at(self, num_prompt_tokens, *, extrapolate=False):
-        """Seconds for each further output token; :class:`Roofline` counts all as the first, the quickest one."""
-        return self.predict(num_prompt_tokens, 2) - self.predict(num_prompt_tokens, 1)
-
-    def is_extrapolated(self, num_prompt_tokens):
-        return np.zeros(np.shape(num_prompt_tokens), dtype=bool)[()]
 
     def to_json(self) -> dict:
         """HELM's keys at prompt sizes that double, and under ``"fit"`` what :meth:`from_json` restores the floor by."""

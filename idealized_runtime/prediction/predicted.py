@@ -7,9 +7,9 @@ from typing import ClassVar
 import numpy as np
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.checks import check_range, token_array
+from idealized_runtime.checks import token_array
 from idealized_runtime.fits.entries import doubling_sizes, entry_of
-from idealized_runtime.fits.protocol import NoIntervalError, plain, standard_error_of
+from idealized_runtime.fits.protocol import NoIntervalError, PredictingModel, plain
 from idealized_runtime.fits.statistics import half_width
 from idealized_runtime.prediction.stack import StackTimes
 from idealized_runtime.prediction.work import Placement, prompt_work, token_work
@@ -32,7 +32,7 @@ class PredictionError:
 
 
 @dataclass(frozen=True, eq=False)
-class PredictedRuntime:
+class PredictedRuntime(PredictingModel):
     """Runtime of an architecture that was not timed, on a stack that was; obeys the protocol of
     :class:`~idealized_runtime.fits.protocol.ModelOfRuntimes`.
 
@@ -88,18 +88,6 @@ class PredictedRuntime:
         lower_s = prompt_s / prompt_factor + decode_s / token_factor
         return plain(lower_s), plain(prompt_s * prompt_factor + decode_s * token_factor)
 
-    def standard_error(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
-        """See :func:`~idealized_runtime.fits.protocol.standard_error_of`."""
-        return standard_error_of(self, num_prompt_tokens, num_output_tokens, extrapolate=extrapolate)
-
-    def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
-        """Seconds until the first output token; raises as :meth:`predict`."""
-        return plain(self._parts(num_prompt_tokens, 1, extrapolate)[0])
-
-    def time_per_output_token_at(self, num_prompt_tokens, *, extrapolate=False):
-        """Seconds for an output token behind a prompt of p tokens: the second, the first that is generated."""
-        return self.output_token_s(self._checked_prompts(num_prompt_tokens, extrapolate) + 1)
-
     def output_token_s(self, num_context_tokens):
         """Seconds for one further output token after so many tokens, itself included."""
         context = token_array("num_context_tokens", num_context_tokens).astype(float)
@@ -110,11 +98,6 @@ class PredictedRuntime:
         """Prediction interval (lower, upper) of :meth:`output_token_s`."""
         time_s, factor = self.output_token_s(num_context_tokens), self._factors(level)[1]
         return time_s / factor, time_s * factor
-
-    def is_extrapolated(self, num_prompt_tokens):
-        """Whether each prompt size lies outside those that the logs of the stack hold."""
-        p = token_array("num_prompt_tokens", num_prompt_tokens).astype(float)
-        return (p < self.prompt_range[0]) | (p > self.prompt_range[1])
 
     def to_json(self) -> dict:
         """HELM's keys at prompt sizes that double, and under ``"fit"`` what :meth:`from_json` restores the model by."""
@@ -144,17 +127,11 @@ class PredictedRuntime:
 
     def _parts(self, num_prompt_tokens, num_output_tokens, extrapolate):
         """Seconds of prompt encoding and of all further tokens of each query."""
-        p = self._checked_prompts(num_prompt_tokens, extrapolate)
+        p = self._checked_prompts(num_prompt_tokens, extrapolate).astype(float)
         p, o = np.broadcast_arrays(p, token_array("num_output_tokens", num_output_tokens).astype(float))
         prompt_s = self._pass_times_s(prompt_work(self.architecture, p.ravel(), self.placement)).reshape(p.shape)
         # The time grows with the context in straight lines, and little: the middle one of the tokens stands for all.
         return prompt_s, (o - 1) * self.output_token_s(p + o / 2)
-
-    def _checked_prompts(self, num_prompt_tokens, extrapolate):
-        p = token_array("num_prompt_tokens", num_prompt_tokens).astype(float)
-        if not extrapolate:
-            check_range("num_prompt_tokens", p, self.prompt_range)
-        return p
 
     def _pass_times_s(self, work):
         return self.times.pass_time_s(work, is_cuda=self.placement.is_cuda)

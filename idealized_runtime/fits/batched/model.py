@@ -11,7 +11,7 @@ from idealized_runtime.checks import check_columns, check_range, token_array
 from idealized_runtime.fits import statistics
 from idealized_runtime.fits.batched.pass_times import PassTimes, Work, fit_pass_times
 from idealized_runtime.fits.entries import doubling_sizes, entry_of
-from idealized_runtime.fits.protocol import standard_error_of
+from idealized_runtime.fits.protocol import PredictingModel
 from idealized_runtime.fits.settings import check_one_identity
 from idealized_runtime.records.common import IDENTITY_COLUMNS, PARALLELISM_COLUMNS, SETTING_COLUMNS
 from idealized_runtime.records.slices import satterthwaite_dof
@@ -179,7 +179,7 @@ class BatchRuntimeModel:
 
 
 @dataclass(frozen=True, eq=False)
-class BatchRuntime:
+class BatchRuntime(PredictingModel):
     """Runtime of batches of one size, t(p, o); obeys the protocol of models of runtimes. Made by :meth:`.at`.
 
     Passes are never extrapolated: prompts that are longer together than any that were timed are refused.
@@ -200,6 +200,12 @@ class BatchRuntime:
     token_micro_batch_size: int
     micro_batch_size: int
 
+    @property
+    def prompt_range(self) -> tuple[float, float]:
+        """Smallest and largest prompt that were timed, alone and together."""
+        together = self.model.prompt.sizes[[0, -1]] / self.micro_batch_size
+        return max(self.model.prompt_range[0], together[0]), min(self.model.prompt_range[1], together[1])
+
     def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
         """Runtime of each batch in seconds; raises as :meth:`BatchRuntimeModel.predict`."""
         return self._of_model(self.model.predict, num_prompt_tokens, num_output_tokens, extrapolate=extrapolate)
@@ -209,29 +215,11 @@ class BatchRuntime:
         options = {"level": level, "extrapolate": extrapolate}
         return self._of_model(self.model.predict_interval, num_prompt_tokens, num_output_tokens, **options)
 
-    def standard_error(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
-        """See :func:`~idealized_runtime.fits.protocol.standard_error_of`."""
-        return standard_error_of(self, num_prompt_tokens, num_output_tokens, extrapolate=extrapolate)
-
-    def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
-        """Seconds until the batch has its first output tokens."""
-        return self.predict(num_prompt_tokens, 1, extrapolate=extrapolate)
-
-    def time_per_output_token_at(self, num_prompt_tokens, *, extrapolate=False):
-        """Seconds until each sequence of the batch has its second output token, behind prompts of p tokens."""
-        options = {"extrapolate": extrapolate}
-        return self.predict(num_prompt_tokens, 2, **options) - self.predict(num_prompt_tokens, 1, **options)
-
-    def is_extrapolated(self, num_prompt_tokens):
-        """Whether each prompt size lies outside those timed, alone or together."""
-        p, (low, high) = token_array("num_prompt_tokens", num_prompt_tokens), self._prompt_range
-        return (p < low) | (p > high)
-
     def to_json(self) -> dict:
         """HELM's keys at prompt sizes that double, and under ``"fit"`` what :meth:`from_json` restores the model by."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         parts["model"] = replace(self.model, settings=None)
-        low, high = self._prompt_range
+        low, high = self.prompt_range
         return entry_of(self, doubling_sizes(int(np.ceil(low)), int(high)), parts, method=self.method)
 
     @classmethod
@@ -241,12 +229,6 @@ class BatchRuntime:
         parts = (PassTimes.from_json(model[name]) for name in ("prompt", "generation"))
         batched = BatchRuntimeModel(model["pipeline_parallel_size"], *parts, tuple(model["prompt_range"]))
         return cls(batched, fit["batch_size"], fit["token_micro_batch_size"], fit["micro_batch_size"])
-
-    @property
-    def _prompt_range(self) -> tuple[float, float]:
-        """Prompt sizes that were timed, alone and together."""
-        together = self.model.prompt.sizes[[0, -1]] / self.micro_batch_size
-        return max(self.model.prompt_range[0], together[0]), min(self.model.prompt_range[1], together[1])
 
     def _of_model(self, method, p, o, **options):
         return method(p, o, self.batch_size, self.token_micro_batch_size, m=self.micro_batch_size, **options)

@@ -83,7 +83,7 @@ def test_models_can_be_chosen(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["nowhere"], "no timing logs of hardware 'nowhere'"),
-        (["cpu_batch"], "distilgpt2: one fit takes one batch_size; the runtimes hold 7"),
+        (["cpu_batch"], "distilgpt2: one fit takes one batch_size; the timings hold 7"),
         (["cpu_batch", "--batch-size", "33"], "distilgpt2: --batch-size must be one that was timed"),
     ],
 )

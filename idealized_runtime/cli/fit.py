@@ -25,6 +25,7 @@ def add_arguments(parser):
     parser.add_argument("logs", nargs="+", metavar="LOGS",
                         help="folders of logs, by path or name (cpu, local, a100), or single logs")  # fmt: skip
     add_shared(parser, "--model", dest="models", nargs="+", help="only these")
+    add_shared(parser, "--software")
     parser.add_argument("--batch-size", type=positive_int, metavar="B",
                         help="sequences: which batches to fit, of logs that hold several")  # fmt: skip
     parser.add_argument("--estimator", choices=ESTIMATORS, default="minimum",
@@ -77,5 +78,6 @@ def _fits_of(logs, arguments):
         else:
             yield str(trials["model"].iloc[0]), fit, path
     if not api_logs:
-        fits = fit_models(read_timed_models(logs, arguments.models), batch_size=arguments.batch_size)
+        timed = read_timed_models(logs, arguments.models, software=arguments.software)
+        fits = fit_models(timed, batch_size=arguments.batch_size)
         yield from ((name, fit, None) for name, fit in fits.items())

@@ -28,6 +28,7 @@ SHARED_FLAGS = {
         "metavar": "NAME|FOLDER",
         "help": "folder of timing logs: a path, or a name under logs/ or among the published (cpu, local, a100, v100)",
     },
+    "--software": {"metavar": "NAME", "help": "of logs of several stacks, the one to go by: its name, or a part of it"},
     "--log": {"type": Path, "metavar": "FILE", "help": "log to write; a run that was cut off goes on with it"},
     "--parameters": {"type": Path, "metavar": "FILE", "help": "parameter file to read"},
     "--out": {"type": out_file, "metavar": "FILE", "help": "file to write: .csv, .json, .parquet, .tex by its ending"},

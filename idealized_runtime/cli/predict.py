@@ -18,8 +18,7 @@ def add_arguments(parser):
     """Flags of the command."""
     add_shared(parser, "--model", required=True, help="a name of the registry, or the path of a config.json")
     add_shared(parser, "--logs", "--num-prompt-tokens", "--num-output-tokens", required=True)
-    parser.add_argument("--software", metavar="NAME", help="the stack, or a part of its name, if there are several")
-    add_shared(parser, "--extrapolate")
+    add_shared(parser, "--software", "--extrapolate")
     parser.add_argument("--tensor-parallel-size", type=positive_int, metavar="N", help="devices that share each layer")
     parser.add_argument("--pipeline-parallel-size", type=positive_int, metavar="N", help="stages of layers")
     add_shared(parser, "--hardware", help="row of the accelerators with memory, price and power (default: the logs')")

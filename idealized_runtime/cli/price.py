@@ -29,7 +29,7 @@ def add_arguments(parser):
         help="the model that answers: a name there, or, predicted from --logs, one of the registry or a config.json; "
         "several times for several (default: each query's own, by the column model, or else every model there)",
     )  # fmt: skip
-    parser.add_argument("--software", metavar="NAME", help="the stack, or a part of its name, if --logs hold several")
+    add_shared(parser, "--software")
     add_shared(parser, "--columns", "--hardware", "--num-accelerators", "--price-usd-per-hour", "--power-watts")
     add_shared(parser, "--extrapolate", "--level", "--out", "--json")
 

@@ -24,8 +24,9 @@ import numpy as np
 import pandas as pd
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from idealized_runtime.api.fit import fit_log
-from idealized_runtime.records import read_requests
+from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits.denoised import fit_denoised
+from idealized_runtime.records import read_requests, read_trials
 from idealized_runtime.records.importers import import_requests
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -162,7 +163,7 @@ def print_comparison(medians):
 def print_fit(base_url, folder, num_trials):
     sizes = {"prompt_sizes": [1, 64, 256], "output_sizes": [1, 8, 32]}
     log = profile(base_url, folder / "sweep.jsonl", **sizes, num_trials=num_trials)
-    _, model = fit_log(log)
+    model = fit_denoised(read_trials(log), fit=RuntimeModel.fit)
     sums_ms = [1e3 * (model.overhead_s + model.prompt_encoding_time_s(p)) for p in sizes["prompt_sizes"]]
     print(f"denoised fit of {num_trials} trials a setting: g {1e3 * model.time_per_output_token_s:.3f} ms; prompt time "
           f"plus overhead at p = 1, 64, 256: {', '.join(f'{time_ms:.2f}' for time_ms in sums_ms)} ms")  # fmt: skip

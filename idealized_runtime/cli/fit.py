@@ -61,21 +61,23 @@ def run(arguments) -> int:
 
 def _fits_of(logs, arguments):
     """Name, fit and, of an API, log of each model of a folder or of one log; a fit in process names its log itself."""
-    from idealized_runtime.api.fit import fit_log
+    from idealized_runtime.fits import RuntimeModel
+    from idealized_runtime.fits.denoised import fit_denoised
     from idealized_runtime.measurements.folders import find_logs
     from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
-    from idealized_runtime.records import IncompleteLogWarning, NothingTimedError
+    from idealized_runtime.records import IncompleteLogWarning, NothingTimedError, read_trials
 
     paths = find_logs(logs, arguments.models)
     api_logs = [path for path in paths if (header_of(path) or {}).get("kind") == "api"]
     for path in api_logs:
         try:
-            trials, fit = fit_log(path, estimator=arguments.estimator)
+            trials = read_trials(path)
         except NothingTimedError as error:
             if len(api_logs) == 1:
                 raise
             warnings.warn(f"left out: {error}", IncompleteLogWarning, stacklevel=2)
         else:
+            fit = fit_denoised(trials, estimator=arguments.estimator, fit=RuntimeModel.fit)
             yield str(trials["model"].iloc[0]), fit, path
     if not api_logs:
         timed = read_timed_models(logs, arguments.models, software=arguments.software)

@@ -16,12 +16,12 @@ from benchmarks import api as benchmark
 from idealized_runtime.api.budget import Budget
 from idealized_runtime.api.client import ApiClient
 from idealized_runtime.api.endpoint import Endpoint
-from idealized_runtime.api.fit import fit_log
 from idealized_runtime.api.trials import Retries, TrialSender
 from idealized_runtime.cli.main import main
-from idealized_runtime.fits import read_parameters
+from idealized_runtime.fits import RuntimeModel, read_parameters
+from idealized_runtime.fits.denoised import fit_denoised
 from idealized_runtime.measurements.published import ROOT
-from idealized_runtime.records import read_requests
+from idealized_runtime.records import read_requests, read_trials
 
 VOCAB_SIZE, HIDDEN_SIZE, NUM_LAYERS, NUM_HEADS, FFN_SIZE = 512, 64, 2, 4, 128
 EOS_TOKEN_ID = 1
@@ -197,7 +197,7 @@ def measure(log):
     long = requests[requests["num_output_tokens"] == 24]
     # A first token that comes late makes the others seem fast: trials of even steps only.
     even = [np.max(times_s) < 1.2 * np.median(times_s) for times_s in long["inter_chunk_times_s"]]
-    _, model = fit_log(log)
+    model = fit_denoised(read_trials(log), fit=RuntimeModel.fit)
     return {
         "time to first token": requests["time_to_first_token_s"].min(),
         "time per output token": long.loc[even, "time_per_output_token_s"].min(),

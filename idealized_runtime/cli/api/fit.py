@@ -24,10 +24,12 @@ def add_arguments(parser):
 
 def run(arguments) -> int:
     """Print the denoised parameters of a log; write them and their figure where asked to."""
-    from idealized_runtime.api.fit import fit_log
-    from idealized_runtime.fits import write_parameters
+    from idealized_runtime.fits import RuntimeModel, write_parameters
+    from idealized_runtime.fits.denoised import fit_denoised
+    from idealized_runtime.records import read_trials
 
-    trials, model = fit_log(arguments.log, estimator=arguments.estimator)
+    trials = read_trials(arguments.log)
+    model = fit_denoised(trials, estimator=arguments.estimator, fit=RuntimeModel.fit)
     name = str(trials["model"].iloc[0])
     answer = {"model": name, "estimator": arguments.estimator, "num_trials": len(trials), **model.to_json()}
     print_answer(answer, _rows(answer, model, arguments.level), as_json=arguments.json)

@@ -34,6 +34,8 @@ MALFORMED_STATUSES = {400, 413, 415, 422}
 _STREAM_LINE = re.compile(rb"(data|event|id|retry)?:")
 _MAX_WHOLE_BYTES = 64 * 2**20
 _EXCERPT_CHARACTERS = 300
+# Servers name the text of a reasoning model's thoughts either way.
+_TEXT_FIELDS = ("text", "content", "reasoning_content", "reasoning")
 
 
 @dataclass
@@ -79,16 +81,19 @@ class Answer:
         return self.status in _REFUSED_STATUSES or self.error.get("code") in _REFUSED_CODES
 
     @property
-    def is_malformed(self) -> bool:
-        """Whether the server refuses this request, for its size or for a field that it does not know."""
-        return self.error is not None and self.error["type"] == STATUS_ERROR and self.status in MALFORMED_STATUSES
-
-    @property
     def is_billed(self) -> bool:
         """Whether tokens may have been generated: not where a status refused them, or nothing was sent."""
         if self.error is None:
             return True
         return self.error["type"] != STATUS_ERROR and self.error.get("code") != NOT_SENT
+
+
+class AnswerError(Exception):
+    """What came is no answer, or a part of one, or says that the server failed: ``kind`` is the type of its error."""
+
+    def __init__(self, kind: str, message: str, code: str | None = None):
+        super().__init__(message)
+        self.kind, self.code = kind, code
 
 
 class AnswerReader:
@@ -109,25 +114,36 @@ class AnswerReader:
         self._is_stream: bool | None = None
         self._buffer = b""
         self._event: list[bytes] = []
-        self._num_comments = 0
-        self._num_events = 0
+        self._num_comments = self._num_events = 0
 
     def feed(self, data: bytes, time_s: float):
-        """Take bytes that arrived at ``time_s``; ``is_done`` tells when the stream has said that it is over."""
+        """Take bytes that arrived at ``time_s``; ``is_done`` tells when the stream has said that it is over.
+
+        Raises
+        ------
+        AnswerError
+            As :meth:`close`.
+        """
         self._buffer += data
         if self._is_stream is None:
-            self._recognise()
+            # A stream begins with a field or a comment, an object with a brace, whatever the content type claims.
+            begin = self._buffer.lstrip(b"\xef\xbb\xbf\r\n\t ")
+            if _STREAM_LINE.match(begin):
+                self._is_stream = True
+                self._note_content_type("text/event-stream")
+            elif begin.startswith((b"{", b"[")) or len(begin) > len("event:"):
+                self._is_stream = False
         if self._is_stream:
             self._read_lines(time_s)
         elif len(self._buffer) > _MAX_WHOLE_BYTES:
-            raise UnreadableError(f"the answer is longer than {_MAX_WHOLE_BYTES} bytes")
+            raise AnswerError(UNREADABLE_ERROR, f"the answer is longer than {_MAX_WHOLE_BYTES} bytes")
 
     def close(self, time_s: float):
         """The body has ended.
 
         Raises
         ------
-        UnreadableError, CutError, ServerFault
+        AnswerError
             It is no answer, or a part of one, or says that the server failed.
         """
         if self._is_stream:
@@ -139,17 +155,6 @@ class AnswerReader:
         if self.answer.runtime_s is None:
             self.answer.runtime_s = time_s
 
-    def _recognise(self):
-        """A stream begins with a field or a comment, an object with a brace, whatever the content type claims."""
-        begin = self._buffer.lstrip(b"\xef\xbb\xbf\r\n\t ")
-        if begin.startswith((b"{", b"[")):
-            self._is_stream = False
-        elif _STREAM_LINE.match(begin):
-            self._is_stream = True
-            self._note_content_type("text/event-stream")
-        elif len(begin) > len("event:"):
-            self._is_stream = False
-
     def _note_content_type(self, expected):
         given = self.answer.headers.get("content-type", "none")
         if not given.startswith(expected):
@@ -158,20 +163,18 @@ class AnswerReader:
     def _read_lines(self, time_s):
         *lines, self._buffer = re.split(rb"\r\n|\n|\r(?!\n|$)", self._buffer)
         for line in lines:
-            if not self.is_done:
-                self._read_line(line, time_s)
-
-    def _read_line(self, line, time_s):
-        if line.startswith(b":"):
-            self._num_comments += 1
-        elif line.startswith(b"data:"):
-            self._event.append(line[len(b"data:") :].removeprefix(b" "))
-            # Some servers leave out the blank line that ends an event: an event is over when it can be read.
-            if self._read_event(b"\n".join(self._event), time_s):
-                self._event = []
-        elif not line.strip() and self._event:
-            event, self._event = b"\n".join(self._event), []
-            raise UnreadableError(f"an event is not JSON: {excerpt(event)}")
+            if self.is_done:
+                return
+            if line.startswith(b":"):
+                self._num_comments += 1
+            elif line.startswith(b"data:"):
+                self._event.append(line[len(b"data:") :].removeprefix(b" "))
+                # Some servers leave out the blank line that ends an event: an event is over when it can be read.
+                if self._read_event(b"\n".join(self._event), time_s):
+                    self._event = []
+            elif not line.strip() and self._event:
+                event, self._event = b"\n".join(self._event), []
+                raise AnswerError(UNREADABLE_ERROR, f"an event is not JSON: {excerpt(event)}")
 
     def _read_event(self, event, time_s) -> bool:
         if event.strip() == b"[DONE]":
@@ -183,7 +186,7 @@ class AnswerReader:
         except ValueError:
             return not event.strip()
         if not isinstance(record, dict):
-            raise UnreadableError(f"an event is no object: {excerpt(event)}")
+            raise AnswerError(UNREADABLE_ERROR, f"an event is no object: {excerpt(event)}")
         self._num_events += 1
         if self._take(record):
             self.answer.chunk_times_s.append(time_s)
@@ -192,8 +195,7 @@ class AnswerReader:
     def _take(self, record) -> bool:
         """Keep what an object says; whether it carries text."""
         if record.get("error"):
-            message, code = error_message(record)
-            raise ServerFault(message, code)
+            raise AnswerError(SERVER_ERROR, *error_message(record))
         if isinstance(record.get("model"), str):
             self.answer.model_reported = record["model"]
         if isinstance(record.get("usage"), dict):
@@ -202,7 +204,8 @@ class AnswerReader:
         choices = record.get("choices")
         for choice in choices if isinstance(choices, list) else []:
             if isinstance(choice, dict):
-                has_text |= _has_text(choice)
+                said = choice.get("delta") or choice.get("message") or choice
+                has_text |= isinstance(said, dict) and any(said.get(name) for name in _TEXT_FIELDS)
                 self.answer.finish_reason = choice.get("finish_reason") or self.answer.finish_reason
         return has_text
 
@@ -214,25 +217,25 @@ class AnswerReader:
             answer.notes.append(f"{self._num_comments} comment lines")
         if not self.is_done:
             if answer.finish_reason is None or self._event:
-                raise CutError(f"the stream ends after {self._num_events} events, without [DONE] or a finish_reason")
+                ended = f"the stream ends after {self._num_events} events, without [DONE] or a finish_reason"
+                raise AnswerError(CUT_ERROR, ended)
             answer.notes.append("no [DONE]")
 
     def _read_whole(self):
-        content_type = self.answer.headers.get("content-type", "none")
-        if not self._buffer.strip():
-            raise CutError("the answer is empty")
+        content_type, body = self.answer.headers.get("content-type", "none"), self._buffer
+        if not body.strip():
+            raise AnswerError(CUT_ERROR, "the answer is empty")
         try:
-            record = _load(self._buffer.decode("utf-8"))
+            record = _load(body.decode("utf-8"))
         except ValueError as error:
-            if self._buffer.lstrip().startswith(b"{") and "json" in content_type:
-                raise CutError(f"the answer is cut after {len(self._buffer)} bytes") from error
-            raise UnreadableError(
-                f"neither events nor JSON, content type {content_type}: {excerpt(self._buffer)}"
-            ) from error
+            if body.lstrip().startswith(b"{") and "json" in content_type:
+                raise AnswerError(CUT_ERROR, f"the answer is cut after {len(body)} bytes") from error
+            said = f"neither events nor JSON, content type {content_type}: {excerpt(body)}"
+            raise AnswerError(UNREADABLE_ERROR, said) from error
         if not isinstance(record, dict):
-            raise UnreadableError(f"no object: {excerpt(self._buffer)}")
+            raise AnswerError(UNREADABLE_ERROR, f"no object: {excerpt(body)}")
         if not isinstance(record.get("choices"), list) and not record.get("error"):
-            raise UnreadableError(f"an object without choices: {excerpt(self._buffer)}")
+            raise AnswerError(UNREADABLE_ERROR, f"an object without choices: {excerpt(body)}")
         self.answer.definitions = definitions.WHOLE
         self._note_content_type("application/json")
         if self._is_streaming:
@@ -240,30 +243,14 @@ class AnswerReader:
         self._take(record)
 
 
-class UnreadableError(Exception):
-    """The body is no answer of this protocol."""
-
-
-class CutError(Exception):
-    """The body ends before the answer does."""
-
-
-class ServerFault(Exception):  # noqa: N818 - not ours
-    """The server says, in an answer that began well, that it failed."""
-
-    def __init__(self, message, code):
-        super().__init__(message)
-        self.code = code
-
-
 def error_message(record) -> tuple[str, str | None]:
     """Message and code of an error object, in the forms that servers give it."""
     error = record.get("error", record) if isinstance(record, dict) else record
-    if isinstance(error, dict):
-        message = error.get("message") or error.get("detail") or json.dumps(error)
-        code = error.get("code") or error.get("type")
-        return shorten(str(message)), None if code is None else str(code)
-    return shorten(str(error)), None
+    if not isinstance(error, dict):
+        return _shorten(str(error)), None
+    code = error.get("code") or error.get("type")
+    message = error.get("message") or error.get("detail") or json.dumps(error)
+    return _shorten(str(message)), None if code is None else str(code)
 
 
 def body_message(body: bytes) -> tuple[str, str | None]:
@@ -272,22 +259,13 @@ def body_message(body: bytes) -> tuple[str, str | None]:
         return error_message(json.loads(body))
     except ValueError:
         text = re.sub(r"<[^>]*>", " ", body.decode("utf-8", errors="replace"))
-        return shorten(" ".join(text.split())) or "(no message)", None
+        return _shorten(" ".join(text.split())) or "(no message)", None
 
 
-def shorten(text: str) -> str:
-    """At most some 300 characters of a message."""
+def _shorten(text: str) -> str:
     return text if len(text) <= _EXCERPT_CHARACTERS else text[:_EXCERPT_CHARACTERS] + " ..."
 
 
 def _load(text: str):
     """JSON without the numbers that a log cannot hold."""
     return json.loads(text, parse_constant=lambda _: None)
-
-
-def _has_text(choice) -> bool:
-    said = choice.get("delta") or choice.get("message") or choice
-    if not isinstance(said, dict):
-        return False
-    # Servers name the text of a reasoning model's thoughts either way.
-    return any(said.get(name) for name in ("text", "content", "reasoning_content", "reasoning"))

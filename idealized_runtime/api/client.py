@@ -16,7 +16,7 @@ from idealized_runtime.api.endpoint import Endpoint
 _DRAIN_S = 0.5
 _CONNECT_TIMEOUT_S = 30.0
 _LIST_TIMEOUT_S = 10.0
-_FAULTS = (TimeoutError, httpx.RequestError, answers.UnreadableError, answers.CutError, answers.ServerFault)
+_FAULTS = (TimeoutError, httpx.RequestError, answers.AnswerError)
 
 
 class ApiClient:
@@ -67,7 +67,11 @@ class ApiClient:
                 await self._exchange(request, answer, clock)
         except _FAULTS as error:
             self._fail(answer, error)
-        self._redact(answer)
+        # Servers like to repeat the key in their messages.
+        redact = self.endpoint.redact
+        answer.headers = {name: redact(value) for name, value in answer.headers.items()}
+        if answer.error:
+            answer.error = {name: redact(value) for name, value in answer.error.items()}
         return answer
 
     async def list_models(self) -> list[str] | None:
@@ -86,54 +90,43 @@ class ApiClient:
             answer.time_to_headers_s = clock.seconds()
             answer.status = response.status_code
             answer.headers = {name: value for name, value in response.headers.items() if name != "set-cookie"}
-            if response.is_success:
-                await self._read(response, answer, clock)
-            else:
+            if not response.is_success:
                 message, code = answers.body_message(await response.aread())
                 if response.is_redirect:
                     message = f"redirected to {answer.headers.get('location')}; give the address itself"
                 answer.fail(answers.STATUS_ERROR, f"HTTP {answer.status}: {message}", code=code)
+                return
+            reader = AnswerReader(answer, is_streaming=self.endpoint.is_streaming)
+            pieces = response.aiter_bytes()
+            async for piece in pieces:
+                reader.feed(piece, clock.seconds())
+                if reader.is_done:
+                    break
+            reader.close(clock.seconds())
+            with suppress(TimeoutError, httpx.TransportError):
+                async with asyncio.timeout(_DRAIN_S):
+                    async for _ in pieces:
+                        pass
         finally:
             await response.aclose()
-
-    async def _read(self, response, answer, clock):
-        reader = AnswerReader(answer, is_streaming=self.endpoint.is_streaming)
-        pieces = response.aiter_bytes()
-        async for piece in pieces:
-            reader.feed(piece, clock.seconds())
-            if reader.is_done:
-                break
-        reader.close(clock.seconds())
-        with suppress(TimeoutError, httpx.TransportError):
-            async with asyncio.timeout(_DRAIN_S):
-                async for _ in pieces:
-                    pass
 
     def _fail(self, answer, error):
         """A connection that broke before the headers carried no answer; one that broke after them cut it."""
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        base_url, is_unsent = self.endpoint.base_url, isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
-        if isinstance(error, answers.ServerFault):
-            answer.fail(answers.SERVER_ERROR, str(error), code=error.code)
-        elif isinstance(error, (answers.UnreadableError, httpx.DecodingError)):
+        unanswered = f"no answer from {self.endpoint.base_url}: {said}"
+        if isinstance(error, answers.AnswerError):
+            answer.fail(error.kind, str(error), code=error.code)
+        elif isinstance(error, httpx.DecodingError):
             answer.fail(answers.UNREADABLE_ERROR, str(error))
-        elif isinstance(error, answers.CutError):
-            answer.fail(answers.CUT_ERROR, str(error))
-        elif is_unsent:
-            answer.fail(answers.CONNECTION_ERROR, f"no answer from {base_url}: {said}", code=answers.NOT_SENT)
+        elif isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+            answer.fail(answers.CONNECTION_ERROR, unanswered, code=answers.NOT_SENT)
         elif isinstance(error, (TimeoutError, httpx.TimeoutException)):
             answer.fail(answers.TIMEOUT_ERROR, f"no whole answer within {self.endpoint.timeout_s:g} s")
         elif answer.status is None:
-            answer.fail(answers.CONNECTION_ERROR, f"no answer from {base_url}: {said}")
+            answer.fail(answers.CONNECTION_ERROR, unanswered)
         else:
             num_chunks = len(answer.chunk_times_s)
             answer.fail(answers.CUT_ERROR, f"the connection broke after {num_chunks} events with text: {said}")
-
-    def _redact(self, answer):
-        redact = self.endpoint.redact
-        answer.headers = {name: redact(value) for name, value in answer.headers.items()}
-        if answer.error:
-            answer.error = {name: redact(value) for name, value in answer.error.items()}
 
 
 class _Clock:

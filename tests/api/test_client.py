@@ -21,7 +21,7 @@ from makers.servers import (
     whole,
 )
 
-from idealized_runtime.api.answers import Answer, AnswerReader, CutError, UnreadableError
+from idealized_runtime.api.answers import CUT_ERROR, UNREADABLE_ERROR, Answer, AnswerError, AnswerReader
 from idealized_runtime.api.budget import Budget, BudgetSpentError, Prices
 from idealized_runtime.api.client import ApiClient
 from idealized_runtime.api.endpoint import Endpoint, read_key
@@ -473,8 +473,9 @@ def test_slash_at_the_end_of_the_address_is_taken_off():
 
 
 def test_reader_tells_half_an_object_from_something_else():
-    for body, error in ((b'{"choices": [', CutError), (b"Service ready", UnreadableError)):
+    for body, kind in ((b'{"choices": [', CUT_ERROR), (b"Service ready", UNREADABLE_ERROR)):
         reader = AnswerReader(Answer("now", headers={"content-type": "application/json"}), is_streaming=False)
         reader.feed(body, 1.0)
-        with pytest.raises(error):
+        with pytest.raises(AnswerError) as caught:
             reader.close(2.0)
+        assert caught.value.kind == kind

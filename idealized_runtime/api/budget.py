@@ -35,13 +35,7 @@ class Budget:
     prices : Prices
     """
 
-    def __init__(
-        self,
-        *,
-        max_requests: int | None = None,
-        max_cost_usd: float | None = None,
-        prices: Prices = Prices(),
-    ):
+    def __init__(self, *, max_requests: int | None = None, max_cost_usd: float | None = None, prices=Prices()):
         self.max_requests = max_requests
         self.max_cost_usd = max_cost_usd
         self.prices = prices

@@ -54,12 +54,10 @@ class Endpoint:
     api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "base_url", check_base_url(self.base_url))
-        if self.protocol not in PATHS:
-            raise ValueError(f"protocol must be one of {', '.join(PATHS)}; got {self.protocol!r}")
-        if self.max_tokens_field not in MAX_TOKENS_FIELDS:
-            allowed = ", ".join(MAX_TOKENS_FIELDS)
-            raise ValueError(f"max_tokens_field must be one of {allowed}; got {self.max_tokens_field!r}")
+        object.__setattr__(self, "base_url", _check_base_url(self.base_url))
+        for name, allowed in (("protocol", PATHS), ("max_tokens_field", MAX_TOKENS_FIELDS)):
+            if (given := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {given!r}")
         if unknown := sorted(set(self.forcings) - set(FORCINGS)):
             raise ValueError(f"forcings must be among {', '.join(FORCINGS)}; got {', '.join(unknown)}")
         if "logit_bias" in self.forcings and not self.eos_token_ids:
@@ -82,7 +80,12 @@ class Endpoint:
             body["stream_options"] = {"include_usage": True}
         if self.temperature is not None:
             body["temperature"] = self.temperature
-        return body | self._forced(num_output_tokens)
+        forced = {
+            "ignore_eos": True,
+            "min_tokens": num_output_tokens,
+            "logit_bias": {str(token_id): _BAN for token_id in self.eos_token_ids},
+        }
+        return body | {name: forced[name] for name in self.forcings}
 
     def header(self) -> dict:
         """What of it stands in a log's header: all but the key."""
@@ -100,25 +103,16 @@ class Endpoint:
         """The same text without the key, which servers like to repeat in their messages."""
         return text.replace(self.api_key, "[key]") if self.api_key else text
 
-    def _forced(self, num_output_tokens) -> dict:
-        values = {
-            "ignore_eos": True,
-            "min_tokens": num_output_tokens,
-            "logit_bias": {str(token_id): _BAN for token_id in self.eos_token_ids},
-        }
-        return {name: values[name] for name in self.forcings}
 
-
-def check_base_url(base_url: str) -> str:
-    """The same address without a slash at its end.
-
-    Raises
-    ------
-    ValueError
-        It is no http address, or holds a secret or a query.
-    """
+def _check_base_url(base_url: str) -> str:
+    """The same address without a slash at its end."""
     parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port_or_none(parts):
+    try:
+        # A port that is no port is told only when it is asked for.
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
         raise ValueError(f"--base-url must be an address such as http://127.0.0.1:8000/v1; got {base_url!r}")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(
@@ -127,13 +121,6 @@ def check_base_url(base_url: str) -> str:
     if re.search(r"/(chat/)?completions/?$", parts.path):
         raise ValueError(f"--base-url ends with the version, before /completions; got {base_url!r}")
     return base_url.rstrip("/")
-
-
-def _has_port_or_none(parts) -> bool:
-    try:
-        return parts.port is None or parts.port > 0
-    except ValueError:
-        return False
 
 
 def read_key(variable: str | None, environment: Mapping[str, str]) -> str | None:

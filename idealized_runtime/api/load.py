@@ -86,7 +86,13 @@ class LoadSweep:
         A repetition that was cut off is kept and measured once more, whole, under the next free number: its second half
         alone would have had to warm up again.
         """
-        counted = Counter(_point_key(trial) for trial in trials if _is_counted(trial))
+        counted = Counter(
+            _point_key(trial)
+            for trial in trials
+            if trial.get("load")
+            and not trial.get("is_warmup")
+            and trial.get("error", {}).get("type") != INTERRUPTED_ERROR
+        )
         points = self.points()
         left = []
         for repetition in range(self.num_repetitions):
@@ -114,69 +120,60 @@ class LoadRunner(Runner):
             # Writing waits for the disk, during which no other request could be timed: a thread does it.
             with ThreadPoolExecutor(max_workers=1) as disk:
                 records = await self._run_point(point, disk)
-            self._conclude(f"{place} of {len(points)}", point, records)
+            failed = [record for record in records if "error" in record]
+            times_s = [record["runtime_s"] for record in records if "error" not in record]
+            took = f", median {np.median(times_s):.3f} s" if times_s else ""
+            said = (
+                f"{place} of {len(points)}: {describe_load(point)}: {len(records)} requests, {len(failed)} failed{took}"
+            )
+            self._report(said)
+            if failed and not times_s:
+                raise FailingError(f"all {len(failed)} requests failed, the last: {failed[-1]['error']['message']}")
 
     async def _run_point(self, point, disk) -> list[dict]:
         """The counted records of one point."""
         counted, writes = [], []
+        first, num_requests, is_closed = self._sweep.num_warmup, self._sweep.num_requests, point["load"] == "closed"
+        num_extra = 2 * point["num_parallel"] if is_closed else _num_open_extra(num_requests)
         # Making a prompt takes time in which no answer could be timed: all are made before.
-        prompts = [self._prompt_of(point, number, 0) for number in range(self._num_prompts(point))]
+        prompts = [self._prompt_of(point, number, 0) for number in range(first + num_requests + num_extra)]
         start = datetime.now(UTC)
 
         def keep(record):
             writes.append(disk.submit(self._keep, record))
 
         async def send(number, due_s):
-            trial = self._trial(point, number)
+            is_counted = first <= number < first + num_requests
+            # Those after the counted ones go on where those before them stopped.
+            trial = number - first if is_counted else number if number < first else number - num_requests
+            trial = {**point, "trial": trial, "is_warmup": not is_counted}
             if due_s is not None:
-                due = start + timedelta(seconds=due_s)
-                trial["scheduled_at"] = due.isoformat(timespec="microseconds")
+                trial["scheduled_at"] = (start + timedelta(seconds=due_s)).isoformat(timespec="microseconds")
             record = await self._sender.send(
                 lambda attempt: self._prompt_of(point, number, attempt) if attempt else prompts[number], trial, keep
             )
-            if not trial["is_warmup"]:
+            if is_counted:
                 counted.append(record)
 
         try:
-            await self._drive(point, send)
+            if is_closed:
+                await run_closed_loop(send, point["num_parallel"], num_warmup=first, num_requests=num_requests)
+            else:
+                seed = [self._sweep.seed, point["repetition"], round(1e6 * point["rate_per_s"])]
+                arrivals_s = poisson_arrivals(point["rate_per_s"], np.random.default_rng(seed))
+                await run_open_loop(send, arrivals_s, num_warmup=first, num_requests=num_requests)
         finally:
             for write in writes:
                 write.result()
         return counted
-
-    async def _drive(self, point, send: Send):
-        numbers = {"num_warmup": self._sweep.num_warmup, "num_requests": self._sweep.num_requests}
-        if point["load"] == "closed":
-            await run_closed_loop(send, num_parallel=point["num_parallel"], **numbers)
-        else:
-            seed = [self._sweep.seed, point["repetition"], round(1e6 * point["rate_per_s"])]
-            await run_open_loop(send, poisson_arrivals(point["rate_per_s"], np.random.default_rng(seed)), **numbers)
-
-    def _num_prompts(self, point) -> int:
-        extra = 2 * point["num_parallel"] if point["load"] == "closed" else _num_open_extra(self._sweep.num_requests)
-        return self._sweep.num_warmup + self._sweep.num_requests + extra
-
-    def _trial(self, point, number) -> dict:
-        first, last = self._sweep.num_warmup, self._sweep.num_warmup + self._sweep.num_requests
-        is_counted = first <= number < last
-        trial = number - first if is_counted else number if number < first else number - self._sweep.num_requests
-        return {**point, "trial": trial, "is_warmup": not is_counted}
 
     def _prompt_of(self, point, number, attempt) -> str:
         load = [point.get("num_parallel", 0), round(1e6 * point.get("rate_per_s", 0)), point["repetition"]]
         sizes = [point[name] for name in SETTING]
         return self._make_prompt(point["num_prompt_tokens"], *load, *sizes, number, attempt)
 
-    def _conclude(self, place, point, records):
-        failed = [record for record in records if "error" in record]
-        times_s = [record["runtime_s"] for record in records if "error" not in record]
-        took = f", median {np.median(times_s):.3f} s" if times_s else ""
-        self._report(f"{place}: {describe_load(point)}: {len(records)} requests, {len(failed)} failed{took}")
-        if failed and not times_s:
-            raise FailingError(f"all {len(failed)} requests failed, the last: {failed[-1]['error']['message']}")
 
-
-async def run_closed_loop(send: Send, *, num_parallel: int, num_warmup: int, num_requests: int):
+async def run_closed_loop(send: Send, num_parallel: int, *, num_warmup: int, num_requests: int):
     """Send requests from ``num_parallel`` streams, each its next one when the last is answered.
 
     Requests are numbered in the order of sending; those from ``num_warmup`` on, ``num_requests`` of them, count.
@@ -251,8 +248,3 @@ def _num_open_extra(num_requests) -> int:
 
 def _point_key(trial) -> tuple:
     return tuple(trial.get(name) for name in (*SETTING, *LOAD, "repetition"))
-
-
-def _is_counted(trial) -> bool:
-    is_interrupted = trial.get("error", {}).get("type") == INTERRUPTED_ERROR
-    return bool(trial.get("load")) and not trial.get("is_warmup") and not is_interrupted

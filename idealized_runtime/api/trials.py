@@ -4,13 +4,13 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from idealized_runtime.api.answers import Answer
 from idealized_runtime.api.budget import Budget, BudgetSpentError
-from idealized_runtime.records import definitions
 from idealized_runtime.records.requests import cached_tokens, reported_tokens
 
 # A prompt of which a server had more than this in its cache was not encoded whole. Two tokens may be alike by chance.
@@ -53,21 +53,14 @@ class Retries:
 
 def retry_after_s(headers: dict[str, str]) -> float | None:
     """Seconds that a server asks to wait: ``retry-after-ms``, or ``Retry-After`` as seconds or as a date."""
-    try:
+    with suppress(KeyError, ValueError):
         return max(0.0, float(headers["retry-after-ms"]) / 1000)
-    except (KeyError, ValueError):
-        pass
-    given = headers.get("retry-after")
-    if given is None:
-        return None
-    try:
+    given = headers.get("retry-after", "")
+    with suppress(ValueError):
         return max(0.0, float(given))
-    except ValueError:
-        pass
-    try:
+    with suppress(TypeError, ValueError):
         return max(0.0, (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None
+    return None
 
 
 @dataclass
@@ -121,16 +114,24 @@ class TrialSender:
         attempts, costs_usd = [], []
         while True:
             try:
-                answer, prompt = await self._attempt(make_prompt(len(attempts)), trial, costs_usd)
+                prompt = make_prompt(len(attempts))
+                costs_usd.append(self.budget.reserve(trial["num_prompt_tokens"], trial["num_output_tokens"]))
+                self.on_send(trial, costs_usd[-1])
+                answer = await self.client.send(prompt, trial["num_output_tokens"])
+                costs_usd[-1] = self.budget.settle(costs_usd[-1], answer)
                 wait_s = self.retries.wait_s(len(attempts) + 1, answer)
                 if wait_s is None:
                     break
-                attempts.append(_attempt_record(answer, wait_s))
+                failed = {"sent_at": answer.sent_at, "status": answer.status, "error": answer.error}
+                attempts.append({**failed, "waited_s": wait_s})
                 self.on_wait(f"{answer.error['message']}; again in {wait_s:.1f} s")
                 await asyncio.sleep(wait_s)
             except (asyncio.CancelledError, BudgetSpentError) as error:
                 if costs_usd:
-                    keep(self._record(_interrupted(attempts, error), None, trial, attempts, costs_usd))
+                    now = datetime.now(UTC).isoformat(timespec="microseconds")
+                    answer = Answer(sent_at=attempts[-1]["sent_at"] if attempts else now)
+                    answer.fail(INTERRUPTED_ERROR, str(error) or "interrupted")
+                    keep(self._record(answer, None, trial, attempts, costs_usd))
                 raise
         record = self._record(answer, prompt, trial, attempts, costs_usd)
         keep(record)
@@ -138,21 +139,12 @@ class TrialSender:
             raise RefusedError(answer.error["message"])
         return record
 
-    async def _attempt(self, prompt, trial, costs_usd):
-        p, o = trial["num_prompt_tokens"], trial["num_output_tokens"]
-        costs_usd.append(self.budget.reserve(p, o))
-        self.on_send(trial, costs_usd[-1])
-        answer = await self.client.send(prompt, o)
-        costs_usd[-1] = self.budget.settle(costs_usd[-1], answer)
-        return answer, prompt
-
     def _record(self, answer, prompt, trial, attempts, costs_usd) -> dict:
         fields = {name: value for name, value in asdict(answer).items() if value not in (None, [], {})}
-        first_token_s = definitions.time_to_first_token_s(answer.chunk_times_s)
         return {
             **trial,
             **fields,
-            **({} if first_token_s is None else {"time_to_first_token_s": first_token_s}),
+            **({"time_to_first_token_s": answer.chunk_times_s[0]} if answer.chunk_times_s else {}),
             **({} if prompt is None else {"prompt_sha256": sha256(prompt)}),
             **({"attempts": attempts} if attempts else {}),
             "num_requests": len(costs_usd),
@@ -192,15 +184,3 @@ def judge(answer: Answer, trial: dict, num_shared_tokens: int = 0) -> dict:
     if num_chunks and (o or trial["num_output_tokens"]) > num_chunks:
         notes.append(f"{num_chunks} events with text")
     return {name: values for name, values in (("deviations", deviations), ("notes", notes)) if values}
-
-
-def _attempt_record(answer, wait_s) -> dict:
-    return {"sent_at": answer.sent_at, "status": answer.status, "error": answer.error, "waited_s": wait_s}
-
-
-def _interrupted(attempts, error) -> Answer:
-    reason = str(error) or "interrupted"
-    sent_at = attempts[-1]["sent_at"] if attempts else datetime.now(UTC).isoformat(timespec="microseconds")
-    answer = Answer(sent_at=sent_at)
-    answer.fail(INTERRUPTED_ERROR, reason)
-    return answer

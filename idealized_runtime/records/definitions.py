@@ -1,12 +1,10 @@
-"""What each time of a request means: where the clock starts and stops, and the formulas from its marks.
+"""What each time of a request means: where the clock starts and stops, and what it is computed from.
 
 Tools differ in these words, so each record names the definitions that its times follow: a key of
 :data:`DEFINITIONS`.
 """
 
 from dataclasses import dataclass
-
-import numpy as np
 
 STREAMED = "client-streamed"
 WHOLE = "client-whole"
@@ -80,20 +78,3 @@ DEFINITIONS = {
         inter_chunk_times="none",
     ),
 }
-
-
-def time_to_first_token_s(chunk_times_s) -> float | None:
-    """TTFT from the times of the events with text, in seconds since the clock's start; None without text."""
-    return float(chunk_times_s[0]) if len(chunk_times_s) else None
-
-
-def time_per_output_token_s(chunk_times_s, num_output_tokens: int) -> float | None:
-    """TPOT from the times of the events with text; None where fewer than two events or tokens came."""
-    if len(chunk_times_s) < 2 or num_output_tokens < 2:
-        return None
-    return float(chunk_times_s[-1] - chunk_times_s[0]) / (num_output_tokens - 1)
-
-
-def inter_chunk_times_s(chunk_times_s) -> np.ndarray:
-    """Seconds between successive events with text, shape (number of events - 1,)."""
-    return np.diff(np.asarray(chunk_times_s, dtype=float))

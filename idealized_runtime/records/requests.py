@@ -5,7 +5,6 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.records import definitions
 from idealized_runtime.records.common import (
     LogFormatError,
     check_error,
@@ -186,14 +185,18 @@ def _row(trial: dict) -> dict:
     error = trial.get("error") or {}
     usage = trial.get("usage")
     deviations = trial.get("deviations") or []
+    per_token_s = trial.get("time_per_output_token_s")
+    num_output_tokens = reported_tokens(usage, "completion_tokens") or trial["num_output_tokens"]
+    if per_token_s is None and len(chunk_times_s) > 1 and num_output_tokens > 1:
+        per_token_s = (chunk_times_s[-1] - chunk_times_s[0]) / (num_output_tokens - 1)
     # What asks how many tokens a prompt has is no timed trial either.
     is_warmup = bool(trial.get("is_warmup") or trial.get("is_calibration"))
     return {
         **{name: trial[name] for name in _SIZES},
         **{name: trial.get(name) for name in _COPIED},
         "is_warmup": is_warmup,
-        "time_per_output_token_s": _time_per_output_token_s(trial, chunk_times_s),
-        "inter_chunk_times_s": definitions.inter_chunk_times_s(chunk_times_s),
+        "time_per_output_token_s": per_token_s,
+        "inter_chunk_times_s": np.diff(np.asarray(chunk_times_s, dtype=float)),
         "num_chunks": len(chunk_times_s),
         "num_prompt_tokens_reported": reported_tokens(usage, "prompt_tokens"),
         "num_output_tokens_reported": reported_tokens(usage, "completion_tokens"),
@@ -205,14 +208,6 @@ def _row(trial: dict) -> dict:
         "error_message": error.get("message"),
         "is_fit": not (is_warmup or error or deviations),
     }
-
-
-def _time_per_output_token_s(trial, chunk_times_s) -> float | None:
-    """As another tool gave it, or from the chunks."""
-    if trial.get("time_per_output_token_s") is not None or not chunk_times_s:
-        return trial.get("time_per_output_token_s")
-    num_output_tokens = reported_tokens(trial.get("usage"), "completion_tokens") or trial["num_output_tokens"]
-    return definitions.time_per_output_token_s(chunk_times_s, num_output_tokens)
 
 
 def reported_tokens(usage: dict | None, name: str) -> int | None:

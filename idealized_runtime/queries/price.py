@@ -87,13 +87,14 @@ class PricedQueries:
     def _totals_of(self, name, is_counted) -> dict | None:
         if name not in self.table or not is_counted.any():
             return None
-        values = self.table[[name, f"{name}_lower", f"{name}_upper"]].to_numpy().T[:, is_counted]
-        if np.isnan(values[0]).any():
+        rows = _all_or(np.flatnonzero(is_counted), len(is_counted))
+        weights, model_of = self.weights[rows], self.model_of[rows]
+        bounds = [self.table[f"{name}{side}"].to_numpy()[rows] for side in ("", "_lower", "_upper")]
+        if np.isnan(bounds[0]).any():
             return None
-        weights, model_of = self.weights[is_counted], self.model_of[is_counted]
-        total, lower, upper = add_independent(*(np.bincount(model_of, weights * bound) for bound in values))
+        total, lower, upper = add_independent(*(np.bincount(model_of, weights * bound) for bound in bounds))
         options = {"weights": weights} if np.any(weights != weights[0]) else {}
-        percentiles = np.quantile(values[0], list(_SHARES.values()), method="inverted_cdf", **options)
+        percentiles = np.quantile(bounds[0], list(_SHARES.values()), method="inverted_cdf", **options)
         return {
             "total": total,
             "total_lower": lower,
@@ -164,23 +165,25 @@ def price(
         cause[rows] = np.select([p[rows] + o[rows] > context, is_beyond], [4, 5], 0)
         # Queries beyond the profiled sizes may have no interval where the others have one.
         for options in ({}, {"extrapolate": True}):
-            part = rows[(cause[rows] == 0) & (is_extrapolated[rows] == bool(options))]
+            part = _all_or(rows[(cause[rows] == 0) & (is_extrapolated[rows] == bool(options))], len(p))
             runtimes_s[:, part] = _estimate(one, p[part], o[part], level, options)
     missing = {text: int(count) for text, count in zip(_CAUSES, np.bincount(cause), strict=False) if text and count}
 
     columns = _with_bounds("runtime_s", runtimes_s)
-    accelerators = _accelerators_of_a_query(models, num_accelerators)[model_of]
+    # One model's terms are those of all queries.
+    terms_of = model_of if len(models) > 1 else np.array([len(models) - 1])
+    accelerators = _accelerators_of_a_query(models, num_accelerators)[terms_of]
     if num_accelerators is not None and (number := np.count_nonzero(np.isnan(accelerators) & (cause == 0))):
         missing[NO_ACCELERATORS] = int(number)
     if price_usd_per_hour is not None:
-        rates = _rates(models, price_usd_per_hour)[:, model_of]
+        rates = _rates(models, price_usd_per_hour)[:, terms_of]
         cost_usd = dollar_cost_usd(runtimes_s, num_accelerators=accelerators, price_usd_per_hour=rates)
         columns |= _with_bounds("cost_usd", cost_usd)
     if power_watts is not None:
-        rates = _rates(models, power_watts)[:, model_of]
+        rates = _rates(models, power_watts)[:, terms_of]
         joules = energy_joules(runtimes_s, num_accelerators=accelerators, power_watts=rates)
         columns |= _with_bounds("energy_joules", joules)
-    table = pd.DataFrame(columns | {"is_extrapolated": is_extrapolated}, index=queries.index)
+    table = pd.DataFrame(columns | {"is_extrapolated": is_extrapolated}, index=queries.index, copy=False)
     return PricedQueries(table, missing, runtimes_s[0] * accelerators, model_of, weights)
 
 
@@ -209,6 +212,11 @@ def _estimate(model, p, o, level, options) -> np.ndarray:
             except NoIntervalError:
                 knows_errors = False
     return estimates
+
+
+def _all_or(rows, num_rows):
+    """Positions of rows, or where they are all of them a slice, which copies nothing."""
+    return slice(None) if len(rows) == num_rows else rows
 
 
 def _as_integers(counts) -> np.ndarray:

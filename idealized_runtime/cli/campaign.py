@@ -61,7 +61,7 @@ def add_arguments(parser):
     """Add the flags of what is timed, where, and of Slurm."""
     group = parser.add_argument_group("what is timed: all of the first model, then one engine and size after the other")
     add_shared(
-        group, "--model", nargs="+",
+        group, "--model", nargs="+", action="extend",
         help="names of the registry, or Hugging Face configurations: NAME/config.json, NAME.json (default: on a GPU, "
         "dense models of 8 to 70 B, experts, and two shapes of 2022, in bfloat16)",
     )  # fmt: skip

@@ -24,7 +24,7 @@ def add_arguments(parser):
     """Flags of the command."""
     parser.add_argument("logs", nargs="+", metavar="LOGS",
                         help="folders of logs, by path or name (cpu, local, a100), or single logs")  # fmt: skip
-    add_shared(parser, "--model", dest="models", nargs="+", help="only these")
+    add_shared(parser, "--model", dest="models", action="append", help="only this one; several times for several")
     add_shared(parser, "--software")
     parser.add_argument("--batch-size", type=positive_int, metavar="B",
                         help="sequences: which batches to fit, of logs that hold several")  # fmt: skip
@@ -69,6 +69,8 @@ def _fits_of(logs, arguments):
 
     paths = find_logs(logs, arguments.models)
     api_logs = [path for path in paths if (header_of(path) or {}).get("kind") == "api"]
+    if 0 < len(api_logs) < len(paths):
+        raise ValueError(f"{logs} holds logs of APIs and of models timed in process: give them one by one")
     for path in api_logs:
         try:
             trials = read_trials(path)

@@ -50,7 +50,10 @@ def run(arguments) -> int:
         return _execute(runs, lambda run: execute_run(run, root, force=arguments.force))
     if not arguments.names:
         raise ValueError("-p changes the runs that are named: name one, such as cpu/fit_runtimes")
-    given = {name: yaml.safe_load(value) for name, value in arguments.parameters}
+    try:
+        given = {name: yaml.safe_load(value) for name, value in arguments.parameters}
+    except yaml.YAMLError as error:
+        raise ValueError(f'-p takes a name and a value as YAML writes it, such as "[1, 2]": {error}') from error
     return _execute(runs, lambda run: execute_with(run, root, given))
 
 

@@ -65,7 +65,11 @@ def read_runs(path) -> list[Run]:
     """
     path = Path(path)
     runs = []
-    for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
+    for entry in entries:
         try:
             run = Run(**{"parameters": {}, **entry})
         except TypeError as error:

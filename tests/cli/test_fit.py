@@ -72,6 +72,13 @@ def test_second_log_of_a_model_is_refused(tmp_path, capsys):
     assert "two: a second log of gpt2-small" in capsys.readouterr().err
 
 
+def test_logs_of_an_api_among_others_are_not_passed_over(tmp_path, capsys):
+    write_box(tmp_path / "box")
+    write_api(tmp_path / "box" / "tiny.jsonl")
+    assert main(["fit", str(tmp_path / "box")]) == 2
+    assert "box holds logs of APIs and of models timed in process: give them one by one" in capsys.readouterr().err
+
+
 def test_models_can_be_chosen(tmp_path, capsys):
     for name in ("gpt2-small", "gpt2-large"):
         write_box(tmp_path / "box", name=name)

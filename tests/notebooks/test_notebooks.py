@@ -161,6 +161,8 @@ def test_other_parameters_leave_what_is_committed_as_it_is(repository, capsys):
 def test_unknown_parameter_and_parameters_of_no_run_are_refused(repository, capsys):
     assert run_main(repository, "shout", "-p", "nam", "mine") == 1
     assert "has no parameter 'nam' (did you mean name?)" in capsys.readouterr().err
+    assert run_main(repository, "shout", "-p", "name", "[1") == 2
+    assert "-p takes a name and a value as YAML writes it" in capsys.readouterr().err
     assert run_main(repository, "-p", "name", "mine") == 2
     assert "-p changes the runs that are named" in capsys.readouterr().err
 
@@ -238,6 +240,12 @@ def test_mistakes_in_runs_are_found_before_any_run(repository, run, message):
     with pytest.raises(ValueError, match=message):
         read_runs(repository / "notebooks" / "runs.yml")
     assert run_main(repository) == 2
+
+
+def test_list_that_is_no_yaml_is_refused(repository, capsys):
+    (repository / "notebooks" / "runs.yml").write_text("- [")
+    assert run_main(repository) == 2
+    assert "runs.yml: not YAML: " in capsys.readouterr().err
 
 
 def test_two_runs_of_one_name_are_refused(repository):

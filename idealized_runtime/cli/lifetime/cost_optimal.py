@@ -30,7 +30,7 @@ def add_arguments(parser):
     add_shared(group, "--queries", help="sizes of the requests (a CSV: num_prompt_tokens, num_output_tokens; weight) "
                "in place of the means")  # fmt: skip
     add_shared(group, "--columns", "--extrapolate")
-    add_shared(group, "--model", dest="models", nargs="+", help="only these models of the file")
+    add_shared(group, "--model", dest="models", nargs="+", action="extend", help="only these models of the file")
     add_shared(group, "--num-accelerators", nargs="+", type=_accelerators, metavar="N|NAME=N",
                help="that hold a model while a query runs: of the one named, or of all others; needed where "
                "file and logs do not say, as with HELM's parameters")  # fmt: skip

@@ -120,8 +120,13 @@ def compare_parameters(earlier: pd.DataFrame, later: pd.DataFrame, *, level: flo
     """
     logs = _log_runtimes([earlier, later])
     fits = [fit_frontier(logs[logs["sweep"] == sweep]) for sweep in (0, 1)]
-    rows = {}
-    for name, weights in _parameter_weights(len(fits[0].sums_s)).items():
+    num_sizes, rows = len(fits[0].sums_s), {}
+    # Weights of the sums of prompt encoding time and overhead, and of the time per output token.
+    all_weights = {
+        "time_per_output_token_s": np.array([0.0] * num_sizes + [1.0]),
+        "prompt_and_overhead_s": np.array([1 / num_sizes] * num_sizes + [0.0]),
+    }
+    for name, weights in all_weights.items():
         before_s, after_s = (float(weights @ [*fit.sums_s, fit.time_per_output_token_s]) for fit in fits)
         error_s = np.sqrt(sum(weights @ fit.covariance @ weights for fit in fits))
         reach_s = norm.ppf((1 + level) / 2) * error_s
@@ -145,13 +150,10 @@ def _log_runtimes(sweeps) -> pd.DataFrame:
     if trials.empty:
         raise ValueError("the sweeps have no setting in common; repeat one with the same prompt and output sizes")
     medians_s = trials.groupby(SETTING)["runtime_s"].transform("median")
-    return trials.assign(log=np.log(trials["runtime_s"] / medians_s), pass_number=_pass_number(trials))
-
-
-def _pass_number(trials) -> pd.Series:
-    """Number of the pass through the settings: the block, or the trial where there are no blocks."""
+    # The pass through the settings: the block, or the trial where there are no blocks.
     numbers = trials["trial"] if "trial" in trials else pd.Series(0, index=trials.index)
-    return trials["block"].fillna(numbers) if "block" in trials else numbers
+    numbers = trials["block"].fillna(numbers) if "block" in trials else numbers
+    return trials.assign(log=np.log(trials["runtime_s"] / medians_s), pass_number=numbers)
 
 
 def _block_scores(logs) -> np.ndarray:
@@ -171,14 +173,6 @@ def _shift(before, after, level) -> dict:
         "num_earlier": len(before),
         "num_later": len(after),
         **dict(zip(_CHANGE, [*percents, p_value], strict=True)),
-    }
-
-
-def _parameter_weights(num_sizes) -> dict[str, np.ndarray]:
-    """Weights of the sums and of g in each parameter."""
-    return {
-        "time_per_output_token_s": np.array([0.0] * num_sizes + [1.0]),
-        "prompt_and_overhead_s": np.array([1 / num_sizes] * num_sizes + [0.0]),
     }
 
 

@@ -5,6 +5,7 @@ few texts tells how it counts. Either way the usage of every trial is held again
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -89,7 +90,10 @@ class TokenizerPrompts:
         """
         wanted = num_prompt_tokens - self.num_extra_tokens
         for draw in range(_MAX_DRAWS):
-            words = self._draw(wanted, rng)
+            # No word has less than one token.
+            words = rng.choice(self._words, max(wanted, 1)).tolist()
+            lengths = range(1, len(words) + 1)
+            words = " ".join(words[: bisect_right(lengths, wanted, key=lambda n: self.count(" ".join(words[:n])))])
             # A small prompt whose first word does not fit: others may, and single letters are all alike.
             if not words and draw < _MAX_DRAWS // 2:
                 continue
@@ -100,19 +104,6 @@ class TokenizerPrompts:
         raise PromptSizeError(
             f"no prompt of {num_prompt_tokens} tokens was found with {self._path}; the smallest has {least}"
         )
-
-    def _draw(self, wanted, rng) -> str:
-        """Words of at most so many tokens."""
-        # No word has less than one token.
-        words = rng.choice(self._words, max(wanted, 1)).tolist()
-        low, high = 0, len(words)
-        while low < high:
-            middle = (low + high + 1) // 2
-            if self.count(" ".join(words[:middle])) <= wanted:
-                low = middle
-            else:
-                high = middle - 1
-        return " ".join(words[:low])
 
     def _extend(self, text, wanted) -> str:
         """The same text with single characters after it, until it has so many tokens."""

@@ -4,7 +4,7 @@ Requests are the rows of :func:`idealized_runtime.records.read_requests` or of a
 failed and deviating requests count in no time, and meet no objective.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -51,15 +51,16 @@ def summarize_requests(
     """
     if bad := [q for q in percentiles if not 0 < q < 100]:
         raise ValueError(f"percentiles must lie between 0 and 100, exclusive; got {bad}")
-    rows = []
-    for key, group in _groups(timed_requests(requests), by):
+
+    def describe(group):
         for quantity in QUANTITIES:
-            values_s = _values(group, quantity)
+            is_independent = quantity != "inter_chunk_time_s"
+            times_s = group[quantity] if is_independent else group["inter_chunk_times_s"].explode()
+            values_s = times_s.dropna().to_numpy(dtype=float)
             if len(values_s):
-                is_independent = quantity != "inter_chunk_time_s"
-                numbers = _describe(values_s, percentiles, level if is_independent else None)
-                rows.append({**key, "quantity": quantity, **numbers})
-    return _with_integers(pd.DataFrame(rows, columns=summary_columns(by, percentiles)))
+                yield {"quantity": quantity, **_describe(values_s, percentiles, level if is_independent else None)}
+
+    return group_table(requests[requests["is_fit"]], by, describe, columns=summary_columns(by, percentiles))
 
 
 def summarize_file(path, *, hardware: str | None = None) -> pd.DataFrame:
@@ -116,23 +117,21 @@ def measure_throughput(requests: pd.DataFrame, *, by: Sequence[str] = GROUP) -> 
         load, or do not say when;
         ``requests_per_s`` and ``output_tokens_per_s`` of those that count; ``mean_in_flight``, by Little's law.
     """
-    rows = []
-    for key, group in _groups(sent_requests(requests), by):
-        timed, duration_s = timed_requests(group), _duration_s(group)
+
+    def measure(group):
+        timed, duration_s = group[group["is_fit"]], _duration_s(group)
         num_failed = int(group["error_type"].notna().sum())
-        rows.append(
-            {
-                **key,
-                "num_requests": len(group),
-                "num_failed": num_failed,
-                "num_deviating": len(group) - num_failed - len(timed),
-                "duration_s": duration_s,
-                "requests_per_s": len(timed) / duration_s,
-                "output_tokens_per_s": float(timed["num_output_tokens"].sum()) / duration_s,
-                "mean_in_flight": float(timed["runtime_s"].sum()) / duration_s,
-            }
-        )
-    return _with_integers(pd.DataFrame(rows))
+        yield {
+            "num_requests": len(group),
+            "num_failed": num_failed,
+            "num_deviating": len(group) - num_failed - len(timed),
+            "duration_s": duration_s,
+            "requests_per_s": len(timed) / duration_s,
+            "output_tokens_per_s": float(timed["num_output_tokens"].sum()) / duration_s,
+            "mean_in_flight": float(timed["runtime_s"].sum()) / duration_s,
+        }
+
+    return group_table(sent_requests(requests), by, measure)
 
 
 def measure_goodput(
@@ -159,49 +158,44 @@ def measure_goodput(
         An objective is unknown, or not a positive number of seconds, or limits a time that no request has.
     """
     check_objectives(objectives)
-    rows = []
-    for key, group in _groups(sent_requests(requests), by):
-        is_met = _is_met(group, objectives)
+
+    def measure(group):
+        is_met = group["is_fit"].astype(bool)
+        for name, limit_s in objectives.items():
+            time_s = group[OBJECTIVES[name]]
+            # An answer of one token has no time per output token.
+            is_exempt = (group["num_output_tokens"] == 1).fillna(False) & (name == "tpot")
+            if (time_s.isna() & is_met & ~is_exempt).any():
+                raise ValueError(
+                    f"objective {name!r}: some requests have no {OBJECTIVES[name]}; they were not streamed"
+                )
+            is_met = is_met & ((time_s <= limit_s) | is_exempt).astype(bool)
         interval = binomtest(int(is_met.sum()), len(group)).proportion_ci(level, method="wilson")
-        rows.append(
-            {
-                **key,
-                "num_requests": len(group),
-                "num_met": int(is_met.sum()),
-                "share_met": is_met.mean(),
-                "share_met_lower": float(interval.low),
-                "share_met_upper": float(interval.high),
-                "goodput_per_s": is_met.sum() / _duration_s(group),
-            }
-        )
-    return _with_integers(pd.DataFrame(rows))
+        yield {
+            "num_requests": len(group),
+            "num_met": int(is_met.sum()),
+            "share_met": is_met.mean(),
+            "share_met_lower": float(interval.low),
+            "share_met_upper": float(interval.high),
+            "goodput_per_s": is_met.sum() / _duration_s(group),
+        }
+
+    return group_table(sent_requests(requests), by, measure)
 
 
-def timed_requests(requests: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose times count: no warm-up, failure or deviation."""
-    return requests[requests["is_fit"]]
+def group_table(requests: pd.DataFrame, by: Sequence[str], rows_of: Callable, *, columns=None) -> pd.DataFrame:
+    """Rows that a function gives for each group of requests, behind its key; a missing load is a key of its own."""
+    groups = requests.groupby(list(by), dropna=False, sort=True)
+    table = pd.DataFrame(
+        [{**dict(zip(by, key, strict=True)), **row} for key, group in groups for row in rows_of(group)], columns=columns
+    )
+    # Integers of a key stay integers, missing or not.
+    return table.astype({name: "Int64" for name in ("num_parallel", *SETTING) if name in table})
 
 
 def sent_requests(requests: pd.DataFrame) -> pd.DataFrame:
     """The rows that a server was to answer: no warm-up, and none that this client broke off."""
     return requests[~requests["is_warmup"] & (requests["error_type"] != INTERRUPTED_ERROR)]
-
-
-def _groups(requests, by):
-    """Each group with its key; a missing load is a key of its own."""
-    for values, group in requests.groupby(list(by), dropna=False, sort=True):
-        yield dict(zip(by, values, strict=True)), group
-
-
-def _with_integers(table) -> pd.DataFrame:
-    """The same table with the integers of a group as such, missing or not."""
-    return table.astype({name: "Int64" for name in ("num_parallel", *SETTING) if name in table})
-
-
-def _values(group, quantity) -> np.ndarray:
-    if quantity == "inter_chunk_time_s":
-        return np.concatenate([np.empty(0), *group["inter_chunk_times_s"]])
-    return group[quantity].dropna().to_numpy(dtype=float)
 
 
 def _describe(values_s, percentiles, level) -> dict:
@@ -230,17 +224,6 @@ def _duration_s(group) -> float:
     windows = pd.DataFrame({"start": group["sent_at"], "end": ends}).groupby(group["repetition"], dropna=False)
     durations = windows["end"].max() - windows["start"].min()
     return float(durations.dt.total_seconds().sum(min_count=1))
-
-
-def _is_met(group, objectives) -> pd.Series:
-    is_met = group["is_fit"].copy()
-    for name, limit_s in objectives.items():
-        time_s = group[OBJECTIVES[name]]
-        is_single_token = group["num_output_tokens"] == 1 if name == "tpot" else pd.Series(False, index=group.index)
-        if (time_s.isna() & is_met & ~is_single_token).any():
-            raise ValueError(f"objective {name!r}: some requests have no {OBJECTIVES[name]}; they were not streamed")
-        is_met &= (time_s <= limit_s) | is_single_token.fillna(False)
-    return is_met.astype(bool)
 
 
 def check_objectives(objectives: Mapping[str, float]):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import combine_pvalues, kendalltau, theilslopes
 
-from idealized_runtime.api.statistics import GROUP, percentile_interval, sent_requests, timed_requests
+from idealized_runtime.api.statistics import GROUP, group_table, percentile_interval, sent_requests
 from idealized_runtime.api.unimodality import critical_dip, dip_statistic
 
 _CHECKED = {"time_to_first_token_s": "TTFT", "runtime_s": "runtime"}
@@ -43,16 +43,16 @@ def check_requests(requests: pd.DataFrame, *, by: Sequence[str] = GROUP, percent
         1 %), as of cached and uncached prompts; ``sent_late``, requests of an open loop that this client sent after
         their time, by more than 5 % of the median runtime.
     """
-    findings = []
+
+    def findings(group):
+        return [{"check": check, "message": message} for check, message in _findings(group, percentile)]
+
     requests = sent_requests(requests).reset_index(drop=True)
-    for values, group in requests.groupby(list(by), dropna=False, sort=True):
-        for check, message in _findings(group, percentile):
-            findings.append({**dict(zip(by, values, strict=True)), "check": check, "message": message})
-    return pd.DataFrame(findings, columns=[*by, "check", "message"])
+    return group_table(requests, by, findings, columns=[*by, "check", "message"])
 
 
 def _findings(group, percentile):
-    timed = timed_requests(group)
+    timed = group[group["is_fit"]]
     if len(timed) < len(group):
         yield "failures", f"{len(group) - len(timed)} of {len(group)} requests failed or deviate and count in no time"
     if timed.empty:

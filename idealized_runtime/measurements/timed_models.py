@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.fits import RuntimeModel, settings_of_batch
+from idealized_runtime.fits import ModelOfRuntimes, RuntimeModel, settings_of_batch
 from idealized_runtime.hardware.rates import best_rates
 from idealized_runtime.measurements.folders import find_logs
 from idealized_runtime.records import IncompleteLogWarning, LogFormatError, NothingTimedError, parse_log
@@ -165,11 +165,11 @@ def read_timed_model(path) -> TimedModel:
 
 def fit_models(
     timed: Mapping[str, TimedModel],
-    fit: Callable[[pd.DataFrame], RuntimeModel] = RuntimeModel.fit,
+    fit: Callable[[pd.DataFrame], ModelOfRuntimes] = RuntimeModel.fit,
     *,
     batch_size: int | None = None,
-) -> dict[str, RuntimeModel]:
-    """Runtime model of each timed model, with its log as source.
+) -> dict[str, ModelOfRuntimes]:
+    """Model of runtimes of each timed model; one that keeps its ``sources`` is given its log.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def fit_models(
                 fitted = fit(settings_of_batch(model.runtimes, batch_size), min_prompt_sizes=1)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        return name, replace(fitted, sources=(model.source,))
+        return name, replace(fitted, sources=(model.source,)) if hasattr(fitted, "sources") else fitted
 
     return dict(_of_each(timed.items(), fit_one))
 

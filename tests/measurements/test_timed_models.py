@@ -131,6 +131,16 @@ def test_logs_that_cannot_be_fitted_are_left_out_with_a_warning(tmp_path):
         assert list(fit_models(models)) == ["toy"]
 
 
+def test_any_class_is_a_fit(tmp_path):
+    class MeanRuntime:
+        def __init__(self, frame):
+            self.runtime_s = frame["runtime_s"].mean()
+
+    write_log(tmp_path / "box" / "toy.jsonl")
+    timed = read_timed_models(tmp_path / "box")
+    assert fit_models(timed, MeanRuntime)["toy"].runtime_s == timed["toy"].runtimes["runtime_s"].mean()
+
+
 def test_folder_in_which_no_log_can_be_fitted_is_refused_with_every_reason(tmp_path):
     write_log(tmp_path / "box" / "toy.jsonl", batch_sizes=(8,))
     with pytest.raises(ValueError, match="no log is left to go by: toy: "):

@@ -294,16 +294,19 @@ def rank_intervals(
     Returns
     -------
     DataFrame, one row a task and model
-        ``task, model, lower, upper``.
+        ``task, model, lower, upper``; NaN where no error is known.
     """
     frames = []
     for task, panel in points.groupby("task"):
         draws = draw_values(panel, num_draws=num_draws, seed=seed)
         up_to = rank_probabilities(panel, draws, objective=objective).cumsum(axis=1)
         # The first rank up to which the probability is enough; sums of shares are off by rounding.
-        lower, upper = (1 + (up_to < end - 1e-9).sum(axis=1) for end in ((1 - level) / 2, (1 + level) / 2))
+        lower, upper = (
+            (1 + (up_to < end - 1e-9).sum(axis=1)).where(up_to.notna().all(axis=1))
+            for end in ((1 - level) / 2, (1 + level) / 2)
+        )
         frames.append(pd.DataFrame({"task": task, "model": panel["model"], "lower": lower, "upper": upper}))
-    return pd.concat(frames, ignore_index=True).astype({"lower": int, "upper": int})
+    return pd.concat(frames, ignore_index=True)
 
 
 def beside_printed(points: pd.DataFrame, printed: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
@@ -346,11 +349,13 @@ def with_relative_errors(points: pd.DataFrame, queries: pd.DataFrame, models: Ma
     Returns
     -------
     DataFrame
-        The points with ``standard_error``; NaN without a query or a fit.
+        The points with ``fitted_s``, runtime of that query, and ``standard_error``; NaN without a query or a fit.
     """
     priced = price(queries, models, level=_LEVEL, extrapolate=True).table
-    relative_errors = queries[["task", "model"]].assign(standard_error=_standard_errors_s(priced) / priced["runtime_s"])
-    joined = points.merge(relative_errors, on=["task", "model"], how="left")
+    fitted = queries[["task", "model"]].assign(
+        fitted_s=priced["runtime_s"], standard_error=_standard_errors_s(priced) / priced["runtime_s"]
+    )
+    joined = points.merge(fitted, on=["task", "model"], how="left")
     return joined.assign(standard_error=joined["standard_error"] * joined["value"])
 
 

@@ -127,6 +127,14 @@ def test_rank_intervals_hold_the_ranks_and_what_the_errors_allow():
     assert intervals.loc[[DAVINCI, GPT_J, TNLG], "upper"].tolist() == [2, 2, 3]
 
 
+@pytest.mark.filterwarnings("ignore:1 of 3 rows lack draws")
+def test_rank_without_a_known_error_has_no_interval():
+    points = make_points([DAVINCI, GPT_J, TNLG], [1.0, 1.05, 9.0], [0.5] * 3, errors=[0.1, 0.1, np.nan])
+    intervals = tradeoff_points.rank_intervals(points).set_index("model")
+    assert intervals.loc[TNLG, ["lower", "upper"]].isna().all()
+    assert intervals.loc[DAVINCI, ["lower", "upper"]].tolist() == [1, 2]
+
+
 def test_errors_of_another_query_are_taken_relative():
     points = make_points([DAVINCI, GPT_J], [10.0, 20.0], [0.5, 0.6]).drop(columns="standard_error")
     fit = make_fit()
@@ -135,7 +143,8 @@ def test_errors_of_another_query_are_taken_relative():
     assert joined["standard_error"][0] == pytest.approx(
         10 * (upper_s - lower_s) / 3.92 / fit.predict(512, 11), rel=1e-3
     )
-    assert np.isnan(joined["standard_error"][1])
+    assert joined["fitted_s"][0] == fit.predict(512, 11)
+    assert joined[["fitted_s", "standard_error"]].loc[1].isna().all()
 
 
 def test_deviations_from_the_print_hold_their_interval():

@@ -69,6 +69,8 @@ def read_runs(path) -> list[Run]:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {error}") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{path}: holds no list of runs, each a mapping with name, notebook, inputs and outputs")
     for entry in entries:
         try:
             run = Run(**{"parameters": {}, **entry})

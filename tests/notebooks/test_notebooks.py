@@ -242,10 +242,11 @@ def test_mistakes_in_runs_are_found_before_any_run(repository, run, message):
     assert run_main(repository) == 2
 
 
-def test_list_that_is_no_yaml_is_refused(repository, capsys):
-    (repository / "notebooks" / "runs.yml").write_text("- [")
+@pytest.mark.parametrize(("text", "message"), [("- [", "not YAML: "), ("word", "no list of runs"), ("- 1", "no list")])
+def test_list_that_is_none_is_refused(repository, capsys, text, message):
+    (repository / "notebooks" / "runs.yml").write_text(text)
     assert run_main(repository) == 2
-    assert "runs.yml: not YAML: " in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_two_runs_of_one_name_are_refused(repository):

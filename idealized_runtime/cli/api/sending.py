@@ -31,7 +31,7 @@ def add_sending_arguments(parser: argparse.ArgumentParser, *, max_retries: int):
                         help="ask for whole answers: no time to first token")  # fmt: skip
     add_shared(server, "--hardware", default="unknown",
                help="what serves the model, for the log: its row of the accelerators where it has one")  # fmt: skip
-    server.add_argument("--software", default="unknown", help="name and version of the server, for the log")
+    add_shared(server, "--software", default="unknown", help="name and version of the server, for the log")
     sizes = parser.add_argument_group("sizes of prompts and answers")
     add_shared(sizes, "--all-num-input-tokens", "--all-num-output-tokens", required=True)
     sizes.add_argument("--tokenizer", type=Path, help="the model's tokenizer.json; else the server's usage counts")

@@ -51,63 +51,60 @@ class _TextRun:
 
 @dataclass(frozen=True)
 class TextLog:
-    """A text log, parsed: the launches that timed something."""
+    """A text log, parsed: the launches that timed something, and the registry row of what they timed."""
 
     path: Path
     _runs: list[_TextRun]
+    _row: Architecture | None
+    # Megatron ran on GPUs only, whose rates nobody measured.
+    is_cuda = True
+    machine_rates = ()
 
     def frame(self) -> pd.DataFrame:
         """One row a setting, as :func:`idealized_runtime.records.read_log` gives it."""
-        path, runs = self.path, self._runs
+        keys, row = ["num_prompt_tokens", "num_output_tokens"], self._row
         rows = pd.DataFrame(
-            [row for run in runs for row in run.settings],
-            columns=["num_prompt_tokens", "num_output_tokens", "runtime_s", "runtime_std_s"],
+            [setting for run in self._runs for setting in run.settings], columns=[*keys, "runtime_s", "runtime_std_s"]
         )
-        rows = _keep_last_of_repeated(path, rows)
-        row = _registry_row(path, runs[-1])
+        repeated = rows.loc[rows.duplicated(keys, keep="last"), keys].drop_duplicates()
+        if len(repeated):
+            named = ", ".join(f"p={p} o={o}" for p, o in repeated.itertuples(index=False))
+            counted = f"{len(repeated)} settings stand there more than once; the last of each counts: {named}"
+            warnings.warn(f"{self.path}: {counted}", RepeatedSettingWarning, stacklevel=3)
+        rows = rows.drop_duplicates(keys, keep="last", ignore_index=True)
         scale = row.num_layers / row.num_layers_profiled if row is not None and row.num_layers_profiled else 1.0
-        names = (*_PARALLELISM_ARGUMENTS, "num_layers")
-        tensor_parallel_size, pipeline_parallel_size, batch_size, num_layers = _printed_integers(path, runs[-1], names)
-        frame = pd.DataFrame(
-            {
-                "model": path.stem if row is None else row.name,
-                "hardware": path.resolve().parent.name,
-                "software": "Megatron-LM 2022",
-                "num_prompt_tokens": rows["num_prompt_tokens"],
-                "num_output_tokens": rows["num_output_tokens"],
-                # The scripts of 2023 knew one micro-batch size, which was the batch.
-                **dict.fromkeys(BATCH_COLUMNS, batch_size),
-                "tensor_parallel_size": tensor_parallel_size,
-                "pipeline_parallel_size": pipeline_parallel_size,
-                "num_layers_profiled": num_layers,
-                "runtime_s": rows["runtime_s"] * scale,
-                "runtime_std_s": rows["runtime_std_s"] * scale,
-                "is_extrapolated": scale > 1,
-                **dict.fromkeys(
-                    ["runtime_min_s", "prompt_encoding_time_s", "generation_time_s", "energy_joules"], np.nan
-                ),
-                **dict.fromkeys(["num_trials", "num_disturbed"], pd.NA),
-                # Mean and std are both printed with three decimals.
-                "runtime_resolution_s": 1e-3 * scale,
-            }
+        tensor_parallel_size, pipeline_parallel_size, batch_size, num_layers = (
+            self._integer(name, default=pd.NA) for name in (*_PARALLELISM_ARGUMENTS, "num_layers")
+        )
+        frame = rows.assign(
+            model=self.path.stem if row is None else row.name,
+            hardware=self.path.resolve().parent.name,
+            software="Megatron-LM 2022",
+            # The scripts of 2023 knew one micro-batch size, which was the batch.
+            **dict.fromkeys(BATCH_COLUMNS, batch_size),
+            tensor_parallel_size=tensor_parallel_size,
+            pipeline_parallel_size=pipeline_parallel_size,
+            num_layers_profiled=num_layers,
+            runtime_s=rows["runtime_s"] * scale,
+            runtime_std_s=rows["runtime_std_s"] * scale,
+            is_extrapolated=scale > 1,
+            **dict.fromkeys(["runtime_min_s", "prompt_encoding_time_s", "generation_time_s", "energy_joules"], np.nan),
+            **dict.fromkeys(["num_trials", "num_disturbed"], pd.NA),
+            # Mean and std are both printed with three decimals.
+            runtime_resolution_s=1e-3 * scale,
         )
         return with_frame_dtypes(frame[FRAME_COLUMNS])
 
     def architecture(self) -> Architecture:
         """The architecture that was printed; the registry row's depth where only some layers were profiled."""
-        path, run = self.path, self._runs[-1]
-        row = _registry_row(path, run)
-        sizes = {name: _integer_argument(path, run, name) for name in (*_SHAPE_ARGUMENTS, "max_position_embeddings")}
-        if run.padded_vocab_size is None:
-            raise LogFormatError(f"{path}: the log lacks the line 'padded vocab (size: ...) ... (new size: ...)'")
-        if row is None:
-            described = {"name": path.stem}
-        else:
-            described = {name: getattr(row, name) for name in _DESCRIPTION}
-            sizes["num_layers"] = row.num_layers
-        return Architecture(
-            **described, **sizes, vocab_size=run.padded_vocab_size, source="arguments printed by the log"
-        )
+        sizes = {name: self._integer(name) for name in (*_SHAPE_ARGUMENTS, "max_position_embeddings")}
+        if (vocab_size := self._runs[-1].padded_vocab_size) is None:
+            raise LogFormatError(f"{self.path}: the log lacks the line 'padded vocab (size: ...) ... (new size: ...)'")
+        described = {"name": self.path.stem}
+        if self._row is not None:
+            described = {name: getattr(self._row, name) for name in _DESCRIPTION}
+            sizes["num_layers"] = self._row.num_layers
+        return Architecture(**described, **sizes, vocab_size=vocab_size, source="arguments printed by the log")
 
     @property
     def dtype(self) -> str | None:
@@ -115,20 +112,21 @@ class TextLog:
         return self._runs[-1].arguments.get("params_dtype", "").removeprefix("torch.") or None
 
     @property
-    def is_cuda(self) -> bool:
-        """True: Megatron ran on GPUs only."""
-        return True
-
-    @property
     def num_layers_scaled(self) -> int | None:
         """Layers whose time was multiplied to that of the whole model; None where the log does not tell."""
-        (printed,) = _printed_integers(self.path, self._runs[-1], ("num_layers",))
-        return None if printed is pd.NA else printed
+        return self._integer("num_layers", default=None)
 
-    @property
-    def machine_rates(self) -> list:
-        """None: nobody measured them."""
-        return []
+    def _integer(self, name, **default):
+        """A printed argument."""
+        arguments = self._runs[-1].arguments
+        if name not in arguments:
+            if default:
+                return default["default"]
+            raise LogFormatError(f"{self.path}: the printed arguments lack {name!r}")
+        try:
+            return int(arguments[name])
+        except ValueError as error:
+            raise LogFormatError(f"{self.path}: the printed argument {name} must be an integer; got {error}") from error
 
 
 def parse_text_log(path: Path) -> TextLog:
@@ -139,22 +137,18 @@ def parse_text_log(path: Path) -> TextLog:
     LogFormatError
         No launch timed anything, or they timed different models; the message has the file, and the line.
     """
-    timed = [run for run in _parse_runs(path) if run.settings]
-    if not timed:
-        raise NothingTimedError(f"{path}: holds no timing: no line begins with 'Runtime for'")
-    if len({run.shape() for run in timed}) > 1:
-        raise LogFormatError(f"{path}: holds timings of different models or parallelisms; split it into one log each")
-    return TextLog(path, timed)
-
-
-def _parse_runs(path: Path) -> list[_TextRun]:
     runs = [_TextRun()]
     lines = path.read_bytes().decode("utf-8", errors="replace").split("\n")
     for line_number, line in enumerate(lines, start=1):
         # A progress bar goes back to the start of its line; Windows ends every line that way.
         for part in line.split("\r"):
             _parse_line(f"{path}:{line_number}", part, runs, is_last=line_number == len(lines))
-    return runs
+    runs = [run for run in runs if run.settings]
+    if not runs:
+        raise NothingTimedError(f"{path}: holds no timing: no line begins with 'Runtime for'")
+    if len({run.shape() for run in runs}) > 1:
+        raise LogFormatError(f"{path}: holds timings of different models or parallelisms; split it into one log each")
+    return TextLog(path, runs, _registry_row(path, runs[-1]))
 
 
 def _parse_line(where, line, runs, *, is_last):
@@ -164,37 +158,15 @@ def _parse_line(where, line, runs, *, is_last):
         runs[-1].arguments[argument[1]] = argument[2].strip()
     elif vocabulary := _VOCABULARY.search(line):
         runs[-1].padded_vocab_size = int(vocabulary[1])
-    elif _is_runtime_line(line, is_last=is_last):
-        runs[-1].settings.append(_parse_runtime_line(where, line))
-
-
-def _is_runtime_line(line, *, is_last) -> bool:
     # The last line may be cut anywhere, even before it says what it is.
-    is_cut = is_last and line and _RUNTIME_BEGIN.startswith(line)
-    return bool(is_cut or any(words in line for words in _RUNTIME_WORDS))
-
-
-def _parse_runtime_line(where, line) -> tuple[int, int, float, float]:
-    match = _RUNTIME.match(line.rstrip())
-    if match is None:
-        raise LogFormatError(
-            f"{where}: cut or malformed runtime: {line[:100]!r}; expected \"Runtime for {{'num_input_tokens': p, "
-            "'num_output_tokens': o}: T seconds +- S\" with three decimals"
-        )
-    return int(match[1]), int(match[2]), float(match[3]), float(match[4])
-
-
-def _keep_last_of_repeated(path, rows) -> pd.DataFrame:
-    keys = ["num_prompt_tokens", "num_output_tokens"]
-    repeated = rows.loc[rows.duplicated(keys, keep="last"), keys].drop_duplicates()
-    if len(repeated):
-        named = ", ".join(f"p={p} o={o}" for p, o in repeated.itertuples(index=False))
-        warnings.warn(
-            f"{path}: {len(repeated)} settings stand there more than once; the last of each counts: {named}",
-            RepeatedSettingWarning,
-            stacklevel=4,
-        )
-    return rows.drop_duplicates(keys, keep="last", ignore_index=True)
+    elif any(words in line for words in _RUNTIME_WORDS) or (is_last and line and _RUNTIME_BEGIN.startswith(line)):
+        match = _RUNTIME.match(line.rstrip())
+        if match is None:
+            raise LogFormatError(
+                f"{where}: cut or malformed runtime: {line[:100]!r}; expected \"Runtime for {{'num_input_tokens': p, "
+                "'num_output_tokens': o}: T seconds +- S\" with three decimals"
+            )
+        runs[-1].settings.append((int(match[1]), int(match[2]), float(match[3]), float(match[4])))
 
 
 def _registry_row(path: Path, run: _TextRun) -> Architecture | None:
@@ -210,16 +182,3 @@ def _registry_row(path: Path, run: _TextRun) -> Architecture | None:
     printed = tuple(run.arguments.get(name) for name in _ROW_ARGUMENTS)
     expected = (row.num_layers_profiled or row.num_layers, row.hidden_size, row.num_attention_heads)
     return row if printed == tuple(map(str, expected)) else None
-
-
-def _printed_integers(path, run, names) -> list:
-    return [_integer_argument(path, run, name) if name in run.arguments else pd.NA for name in names]
-
-
-def _integer_argument(path, run, name) -> int:
-    try:
-        return int(run.arguments[name])
-    except KeyError as error:
-        raise LogFormatError(f"{path}: the printed arguments lack {error}") from error
-    except ValueError as error:
-        raise LogFormatError(f"{path}: the printed argument {name} must be an integer; got {error}") from error

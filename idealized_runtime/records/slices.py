@@ -144,18 +144,11 @@ def _standard_error(slices, weights) -> tuple[float, float]:
     variance, dof = parts.sum(), np.nan
     if variance > 0:
         dof = satterthwaite_dof(variance, np.sum(parts**2 / (num_trials - 1)))
-    about_line = _variance_about_line(slices, weights)
-    if about_line > 0 and not about_line <= variance:
-        return float(np.sqrt(about_line)), float(len(slices) - 2)
+    if len(slices) > 2:
+        sizes, means_s = slices["num_layers_profiled"].to_numpy(float), slices["runtime_s"].to_numpy()
+        line_s = np.array([line_weights(sizes, num_trials, size) @ means_s for size in sizes])
+        trial_variance = np.sum(num_trials * (means_s - line_s) ** 2) / (len(sizes) - 2)
+        about_line = float(np.sum(weights**2 / num_trials) * trial_variance)
+        if about_line > 0 and not about_line <= variance:
+            return float(np.sqrt(about_line)), float(len(slices) - 2)
     return float(np.sqrt(variance)), float(dof)
-
-
-def _variance_about_line(slices, weights) -> float:
-    """Of the line's value, from the slices' distances to it; 0 for two slices, which it meets."""
-    if len(slices) < 3:
-        return 0.0
-    sizes, num_trials = slices["num_layers_profiled"].to_numpy(float), slices["num_trials"].to_numpy(float)
-    means_s = slices["runtime_s"].to_numpy()
-    line_s = np.array([line_weights(sizes, num_trials, size) @ means_s for size in sizes])
-    trial_variance = np.sum(num_trials * (means_s - line_s) ** 2) / (len(sizes) - 2)
-    return float(np.sum(weights**2 / num_trials) * trial_variance)

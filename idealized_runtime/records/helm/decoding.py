@@ -171,14 +171,12 @@ class StatsReader:
                 return [(entry, pick(entry.stats)) for entry in entries]
         entries = _decode_any_layout(piece)
         if entries:
-            self._likely_layout[scenario] = self._learn(tuple(stat.name.name for stat in entries[-1].stats))
+            names = tuple(stat.name.name for stat in entries[-1].stats)
+            if names not in self._layouts and len(self._layouts) < _MAX_LAYOUTS:
+                self._layouts[names] = _make_layout(names, self._wanted)
+            self._likely_layout[scenario] = self._layouts.get(names)
         wanted = self._wanted
         return [(entry, [stat for stat in entry.stats if stat.name.name in wanted]) for entry in entries]
-
-    def _learn(self, names) -> _Layout | None:
-        if names not in self._layouts and len(self._layouts) < _MAX_LAYOUTS:
-            self._layouts[names] = _make_layout(names, self._wanted)
-        return self._layouts.get(names)
 
 
 def _make_layout(names: tuple[str, ...], wanted: frozenset) -> _Layout | None:

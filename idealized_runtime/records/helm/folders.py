@@ -39,20 +39,23 @@ def find_run_folders(folder) -> tuple[list[Path], dict[Path, str]]:
     while pending or links:
         directory = pending.pop() if pending else links.pop(0)
         try:
-            if (folder_id := _folder_id(directory)) in seen:
+            status = os.stat(directory)
+            if (status.st_dev, status.st_ino) in seen:
                 continue
-            seen.add(folder_id)
+            seen.add((status.st_dev, status.st_ino))
             children = list(os.scandir(directory))
         except OSError as error:
             unreadable[Path(directory)] = error.strerror
             continue
-        subfolders = [child for child in children if _is_folder(child)]
-        if _is_run(directory, children, subfolders):
+        # os.path.isdir of a link: one that leads to itself is no folder, where DirEntry.is_dir raises.
+        subfolders = [c for c in children if (os.path.isdir(c.path) if c.is_symlink() else c.is_dir())]
+        is_empty_run = "model=" in os.path.basename(directory) and not subfolders
+        if is_empty_run or any(child.name in (RUN_SPEC, PER_INSTANCE_STATS) for child in children):
             runs.append(directory)
             continue
         pending += [child.path for child in subfolders if not child.is_symlink()]
         links += sorted(child.path for child in subfolders if child.is_symlink())
-        runs += [child.path for child in children if _is_dangling_run(child)]
+        runs += [c.path for c in children if c.is_symlink() and "model=" in c.name and not os.path.exists(c.path)]
     return [Path(run) for run in sorted(runs, key=natural_order)], unreadable
 
 
@@ -63,23 +66,3 @@ def natural_order(path: str) -> list:
     parts = _NUMBER.split(path.replace(os.sep, "\0"))
     parts[1::2] = map(int, parts[1::2])
     return parts
-
-
-def _folder_id(path) -> tuple[int, int]:
-    status = os.stat(path)
-    return status.st_dev, status.st_ino
-
-
-def _is_run(directory, children, subfolders) -> bool:
-    if any(child.name in (RUN_SPEC, PER_INSTANCE_STATS) for child in children):
-        return True
-    return "model=" in os.path.basename(directory) and not subfolders
-
-
-def _is_folder(child) -> bool:
-    # os.path.isdir: a link that leads to itself is no folder, where DirEntry.is_dir raises.
-    return os.path.isdir(child.path) if child.is_symlink() else child.is_dir()
-
-
-def _is_dangling_run(child) -> bool:
-    return child.is_symlink() and "model=" in child.name and not os.path.exists(child.path)

@@ -93,72 +93,59 @@ def read_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None)
     MissingValueWarning
         Rows without accuracy, counted by scenario.
     """
-    runs = _Runs(folder, accuracy_metric)
-    frame = _collect(runs.read())
-    runs.warn(stacklevel=3)
+    paths, skipped = find_run_folders(folder)
+    metrics = [*EFFICIENCY_METRICS.values(), *candidate_metrics(accuracy_metric)]
+    reader, folders_of = StatsReader(metrics), defaultdict(list)
+
+    def runs() -> Iterator[_Run]:
+        for path in paths:
+            try:
+                spec = read_run_spec(path / RUN_SPEC)
+                run = _read_run(path, spec, reader, metrics, accuracy_metric)
+            except OSError as error:
+                skipped[path] = f"{Path(error.filename or '').name}: {error.strerror or error}".removeprefix(": ")
+            except RunFormatError as error:
+                skipped[path] = str(error)
+            else:
+                folders_of[spec.name].append(path)
+                yield run
+        if not folders_of:
+            raise NoRunsError(f"{folder}: {_describe_skipped(skipped, paths) if skipped else _NO_RUNS}")
+
+    frame = _collect(runs())
+    if skipped:
+        warnings.warn(_describe_skipped(skipped, paths), SkippedRunWarning, stacklevel=2)
+    if repeated := [(name, found) for name, found in folders_of.items() if len(found) > 1]:
+        name, found = repeated[0]
+        warnings.warn(
+            f"{len(repeated)} HELM runs stand in several folders, and each folder was read; the first is {name}: "
+            f"{', '.join(map(str, found))}. Give one suite's folder to count a run once",
+            RepeatedRunWarning,
+            stacklevel=2,
+        )
     if isinstance(accuracy_metric, str) and frame["accuracy_metric"].isna().all():
         raise ValueError(f"{folder}: no run reports accuracy_metric={accuracy_metric!r} for its instances")
     warn_missing(frame["accuracy"].isna().to_numpy(), "have no accuracy", labels=frame["scenario"])
     return frame
 
 
-class _Runs:
-    """The runs at or below a folder, and why some of them were skipped."""
+def _read_run(path, spec, reader, metrics, accuracy_metric) -> _Run:
+    sums = _Sums(metrics)
+    for entries in reader.read(path / PER_INSTANCE_STATS, spec.scenario.partition(":")[0]):
+        sums.add(entries)
+    if not sums.rows:
+        raise RunFormatError(f"{PER_INSTANCE_STATS}: no instance that is neither perturbed nor of the train split")
+    preferred = preferred_metrics(spec.scenario, spec.groups, accuracy_metric)
+    metric = next((name for name in preferred if sums.is_reported(name)), None)
+    numbers = {column: sums.mean(name) for column, name in EFFICIENCY_METRICS.items()}
+    numbers["accuracy"] = sums.mean(metric)
+    instance_ids, train_trials = zip(*sums.rows, strict=True)
+    return _Run(spec.scenario, spec.model, metric, instance_ids, np.array(train_trials, np.int32), numbers)
 
-    def __init__(self, folder, accuracy_metric):
-        self._folder, self._accuracy_metric = folder, accuracy_metric
-        self._paths, self._skipped = find_run_folders(folder)
-        self._metrics = [*EFFICIENCY_METRICS.values(), *candidate_metrics(accuracy_metric)]
-        self._reader = StatsReader(self._metrics)
-        self._read = defaultdict(list)
 
-    def read(self) -> Iterator[_Run]:
-        for path in self._paths:
-            try:
-                spec = read_run_spec(path / RUN_SPEC)
-                run = self._read_run(path, spec)
-            except OSError as error:
-                self._skipped[path] = f"{Path(error.filename or '').name}: {error.strerror or error}".removeprefix(": ")
-                continue
-            except RunFormatError as error:
-                self._skipped[path] = str(error)
-                continue
-            self._read[spec.name].append(path)
-            yield run
-        if not self._read:
-            raise NoRunsError(f"{self._folder}: {self._describe_skipped() if self._skipped else _NO_RUNS}")
-
-    def warn(self, *, stacklevel):
-        """Warn of runs that were skipped, and of those that stand there more than once."""
-        if self._skipped and self._read:
-            warnings.warn(self._describe_skipped(), SkippedRunWarning, stacklevel=stacklevel)
-        repeated = {name: paths for name, paths in self._read.items() if len(paths) > 1}
-        if repeated:
-            name, paths = next(iter(repeated.items()))
-            warnings.warn(
-                f"{len(repeated)} HELM runs stand in several folders, and each folder was read; the first is {name}: "
-                f"{', '.join(map(str, paths))}. Give one suite's folder to count a run once",
-                RepeatedRunWarning,
-                stacklevel=stacklevel,
-            )
-
-    def _read_run(self, path, spec) -> _Run:
-        sums = _Sums(self._metrics)
-        for entries in self._reader.read(path / PER_INSTANCE_STATS, spec.scenario.partition(":")[0]):
-            sums.add(entries)
-        if not sums.rows:
-            raise RunFormatError(f"{PER_INSTANCE_STATS}: no instance that is neither perturbed nor of the train split")
-        preferred = preferred_metrics(spec.scenario, spec.groups, self._accuracy_metric)
-        metric = next((name for name in preferred if sums.is_reported(name)), None)
-        numbers = {column: sums.mean(name) for column, name in EFFICIENCY_METRICS.items()}
-        numbers["accuracy"] = sums.mean(metric)
-        instance_ids, train_trials = zip(*sums.rows, strict=True)
-        return _Run(spec.scenario, spec.model, metric, instance_ids, np.array(train_trials, np.int32), numbers)
-
-    def _describe_skipped(self) -> str:
-        num_found = len(self._skipped.keys() | set(self._paths))
-        lines = [f"skipped {len(self._skipped)} of {num_found} HELM runs"]
-        return "\n  ".join(lines + [f"{path}: {reason}" for path, reason in sorted(self._skipped.items())])
+def _describe_skipped(skipped, paths) -> str:
+    lines = [f"skipped {len(skipped)} of {len(skipped.keys() | set(paths))} HELM runs"]
+    return "\n  ".join(lines + [f"{path}: {reason}" for path, reason in sorted(skipped.items())])
 
 
 class _Sums:

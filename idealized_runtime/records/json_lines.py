@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from idealized_runtime.records.common import LogFormatError, excerpt
+from idealized_runtime.records.common import LogFormatError, NothingTimedError, excerpt
 from idealized_runtime.records.log import Log
 from idealized_runtime.records.requests import RequestsLog
 from idealized_runtime.records.settings import SettingsLog
@@ -40,26 +40,25 @@ def load_log(path) -> Log:
 
 def parse_lines(path: Path, lines: list[bytes]) -> Log:
     """Log of whole lines; a last one that was cut is for the caller to refuse or to drop."""
-    if not lines:
-        raise LogFormatError(f"{path}:1: empty: a log begins with its header")
-    header = _parse_record(f"{path}:1", lines[0])
-    if header["record"] != "header":
-        raise LogFormatError(f"{path}:1: a log begins with its header; got a {header['record']!r} record")
-    try:
-        log = log_of(path, header)
-    except ValueError as error:
-        raise LogFormatError(f"{path}:1: {error}") from error
-    for line_number, line in enumerate(lines[1:], start=2):
+    log = None
+    for line_number, line in enumerate(lines, start=1):
         where = f"{path}:{line_number}"
-        log.keep(log.check(where, _parse_record(where, line)))
+        try:
+            record = json.loads(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise LogFormatError(f"{where}: not JSON in UTF-8: {excerpt(line)}") from error
+        if not isinstance(record, dict) or record.get("record") not in _RECORDS:
+            raise LogFormatError(f"{where}: not a {', '.join(_RECORDS[:-1])} or footer record: {excerpt(line)}")
+        if log is not None:
+            log.keep(log.check(where, record))
+            continue
+        if record["record"] != "header":
+            raise LogFormatError(f"{where}: a log begins with its header; got a {record['record']!r} record")
+        try:
+            log = log_of(path, record)
+        except ValueError as error:
+            raise LogFormatError(f"{where}: {error}") from error
+    if log is None:
+        # As a run leaves it that was killed before it timed anything.
+        raise NothingTimedError(f"{path}:1: empty: a log begins with its header")
     return log
-
-
-def _parse_record(where, line: bytes) -> dict:
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise LogFormatError(f"{where}: not JSON in UTF-8: {excerpt(line)}") from error
-    if not isinstance(record, dict) or record.get("record") not in _RECORDS:
-        raise LogFormatError(f"{where}: not a {', '.join(_RECORDS[:-1])} or footer record: {excerpt(line)}")
-    return record

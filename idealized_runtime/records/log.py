@@ -25,8 +25,8 @@ class Log:
 
     A kind of log, :class:`~idealized_runtime.records.settings.SettingsLog` or
     :class:`~idealized_runtime.records.requests.RequestsLog`, says what its header and records must be
-    (``check_header``, ``check_record``), what tells one measured record from another (``key``), which are not to be
-    measured again (``is_done``), and what they are as frames (``trials_frame``, ``settings_frame``).
+    (``check_header``, ``check_record``), what tells one measured record from another (``key``), and what they are as
+    frames (``trials_frame``, ``settings_frame``).
 
     Parameters
     ----------
@@ -53,6 +53,8 @@ class Log:
     # The kind of record that holds what was measured, which a footer counts; and others that this kind of log has.
     measured: str
     beside: tuple[str, ...] = ()
+    # What does not fit the memory will not fit it again; what an API refuses it may answer later.
+    is_failure_final = True
     # What an API does not tell.
     dtype: str | None = None
     is_cuda = False
@@ -114,7 +116,7 @@ class Log:
         kind = self.last_record = record["record"]
         self.kept[kind].append(record)
         self.is_complete = kind == "footer"
-        if kind == self.measured and self.is_done(record):
+        if kind == self.measured and (self.is_failure_final or "error" not in record):
             self.completed.add(self.key(record))
 
     def frame(self) -> pd.DataFrame:

@@ -40,6 +40,8 @@ class RequestsLog(Log):
 
     measured = "trial"
     beside = ("sent",)
+    key = staticmethod(trial_key)
+    is_failure_final = False
 
     @property
     def trials(self) -> list[dict]:
@@ -74,14 +76,6 @@ class RequestsLog(Log):
         check_names(self.header, ("model", "hardware", "base_url", "endpoint"))
         if not isinstance(self.header.get("software"), str):
             raise ValueError(f"the header's software must be a text; got {self.header.get('software')!r}")
-
-    def key(self, record: dict) -> tuple:
-        """As :func:`trial_key`."""
-        return trial_key(record)
-
-    def is_done(self, record: dict) -> bool:
-        """Unless it failed: what an API refuses it may answer later."""
-        return "error" not in record
 
     def check_record(self, where: str, record: dict) -> dict:
         """The same trial, or request that was sent.

@@ -54,6 +54,7 @@ class SettingsLog(Log):
     """
 
     measured = "setting"
+    key = staticmethod(setting_key)
 
     @property
     def settings(self) -> list[dict]:
@@ -79,14 +80,6 @@ class SettingsLog(Log):
         if max(slices) > num_layers:
             raise ValueError(f"{max(slices)} layers profiled; the architecture has {num_layers}")
         self.slices = tuple(slices)
-
-    def key(self, record: dict) -> tuple:
-        """As :func:`setting_key`."""
-        return setting_key(record)
-
-    def is_done(self, record: dict) -> bool:
-        """Always: what does not fit the memory will not fit it again."""
-        return True
 
     def check_record(self, where: str, record: dict) -> dict:
         """The setting with what records lacked before there were micro-batches and slices.

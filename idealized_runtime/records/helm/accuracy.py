@@ -11,41 +11,17 @@ from collections.abc import Mapping
 # Main metrics in HELM's schemas; those that few scenarios report come first, so that a mathematics or a
 # translation scenario is not judged by a string comparison that it also reports.
 PREFERENCE = (
-    "math_equiv_chain_of_thought",
-    "math_equiv",
-    "f1_set_match",
-    "exact_match_indicator",
-    "final_number_exact_match",
-    "chain_of_thought_correctness",
-    "ifeval_strict_accuracy",
-    "omni_math_accuracy",
-    "wildbench_score_rescaled",
-    "cleva_math_result_match",
-    "cleva_top1_accuracy",
-    "NDCG@10",
-    "RR@10",
-    "pass",
-    "test_avg",
-    "rouge_2",
-    "quasi_exact_match",
-    "exact_match",
-    "f1_score",
-    "bleu_4",
-)
+    "math_equiv_chain_of_thought", "math_equiv", "f1_set_match", "exact_match_indicator", "final_number_exact_match",
+    "chain_of_thought_correctness", "ifeval_strict_accuracy", "omni_math_accuracy", "wildbench_score_rescaled",
+    "cleva_math_result_match", "cleva_top1_accuracy", "NDCG@10", "RR@10", "pass", "test_avg", "rouge_2",
+    "quasi_exact_match", "exact_match", "f1_score", "bleu_4",
+)  # fmt: skip
 
 MAIN_METRICS = {
     # Multiple choice: the answer is mapped to a choice, so nothing is left to normalise.
-    "blimp": "exact_match",
-    "hellaswag": "exact_match",
-    "mmlu": "exact_match",
-    "openbookqa": "exact_match",
-    "thai_exam": "exact_match",
-    "truthful_qa": "exact_match",
+    **dict.fromkeys(("blimp", "hellaswag", "mmlu", "openbookqa", "thai_exam", "truthful_qa"), "exact_match"),
     # Free answers of a few words.
-    "narrative_qa": "f1_score",
-    "natural_qa_closedbook": "f1_score",
-    "natural_qa_openbook_longans": "f1_score",
-    "quac": "f1_score",
+    **dict.fromkeys(("narrative_qa", "natural_qa_closedbook", "natural_qa_openbook_longans", "quac"), "f1_score"),
     "wmt_14": "bleu_4",
 }
 

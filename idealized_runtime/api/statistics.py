@@ -11,7 +11,6 @@ import pandas as pd
 from scipy.stats import binomtest, quantile_test
 
 from idealized_runtime.api.trials import INTERRUPTED_ERROR
-from idealized_runtime.records.importers import import_requests, import_totals
 
 SETTING = ["num_prompt_tokens", "num_output_tokens"]
 LOAD = ["load", "num_parallel", "rate_per_s"]
@@ -63,32 +62,17 @@ def summarize_requests(
     return group_table(requests[requests["is_fit"]], by, describe, columns=summary_columns(by, percentiles))
 
 
-def summarize_file(path, *, hardware: str | None = None) -> pd.DataFrame:
-    """Means and percentiles that another tool measured, one row a quantity.
-
-    Parameters
-    ----------
-    path, hardware
-        As for :func:`~idealized_runtime.records.importers.import_requests`; files of totals as well.
+def totals_table(totals: list[dict]) -> pd.DataFrame:
+    """Totals of another tool, as :func:`~idealized_runtime.records.importers.import_totals` gives them.
 
     Returns
     -------
-    DataFrame
-        The columns of :func:`summarize_requests`, over all sizes of a load, as the totals of other tools are. Totals
-        have no intervals, only the percentiles that the tool wrote, and ``std`` over all values (ddof = 0); what is
-        missing is NaN.
-
-    Raises
-    ------
-    ImportFormatError, FileNotFoundError
-        As :func:`~idealized_runtime.records.importers.import_requests`.
+    DataFrame, one row a quantity
+        The columns of :func:`summarize_requests`, over all sizes of a load: NaN where the tool wrote nothing, as of
+        intervals; then percentiles that only it wrote. ``std`` is that of all values (ddof = 0).
     """
-    columns = summary_columns()
-    if totals := import_totals(path):
-        frame = pd.DataFrame(totals)
-        return frame.reindex(columns=[*columns, *(name for name in frame if name not in columns)])
-    requests = import_requests(path, hardware=hardware)
-    return summarize_requests(requests, by=["model", *LOAD]).reindex(columns=columns)
+    frame, columns = pd.DataFrame(totals), summary_columns()
+    return frame.reindex(columns=[*columns, *(name for name in frame if name not in columns)])
 
 
 def summary_columns(by: Sequence[str] = GROUP, percentiles: Sequence[float] = PERCENTILES) -> list[str]:

@@ -26,16 +26,17 @@ def add_objectives(parser):
 
 def run(arguments) -> int:
     """Summarise our log, or another tool's requests or totals."""
-    from idealized_runtime.api.statistics import summarize_file
+    from idealized_runtime.api.statistics import totals_table
     from idealized_runtime.records import read_requests
     from idealized_runtime.records.importers import import_requests, import_totals
 
     objectives = objectives_of(arguments)
     if header_of(arguments.file) is not None:
         return print_summary(read_requests(arguments.file), objectives, as_json=arguments.json)
-    if objectives or not import_totals(arguments.file):
+    totals = import_totals(arguments.file)
+    if objectives or not totals:
         return print_summary(import_requests(arguments.file), objectives, as_json=arguments.json)
-    _print_tables({"percentiles": summarize_file(arguments.file)}, as_json=arguments.json)
+    _print_tables({"percentiles": totals_table(totals)}, as_json=arguments.json)
     return DONE
 
 

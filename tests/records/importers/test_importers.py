@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from makers.frames import make_requests
 
-from idealized_runtime.api.statistics import measure_throughput, summarize_file, summary_columns
+from idealized_runtime.api.statistics import LOAD, measure_throughput, summarize_requests, summary_columns, totals_table
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.records import IncompleteLogWarning, Journal, read_requests
 from idealized_runtime.records.definitions import DEFINITIONS
-from idealized_runtime.records.importers import ImportFormatError, import_requests, import_trials
+from idealized_runtime.records.importers import ImportFormatError, import_requests, import_totals, import_trials
 
 DATA = ROOT / "tests" / "records" / "importers" / "data"
 CLOSED = ["vllm_closed.json", "guidellm_concurrent.json", "aiperf_closed"]
@@ -158,11 +158,16 @@ def without_details(result):
     return {name: value for name, value in result.items() if name not in names}
 
 
+def summarize(path):
+    """As tools sum up: over all sizes of a load."""
+    return summarize_requests(import_requests(path), by=["model", *LOAD])
+
+
 def test_vllm_totals_are_no_requests_but_a_summary(tmp_path):
     path = write(tmp_path / "totals.json", without_details(load("vllm_closed.json")))
     with pytest.raises(ImportFormatError, match=r"totals\.json: field 'input_lens' is missing.*--save-detailed"):
         import_requests(path)
-    totals, ours = summarize_file(path), summarize_file(DATA / "vllm_closed.json")
+    totals, ours = totals_table(import_totals(path)), summarize(DATA / "vllm_closed.json")
     for quantity in ("time_to_first_token_s", "time_per_output_token_s", "inter_chunk_time_s"):
         theirs, recomputed = (table.set_index("quantity").loc[quantity] for table in (totals, ours))
         assert theirs[["mean", "p50", "p99"]].tolist() == pytest.approx(recomputed[["mean", "p50", "p99"]].tolist())
@@ -173,15 +178,15 @@ def test_vllm_totals_are_no_requests_but_a_summary(tmp_path):
     ("name", "tolerance"), [("profile_export_aiperf.json", 1e-6), ("profile_export_aiperf.csv", 1e-2)]
 )
 def test_totals_of_aiperf_are_those_of_its_requests(name, tolerance):
-    totals = summarize_file(DATA / "aiperf_closed" / name).set_index("quantity")
-    ours = summarize_file(DATA / "aiperf_closed").set_index("quantity").loc[totals.index]
+    totals = totals_table(import_totals(DATA / "aiperf_closed" / name)).set_index("quantity")
+    ours = summarize(DATA / "aiperf_closed").set_index("quantity").loc[totals.index]
     columns = ["mean", "minimum", "maximum", "p50", "p90", "p99"]
     np.testing.assert_allclose(totals[columns].astype(float), ours[columns].astype(float), rtol=tolerance)
 
 
 def test_totals_have_the_columns_of_a_summary():
     for name in ("profile_export_aiperf.json", "profile_export_aiperf.csv"):
-        columns = list(summarize_file(DATA / "aiperf_closed" / name))
+        columns = list(totals_table(import_totals(DATA / "aiperf_closed" / name)))
         assert columns[: len(summary_columns())] == summary_columns()
 
 
@@ -195,7 +200,7 @@ def test_older_aiperf_is_read(tmp_path):
     requests = import_requests(DATA / "aiperf_0.3")
     assert set(requests["num_parallel"]) == {3}
     assert set(requests["model"]) == {"NAME"}
-    totals = summarize_file(DATA / "aiperf_0.3" / "profile_export_aiperf.json").set_index("quantity")
+    totals = totals_table(import_totals(DATA / "aiperf_0.3" / "profile_export_aiperf.json")).set_index("quantity")
     assert totals.loc["runtime_s", "mean"] == pytest.approx(requests["runtime_s"].mean())
     assert set(totals["num_parallel"]) == {3}
 

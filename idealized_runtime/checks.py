@@ -73,7 +73,8 @@ def token_array(name: str, values):
         raise TypeError(f"{name} must hold numbers; got an array of type {tokens.dtype}")
     # NaN fails the comparison, and so is refused.
     if tokens.size and not (tokens.min() >= 1 and tokens.max() < math.inf):
-        raise ValueError(f"{name} must be finite and at least 1; got values from {tokens.min()} to {tokens.max()}")
+        bad = tokens[~((tokens >= 1) & (tokens < math.inf))]
+        raise ValueError(f"{name} must be finite and at least 1; got {bad[:3].tolist()}")
     return tokens
 
 

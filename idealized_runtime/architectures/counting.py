@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from idealized_runtime.checks import token_array
+
 
 def polynomial(tokens, name, *coefficients, batch_size=1):
     """batch_size (c0 + c1 n + c2 n^2 + ...), exact where n is an integer."""
@@ -37,12 +39,7 @@ def check_fits(largest_count, name):
 
 def as_tokens(tokens, name):
     """A Python number, or an array of int64 or float64, finite and of at least one token."""
-    values = np.asarray(tokens)
-    if values.dtype.kind not in "iuf":
-        raise TypeError(f"{name} must be numbers; got {tokens!r:.60}")
-    is_bad = ~((values >= 1) & np.isfinite(values))
-    if is_bad.any():
-        raise ValueError(f"{name} must be at least 1 and finite; got {values[is_bad].ravel()[:3].tolist()}")
+    values = token_array(name, tokens)
     if values.ndim == 0:
         return values.item()
     return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)

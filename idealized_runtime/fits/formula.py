@@ -127,6 +127,16 @@ class FormulaModel(PredictingModel):
         return self.num_prompt_tokens[0], self.num_prompt_tokens[-1]
 
     @property
+    def reference_num_prompt_tokens(self) -> int:
+        """The middle one of the profiled prompt sizes."""
+        return int(self.num_prompt_tokens[len(self.num_prompt_tokens) // 2])
+
+    @property
+    def time_per_output_token_s(self) -> float:
+        """Seconds from the first output token to the second at ``reference_num_prompt_tokens``."""
+        return self.time_per_output_token_at(self.reference_num_prompt_tokens)
+
+    @property
     def r_squared(self) -> float:
         """Of :meth:`predict` on the settings fitted, unweighted, as for other models of runtimes."""
         residuals = self.residuals
@@ -162,16 +172,14 @@ class FormulaModel(PredictingModel):
         NoIntervalError
             There are as many coefficients as settings.
         """
-        if self.results.df_resid < 1:
-            raise NoIntervalError(
-                f"no interval is known: {self.formula!r} has as many coefficients as there are settings; time more"
-            )
         rows, shape = self._rows(num_prompt_tokens, num_output_tokens, extrapolate)
-        error_s = np.sqrt(np.einsum("ni,ij,nj->n", rows, self.results.cov_params().to_numpy(), rows))
-        dof = self.results.df_resid if self.results.use_t else np.inf
-        predicted_s, half_s = rows @ self.results.params.to_numpy(), half_width(level, dof, 0.0) * error_s
-        bounds_s = np.maximum(predicted_s - half_s, 0), predicted_s + half_s
-        return tuple(plain(bound_s.reshape(shape)) for bound_s in bounds_s)
+        return tuple(plain(bound_s.reshape(shape)) for bound_s in self._bounds(rows, level))
+
+    def time_per_output_token_interval_s(self, level=0.95) -> tuple[float, float]:
+        """Confidence interval (lower, upper) of :attr:`time_per_output_token_s`, neither below 0."""
+        (second, _), (first, _) = (self._rows(self.reference_num_prompt_tokens, o, False) for o in (2, 1))
+        lower_s, upper_s = self._bounds(second - first, level)
+        return float(lower_s[0]), float(upper_s[0])
 
     def to_json(self) -> dict:
         """HELM's keys, and under ``"fit"`` formula and settings, to which :meth:`from_json` fits it again."""
@@ -189,6 +197,17 @@ class FormulaModel(PredictingModel):
             settings["batch_size"] = fit["batch_size"]
         options = {name: fit[name] for name in ("weights", "cov_type", "min_prompt_sizes")}
         return cls(fit["formula"], settings, **options, sources=tuple(fit["sources"]))
+
+    def _bounds(self, rows, level) -> tuple[np.ndarray, np.ndarray]:
+        """Confidence intervals of linear combinations of the coefficients, none below 0."""
+        if self.results.df_resid < 1:
+            raise NoIntervalError(
+                f"no interval is known: {self.formula!r} has as many coefficients as there are settings; time more"
+            )
+        error_s = np.sqrt(np.einsum("ni,ij,nj->n", rows, self.results.cov_params().to_numpy(), rows))
+        dof = self.results.df_resid if self.results.use_t else np.inf
+        estimate_s, half_s = rows @ self.results.params.to_numpy(), half_width(level, dof, 0.0) * error_s
+        return np.maximum(estimate_s - half_s, 0), estimate_s + half_s
 
     def _rows(self, num_prompt_tokens, num_output_tokens, extrapolate) -> tuple[np.ndarray, tuple]:
         """Rows of the design of each query, and the shape that the queries broadcast to."""

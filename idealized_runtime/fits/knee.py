@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from idealized_runtime.checks import check_positive
+
 # Knees tried within each decade of prompt sizes: neighbours differ by half a per cent.
 _KNEES_PER_DECADE = 460
 
@@ -72,8 +74,18 @@ def fit_knee(num_prompt_tokens, prompt_encoding_time_s, *, level: float = 0.95) 
     """
     from scipy.stats import f as f_distribution
 
-    sizes, times_s = _check(num_prompt_tokens, prompt_encoding_time_s, level)
-    knees = _candidate_knees(sizes)
+    sizes, times_s = (np.asarray(values, dtype=float) for values in (num_prompt_tokens, prompt_encoding_time_s))
+    if sizes.ndim != 1 or sizes.shape != times_s.shape:
+        raise ValueError(f"sizes and times must be of one length; got shapes {sizes.shape} and {times_s.shape}")
+    check_positive(num_prompt_tokens=sizes, prompt_encoding_time_s=times_s)
+    profiled = np.unique(sizes)
+    if len(profiled) < 4:
+        raise ValueError(f"a knee takes at least 4 prompt sizes; got {profiled.tolist()}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1; got {level}")
+    # A knee at the second largest size or beyond leaves no two sizes to draw a line through.
+    count = 2 + int(_KNEES_PER_DECADE * np.log10(profiled[-2] / profiled[0]))
+    knees = np.union1d(np.geomspace(profiled[0], profiled[-2], count), profiled[:-1])
     floors_s, slopes_s, residuals = _fit_each(sizes, times_s, knees)
     is_growing = slopes_s > 0
     if not is_growing.any():
@@ -90,28 +102,6 @@ def fit_knee(num_prompt_tokens, prompt_encoding_time_s, *, level: float = 0.95) 
         time_per_prompt_token_s=float(slopes_s[best]),
         level=level,
     )
-
-
-def _check(num_prompt_tokens, prompt_encoding_time_s, level):
-    sizes, times_s = (np.asarray(values, dtype=float) for values in (num_prompt_tokens, prompt_encoding_time_s))
-    if sizes.ndim != 1 or sizes.shape != times_s.shape:
-        raise ValueError(f"sizes and times must be of one length; got shapes {sizes.shape} and {times_s.shape}")
-    for name, values in (("num_prompt_tokens", sizes), ("prompt_encoding_time_s", times_s)):
-        if not (np.isfinite(values) & (values > 0)).all():
-            raise ValueError(f"{name} must be positive and finite; got {values.tolist()}")
-    if len(np.unique(sizes)) < 4:
-        raise ValueError(f"a knee takes at least 4 prompt sizes; got {np.unique(sizes).tolist()}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1; got {level}")
-    return sizes, times_s
-
-
-def _candidate_knees(sizes) -> np.ndarray:
-    # A knee at the second largest size or beyond leaves no two sizes to draw a line through.
-    profiled = np.unique(sizes)
-    low, high = profiled[0], profiled[-2]
-    count = 2 + int(_KNEES_PER_DECADE * np.log10(high / low))
-    return np.union1d(np.geomspace(low, high, count), profiled[:-1])
 
 
 def _fit_each(sizes, times_s, knees):

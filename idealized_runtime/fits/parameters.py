@@ -44,7 +44,9 @@ def write_parameters(path, models: Mapping[str, ModelOfRuntimes], *, sources: Ma
         model = models[name]
         if name in sources:
             paths = [sources[name]] if isinstance(sources[name], (str, os.PathLike)) else sources[name]
-            model = dataclasses.replace(model, sources=tuple(map(_source, paths)))
+            logs = {Path(path).as_posix(): Path(path).read_bytes() for path in paths}
+            hashed = tuple({"file": log, "sha256": hashlib.sha256(data).hexdigest()} for log, data in logs.items())
+            model = dataclasses.replace(model, sources=hashed)
         entries[name] = model.to_json()
     _write(path, entries)
 
@@ -128,10 +130,6 @@ def model_from_json(entry: Mapping, *, readers: Mapping[str, Callable] | None = 
         return readers[fit["method"]](entry)
     except KeyError as error:
         raise ValueError(f"parameters lack the key {error}") from error
-
-
-def _source(path) -> dict:
-    return {"file": Path(path).as_posix(), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
 
 def _write(path, entries):

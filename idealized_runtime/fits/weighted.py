@@ -43,7 +43,12 @@ def fit_weighted(settings: pd.DataFrame) -> WeightedFit:
     reference = reference_prompt_size(settings)
     wide, variances = _fit_wide_model(settings, own_group, reference)
     known = None if variances is None else covariance(wide, variances)
-    is_linear_in_p = known is not None and _slope_is_significant(known) and _is_positive(wide, sizes - reference)
+    # A line of g that does not stay positive at every profiled size is noise.
+    is_linear_in_p = (
+        known is not None
+        and _slope_is_significant(known)
+        and bool(np.all(wide.slopes[0] + wide.slopes[1] * (sizes - reference) > 0))
+    )
     size_group, fit = _pool_insignificant_decreases(settings, own_group, reference, is_linear_in_p, variances)
     slope = float(fit.slopes[1]) if is_linear_in_p else 0.0
     result = WeightedFit(sizes, fit.prompt_times_s[size_group], reference, float(fit.slopes[0]), slope, known)
@@ -69,11 +74,6 @@ def _slope_is_significant(known: Covariance) -> bool:
         return False
     statistic = abs(known.slopes[1]) / np.sqrt(known.slope_covariance[1, 1])
     return bool(2 * stdtr(known.slope_dof, -statistic) < SIGNIFICANCE)
-
-
-def _is_positive(wide: LinearFit, offset_tokens) -> bool:
-    """Whether g linear in p stays positive at every profiled size: a line that does not is noise."""
-    return bool(np.all(wide.slopes[0] + wide.slopes[1] * offset_tokens > 0))
 
 
 def _pool_insignificant_decreases(settings, own_group, reference, is_linear_in_p, variances):

@@ -314,15 +314,15 @@ def test_mean_token_counts_are_allowed():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: prompt_encoding_flops(GPT2, 0), "num_prompt_tokens must be at least 1 and finite; got [0]"),
-        (lambda: query_flops(GPT2, 1, np.inf), "num_output_tokens must be at least 1 and finite; got [inf]"),
+        (lambda: prompt_encoding_flops(GPT2, 0), "num_prompt_tokens must be finite and at least 1; got [0]"),
+        (lambda: query_flops(GPT2, 1, np.inf), "num_output_tokens must be finite and at least 1; got [inf]"),
         (
             lambda: closed_form_output_token_flops(GPT2, 1, batch_size=None),
             "batch_size must be an integer of at least 1; got None",
         ),
         (
             lambda: output_token_flops(GPT2, np.array([3, np.nan])),
-            "num_context_tokens must be at least 1 and finite; got [nan]",
+            "num_context_tokens must be finite and at least 1; got [nan]",
         ),
         (lambda: prompt_encoding_flops(GPT2, 3, attention="half"), "attention must be one of"),
         (lambda: output_token_flops(GPT2, 3, logits="some"), "logits must be one of"),

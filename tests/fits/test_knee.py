@@ -67,8 +67,8 @@ def test_a_higher_level_gives_a_wider_interval():
         ([1, 64, 512], [1, 2, 3], "at least 4 prompt sizes"),
         ([1, 64, 64, 512], [1, 2, 2, 3], "at least 4 prompt sizes"),
         ([1, 2, 3, 4], [1, 2, 3], "one length"),
-        ([1, 2, 3, 4], [1, 2, 3, np.nan], "prompt_encoding_time_s must be positive and finite"),
-        ([0, 2, 3, 4], [1, 2, 3, 4], "num_prompt_tokens must be positive"),
+        ([1, 2, 3, 4], [1, 2, 3, np.nan], "prompt_encoding_time_s must be a positive finite number"),
+        ([0, 2, 3, 4], [1, 2, 3, 4], "num_prompt_tokens must be a positive finite number"),
         ([1, 2, 3, 4], [4, 3, 2, 1], "does not grow"),
     ],
 )

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime import RuntimeModel
+from idealized_runtime.fits import fit_by_name
 from idealized_runtime.fits.knee import fit_knees
 from idealized_runtime.fits.tables import (
     error_table,
@@ -26,9 +26,9 @@ def logs():
     return {"fast": make_runtimes(), "slow": make_runtimes(slope_s=0.03, prompt_sizes=(1, 64, 256, 512))}
 
 
-@pytest.fixture(scope="module")
-def fits(logs):
-    return {name: RuntimeModel.fit(runtimes) for name, runtimes in logs.items()}
+@pytest.fixture(scope="module", params=["weighted", "runtime_s ~ C(num_prompt_tokens) + I(num_output_tokens - 1)"])
+def fits(logs, request):
+    return {name: fit_by_name(request.param)(runtimes) for name, runtimes in logs.items()}
 
 
 def test_time_per_output_token_is_in_milliseconds_within_its_interval(fits):

@@ -8,7 +8,7 @@ from idealized_runtime.architectures.closed_forms import (
     closed_form_prompt_encoding_flops,
     closed_form_query_flops,
 )
-from idealized_runtime.fits.batched.pipeline import num_passes, passes_per_share, time_on_more_nodes
+from idealized_runtime.fits.batched.pipeline import num_passes, passes_per_share
 from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.measurements.throughput import (
     batch_flops,
@@ -20,6 +20,7 @@ from idealized_runtime.measurements.throughput import (
     throughput_table,
     usd_per_million_tokens,
 )
+from idealized_runtime.reproductions.throughput_test.consistency import time_on_more_nodes
 
 GPT2 = get_architecture("gpt2-small")
 

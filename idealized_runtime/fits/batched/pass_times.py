@@ -6,20 +6,20 @@ weights (a constant) and where it computes (a line). The longer the context, the
 each sequence take to read: a term in size x context, where several contexts were timed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from idealized_runtime.fits.batched.pipeline import num_passes, passes_per_share
 from idealized_runtime.fits.entries import from_json
+from idealized_runtime.fits.interpolation import locate
+from idealized_runtime.fits.intervals import MIN_LEFT_OUT
 from idealized_runtime.fits.protocol import NoIntervalError
 from idealized_runtime.records.slices import satterthwaite_dof
 
 _NUM_SHARES = 41
 # Shares whose sums of squared relative errors differ by less are not told apart by the timings.
 _SAME_FIT = 1e-12
-# With fewer inner sizes their errors say nothing about their own spread.
-_MIN_LEFT_OUT = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +46,11 @@ class _Basis:
 
     def rows(self, work: Work) -> np.ndarray:
         """Time of one pass of each row of work, as coefficients of the parameters."""
-        right = np.clip(np.searchsorted(self.sizes, work.size), min(1, len(self.sizes) - 1), len(self.sizes) - 1)
-        left = np.maximum(right - 1, 0)
-        width = self.sizes[right] - self.sizes[left]
-        position = np.where(width > 0, (work.size - self.sizes[left]) / np.where(width > 0, width, 1), 0.0)
+        anchors = locate(work.size, self.sizes, self.sizes, 0.0)
         levels = np.zeros((len(work.size), len(self.sizes)))
         number = np.arange(len(work.size))
-        levels[number, right] += position
-        levels[number, left] += 1 - position
+        levels[number, anchors.right] += anchors.position
+        levels[number, anchors.left] += 1 - anchors.position
         offset = work.size * (work.context - self.reference_context)
         return np.column_stack([levels, offset]) if self.has_context_term else levels
 
@@ -94,10 +91,9 @@ class PassTimes:
     @classmethod
     def from_json(cls, parts) -> "PassTimes":
         """What ``fits.entries.to_json`` made of pass times."""
-        parts = {name: from_json(value, np.nan) for name, value in parts.items() if name != "basis"} | {
-            "basis": _Basis(**{name: from_json(value, np.nan) for name, value in parts["basis"].items()})
-        }
-        return cls(**parts)
+        basis = {name: from_json(value, np.nan) for name, value in parts["basis"].items()}
+        numbers = {name: from_json(value, np.nan) for name, value in parts.items() if name != "basis"}
+        return cls(_Basis(**basis), **numbers)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -126,7 +122,7 @@ class PassTimes:
         if not dof:
             raise NoIntervalError(
                 "no interval is known: every size was timed in one setting only, and fewer than "
-                f"{_MIN_LEFT_OUT} sizes lie between others; time more batch sizes or token micro-batch sizes"
+                f"{MIN_LEFT_OUT} sizes lie between others; time more batch sizes or token micro-batch sizes"
             )
         predicted_s = self.predict(work)
         gradient = _gradient(self, work)
@@ -152,17 +148,14 @@ def fit_pass_times(work: Work, times_s, num_stages: int) -> PassTimes:
     if fit.times_s.min() <= 0:
         worst = int(np.argmin(fit.times_s))
         raise ValueError(f"the fitted time of a pass of size {fit.sizes[worst]:g} is not positive; check its timings")
-    errors = [_left_out_error(work, times_s, num_stages, size) for size in fit.sizes[1:-1]]
-    if len(errors) < _MIN_LEFT_OUT:
+    errors = []
+    for size in fit.sizes[1:-1]:
+        is_out = work.size == size
+        others = _fit(work.take(~is_out), times_s[~is_out], num_stages)
+        errors.append(np.mean(others.predict(work.take(is_out)) / times_s[is_out] - 1))
+    if len(errors) < MIN_LEFT_OUT:
         return fit
-    return PassTimes(**{**vars(fit), "rule_std": float(np.sqrt(np.mean(np.square(errors)))), "rule_dof": len(errors)})
-
-
-def _left_out_error(work, times_s, num_stages, size) -> float:
-    """Mean relative error of the times of one size, predicted from all the others."""
-    is_out = work.size == size
-    fit = _fit(work.take(~is_out), times_s[~is_out], num_stages)
-    return float(np.mean(fit.predict(work.take(is_out)) / times_s[is_out] - 1))
+    return replace(fit, rule_std=float(np.sqrt(np.mean(np.square(errors)))), rule_dof=len(errors))
 
 
 def _fit(work, times_s, num_stages) -> PassTimes:
@@ -185,7 +178,7 @@ def _fit_on(basis, work, times_s, num_stages) -> PassTimes:
         covariance=np.empty(0), relative_std=float(np.sqrt(squares / dof)) if dof > 0 else np.nan, dof=max(dof, 0),
     )  # fmt: skip
     relative = _gradient(fit, work) / times_s[:, None]
-    return PassTimes(**{**vars(fit), "covariance": np.linalg.pinv(relative.T @ relative)})
+    return replace(fit, covariance=np.linalg.pinv(relative.T @ relative))
 
 
 def _fit_share(basis, work, times_s, num_stages) -> tuple[float, bool]:

@@ -14,7 +14,7 @@ which is (n + P - 1) stage times for one round through P stages alike.
 
 import numpy as np
 
-from idealized_runtime.checks import check_not_negative, check_positive, check_positive_or_missing, check_share
+from idealized_runtime.checks import check_not_negative, check_positive, check_share
 
 
 def num_passes(num_rounds, num_micro_batches, bottleneck_share):
@@ -52,36 +52,3 @@ def passes_per_share(num_rounds, num_micro_batches, bottleneck_share):
     rounds, n, u = (np.asarray(value, dtype=float) for value in (num_rounds, num_micro_batches, bottleneck_share))
     is_full = rounds + (n - 1) * u < 1 + (rounds * n - 1) * u
     return np.where(rounds > 0, np.where(is_full, rounds * n - 1, n - 1), 0.0)[()]
-
-
-def time_on_more_nodes(time_s, num_nodes, *, num_rounds, num_micro_batches, num_stages):
-    """Time of a model ``num_nodes`` times as deep on as many times the stages, from the part that was timed.
-
-    The way through all stages is ``num_nodes`` times as long, and each stage as long as before: what a single
-    micro-batch takes grows with ``num_nodes``; a pipeline that is full stays as fast, but for its filling.
-
-    Parameters
-    ----------
-    time_s : float or array
-        Seconds of the part, on ``num_stages`` stages.
-    num_nodes : int
-    num_rounds, num_micro_batches : int or array
-        As in :func:`num_passes`.
-    num_stages : int
-        Of the part, taken to be alike.
-
-    Returns
-    -------
-    float or ndarray
-        Seconds.
-
-    Raises
-    ------
-    ValueError
-        A number is not positive.
-    """
-    check_positive_or_missing(time_s=time_s)
-    check_positive(num_nodes=num_nodes, num_rounds=num_rounds, num_stages=num_stages)
-    part = num_passes(num_rounds, num_micro_batches, 1 / num_stages)
-    whole = num_nodes * num_passes(num_rounds, num_micro_batches, 1 / (num_nodes * num_stages))
-    return time_s * whole / part

@@ -4,7 +4,7 @@
 instead and fits all trials at once; ``simulation`` compares both where the truth is known.
 """
 
-from idealized_runtime.fits.denoised.floors import ESTIMATORS, fit_denoised, floor_runtimes, generation_r_squared
+from idealized_runtime.fits.denoised.floors import ESTIMATORS, fit_denoised, floor_runtimes
 from idealized_runtime.fits.denoised.frontier import FrontierFit, fit_frontier
 from idealized_runtime.fits.denoised.simulation import ApiNoise, compare_estimators, simulate_trials
 
@@ -16,6 +16,5 @@ __all__ = [
     "fit_denoised",
     "fit_frontier",
     "floor_runtimes",
-    "generation_r_squared",
     "simulate_trials",
 ]

@@ -8,7 +8,7 @@ import pandas as pd
 from idealized_runtime.checks import numeric_columns
 from idealized_runtime.fits.denoised.frontier import fit_frontier
 from idealized_runtime.fits.model import RuntimeModel
-from idealized_runtime.fits.published import PublishedRuntimeModel, fit_published
+from idealized_runtime.fits.published import PublishedRuntimeModel
 
 ESTIMATORS = ("minimum", "second_smallest", "quantile", "frontier")
 _SETTING = ["num_prompt_tokens", "num_output_tokens"]
@@ -100,23 +100,6 @@ def fit_denoised(
     floors = floor_runtimes(trials, estimator=estimator, quantile=quantile)
     # num_trials would be read as that of a mean.
     return fit(floors.drop(columns="num_trials")).with_overhead()
-
-
-def generation_r_squared(trials: pd.DataFrame, *, estimator: str = "minimum", quantile: float = 0.1) -> float:
-    """R² of the authors' last regression: decode time on o - 1, with a constant, over all settings (Table 2).
-
-    Decode time is the floor of a setting less the rounded prompt time of its prompt size. The constant is
-    thrown away for the estimate, so this is not the R² of the model that predicts (``r_squared``).
-
-    Parameters
-    ----------
-    trials, estimator, quantile
-        As for :func:`floor_runtimes`.
-    """
-    floors = floor_runtimes(trials, estimator=estimator, quantile=quantile)
-    _, prompt_times_s = fit_published(floors)
-    decode_s = floors["runtime_s"] - floors["num_prompt_tokens"].map(prompt_times_s)
-    return float(np.corrcoef(floors["num_output_tokens"] - 1, decode_s)[0, 1] ** 2)
 
 
 def _as_trials(trials: pd.DataFrame) -> pd.DataFrame:

@@ -117,14 +117,15 @@ def fit_frontier(trials: pd.DataFrame) -> FrontierFit:
     )
     sizes, group = np.unique(p, return_inverse=True)
     check_design(trials)
-    num_settings = len(trials[["num_prompt_tokens", "num_output_tokens"]].drop_duplicates())
-    if len(trials) < 2 * num_settings:
+    settings = trials.groupby(["num_prompt_tokens", "num_output_tokens"])["runtime_s"]
+    if len(trials) < 2 * settings.ngroups:
         raise ValueError(
-            f"a frontier needs 2 trials a setting on average; {len(trials)} trials of {num_settings} settings. "
+            f"a frontier needs 2 trials a setting on average; {len(trials)} trials of {settings.ngroups} settings. "
             "Time more trials, or use estimator='minimum'"
         )
     design = np.column_stack([np.eye(len(sizes))[group], o - 1])
-    starts = [_start(trials, design, quantile) for quantile in _START_QUANTILES]
+    quantiles_s = [settings.transform("quantile", quantile).to_numpy() for quantile in _START_QUANTILES]
+    starts = [np.linalg.lstsq(design, quantile_s, rcond=None)[0] for quantile_s in quantiles_s]
     # A floor is positive at each setting where the fit to the floors need not be.
     runtime_scale_s = np.maximum(design @ starts[0], 0.1 * runtime_s)
     fits = []
@@ -228,12 +229,6 @@ def _spread(residual) -> float:
     """Median absolute deviation; not zero even where more than half of the trials are equal."""
     deviation = np.abs(residual - np.median(residual))
     return float(max(np.median(deviation), 0.1 * deviation.mean(), np.finfo(float).tiny))
-
-
-def _start(trials, design, quantile) -> np.ndarray:
-    """Least squares through a quantile of each setting's trials."""
-    settings = trials.groupby(["num_prompt_tokens", "num_output_tokens"])["runtime_s"]
-    return np.linalg.lstsq(design, settings.transform("quantile", quantile).to_numpy(), rcond=None)[0]
 
 
 def _as_fit(log_likelihood, parameters, is_proportional, likelihood, *, sizes) -> FrontierFit:

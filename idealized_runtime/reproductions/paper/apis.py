@@ -1,6 +1,5 @@
 """Sections 3.5 and 5.2, Figures 5 to 7, Tables 2 and 3: claims about runtimes of black-box APIs."""
 
-from idealized_runtime.fits.denoised import generation_r_squared
 from idealized_runtime.reproductions.paper.api_runtimes import (
     NUM_POINTS_WITHOUT_DENOISED,
     coefficients_of_variation,
@@ -9,7 +8,7 @@ from idealized_runtime.reproductions.paper.api_runtimes import (
     read_load_runtimes,
     read_runtime_pairs,
 )
-from idealized_runtime.reproductions.paper.api_tables import TABLE_3_SIZES
+from idealized_runtime.reproductions.paper.api_tables import TABLE_3_SIZES, generation_r_squared
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
 from idealized_runtime.reproductions.paper.timings import table_3_rows
 from idealized_runtime.reproductions.verdicts import Claims, Evidence, tally

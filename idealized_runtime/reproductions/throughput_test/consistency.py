@@ -3,7 +3,8 @@
 import pandas as pd
 
 from idealized_runtime.architectures import get_architecture, kv_cache_bytes_per_token, output_token_bytes, weight_bytes
-from idealized_runtime.fits.batched.pipeline import num_passes, time_on_more_nodes
+from idealized_runtime.checks import check_positive, check_positive_or_missing
+from idealized_runtime.fits.batched.pipeline import num_passes
 from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.measurements.throughput import (
     generation_tokens_per_s,
@@ -48,6 +49,39 @@ def stage_time_table(tables=PIPELINE_TABLES) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def time_on_more_nodes(time_s, num_nodes, *, num_rounds, num_micro_batches, num_stages):
+    """Time of a model ``num_nodes`` times as deep on as many times the stages, from the part that was timed.
+
+    The way through all stages is ``num_nodes`` times as long, and each stage as long as before: what a single
+    micro-batch takes grows with ``num_nodes``; a pipeline that is full stays as fast, but for its filling.
+
+    Parameters
+    ----------
+    time_s : float or array
+        Seconds of the part, on ``num_stages`` stages.
+    num_nodes : int
+    num_rounds, num_micro_batches : int or array
+        As in :func:`~idealized_runtime.fits.batched.pipeline.num_passes`.
+    num_stages : int
+        Of the part, taken to be alike.
+
+    Returns
+    -------
+    float or ndarray
+        Seconds.
+
+    Raises
+    ------
+    ValueError
+        A number is not positive.
+    """
+    check_positive_or_missing(time_s=time_s)
+    check_positive(num_nodes=num_nodes, num_rounds=num_rounds, num_stages=num_stages)
+    part = num_passes(num_rounds, num_micro_batches, 1 / num_stages)
+    whole = num_nodes * num_passes(num_rounds, num_micro_batches, 1 / (num_nodes * num_stages))
+    return time_s * whole / part
+
+
 def node_estimate_table() -> pd.DataFrame:
     """What three nodes in a row would take, as a multiple of the one that was timed.
 
@@ -55,7 +89,7 @@ def node_estimate_table() -> pd.DataFrame:
     -------
     DataFrame
         ``part``, ``num_micro_batches``, ``printed_factor`` (3), ``pipeline_factor`` (of
-        :func:`~idealized_runtime.fits.batched.pipeline.time_on_more_nodes`).
+        :func:`time_on_more_nodes`).
     """
     table = GPT_175B
     timings, num_nodes = table.timings(), int(table.facts["num_nodes"])

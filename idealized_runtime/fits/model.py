@@ -175,12 +175,7 @@ class RuntimeModel(PredictingModel):
         """
         p = self._checked_prompts(num_prompt_tokens, extrapolate)
         p, o = np.broadcast_arrays(p, token_array("num_output_tokens", num_output_tokens).astype(float))
-        error_s, is_known = np.full(p.shape, np.nan), self._has_interval(p)
-        if is_known.any():
-            p, o = p[is_known], o[is_known]
-            bounds_s = self._interval(p, o - 1, self._runtimes(p, o), level=0.95)
-            error_s[is_known] = standard_error_of_interval(*bounds_s, level=0.95)
-        return plain(error_s)
+        return plain(standard_error_of_interval(*self._bounds(p, o - 1, self._runtimes(p, o), 0.95), level=0.95))
 
     def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
         """Seconds until the first output token, without an API's overhead; raises as :meth:`predict`."""
@@ -203,7 +198,9 @@ class RuntimeModel(PredictingModel):
 
     def time_per_output_token_interval_s(self, level=0.95) -> tuple[float, float]:
         """Confidence interval (lower, upper) of g at ``reference_num_prompt_tokens``, neither below 0."""
-        lower, upper = self._known_intervals().time_per_output_token(level)
+        if self.intervals is None:
+            raise self._no_interval()
+        lower, upper = self.intervals.time_per_output_token(level)
         return max(lower, 0.0), upper
 
     def with_overhead(self) -> "RuntimeModel":
@@ -345,31 +342,37 @@ class RuntimeModel(PredictingModel):
         """A value for each profiled size, as JSON keys them."""
         return dict(zip(map(str, self.num_prompt_tokens.tolist()), values.tolist(), strict=True))
 
-    def _known_intervals(self) -> Intervals:
-        if self.intervals is None:
-            raise NoIntervalError(
-                f"no interval is known of these parameters ({self.method!r}): they are rounded, without errors, or "
-                "from too few settings. Fit a log with RuntimeModel.fit, with trials or spare settings"
-            )
-        return self.intervals
-
-    def _has_interval(self, p):
-        is_unknown = self.intervals is None or np.isnan(self.intervals.rule_error.scale) & self.is_extrapolated(p)
-        return np.broadcast_to(~np.asarray(is_unknown), p.shape)
-
     def _interval(self, p, decoded, estimate_s, level):
-        known = self._known_intervals()
-        if not np.all(self._has_interval(p)):
-            raise NoIntervalError(
-                "an interval beyond the profiled range needs at least 5 profiled prompt sizes, to see how well "
-                f"the rule between them predicts; there are {len(self.num_prompt_tokens)}"
-            )
+        lower_s, upper_s = self._bounds(p, decoded, estimate_s, level)
+        if np.isnan(lower_s).any():
+            raise self._no_interval()
+        return lower_s, upper_s
+
+    def _bounds(self, p, decoded, estimate_s, level):
+        """Interval of the runtimes of queries of p prompt and 1 + ``decoded`` output tokens; NaN where not known."""
+        if (known := self.intervals) is None:
+            return (np.full(p.shape, np.nan),) * 2
+        is_extrapolated = self.is_extrapolated(p)
         held = self._held_if_falling(p, known.covariance.slopes[1:].sum())
-        lower, upper = known.runtime(
-            self._anchors(p), held, decoded, self._prompt_times(p), level, is_extrapolated=self.is_extrapolated(p)
+        bounds_s = known.runtime(
+            self._anchors(p), held, decoded, self._prompt_times(p), level, is_extrapolated=is_extrapolated
         )
+        if np.isnan(known.rule_error.scale):
+            # Between profiled sizes monotony stands in for the error of the rule; beyond them nothing does.
+            bounds_s = np.where(is_extrapolated, np.nan, bounds_s)
         # The estimate leaves out terms that the tests found none of; the interval is that of the wide model.
-        return np.clip(lower, 0, estimate_s), np.maximum(upper, estimate_s)
+        return np.clip(bounds_s[0], 0, estimate_s), np.maximum(bounds_s[1], estimate_s)
+
+    def _no_interval(self) -> NoIntervalError:
+        if self.intervals is None:
+            return NoIntervalError(
+                f"no interval is known of these parameters ({self.method!r}): they are rounded, without errors, or of "
+                "too few settings. Fit a log with RuntimeModel.fit, with trials or spare settings"
+            )
+        return NoIntervalError(
+            "an interval beyond the profiled range needs at least 5 profiled prompt sizes, to see how well the rule "
+            f"between them predicts; there are {len(self.num_prompt_tokens)}"
+        )
 
 
 def _prompt_times_of(times) -> tuple[np.ndarray, np.ndarray]:

@@ -76,8 +76,8 @@ def test_frame_without_a_usable_query_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([0.5], [1]), "num_prompt_tokens must be .* at least 1; got values from 0.5"),
-        (([5], [np.nan]), "num_output_tokens must be .* at least 1; got values from nan"),
+        (([0.5], [1]), r"num_prompt_tokens must be .* at least 1; got \[0.5\]"),
+        (([5], [np.nan]), r"num_output_tokens must be .* at least 1; got \[nan\]"),
         (([5, 6], [1]), r"got arrays of \[\(2,\), \(1,\), \(2,\)\]"),
         (([5, 6], [1, 1], [0, 0]), "not all zero; got 0, 0"),
     ],

@@ -33,7 +33,7 @@ def add_arguments(parser):
 def run(arguments) -> int:
     """Print the ratios, by model and of the whole workload."""
     from idealized_runtime.architectures import registry_name
-    from idealized_runtime.comparisons.stacks import compare_stacks, summarize_speed_ups, workload_ratios
+    from idealized_runtime.comparisons.stacks import compare_stacks, summarize_speed_ups
     from idealized_runtime.queries.served import on_terms, read_served
     from idealized_runtime.queries.tables import grid_queries, read_queries
 
@@ -56,15 +56,7 @@ def run(arguments) -> int:
         write_table(table, arguments.out)
     summary = summarize_speed_ups(table).droplevel("stack")
     _warn_of_left_out(queries, summary)
-    answer = summary[["num_queries", "percent_faster", "percent_slower"]]
-    answer.loc["all models"] = answer["num_queries"].sum(), None, None
-    for metric in ("runtime", "cost", "energy"):
-        rates = {name: [_rate(metric, side[name]) for side in sides.values()] for name in summary.index}
-        if rates := {name: both for name, both in rates.items() if None not in both}:
-            answer = answer.join(workload_ratios(table, rates).add_prefix(f"{metric}_"))
-            if len(rates) < len(summary):
-                # A ratio over some of the models would pass for that of all.
-                answer.loc["all models", [f"{metric}_ratio{side}" for side in ("", "_lower", "_upper")]] = None
+    answer = _ratios(table, summary, sides)
     described = {source: _describe(source, side) for source, side in sides.items()}
     if arguments.json:
         *models, workload = answer.reset_index().to_dict("records")
@@ -77,6 +69,22 @@ def run(arguments) -> int:
         print(f"B over A, {len(queries):,} queries{grid} one after the other, {100 * arguments.level:g} % intervals:\n")
         print_table(answer.reset_index())
     return DONE
+
+
+def _ratios(table, summary, sides):
+    """By model and for all of them: how many queries, and what they take, cost and draw with B over what with A."""
+    from idealized_runtime.comparisons.stacks import workload_ratios
+
+    answer = summary[["num_queries", "percent_faster", "percent_slower"]]
+    answer.loc["all models"] = answer["num_queries"].sum(), None, None
+    for metric in ("runtime", "cost", "energy"):
+        rates = {name: [_rate(metric, side[name]) for side in sides.values()] for name in summary.index}
+        if rates := {name: both for name, both in rates.items() if None not in both}:
+            answer = answer.join(workload_ratios(table, rates).add_prefix(f"{metric}_"))
+            if len(rates) < len(summary):
+                # A ratio over some of the models would pass for that of all.
+                answer.loc["all models", [f"{metric}_ratio{side}" for side in ("", "_lower", "_upper")]] = None
+    return answer
 
 
 def _common_prompt_sizes(stacks) -> list[int]:

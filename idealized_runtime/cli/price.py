@@ -39,24 +39,15 @@ def run(arguments) -> int:
     import pandas as pd
 
     from idealized_runtime.checks import MissingValueWarning
-    from idealized_runtime.queries.served import on_terms, price_served
+    from idealized_runtime.queries.served import price_served
     from idealized_runtime.queries.tables import read_queries
 
     if arguments.out is not None:
         check_format(arguments.out)
     queries = read_queries(arguments.queries, columns=arguments.columns)
-    served = _read_served(arguments, queries)
-    given = {
-        name: getattr(arguments, name) for name in ("hardware", "num_accelerators", "price_usd_per_hour", "power_watts")
-    }
-    if arguments.model is None and "model" in queries:
-        groups = [(queries, _by_name_of_queries(queries, served))]
-    else:
-        queries = queries.rename(columns={"model": "model_of_query"})
-        groups = [(queries.assign(model=name), {name: model}) for name, model in served.items()]
+    groups = _groups(arguments, queries)
     answers, frames, missing = [], [], {}
     for asked, models in groups:
-        models = {name: on_terms(model, **given) for name, model in models.items()}
         priced = price_served(asked, models, level=arguments.level, extrapolate=arguments.extrapolate)
         for cause, number in _causes(priced.missing, asked, models).items():
             missing.setdefault(f"{number} of {len(asked)} queries have no price: {cause}", []).extend(models)
@@ -79,6 +70,21 @@ def run(arguments) -> int:
     else:
         _print_text(len(queries), answers, workload, arguments.level)
     return DONE if any(totals["runtime_s"] for *_, totals in answers) else NOTHING_DONE
+
+
+def _groups(arguments, queries) -> list[tuple]:
+    """Tables of queries, each with the models that answer it: all by the column model, or a copy for each model."""
+    from idealized_runtime.queries.served import on_terms
+
+    served = _read_served(arguments, queries)
+    if arguments.model is None and "model" in queries:
+        groups = [(queries, _by_name_of_queries(queries, served))]
+    else:
+        queries = queries.rename(columns={"model": "model_of_query"})
+        groups = [(queries.assign(model=name), {name: model}) for name, model in served.items()]
+    names = ("hardware", "num_accelerators", "price_usd_per_hour", "power_watts")
+    given = {name: getattr(arguments, name) for name in names}
+    return [(asked, {name: on_terms(model, **given) for name, model in models.items()}) for asked, models in groups]
 
 
 def _read_served(arguments, queries) -> dict:

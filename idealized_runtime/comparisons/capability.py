@@ -68,22 +68,7 @@ def capability_points(
     num_tokens, parallelisms = num_prompt_tokens + num_output_tokens, parallelisms or {}
     if unknown := parallelisms.keys() - CAPABILITY_SCORES.keys():
         raise ValueError(f"parallelisms are of models with a score; there is none of {', '.join(sorted(unknown))}")
-    timed = {model.name: model for model in predictor.models}
-    runtimes, rows = {}, {}
-    for name, score in CAPABILITY_SCORES.items():
-        architecture = get_architecture(name)
-        if architecture.max_position_embeddings < num_tokens:
-            continue
-        with contextlib.suppress(MessagesNotTimedError):
-            model, parallelism = timed.get(name), parallelisms.get(name)
-            runtimes[name], number, caveats = _placed(predictor, model, architecture, num_tokens, parallelism)
-            rows[name] = {
-                "mmlu_percent": score.mmlu_percent,
-                "params_billion": architecture.num_params / 1e9,
-                "num_accelerators": number,
-                "is_measured": model is not None,
-                "caveats": "; ".join(caveats),
-            }
+    runtimes, rows = _answering(predictor, num_tokens, parallelisms)
     if not rows:
         raise ValueError(f"no model with a score can answer {num_tokens} tokens on the devices that were timed")
     points = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
@@ -141,6 +126,27 @@ def frontier_table(
         frontier_probability=frontier_probability(points, costs, quality="mmlu_percent", quality_draws=scores),
     )
     return table.sort_values(value, kind="stable")
+
+
+def _answering(predictor, num_tokens, parallelisms) -> tuple[dict, dict]:
+    """Runtimes and rows of the models with a score that can answer so many tokens, by name."""
+    timed = {model.name: model for model in predictor.models}
+    runtimes, rows = {}, {}
+    for name, score in CAPABILITY_SCORES.items():
+        architecture = get_architecture(name)
+        if architecture.max_position_embeddings < num_tokens:
+            continue
+        with contextlib.suppress(MessagesNotTimedError):
+            model, parallelism = timed.get(name), parallelisms.get(name)
+            runtimes[name], number, caveats = _placed(predictor, model, architecture, num_tokens, parallelism)
+            rows[name] = {
+                "mmlu_percent": score.mmlu_percent,
+                "params_billion": architecture.num_params / 1e9,
+                "num_accelerators": number,
+                "is_measured": model is not None,
+                "caveats": "; ".join(caveats),
+            }
+    return runtimes, rows
 
 
 def _placed(predictor, timed, architecture, num_tokens, parallelism):

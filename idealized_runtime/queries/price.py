@@ -153,20 +153,7 @@ def price(
         (weights,) = numeric_columns(queries, [WEIGHT_COLUMN], name="queries")
     check_not_negative(weight=weights)
     models, model_of = _models_of(queries, model)
-    # The number of the cause for which each query has no runtime; 0 where it has one.
-    conditions = [model_of < 0, ~(np.isfinite(p) & np.isfinite(o)), (p < 1) | (o < 1)]
-    cause = np.select(conditions, [1, 2, 3], 0)
-    is_extrapolated, runtimes_s = np.zeros(len(p), dtype=bool), np.full((3, len(p)), np.nan)
-    for number, one in enumerate(models.values()):
-        rows = np.flatnonzero((model_of == number) & (cause == 0))
-        is_extrapolated[rows] = one.is_extrapolated(p[rows])
-        context = getattr(getattr(one, "architecture", None), "max_position_embeddings", np.inf)
-        is_beyond = is_extrapolated[rows] & (not extrapolate)
-        cause[rows] = np.select([p[rows] + o[rows] > context, is_beyond], [4, 5], 0)
-        # Queries beyond the profiled sizes may have no interval where the others have one.
-        for options in ({}, {"extrapolate": True}):
-            part = _all_or(rows[(cause[rows] == 0) & (is_extrapolated[rows] == bool(options))], len(p))
-            runtimes_s[:, part] = _estimate(one, p[part], o[part], level, options)
+    runtimes_s, is_extrapolated, cause = _runtimes(p, o, list(models.values()), model_of, level, extrapolate)
     missing = {text: int(count) for text, count in zip(_CAUSES, np.bincount(cause), strict=False) if text and count}
 
     columns = _with_bounds("runtime_s", runtimes_s)
@@ -196,6 +183,24 @@ def _models_of(queries, model) -> tuple[dict[str, ModelOfRuntimes], np.ndarray]:
     number_of = {name: number for number, name in enumerate(model)}
     # One more for rows that name no model, whose code is -1.
     return dict(model), np.array([*(number_of.get(name, -1) for name in names), -1])[codes]
+
+
+def _runtimes(p, o, models, model_of, level, extrapolate) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runtimes with bounds, which queries lie beyond the profiled sizes, and the cause of each gap, 0 where is none."""
+    conditions = [model_of < 0, ~(np.isfinite(p) & np.isfinite(o)), (p < 1) | (o < 1)]
+    cause = np.select(conditions, [1, 2, 3], 0)
+    is_extrapolated, runtimes_s = np.zeros(len(p), dtype=bool), np.full((3, len(p)), np.nan)
+    for number, one in enumerate(models):
+        rows = np.flatnonzero((model_of == number) & (cause == 0))
+        is_extrapolated[rows] = one.is_extrapolated(p[rows])
+        context = getattr(getattr(one, "architecture", None), "max_position_embeddings", np.inf)
+        is_beyond = is_extrapolated[rows] & (not extrapolate)
+        cause[rows] = np.select([p[rows] + o[rows] > context, is_beyond], [4, 5], 0)
+        # Queries beyond the profiled sizes may have no interval where the others have one.
+        for options in ({}, {"extrapolate": True}):
+            part = _all_or(rows[(cause[rows] == 0) & (is_extrapolated[rows] == bool(options))], len(p))
+            runtimes_s[:, part] = _estimate(one, p[part], o[part], level, options)
+    return runtimes_s, is_extrapolated, cause
 
 
 def _estimate(model, p, o, level, options) -> np.ndarray:

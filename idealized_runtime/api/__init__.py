@@ -1,8 +1,7 @@
 """Models behind APIs that speak OpenAI's protocol: timed with prompts of known size, every request kept.
 
-``definitions`` says what each time means; ``prompts`` makes prompts of exactly so many tokens; ``client`` sends one
-request and reads its stream; ``profile`` sweeps sizes into a log that :mod:`idealized_runtime.records` reads, ``load``
-numbers of parallel requests and rates. ``statistics`` sums requests up, ``validity`` says what speaks against that,
-``changes`` tests what differs from last time, ``inequality`` sets API and idealized runtimes side by side, and
-``importers`` reads what other tools measured.
+``prompts`` makes prompts of exactly so many tokens; ``client`` sends one request and ``answers`` reads what comes back;
+``trials`` makes the record, within a ``budget``. ``profile`` sweeps sizes and ``load`` numbers of parallel requests and
+rates, both by ``runner`` into a journal of :mod:`idealized_runtime.records`. ``statistics`` sums requests up,
+``validity`` says what speaks against that, ``changes`` tests what differs from last time.
 """

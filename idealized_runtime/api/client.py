@@ -57,14 +57,17 @@ class ApiClient:
         """
         content = json.dumps(self.endpoint.body(prompt, num_output_tokens)).encode()
         answer = Answer(sent_at=datetime.now(UTC).isoformat(timespec="microseconds"))
-        clock = _Clock(answer)
-        request = self._http.build_request(
-            "POST", self.endpoint.url, content=content, extensions={"trace": clock.trace}
-        )
-        clock.start()
+
+        async def trace(event, _info):
+            # Told only where a connection is opened for this request.
+            if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+                answer.time_to_connect_s = perf_counter() - start_s
+
+        request = self._http.build_request("POST", self.endpoint.url, content=content, extensions={"trace": trace})
+        start_s = perf_counter()
         try:
             async with asyncio.timeout(self.endpoint.timeout_s):
-                await self._exchange(request, answer, clock)
+                await self._exchange(request, answer, start_s)
         except _FAULTS as error:
             self._fail(answer, error)
         # Servers like to repeat the key in their messages.
@@ -84,10 +87,10 @@ class ApiClient:
         except (TimeoutError, httpx.HTTPError, ValueError, KeyError, TypeError):
             return None
 
-    async def _exchange(self, request, answer, clock):
+    async def _exchange(self, request, answer, start_s):
         response = await self._http.send(request, stream=True)
         try:
-            answer.time_to_headers_s = clock.seconds()
+            answer.time_to_headers_s = perf_counter() - start_s
             answer.status = response.status_code
             answer.headers = {name: value for name, value in response.headers.items() if name != "set-cookie"}
             if not response.is_success:
@@ -99,10 +102,10 @@ class ApiClient:
             reader = AnswerReader(answer, is_streaming=self.endpoint.is_streaming)
             pieces = response.aiter_bytes()
             async for piece in pieces:
-                reader.feed(piece, clock.seconds())
+                reader.feed(piece, perf_counter() - start_s)
                 if reader.is_done:
                     break
-            reader.close(clock.seconds())
+            reader.close(perf_counter() - start_s)
             with suppress(TimeoutError, httpx.TransportError):
                 async with asyncio.timeout(_DRAIN_S):
                     async for _ in pieces:
@@ -127,21 +130,3 @@ class ApiClient:
         else:
             num_chunks = len(answer.chunk_times_s)
             answer.fail(answers.CUT_ERROR, f"the connection broke after {num_chunks} events with text: {said}")
-
-
-class _Clock:
-    """Seconds since a request was handed to the HTTP client, which tells when a connection was opened for it."""
-
-    def __init__(self, answer: Answer):
-        self._answer = answer
-        self._start_s = 0.0
-
-    def start(self):
-        self._start_s = perf_counter()
-
-    def seconds(self) -> float:
-        return perf_counter() - self._start_s
-
-    async def trace(self, event: str, _info: dict):
-        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
-            self._answer.time_to_connect_s = self.seconds()

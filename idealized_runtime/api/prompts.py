@@ -58,7 +58,16 @@ class TokenizerPrompts:
 
     def __init__(self, path, *, adds_special_tokens: bool = True):
         self._path = Path(path)
-        self._tokenizer = _load_tokenizer(self._path)
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_str(self._path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"--tokenizer {path}: {error.strerror}") from error
+        except Exception as error:  # the only class that tokenizers raises
+            raise ValueError(f"--tokenizer {path}: not a tokenizer.json: {error}") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         self._adds_special_tokens = adds_special_tokens
         self._words = _vocabulary_words(self._tokenizer)
         # What the server counts beyond the file's count, such as a chat template.
@@ -174,20 +183,6 @@ class CalibratedPrompts:
 
 def _join(rng, words, num_words) -> str:
     return " ".join(rng.choice(words, num_words).tolist())
-
-
-def _load_tokenizer(path: Path):
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"--tokenizer {path}: {error.strerror}") from error
-    except Exception as error:  # the only class that tokenizers raises
-        raise ValueError(f"--tokenizer {path}: not a tokenizer.json: {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def _vocabulary_words(tokenizer) -> list[str]:

@@ -11,8 +11,8 @@ import pandas as pd
 from scipy.stats import mannwhitneyu, norm, t
 from statsmodels.stats.multitest import multipletests
 
-from idealized_runtime.api.statistics import SETTING
 from idealized_runtime.fits.denoised import fit_frontier
+from idealized_runtime.records import TOKEN_COLUMNS
 
 _MIN_EARLIER_SWEEPS = 3
 _CHANGE = ["change_percent", "change_percent_lower", "change_percent_upper", "p_value"]
@@ -48,11 +48,11 @@ def compare_sweeps(earlier: pd.DataFrame, later: pd.DataFrame, *, level: float =
     """
     logs = _log_runtimes([earlier, later])
     scores = [_block_scores(logs[logs["sweep"] == sweep]) for sweep in (0, 1)]
-    rows = [{**dict.fromkeys(SETTING, pd.NA), **_shift(*scores, level)}]
-    for setting, trials in logs.groupby(SETTING):
+    rows = [{**dict.fromkeys(TOKEN_COLUMNS, pd.NA), **_shift(*scores, level)}]
+    for setting, trials in logs.groupby(TOKEN_COLUMNS):
         both = [trials.loc[trials["sweep"] == sweep, "log"].to_numpy() for sweep in (0, 1)]
-        rows.append({**dict(zip(SETTING, setting, strict=True)), **_shift(*both, level)})
-    table = pd.DataFrame(rows).astype(dict.fromkeys(SETTING, "Int64"))
+        rows.append({**dict(zip(TOKEN_COLUMNS, setting, strict=True)), **_shift(*both, level)})
+    table = pd.DataFrame(rows).astype(dict.fromkeys(TOKEN_COLUMNS, "Int64"))
     adjusted = np.concatenate([table["p_value"][:1], multipletests(table["p_value"][1:], method="holm")[1]])
     return table.assign(p_value_adjusted=adjusted, is_changed=adjusted < 1 - level)
 
@@ -145,11 +145,11 @@ def _log_runtimes(sweeps) -> pd.DataFrame:
     trials = pd.concat([frame.assign(sweep=number) for number, frame in enumerate(frames)], ignore_index=True)
     if "model" in trials and len(models := trials["model"].unique()) > 1:
         raise ValueError(f"sweeps of one model are compared; got {', '.join(sorted(models))}")
-    settings = trials.groupby(SETTING)
+    settings = trials.groupby(TOKEN_COLUMNS)
     trials = trials[settings["sweep"].transform("nunique") == len(sweeps)]
     if trials.empty:
         raise ValueError("the sweeps have no setting in common; repeat one with the same prompt and output sizes")
-    medians_s = trials.groupby(SETTING)["runtime_s"].transform("median")
+    medians_s = trials.groupby(TOKEN_COLUMNS)["runtime_s"].transform("median")
     # The pass through the settings: the block, or the trial where there are no blocks.
     numbers = trials["trial"] if "trial" in trials else pd.Series(0, index=trials.index)
     numbers = trials["block"].fillna(numbers) if "block" in trials else numbers

@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.api.runner import FailingError, Runner, check_sizes
-from idealized_runtime.api.statistics import LOAD, SETTING
+from idealized_runtime.api.statistics import LOAD
 from idealized_runtime.api.trials import INTERRUPTED_ERROR
+from idealized_runtime.records import TOKEN_COLUMNS
 
 # Sent with the number of a request and, in an open loop, the seconds from the start at which it was due.
 Send = Callable[[int, float | None], Awaitable[None]]
@@ -78,7 +79,7 @@ class LoadSweep:
         loads = [{"load": "closed", "num_parallel": number} for number in sorted(self.all_num_parallel)]
         loads += [{"load": "open", "rate_per_s": rate} for rate in sorted(self.all_rates_per_s)]
         sizes = itertools.product(sorted(self.all_num_prompt_tokens), sorted(self.all_num_output_tokens))
-        return [{**dict(zip(SETTING, size, strict=True)), **load} for size in sizes for load in loads]
+        return [{**dict(zip(TOKEN_COLUMNS, size, strict=True)), **load} for size in sizes for load in loads]
 
     def pending(self, trials: Iterable[dict]) -> list[dict]:
         """Points that a log lacks, each with the number of its repetition.
@@ -169,7 +170,7 @@ class LoadRunner(Runner):
 
     def _prompt_of(self, point, number, attempt) -> str:
         load = [point.get("num_parallel", 0), round(1e6 * point.get("rate_per_s", 0)), point["repetition"]]
-        sizes = [point[name] for name in SETTING]
+        sizes = [point[name] for name in TOKEN_COLUMNS]
         return self._make_prompt(point["num_prompt_tokens"], *load, *sizes, number, attempt)
 
 
@@ -228,7 +229,7 @@ def describe_load(point: dict) -> str:
     known = {name: value for name, value in point.items() if not pd.isna(value)}
     words = {"num_parallel": "{} parallel", "rate_per_s": "{:g} requests/s"}
     loads = [form.format(known[name]) for name, form in words.items() if name in known]
-    sizes = [f"{short}={known[name]}" for short, name in zip("po", SETTING, strict=True) if name in known]
+    sizes = [f"{short}={known[name]}" for short, name in zip("po", TOKEN_COLUMNS, strict=True) if name in known]
     return ", ".join(part for part in (*loads, " ".join(sizes)) if part) or "all requests"
 
 
@@ -247,4 +248,4 @@ def _num_open_extra(num_requests) -> int:
 
 
 def _point_key(trial) -> tuple:
-    return tuple(trial.get(name) for name in (*SETTING, *LOAD, "repetition"))
+    return tuple(trial.get(name) for name in (*TOKEN_COLUMNS, *LOAD, "repetition"))

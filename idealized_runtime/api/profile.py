@@ -7,9 +7,7 @@ import numpy as np
 from idealized_runtime.api.answers import CONNECTION_ERROR, MALFORMED_STATUSES
 from idealized_runtime.api.runner import FailingError, Runner, check_sizes, with_remedy
 from idealized_runtime.api.trials import RefusedError
-from idealized_runtime.records import setting_name, trial_key
-
-_SIZES = ("num_prompt_tokens", "num_output_tokens")
+from idealized_runtime.records import TOKEN_COLUMNS, setting_name, trial_key
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Profiler(Runner):
         warmups = [trial for trial in self._sweep.warmups() if trial_key(trial) not in log.completed]
         trials = [trial for trial in self._sweep.trials() if trial_key(trial) not in log.completed]
         if trials and not warmups and self._sweep.num_warmup:
-            first = {name: trials[0][name] for name in _SIZES}
+            first = {name: trials[0][name] for name in TOKEN_COLUMNS}
             numbers = (trial["trial"] for trial in log.trials if trial.get("is_warmup"))
             warmups = [{**first, "trial": 1 + max(numbers, default=-1), "is_warmup": True}]
         return [*warmups, *trials]
@@ -100,7 +98,7 @@ class Profiler(Runner):
                 )
 
     async def _run(self, trial):
-        setting = tuple(trial[name] for name in _SIZES)
+        setting = tuple(trial[name] for name in TOKEN_COLUMNS)
         if setting in self._refused_settings:
             return
         record = await self._sender.send(lambda attempt: self._prompt_of(trial, attempt), trial, self._keep)
@@ -121,6 +119,6 @@ class Profiler(Runner):
             raise FailingError(f"{self._num_consecutive_failures} trials in a row failed, the last: {error['message']}")
 
     def _prompt_of(self, trial, attempt) -> str:
-        sizes = (trial[name] for name in _SIZES)
+        sizes = (trial[name] for name in TOKEN_COLUMNS)
         key = (attempt, int(trial.get("is_warmup", False)), trial["trial"], *sizes)
         return self._make_prompt(trial["num_prompt_tokens"], *key)

@@ -11,10 +11,10 @@ import pandas as pd
 from scipy.stats import binomtest, quantile_test
 
 from idealized_runtime.api.trials import INTERRUPTED_ERROR
+from idealized_runtime.records import TOKEN_COLUMNS
 
-SETTING = ["num_prompt_tokens", "num_output_tokens"]
 LOAD = ["load", "num_parallel", "rate_per_s"]
-GROUP = ["model", *LOAD, *SETTING]
+GROUP = ["model", *LOAD, *TOKEN_COLUMNS]
 QUANTITIES = ("time_to_first_token_s", "time_per_output_token_s", "inter_chunk_time_s", "runtime_s")
 PERCENTILES = (50, 90, 95, 99)
 # What an objective may limit, and its short name.
@@ -174,7 +174,7 @@ def group_table(requests: pd.DataFrame, by: Sequence[str], rows_of: Callable, *,
         [{**dict(zip(by, key, strict=True)), **row} for key, group in groups for row in rows_of(group)], columns=columns
     )
     # Integers of a key stay integers, missing or not.
-    return table.astype({name: "Int64" for name in ("num_parallel", *SETTING) if name in table})
+    return table.astype({name: "Int64" for name in ("num_parallel", *TOKEN_COLUMNS) if name in table})
 
 
 def sent_requests(requests: pd.DataFrame) -> pd.DataFrame:

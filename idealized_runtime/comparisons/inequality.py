@@ -40,7 +40,7 @@ def compare_runtimes(
     """
     from scipy.stats import binom, norm
 
-    sizes = list(TOKEN_COLUMNS)
+    sizes = TOKEN_COLUMNS
     settings = raw.groupby(sizes)["runtime_s"].agg(num_trials="size", raw_median_s="median", raw_minimum_s="min")
     table, errors_s = settings.reset_index(), []
     query = [table[name].to_numpy() for name in sizes]
@@ -62,6 +62,6 @@ def compare_runtimes(
 
 def _num_below(raw, table, column) -> np.ndarray:
     """Trials of each setting that lie below a column of the table."""
-    sizes = list(TOKEN_COLUMNS)
+    sizes = TOKEN_COLUMNS
     merged = raw.merge(table[[*sizes, column]], on=sizes)
     return (merged["runtime_s"] < merged[column]).groupby([merged[name] for name in sizes]).sum().to_numpy()

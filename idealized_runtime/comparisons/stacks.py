@@ -94,7 +94,7 @@ def compare_stacks(
     if not pairs:
         held = "; ".join(f"{stack}: {', '.join(models)}" for stack, models in stacks.items())
         raise ValueError(f"no model was timed with {baseline!r} and with another stack. There are: {held}")
-    sizes = workload.groupby(list(TOKEN_COLUMNS), sort=False)
+    sizes = workload.groupby(TOKEN_COLUMNS, sort=False)
     counts = sizes[WEIGHT_COLUMN].sum() if WEIGHT_COLUMN in workload else sizes.size()
     queries = counts.rename("num_queries").reset_index()
     frames = []

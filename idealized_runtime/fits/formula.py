@@ -16,13 +16,13 @@ from idealized_runtime.fits.interpolation import locate
 from idealized_runtime.fits.protocol import NoIntervalError, PredictingModel, plain
 from idealized_runtime.fits.settings import batch_size_of, validate_settings
 from idealized_runtime.fits.statistics import half_width
+from idealized_runtime.records import TOKEN_COLUMNS
 
 RESPONSE = "runtime_s"
-_SIZES = ("num_prompt_tokens", "num_output_tokens")
-_WEIGHT_COLUMNS = (RESPONSE, "runtime_std_s", "num_trials", *_SIZES)
+_WEIGHT_COLUMNS = (RESPONSE, "runtime_std_s", "num_trials", *TOKEN_COLUMNS)
 # patsy evaluates a formula as Python, and one may come out of a file: it may say this much and no more.
 _WORDS = {
-    *_SIZES, "np", "C", "I", "Treatment", "Sum", "Diff", "Helmert", "Poly", "bs", "cr", "center", "standardize",
+    *TOKEN_COLUMNS, "np", "C", "I", "Treatment", "Sum", "Diff", "Helmert", "Poly", "bs", "cr", "center", "standardize",
     "df", "degree", "knots", "levels", "reference", "include_intercept", "lower_bound", "upper_bound", "True", "False",
 }  # fmt: skip
 _NUMPY_WORDS = {
@@ -146,7 +146,7 @@ class FormulaModel(PredictingModel):
     @property
     def residuals(self) -> pd.DataFrame:
         """One row a setting: measured and predicted runtime and the relative error, predicted / measured - 1."""
-        frame = self.settings[[*_SIZES, RESPONSE]]
+        frame = self.settings[[*TOKEN_COLUMNS, RESPONSE]]
         predicted_s = self.predict(frame["num_prompt_tokens"].to_numpy(), frame["num_output_tokens"].to_numpy())
         return frame.assign(predicted_s=predicted_s, relative_error=predicted_s / frame[RESPONSE] - 1)
 
@@ -229,7 +229,7 @@ class FormulaModel(PredictingModel):
 
         # Many queries are of few sizes, and patsy takes its time for each.
         pairs, pair_of = np.unique(p + 1j * o, return_inverse=True)
-        sizes = dict(zip(_SIZES, (pairs.real, pairs.imag), strict=True))
+        sizes = dict(zip(TOKEN_COLUMNS, (pairs.real, pairs.imag), strict=True))
         try:
             return np.asarray(build_design_matrices([self.results.model.data.model_spec], sizes)[0])[pair_of]
         except PatsyError as error:
@@ -251,7 +251,7 @@ def influence_table(model: FormulaModel) -> pd.DataFrame:
     # statsmodels tells the influence in least squares without weights, which weighted columns make of any others.
     weighted = model.results.model
     influence = OLS(weighted.wendog, weighted.wexog).fit().get_influence()
-    return model.settings[[*_SIZES, RESPONSE]].assign(
+    return model.settings[[*TOKEN_COLUMNS, RESPONSE]].assign(
         leverage=influence.hat_matrix_diag,
         cooks_distance=influence.cooks_distance[0],
         studentized_residual=influence.resid_studentized_external,
@@ -268,7 +268,7 @@ def heteroscedasticity_test(model: FormulaModel) -> pd.Series:
     """
     from statsmodels.stats.diagnostic import het_breuschpagan
 
-    regressors = np.column_stack([np.ones(len(model.settings)), model.settings[list(_SIZES)]])
+    regressors = np.column_stack([np.ones(len(model.settings)), model.settings[TOKEN_COLUMNS]])
     values = het_breuschpagan(model.results.wresid, regressors)
     return pd.Series(values, index=["lm_statistic", "lm_p_value", "f_statistic", "f_p_value"], dtype=float)
 

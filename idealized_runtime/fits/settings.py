@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_columns, numeric_columns
-from idealized_runtime.records.common import BATCH_COLUMNS, IDENTITY_COLUMNS, PARALLELISM_COLUMNS
+from idealized_runtime.records.common import BATCH_COLUMNS, IDENTITY_COLUMNS, PARALLELISM_COLUMNS, TOKEN_COLUMNS
 
 _NEEDED = ("num_prompt_tokens", "num_output_tokens", "runtime_s")
 _IDENTITY = (*IDENTITY_COLUMNS, *BATCH_COLUMNS, *PARALLELISM_COLUMNS)
-_SETTING = ["num_prompt_tokens", "num_output_tokens"]
 _OPTIONAL = ("runtime_std_s", "num_trials", "runtime_resolution_s")
 _MAX_NAMED = 5
 
@@ -43,10 +42,10 @@ def validate_settings(runtimes: pd.DataFrame, *, min_prompt_sizes: int = 2) -> p
         raise ValueError("runtimes hold no rows; time at least two prompt sizes at two numbers of output tokens")
     check_one_identity(runtimes, _IDENTITY)
     _check_values(runtimes, columns)
-    frame = runtimes.assign(**columns).astype(dict.fromkeys(_SETTING, "int64"))
+    frame = runtimes.assign(**columns).astype(dict.fromkeys(TOKEN_COLUMNS, "int64"))
     settings = _aggregate_trials(frame) if "trial" in frame else _single_settings(frame)
     settings = settings.astype({"num_trials": float}).fillna({"runtime_resolution_s": 0.0})
-    settings = settings.sort_values(_SETTING, ignore_index=True)
+    settings = settings.sort_values(TOKEN_COLUMNS, ignore_index=True)
     check_design(settings, min_prompt_sizes)
     return settings
 
@@ -106,7 +105,7 @@ def check_one_identity(timings: pd.DataFrame, names):
 
 def _check_values(runtimes, columns):
     for name, values in columns.items():
-        if name in _SETTING:
+        if name in TOKEN_COLUMNS:
             is_good = (values >= 1) & (values < np.inf) & (values == np.floor(values))
             allowed = "an integer of at least 1"
         elif name == "runtime_s":
@@ -119,15 +118,17 @@ def _check_values(runtimes, columns):
             rows = runtimes.loc[~is_good].head(_MAX_NAMED)
             named = "; ".join(
                 f"row {index} (p={p}, o={o}): {value!r}"
-                for index, p, o, value in zip(rows.index, rows[_SETTING[0]], rows[_SETTING[1]], rows[name], strict=True)
+                for index, p, o, value in zip(
+                    rows.index, rows[TOKEN_COLUMNS[0]], rows[TOKEN_COLUMNS[1]], rows[name], strict=True
+                )
             )
             raise ValueError(f"{name} must be {allowed}; {(~is_good).sum()} row(s) are not: {named}")
 
 
 def _single_settings(frame):
-    repeated = frame.duplicated(_SETTING)
+    repeated = frame.duplicated(TOKEN_COLUMNS)
     if repeated.any():
-        first = frame.loc[repeated, _SETTING].head(_MAX_NAMED)
+        first = frame.loc[repeated, TOKEN_COLUMNS].head(_MAX_NAMED)
         named = ", ".join(f"p={p} o={o}" for p, o in first.itertuples(index=False))
         raise ValueError(
             f"{repeated.sum()} setting(s) repeat: {named}; give one row a setting, or a column 'trial' to average over"
@@ -136,15 +137,15 @@ def _single_settings(frame):
 
 
 def _aggregate_trials(trials):
-    repeated = trials.duplicated([*_SETTING, "trial"])
+    repeated = trials.duplicated([*TOKEN_COLUMNS, "trial"])
     if repeated.any():
-        p, o, trial = trials.loc[repeated, [*_SETTING, "trial"]].iloc[0]
+        p, o, trial = trials.loc[repeated, [*TOKEN_COLUMNS, "trial"]].iloc[0]
         raise ValueError(f"{repeated.sum()} trial(s) stand there twice, the first at p={p} o={o}: trial {trial}")
     resolution_s = trials["runtime_resolution_s"].max() if "runtime_resolution_s" in trials else 0.0
     if "is_disturbed" in trials:
         # As read_log does: both ways to read a log give one model.
         trials = trials[~trials["is_disturbed"].astype(bool)]
-    settings = trials.groupby(_SETTING, as_index=False).agg(
+    settings = trials.groupby(TOKEN_COLUMNS, as_index=False).agg(
         runtime_s=("runtime_s", "mean"), runtime_std_s=("runtime_s", "std"), num_trials=("runtime_s", "size")
     )
     return settings.assign(runtime_resolution_s=resolution_s)

@@ -78,13 +78,13 @@ class QueryMix:
         rows = queries if WEIGHT_COLUMN in queries else queries.assign(**{WEIGHT_COLUMN: 1.0})
         columns = [*TOKEN_COLUMNS, WEIGHT_COLUMN]
         rows = pd.DataFrame(dict(zip(columns, numeric_columns(rows, columns, name="queries"), strict=True)))
-        sizes = rows[list(TOKEN_COLUMNS)]
+        sizes = rows[TOKEN_COLUMNS]
         is_bad = ~(np.isfinite(sizes) & (sizes >= 1)).all(axis=1).to_numpy()
         warn_missing(is_bad, "lack token counts or have fewer than one, so they are not in the mix")
         if is_bad.all():
             raise ValueError(f"no query with at least one prompt and one output token among {len(rows)} rows")
         # A missing weight stays missing through the sum, and is refused.
-        sums = rows[~is_bad].groupby(list(TOKEN_COLUMNS))[WEIGHT_COLUMN].sum(skipna=False)
+        sums = rows[~is_bad].groupby(TOKEN_COLUMNS)[WEIGHT_COLUMN].sum(skipna=False)
         return cls(*(sums.index.get_level_values(name) for name in TOKEN_COLUMNS), sums)
 
     @classmethod

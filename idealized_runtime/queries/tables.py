@@ -10,8 +10,8 @@ import pandas as pd
 
 from idealized_runtime.checks import MissingValueWarning, check_columns, numeric_columns
 from idealized_runtime.measurements.published import ROOT, PublishedDataMissingError, published_data
+from idealized_runtime.records import TOKEN_COLUMNS
 
-TOKEN_COLUMNS = ("num_prompt_tokens", "num_output_tokens")
 WEIGHT_COLUMN = "weight"
 _OPTIONAL_NUMBERS = ("arrival_s", WEIGHT_COLUMN)
 
@@ -62,7 +62,7 @@ def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.Data
 
 def grid_queries(prompt_sizes: Iterable[int], output_sizes: Iterable[int]) -> pd.DataFrame:
     """Every pair of a prompt and an output size: ``num_prompt_tokens``, ``num_output_tokens``."""
-    return pd.DataFrame([(p, o) for p in prompt_sizes for o in output_sizes], columns=list(TOKEN_COLUMNS))
+    return pd.DataFrame([(p, o) for p in prompt_sizes for o in output_sizes], columns=TOKEN_COLUMNS)
 
 
 def _read(source) -> pd.DataFrame:

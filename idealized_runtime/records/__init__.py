@@ -13,9 +13,9 @@ import pandas as pd
 
 from idealized_runtime.records.common import (
     BATCH_COLUMNS,
-    IDENTITY_COLUMNS,
     PARALLELISM_COLUMNS,
     SETTING_COLUMNS,
+    TOKEN_COLUMNS,
     IncompleteLogWarning,
     LogFormatError,
     LogMismatchError,
@@ -34,9 +34,9 @@ from idealized_runtime.records.settings import runtime_sentence, setting_key
 
 __all__ = [
     "BATCH_COLUMNS",
-    "IDENTITY_COLUMNS",
     "PARALLELISM_COLUMNS",
     "SETTING_COLUMNS",
+    "TOKEN_COLUMNS",
     "IncompleteLogWarning",
     "Journal",
     "LogFormatError",

@@ -4,10 +4,12 @@ import sys
 
 import pandas as pd
 
+# p prompt tokens and o output tokens.
+TOKEN_COLUMNS = ["num_prompt_tokens", "num_output_tokens"]
 IDENTITY_COLUMNS = ["model", "hardware", "software"]
-# B sequences of p prompt tokens, encoded m at a time; their o output tokens generated k sequences at a time.
+# B sequences of them, prompts encoded m at a time, output tokens generated k sequences at a time.
 BATCH_COLUMNS = ["batch_size", "micro_batch_size", "token_micro_batch_size"]
-SETTING_COLUMNS = ["num_prompt_tokens", "num_output_tokens", *BATCH_COLUMNS]
+SETTING_COLUMNS = [*TOKEN_COLUMNS, *BATCH_COLUMNS]
 PARALLELISM_COLUMNS = ["tensor_parallel_size", "pipeline_parallel_size"]
 FRAME_COLUMNS = [
     *IDENTITY_COLUMNS, *SETTING_COLUMNS, *PARALLELISM_COLUMNS,

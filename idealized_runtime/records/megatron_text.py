@@ -12,6 +12,7 @@ from idealized_runtime.architectures import Architecture, published_architecture
 from idealized_runtime.records.common import (
     BATCH_COLUMNS,
     FRAME_COLUMNS,
+    TOKEN_COLUMNS,
     LogFormatError,
     NothingTimedError,
     RepeatedSettingWarning,
@@ -62,7 +63,7 @@ class TextLog:
 
     def frame(self) -> pd.DataFrame:
         """One row a setting, as :func:`idealized_runtime.records.read_log` gives it."""
-        keys, row = ["num_prompt_tokens", "num_output_tokens"], self._row
+        keys, row = TOKEN_COLUMNS, self._row
         rows = pd.DataFrame(
             [setting for run in self._runs for setting in run.settings], columns=[*keys, "runtime_s", "runtime_std_s"]
         )

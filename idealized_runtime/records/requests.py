@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.records.common import (
+    TOKEN_COLUMNS,
     LogFormatError,
     check_error,
     check_integers,
@@ -18,7 +19,6 @@ from idealized_runtime.records.log import Log, means_frame
 
 # Fields that a trial under load has beside those of every trial; they tell one trial from another.
 LOAD_FIELDS = ("load", "num_parallel", "rate_per_s", "repetition")
-_SIZES = ("num_prompt_tokens", "num_output_tokens")
 _DURATIONS = ("time_to_connect_s", "time_to_headers_s", "time_to_first_token_s", "runtime_s")
 # Copied from record to row as they are; missing where a record lacks them.
 _COPIED = (
@@ -31,7 +31,7 @@ _NULLABLE_INTEGERS = ("block", "num_parallel", "repetition", "status", *_COUNTS)
 
 def trial_key(trial: dict) -> tuple:
     """What tells one trial of a log from another: sizes, load, number, and whether it warms up or calibrates."""
-    return (*(trial[name] for name in _SIZES), *(trial.get(name) for name in LOAD_FIELDS),
+    return (*(trial[name] for name in TOKEN_COLUMNS), *(trial.get(name) for name in LOAD_FIELDS),
             bool(trial.get("is_warmup")), bool(trial.get("is_calibration")), trial["trial"])  # fmt: skip
 
 
@@ -86,14 +86,14 @@ class RequestsLog(Log):
             A size or a duration is not one, or a trial is repeated; the message begins with ``where``.
         """
         if record["record"] == "sent":
-            check_integers(f"{where}:", record, (*_SIZES, "trial"), 0)
+            check_integers(f"{where}:", record, (*TOKEN_COLUMNS, "trial"), 0)
             cost_usd = record.get("cost_usd")
             if cost_usd != 0 and not is_duration(cost_usd):
                 raise LogFormatError(f"{where}: cost_usd must be US dollars; got {cost_usd!r}")
             return record
         has_failed = "error" in record
         # Other tools do not tell what was asked for in a request that failed.
-        sizes = [name for name in _SIZES if not (has_failed and record.get(name) is None)]
+        sizes = [name for name in TOKEN_COLUMNS if not (has_failed and record.get(name) is None)]
         check_integers(f"{where}:", record, sizes, 1)
         check_integers(f"{where}:", record, ["trial"], 0)
         chunk_times_s = record.get("chunk_times_s", [])
@@ -138,7 +138,7 @@ class RequestsLog(Log):
             held = f"{self.path}: holds no timing: none of its {len(self.records)} trials can be used"
             under_load = f"; {is_loaded.sum()} of them are under load: a summary reads those" if is_loaded.any() else ""
             raise LogFormatError(held + under_load)
-        frame = requests[["model", "hardware", "software", *_SIZES]].assign(
+        frame = requests[["model", "hardware", "software", *TOKEN_COLUMNS]].assign(
             batch_size=1,
             micro_batch_size=1,
             token_micro_batch_size=1,
@@ -163,7 +163,7 @@ class RequestsLog(Log):
 def requests_frame(header: dict, trials: list[dict]) -> pd.DataFrame:
     """Trials as rows of :func:`idealized_runtime.records.read_requests`."""
     rows = [_row(trial) for trial in trials]
-    columns = list(_row({name: 1 for name in _SIZES}))
+    columns = list(_row({name: 1 for name in TOKEN_COLUMNS}))
     frame = pd.DataFrame(rows, columns=columns)
     for position, name in enumerate(("model", "hardware", "software")):
         frame.insert(position, name, header[name])
@@ -186,7 +186,7 @@ def _row(trial: dict) -> dict:
     # What asks how many tokens a prompt has is no timed trial either.
     is_warmup = bool(trial.get("is_warmup") or trial.get("is_calibration"))
     return {
-        **{name: trial[name] for name in _SIZES},
+        **{name: trial[name] for name in TOKEN_COLUMNS},
         **{name: trial.get(name) for name in _COPIED},
         "is_warmup": is_warmup,
         "time_per_output_token_s": per_token_s,

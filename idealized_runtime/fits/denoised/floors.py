@@ -9,9 +9,9 @@ from idealized_runtime.checks import numeric_columns
 from idealized_runtime.fits.denoised.frontier import fit_frontier
 from idealized_runtime.fits.model import RuntimeModel
 from idealized_runtime.fits.published import PublishedRuntimeModel
+from idealized_runtime.records import TOKEN_COLUMNS
 
 ESTIMATORS = ("minimum", "second_smallest", "quantile", "frontier")
-_SETTING = ["num_prompt_tokens", "num_output_tokens"]
 
 
 def floor_runtimes(trials: pd.DataFrame, *, estimator: str = "minimum", quantile: float = 0.1) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def floor_runtimes(trials: pd.DataFrame, *, estimator: str = "minimum", quantile
     trials = _as_trials(trials)
     if not 0 <= quantile <= 1:
         raise ValueError(f"quantile must lie in [0, 1]; got {quantile!r}")
-    settings = trials.groupby(_SETTING)["runtime_s"]
+    settings = trials.groupby(TOKEN_COLUMNS)["runtime_s"]
     num_trials = settings.size()
     floors = {
         "minimum": settings.min,
@@ -105,7 +105,7 @@ def fit_denoised(
 def _as_trials(trials: pd.DataFrame) -> pd.DataFrame:
     if "runtime_s" not in trials and "minimum_runtime_s" in trials:
         trials = trials.rename(columns={"minimum_runtime_s": "runtime_s"})
-    columns = [*_SETTING, "runtime_s"]
+    columns = [*TOKEN_COLUMNS, "runtime_s"]
     *_, runtime_s = numeric_columns(trials, columns, name="trials")
     if "model" in trials and len(models := trials["model"].unique()) > 1:
         raise ValueError(f"one fit takes one model; the trials hold {len(models)}: {', '.join(map(str, models[:5]))}")

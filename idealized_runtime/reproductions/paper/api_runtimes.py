@@ -3,6 +3,7 @@
 import pandas as pd
 
 from idealized_runtime.measurements.published import published_data
+from idealized_runtime.records import TOKEN_COLUMNS
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
 
 FOLDER = "paper_figures"
@@ -17,7 +18,6 @@ _HELM_NAMES = {
     "cohere-xlarge": "cohere/xlarge-20220609",
     "openai-cushman-001": "openai/code-cushman-001",
 }
-_SETTING = ["num_prompt_tokens", "num_output_tokens"]
 _PROVIDERS = {"ai21": "AI21", "anthropic": "Anthropic", "cohere": "Cohere", "openai": "OpenAI"}
 # Queries that Figure 7a cannot draw, since their models have no denoised parameters; the authors' 96.6 % counts them as
 # passing, among its 3204 points.
@@ -57,7 +57,7 @@ def complete_minima(minima: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         As ``minima``, sorted by model and setting.
     """
-    key = ["model", *_SETTING]
+    key = ["model", *TOKEN_COLUMNS]
     found = trials.groupby(key, as_index=False)["runtime_s"].min()
     both = minima.merge(found, on=key, suffixes=("", "_of_trials"))
     # The published points are read back from a figure to six digits.
@@ -88,7 +88,7 @@ def read_load_runtimes() -> pd.DataFrame:
     """
     runtimes = pd.read_csv(published_data(f"{FOLDER}/figure6_load_runtimes.csv"))
     runtimes = runtimes.rename(columns={"minimum_runtime_s": "runtime_s"}).replace({"provider": _PROVIDERS})
-    setting = ["provider", *_SETTING]
+    setting = ["provider", *TOKEN_COLUMNS]
     runtimes = runtimes.sort_values([*setting, "num_parallel_queries"], ignore_index=True)
     return runtimes.assign(slowdown=runtimes["runtime_s"] / runtimes.groupby(setting)["runtime_s"].transform("first"))
 
@@ -146,7 +146,7 @@ def coefficients_of_variation(trials: pd.DataFrame) -> pd.DataFrame:
         ``coefficient_of_variation``, deviation (ddof = 1) over mean, the mean over settings; ``median_over_settings``
         of the same; ``largest_over_least``, the mean over settings, and ``worst_over_median``, of any setting.
     """
-    settings = trials.groupby(["model", *_SETTING])["runtime_s"]
+    settings = trials.groupby(["model", *TOKEN_COLUMNS])["runtime_s"]
     scatter = settings.agg(["mean", "std", "min", "max", "median"])
     variation = (scatter["std"] / scatter["mean"]).groupby("model")
     return pd.DataFrame(

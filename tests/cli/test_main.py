@@ -206,11 +206,14 @@ def test_closed_standard_error_leaves_no_traceback():
     assert (done.stdout, done.stderr) == ("2\n", "")
 
 
-def test_interrupt_is_said_in_a_line():
-    with start("notebooks", "--runs", "/dev/stdin", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        time.sleep(3)
+def test_interrupt_is_said_in_a_line(tmp_path):
+    os.mkfifo(tmp_path / "runs.yml")
+    runs = tmp_path / "runs.yml"
+    # The file opens once the command opens it, which then waits for what is written.
+    with start("notebooks", "--runs", str(runs), stdout=subprocess.PIPE) as process, runs.open("w"):
+        time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err.strip() == "idealized-runtime notebooks: interrupted"
 

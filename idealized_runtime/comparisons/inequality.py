@@ -6,7 +6,7 @@ from statsmodels.stats.multitest import multipletests
 
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.fits.statistics import standard_error_of_interval
-from idealized_runtime.queries.tables import TOKEN_COLUMNS
+from idealized_runtime.records import TOKEN_COLUMNS
 
 
 def compare_runtimes(

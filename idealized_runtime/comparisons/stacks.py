@@ -14,7 +14,8 @@ from idealized_runtime.comparisons.ratios import ratio_interval
 from idealized_runtime.measurements.floors import FloorRuntime, roofline_of
 from idealized_runtime.measurements.timed_models import TimedModel, fitted_models, read_timed_models
 from idealized_runtime.queries.price import add_independent, price
-from idealized_runtime.queries.tables import TOKEN_COLUMNS, WEIGHT_COLUMN
+from idealized_runtime.queries.tables import WEIGHT_COLUMN
+from idealized_runtime.records import TOKEN_COLUMNS
 
 _SIDES = ("", "_lower", "_upper")
 

@@ -8,7 +8,8 @@ import pandas as pd
 from scipy.special import ndtr, ndtri
 
 from idealized_runtime.checks import numeric_columns, token_array, warn_missing
-from idealized_runtime.queries.tables import TOKEN_COLUMNS, WEIGHT_COLUMN, read_queries
+from idealized_runtime.queries.tables import WEIGHT_COLUMN, read_queries
+from idealized_runtime.records import TOKEN_COLUMNS
 
 # Slices of equal probability of each log-normal: with more, no mean runtime of a committed model moves by 0.1 %.
 _NUM_SLICES = 32

@@ -14,7 +14,8 @@ import pandas as pd
 from idealized_runtime.checks import check_columns, check_not_negative, check_positive, numeric_columns
 from idealized_runtime.fits.protocol import ModelOfRuntimes, NoIntervalError
 from idealized_runtime.hardware.prices import DeviceRate, dollar_cost_usd, energy_joules
-from idealized_runtime.queries.tables import TOKEN_COLUMNS, WEIGHT_COLUMN
+from idealized_runtime.queries.tables import WEIGHT_COLUMN
+from idealized_runtime.records import TOKEN_COLUMNS
 
 METRICS = ("runtime_s", "cost_usd", "energy_joules")
 # Why a query has no runtime; one that lacks several things counts under the first.

@@ -66,7 +66,9 @@ class Intervals:
         # On a profiled size the rule adds nothing.
         is_between = (anchors.position != 0) & (anchors.position != 1) | is_extrapolated
         if not np.isnan(self.rule_error.scale):
-            rule_variance = np.where(is_between, self._rule_variance(anchors, prompt_time_s), 0.0)
+            # An extrapolation leans on two sizes, each as far off the line as the query itself may be.
+            reach = np.where(anchors.position > 1, 1 + anchors.position**2 + (1 - anchors.position) ** 2, 1.0)
+            rule_variance = np.where(is_between, self.rule_error.scale**2 * prompt_time_s * reach, 0.0)
             return self._bounds(anchors, p, decoded, level, rule_variance)
         lower, upper = self._bounds(anchors, p, decoded, level, 0.0)
         ends = [Anchors(side, side, np.zeros_like(anchors.position)) for side in (anchors.left, anchors.right)]
@@ -93,11 +95,6 @@ class Intervals:
         """Standard error of g at the reference prompt size."""
         return float(np.sqrt(self.covariance.slope_covariance[0, 0]))
 
-    def _rule_variance(self, anchors, prompt_time_s):
-        # An extrapolation leans on two sizes, each as far off the line as the query itself may be.
-        reach = np.where(anchors.position > 1, 1 + anchors.position**2 + (1 - anchors.position) ** 2, 1.0)
-        return self.rule_error.scale**2 * prompt_time_s * reach
-
     def _bounds(self, anchors, p, decoded, level, rule_variance):
         known = self.covariance
         contrast = self._slope_contrast(anchors, p, decoded)
@@ -108,14 +105,11 @@ class Intervals:
         spread = self._spread(anchors, parts) + lack_of_fit**2 / known.lack_of_fit_dof
         spread = spread + rule_variance**2 / self.rule_error.dof if np.any(rule_variance) else spread
         dof = satterthwaite_dof(variance, spread)
-        half_s = half_width(level, dof, self._rounding_share(anchors, variance)) * np.sqrt(variance)
+        left = (1 - anchors.position) ** 2 * known.level_rounding_variance[anchors.left]
+        right = anchors.position**2 * known.level_rounding_variance[anchors.right]
+        rounding_share = np.minimum(np.hypot(left, right) / variance, 1)
+        half_s = half_width(level, dof, rounding_share) * np.sqrt(variance)
         return estimate_s - half_s, estimate_s + half_s
-
-    def _rounding_share(self, anchors, variance):
-        known = self.covariance.level_rounding_variance
-        left = (1 - anchors.position) ** 2 * known[anchors.left]
-        right = anchors.position**2 * known[anchors.right]
-        return np.minimum(np.hypot(left, right) / variance, 1)
 
     def _slope_contrast(self, anchors, p, decoded):
         known = self.covariance

@@ -99,26 +99,20 @@ class SettingsLog(Log):
             "num_layers_profiled": self.slices[0] if len(self.slices) == 1 else None,
             **record,
         }
-        self._check_sizes(where, setting)
+        check_integers(f"{where}:", setting, (*SETTING_COLUMNS, "num_layers_profiled"), 1)
+        for name in BATCH_COLUMNS[1:]:
+            if batch_size % setting[name]:
+                raise LogFormatError(f"{where}: {name} must divide the batch size, {batch_size}; got {setting[name]}")
+        if (profiled := setting["num_layers_profiled"]) not in self.slices:
+            allowed = f"one of the header's, {list(self.slices)}"
+            raise LogFormatError(f"{where}: num_layers_profiled must be {allowed}; got {profiled}")
         if setting_key(setting) in self.completed:
-            named = f"{setting_name(setting)} on {setting['num_layers_profiled']} layers"
+            named = f"{setting_name(setting)} on {profiled} layers"
             raise LogFormatError(f"{where}: setting {named} stands here a second time")
         check_error(where, setting)
         if "error" not in setting:
             _check_times(where, setting)
         return setting
-
-    def _check_sizes(self, where, setting):
-        check_integers(f"{where}:", setting, (*SETTING_COLUMNS, "num_layers_profiled"), 1)
-        for name in BATCH_COLUMNS[1:]:
-            if setting["batch_size"] % setting[name]:
-                allowed = f"divide the batch size, {setting['batch_size']}"
-                raise LogFormatError(f"{where}: {name} must {allowed}; got {setting[name]}")
-        if setting["num_layers_profiled"] not in self.slices:
-            raise LogFormatError(
-                f"{where}: num_layers_profiled must be one of the header's, {list(self.slices)}; got "
-                f"{setting['num_layers_profiled']}"
-            )
 
     def architecture(self) -> Architecture:
         """The architecture in its header."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import MissingValueWarning, warn_missing
-from idealized_runtime.records import definitions
+from idealized_runtime.records import TOKEN_COLUMNS, definitions
 from idealized_runtime.records.helm import read_runs
 from idealized_runtime.records.importers.common import Imported, make_header
 
@@ -30,16 +30,18 @@ def import_runs(folder, *, hardware: str | None) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*have no accuracy", category=MissingValueWarning)
         runs = read_runs(folder)
-    numbers = runs[["num_prompt_tokens", "num_output_tokens", "raw_runtime_s"]].to_numpy(dtype=float)
+    numbers = runs[[*TOKEN_COLUMNS, "raw_runtime_s"]].to_numpy(dtype=float)
     is_missing = ~(np.isfinite(numbers) & (numbers > 0)).all(axis=1)
     warn_missing(is_missing, "have no tokens or runtime and are left out", labels=runs["scenario"])
     runs, numbers = runs[~is_missing].reset_index(drop=True), numbers[~is_missing]
     is_mean = (numbers[:, :2] % 1 != 0).any(axis=1)
     header = make_header("", software="HELM", hardware=hardware)
-    columns = Imported(header, [_PLAIN]).frame()
+    # One plain request tells all that is the same of them.
+    plain = {**dict.fromkeys(TOKEN_COLUMNS, 1), "trial": 0, "runtime_s": 1.0, "definitions": definitions.HELM}
+    columns = Imported(header, [plain]).frame()
     frame = pd.DataFrame({name: np.repeat(columns[name].array, len(runs)) for name in columns})
     # HELM's tables round means as well.
-    sizes = pd.DataFrame(np.maximum(np.rint(numbers[:, :2]), 1), columns=["num_prompt_tokens", "num_output_tokens"])
+    sizes = pd.DataFrame(np.maximum(np.rint(numbers[:, :2]), 1), columns=TOKEN_COLUMNS)
     return frame.assign(
         model=runs["model"].astype(str),
         trial=np.arange(len(runs)),
@@ -48,13 +50,3 @@ def import_runs(folder, *, hardware: str | None) -> pd.DataFrame:
         deviations=np.where(is_mean, "token counts are means over several requests", ""),
         is_fit=~is_mean,
     )
-
-
-_PLAIN = {
-    "num_prompt_tokens": 1,
-    "num_output_tokens": 1,
-    "trial": 0,
-    "sent_at": None,
-    "runtime_s": 1.0,
-    "definitions": definitions.HELM,
-}

@@ -179,7 +179,11 @@ def _trial(line, number, loads) -> dict:
         kept = {"type": error.get("type", str), "message": error.get("message", str)}
         status = error.get("code", int, is_optional=True)
         return record | {"num_prompt_tokens": None, "num_output_tokens": None, "status": status, "error": kept}
-    metrics = line.inner("metrics")
+    return record | _measured(line.inner("metrics"))
+
+
+def _measured(metrics) -> dict:
+    """Sizes and times of a request."""
 
     def value(name, default=None):
         metric = metrics.inner(name, is_optional=default is not None)
@@ -194,7 +198,7 @@ def _trial(line, number, loads) -> dict:
     if ttft_s is not None and between is not None:
         scale = _scale(between.get("unit", str), between.where)
         chunk_times_s = np.cumsum([ttft_s, *(time * scale for time in between.durations("value"))]).tolist()
-    return record | drop_missing(
+    return drop_missing(
         {
             "num_prompt_tokens": p,
             "num_output_tokens": o,

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 import yaml
-from makers.commands import flags_of
+from makers import flags_of
 
 from idealized_runtime.cli.main import COMMANDS, GROUPS
 from idealized_runtime.measurements.published import ROOT

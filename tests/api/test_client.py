@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from makers.servers import (
+from api_server import (
     CUT,
     DONE,
     ApiServer,

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from makers.servers import ApiServer, refusal, well_behaved
+from api_server import ApiServer, refusal, well_behaved
 
 from idealized_runtime.api.load import LoadSweep, poisson_arrivals, run_closed_loop, run_open_loop
 from idealized_runtime.cli.main import main

@@ -13,9 +13,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from makers.commands import flags_of
-from makers.requests import make_trial, write_log
-from makers.servers import CUT, ApiServer, json_answer, refusal, usage_of, well_behaved
+from api_server import CUT, ApiServer, json_answer, refusal, usage_of, well_behaved
+from makers import flags_of, make_trial, write_api_log
 
 from idealized_runtime.cli.api.fit import ESTIMATORS
 from idealized_runtime.cli.main import COMMANDS, main
@@ -559,7 +558,7 @@ def write_known(path):
         for p in (4, 16, 32)
         for o in (1, 4, 8)
     ]
-    return write_log(path, trials)
+    return write_api_log(path, trials)
 
 
 def test_parameters_are_recovered_from_a_log_of_known_times(tmp_path, capsys):
@@ -580,7 +579,7 @@ def test_interval_that_ends_at_its_estimate_is_told(tmp_path, capsys):
     rng = np.random.default_rng(345)
     sizes = [(p, o, number) for p in (1, 32, 128) for o in (1, 8) for number in range(3)]
     trials = [make_trial(number, p=p, o=o, start_s=0.1 + rng.normal(0, 5e-4), step_s=0.01) for p, o, number in sizes]
-    assert main(["api", "fit", str(write_log(tmp_path / "log.jsonl", trials))]) == 0
+    assert main(["api", "fit", str(write_api_log(tmp_path / "log.jsonl", trials))]) == 0
     *_, intervals, note = capsys.readouterr().out.splitlines()
     assert intervals.endswith("none with the bias of a floor")
     assert note.startswith("an interval ends at its estimate for prompts of 1, 32: ")

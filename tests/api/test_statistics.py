@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from makers.frames import START, make_requests
+from makers import START, make_requests
 
 from idealized_runtime.api.statistics import (
     measure_goodput,

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from makers.frames import make_requests
+from makers import make_requests
 
 from idealized_runtime.api.unimodality import _SCALED_CRITICAL_DIPS, _SIZES, critical_dip, dip_statistic
 from idealized_runtime.api.validity import check_requests, required_requests

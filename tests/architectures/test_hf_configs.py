@@ -1,5 +1,5 @@
 import pytest
-from makers.hf_configs import (
+from makers import (
     BLOOM_SIZES,
     DEEPSEEK,
     FALCON_SIZES,

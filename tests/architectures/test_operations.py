@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from makers.hf_configs import hf_config, written
+from makers import hf_config, written
 
 from idealized_runtime.architectures import (
     ARCHITECTURES,

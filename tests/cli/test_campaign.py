@@ -9,8 +9,7 @@ import time
 
 import pandas as pd
 import pytest
-from makers.campaigns import TINY, write_config
-from makers.commands import parser_of
+from makers import TINY, parser_of, write_config
 
 from idealized_runtime.cli import campaign
 from idealized_runtime.cli.main import main

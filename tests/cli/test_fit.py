@@ -1,9 +1,7 @@
 import json
 
 import pytest
-from makers.logs import HEADER, make_setting, write_log
-from makers.requests import make_trial
-from makers.requests import write_log as write_api_log
+from makers import HEADER, make_setting, make_trial, write_api_log, write_log
 
 from idealized_runtime.cli.main import main
 from idealized_runtime.fits import read_parameters

@@ -5,7 +5,7 @@ import re
 import shlex
 
 import pytest
-from makers.logs import HEADER, make_setting, write_log
+from makers import HEADER, make_setting, write_log
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.cli.main import main

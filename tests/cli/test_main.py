@@ -11,7 +11,7 @@ import tomllib
 import warnings
 
 import pytest
-from makers.commands import parser_of
+from makers import parser_of
 
 from idealized_runtime.cli import main as cli
 from idealized_runtime.cli.flags import SHARED_FLAGS, add_shared

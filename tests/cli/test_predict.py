@@ -2,7 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from makers.timed_logs import TOY, write_log
+from makers import TOY, write_toy_log
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.cli.main import main
@@ -75,7 +75,7 @@ def write_stack(folder, *, num_models=3, watts=None, **header):
     """Logs of models of several depths and widths, 1 ms a layer and 10 us a token; each draws another power."""
     for number in range(num_models):
         shape = replace(TOY, name=f"toy-{number}", num_layers=2 + 3 * number, hidden_size=64 * (1 + number))
-        path = write_log(folder / f"toy-{number}.jsonl", model=shape.name, architecture=shape.to_dict(),
+        path = write_toy_log(folder / f"toy-{number}.jsonl", model=shape.name, architecture=shape.to_dict(),
                          num_layers_profiled=shape.num_layers, **header)  # fmt: skip
         records = [json.loads(line) for line in path.read_text().splitlines()]
         for record in records[1:-1]:

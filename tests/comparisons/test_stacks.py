@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from makers.timed_logs import write_log
+from makers import write_toy_log
 
 from idealized_runtime.comparisons.stacks import (
     FloorRuntime,
@@ -81,22 +81,22 @@ def test_summary_counts_queries_that_are_faster_beyond_doubt_and_sums_the_worklo
 
 
 def test_stacks_of_two_machines_are_refused(tmp_path):
-    write_log(tmp_path / "one" / "toy.jsonl", hardware="box")
-    write_log(tmp_path / "two" / "toy.jsonl", hardware="tower")
+    write_toy_log(tmp_path / "one" / "toy.jsonl", hardware="box")
+    write_toy_log(tmp_path / "two" / "toy.jsonl", hardware="tower")
     with pytest.raises(ValueError, match="several: old: box; new: tower"):
         read_stacks({"old": str(tmp_path / "one"), "new": str(tmp_path / "two")})
 
 
 def test_model_on_different_numbers_of_devices_is_refused(tmp_path):
-    write_log(tmp_path / "one" / "toy.jsonl")
-    write_log(tmp_path / "two" / "toy.jsonl", tensor_parallel_size=2)
+    write_toy_log(tmp_path / "one" / "toy.jsonl")
+    write_toy_log(tmp_path / "two" / "toy.jsonl", tensor_parallel_size=2)
     with pytest.raises(ValueError, match=r"toy was timed at different .*\(old 1x1, new 2x1\)"):
         read_stacks({"old": str(tmp_path / "one"), "new": str(tmp_path / "two")})
 
 
 def test_engines_of_one_machine_are_read_as_stacks(tmp_path):
     for engine in ("eager", "sdpa"):
-        write_log(tmp_path / engine / "toy.jsonl", engine=engine)
+        write_toy_log(tmp_path / engine / "toy.jsonl", engine=engine)
     stacks = read_stacks({engine: str(tmp_path / engine) for engine in ("eager", "sdpa")})
     assert ["eager" in stacks["eager"]["toy"].software, "sdpa" in stacks["sdpa"]["toy"].software] == [True, True]
 
@@ -113,7 +113,7 @@ def test_floor_is_certain_and_below_every_measured_runtime():
 
 
 def test_machine_of_which_nothing_is_known_has_no_floor(tmp_path):
-    write_log(tmp_path / "toy.jsonl", hardware="box")
+    write_toy_log(tmp_path / "toy.jsonl", hardware="box")
     assert floor_stack(read_timed_models(str(tmp_path))) == {}
 
 

@@ -3,7 +3,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from makers.runtimes import PROMPT_TIMES_S, make_runtimes, make_trials
+from makers import PROMPT_TIMES_S, make_runtimes, make_trials
 
 from idealized_runtime import RuntimeModel, read_parameters, write_parameters
 from idealized_runtime.fits import FormulaModel, NoIntervalError, fit_by_name

@@ -7,7 +7,7 @@ errors of that simulation; with 3000 draws each of these cases lies between 94 a
 import numpy as np
 import pandas as pd
 import pytest
-from makers.runtimes import make_runtimes
+from makers import make_runtimes
 
 from idealized_runtime import RuntimeModel
 from idealized_runtime.fits import NoIntervalError

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from makers.runtimes import PROMPT_TIMES_S, make_runtimes, make_trials
+from makers import PROMPT_TIMES_S, make_runtimes, make_trials
 
 from idealized_runtime import RuntimeModel, read_log, read_trials
 from idealized_runtime.fits import fit_by_name

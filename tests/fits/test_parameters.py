@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from makers.runtimes import make_runtimes, make_trials
+from makers import make_runtimes, make_trials
 
 from idealized_runtime import RuntimeModel, get_architecture, read_parameters, write_parameters
 from idealized_runtime.fits import PublishedRuntimeModel, model_from_json

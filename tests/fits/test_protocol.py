@@ -5,8 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from makers.runtimes import make_runtimes, make_trials
-from makers.timings import make_timings
+from makers import make_runtimes, make_timings, make_trials
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.fits import (

@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from makers.timed_logs import TOY, write_log
+from makers import TOY, write_toy_log
 
 from idealized_runtime.architectures import Architecture, output_token_bytes, output_token_flops, prompt_encoding_flops
 from idealized_runtime.hardware.rates import CUDA_CACHE_BYTES, MachineRates
@@ -88,10 +88,10 @@ def test_query_takes_at_least_its_prompt_and_its_further_tokens():
 
 
 def test_rates_in_the_log_come_before_those_of_the_accelerator(tmp_path):
-    path = write_log(tmp_path / "a.jsonl", hardware="NVIDIA H200", dtype="bfloat16")
+    path = write_toy_log(tmp_path / "a.jsonl", hardware="NVIDIA H200", dtype="bfloat16")
     assert machine_rates(read_timed_model(path)).memory_bytes_per_s == 4800e9
     rates = {"memory_bytes_per_s": 4e12, "matmul_flops_per_s": {"bfloat16": 7e14}, "cache_bytes": 5e7}
-    path = write_log(
+    path = write_toy_log(
         tmp_path / "b.jsonl", hardware="NVIDIA H200", dtype="bfloat16", environment={"machine_rates": rates}
     )
     assert machine_rates(read_timed_model(path)) == MachineRates(4e12, 7e14, 5e7, is_measured=True)
@@ -103,7 +103,7 @@ def timed_toy(path, *, memory_bytes_per_s, flops_per_s=1e15, cache_bytes=1.0):
         "memory_bytes_per_s": memory_bytes_per_s, "matmul_flops_per_s": {"float32": flops_per_s},
         "cache_bytes": cache_bytes,
     }  # fmt: skip
-    return read_timed_model(write_log(path, environment={"machine_rates": rates}))
+    return read_timed_model(write_toy_log(path, environment={"machine_rates": rates}))
 
 
 def test_runtime_below_the_time_to_read_the_weights_is_refused(tmp_path):
@@ -130,7 +130,7 @@ def test_model_that_fits_the_cache_is_not_held_to_reading(tmp_path):
 
 
 def test_log_of_an_unknown_machine_passes_and_has_no_floor(tmp_path):
-    model = read_timed_model(write_log(tmp_path / "toy.jsonl"))
+    model = read_timed_model(write_toy_log(tmp_path / "toy.jsonl"))
     refuse_impossible(model)
     assert roofline_of(model) is None
     assert np.isnan(roofline_table({"toy": model}).loc["toy", "token_over_floor"])
@@ -147,7 +147,7 @@ def test_table_divides_fitted_times_by_their_floors(tmp_path):
 
 def test_distance_of_every_fitted_time_is_its_ratio_to_its_floor(tmp_path):
     rates = {"memory_bytes_per_s": 1e12, "matmul_flops_per_s": {}}
-    path = write_log(tmp_path / "box" / "toy.jsonl", environment={"machine_rates": rates})
+    path = write_toy_log(tmp_path / "box" / "toy.jsonl", environment={"machine_rates": rates})
     distances = floor_distances(read_timed_models(path.parent))["toy"]
     floors = roofline_of(read_timed_model(path))
     assert list(distances.index) == ["output token", 1, 2, 4]
@@ -167,7 +167,7 @@ def test_distance_is_missing_where_a_log_does_not_tell_its_data_type(tmp_path):
 
 def test_impossible_log_has_no_distances(tmp_path):
     rates = {"memory_bytes_per_s": 1e12, "matmul_flops_per_s": {"float32": 1.0}}
-    write_log(tmp_path / "toy.jsonl", environment={"machine_rates": rates})
+    write_toy_log(tmp_path / "toy.jsonl", environment={"machine_rates": rates})
     with pytest.raises(ImpossibleMeasurementError, match="toy on box"):
         floor_distances(read_timed_models(tmp_path))
 

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from makers.timed_logs import TOY, write_log
+from makers import TOY, write_toy_log
 
 from idealized_runtime.measurements.timed_models import fit_models, fitted_models, read_timed_model, read_timed_models
 from idealized_runtime.records import IncompleteLogWarning, LogFormatError
@@ -26,7 +26,7 @@ Runtime for {'num_input_tokens': 1, 'num_output_tokens': 2}: 0.200 seconds +- 0.
 
 def test_json_log_tells_what_was_timed_and_on_what(tmp_path):
     rates = {"memory_bytes_per_s": 1e9, "matmul_flops_per_s": {"float32": 1e12}}
-    path = write_log(
+    path = write_toy_log(
         tmp_path / "toy.jsonl", num_layers_profiled=2, environment={"machine_rates": rates},
         software={"megatron-core": "0.16", "torch": "2", "cuda": "13.0"},
     )  # fmt: skip
@@ -42,23 +42,23 @@ def test_json_log_tells_what_was_timed_and_on_what(tmp_path):
      {"memory_bytes_per_s": 1e9, "matmul_flops_per_s": {"float32": -1.0}}],
 )  # fmt: skip
 def test_rates_that_are_none_are_refused(tmp_path, rates):
-    path = write_log(tmp_path / "toy.jsonl", environment={"machine_rates": rates})
+    path = write_toy_log(tmp_path / "toy.jsonl", environment={"machine_rates": rates})
     with pytest.raises(LogFormatError, match=r"toy\.jsonl: machine_rates must have memory_bytes_per_s"):
         read_timed_model(path)
 
 
 def test_log_without_a_cuda_version_is_of_a_cpu_without_known_rates(tmp_path):
-    model = read_timed_model(write_log(tmp_path / "toy.jsonl"))
+    model = read_timed_model(write_toy_log(tmp_path / "toy.jsonl"))
     assert (model.is_cuda, model.machine_rates) == (False, None)
 
 
 def test_json_log_is_known_by_its_contents_and_not_by_its_name(tmp_path):
-    model = read_timed_model(write_log(tmp_path / "toy.log"))
+    model = read_timed_model(write_toy_log(tmp_path / "toy.log"))
     assert (model.architecture, model.dtype, model.is_cuda) == (TOY, "float32", False)
 
 
 def test_mean_power_is_all_measured_joules_over_their_seconds(tmp_path):
-    model = read_timed_model(write_log(tmp_path / "toy.jsonl"))
+    model = read_timed_model(write_toy_log(tmp_path / "toy.jsonl"))
     assert model.mean_power_watts is None
     joules = 50 * model.runtimes["runtime_s"]
     joules[0] = None
@@ -84,7 +84,7 @@ def test_text_log_need_not_tell_its_data_type_or_architecture(tmp_path):
 
 
 def test_fit_is_of_the_settings_of_one_sequence(tmp_path):
-    model = read_timed_model(write_log(tmp_path / "toy.jsonl", batch_sizes=(1, 8)))
+    model = read_timed_model(write_toy_log(tmp_path / "toy.jsonl", batch_sizes=(1, 8)))
     assert len(model.runtimes) == 12
     assert model.fit.time_per_output_token_s == pytest.approx(0.02)
     assert model.reference_num_context_tokens == model.fit.reference_num_prompt_tokens + 1
@@ -92,7 +92,7 @@ def test_fit_is_of_the_settings_of_one_sequence(tmp_path):
 
 def test_stack_is_named_by_a_part_of_its_name_where_there_are_several(tmp_path):
     for engine in ("sdpa", "eager"):
-        write_log(tmp_path / "box" / f"{engine}.jsonl", engine=engine)
+        write_toy_log(tmp_path / "box" / f"{engine}.jsonl", engine=engine)
     folder = str(tmp_path / "box")
     with pytest.raises(ValueError, match=r"eager, torch 2, float32; .*sdpa, torch 2, float32. Name one; none was"):
         read_timed_models(folder)
@@ -103,25 +103,25 @@ def test_stack_is_named_by_a_part_of_its_name_where_there_are_several(tmp_path):
 
 def test_whole_name_of_a_stack_wins_over_one_that_contains_it(tmp_path):
     for engine in ("sdpa", "sdpa+graph"):
-        write_log(tmp_path / "box" / f"{engine}.jsonl", engine=engine)
+        write_toy_log(tmp_path / "box" / f"{engine}.jsonl", engine=engine)
     models = read_timed_models(str(tmp_path / "box"), software="megatron-core 0.16 sdpa, torch 2, float32")
     assert models["toy"].software == "megatron-core 0.16 sdpa, torch 2, float32"
 
 
 def test_two_logs_of_one_model_with_one_stack_are_refused(tmp_path):
     for name in ("a", "b"):
-        write_log(tmp_path / "box" / f"{name}.jsonl")
+        write_toy_log(tmp_path / "box" / f"{name}.jsonl")
     with pytest.raises(ValueError, match="two logs of toy"):
         read_timed_models(str(tmp_path / "box"))
 
 
 @pytest.mark.filterwarnings("ignore:.*incomplete. no footer")
 def test_logs_that_cannot_be_fitted_are_left_out_with_a_warning(tmp_path):
-    write_log(tmp_path / "box" / "toy.jsonl")
-    lines = write_log(tmp_path / "box" / "few.jsonl", model="few").read_text().splitlines(keepends=True)
+    write_toy_log(tmp_path / "box" / "toy.jsonl")
+    lines = write_toy_log(tmp_path / "box" / "few.jsonl", model="few").read_text().splitlines(keepends=True)
     (tmp_path / "box" / "few.jsonl").write_text("".join(lines[:3]))
     failed = {"num_prompt_tokens": 1, "num_output_tokens": 1, "batch_size": 1, "error": {"type": "OutOfMemoryError"}}
-    write_log(tmp_path / "box" / "none.jsonl", model="none", settings=[failed])
+    write_toy_log(tmp_path / "box" / "none.jsonl", model="none", settings=[failed])
     with pytest.warns(IncompleteLogWarning, match=r"left out: .*none\.jsonl: holds no timing"):
         models = read_timed_models(tmp_path / "box")
     assert list(models) == ["few", "toy"]
@@ -136,20 +136,20 @@ def test_any_class_is_a_fit(tmp_path):
         def __init__(self, frame):
             self.runtime_s = frame["runtime_s"].mean()
 
-    write_log(tmp_path / "box" / "toy.jsonl")
+    write_toy_log(tmp_path / "box" / "toy.jsonl")
     timed = read_timed_models(tmp_path / "box")
     assert fit_models(timed, MeanRuntime)["toy"].runtime_s == timed["toy"].runtimes["runtime_s"].mean()
 
 
 def test_folder_in_which_no_log_can_be_fitted_is_refused_with_every_reason(tmp_path):
-    write_log(tmp_path / "box" / "toy.jsonl", batch_sizes=(8,))
+    write_toy_log(tmp_path / "box" / "toy.jsonl", batch_sizes=(8,))
     with pytest.raises(ValueError, match="no log is left to go by: toy: "):
         fitted_models(read_timed_models(tmp_path / "box").values())
 
 
 def test_log_of_a_stack_that_is_not_asked_for_need_not_be_fitted(tmp_path, recwarn):
-    write_log(tmp_path / "box" / "toy.jsonl")
-    write_log(tmp_path / "box" / "other.jsonl", engine="eager", batch_sizes=(8,))
+    write_toy_log(tmp_path / "box" / "toy.jsonl")
+    write_toy_log(tmp_path / "box" / "other.jsonl", engine="eager", batch_sizes=(8,))
     folder = str(tmp_path / "box")
     assert list(read_timed_models(folder, software="sdpa")) == ["toy"]
     assert not recwarn.list
@@ -158,13 +158,13 @@ def test_log_of_a_stack_that_is_not_asked_for_need_not_be_fitted(tmp_path, recwa
 
 
 def test_damaged_log_is_not_left_out(tmp_path):
-    write_log(tmp_path / "box" / "toy.jsonl")
+    write_toy_log(tmp_path / "box" / "toy.jsonl")
     (tmp_path / "box" / "bad.jsonl").write_text("not a log\n")
     with pytest.raises(LogFormatError, match=r"bad\.jsonl:1"):
         read_timed_models(str(tmp_path / "box"))
 
 
 def test_log_that_cannot_be_fitted_names_its_model(tmp_path):
-    model = read_timed_model(write_log(tmp_path / "toy.jsonl", batch_sizes=(8,)))
+    model = read_timed_model(write_toy_log(tmp_path / "toy.jsonl", batch_sizes=(8,)))
     with pytest.raises(ValueError, match=r"^toy: "):
         _ = model.fit

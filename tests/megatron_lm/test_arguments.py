@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from makers.gpt2_files import write_gpt2_files
+from makers import write_gpt2_files
 
 import generate_text
 from idealized_runtime.architectures import get_architecture

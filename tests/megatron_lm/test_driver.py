@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from makers.gpt2_files import write_gpt2_files
+from makers import write_gpt2_files
 
 import generate_text
 from idealized_runtime.records import (

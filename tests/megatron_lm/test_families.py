@@ -6,8 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from makers.families import CASES, CPU, DEEPSEEK, OPT_SIZES, build_family, fill_with_noise
-from makers.models import greedy, logits_with_cache, random_tokens
+from makers_torch import (
+    CASES,
+    CPU,
+    build_family,
+    fill_with_noise,
+    greedy,
+    logits_with_cache,
+    random_tokens,
+)
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from idealized_runtime.architectures import Architecture, kv_cache_bytes
@@ -15,11 +22,6 @@ from megatron_lm import device as devices
 from megatron_lm.engines import PORTABLE_ENGINES, load_engine
 from megatron_lm.model import build_model
 from megatron_lm.parallel import ProcessGrid
-
-OPT_SIZES |= {"ffn_dim": 100}
-DEEPSEEK |= {"num_hidden_layers": 3, "n_routed_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 24,
-             "kv_lora_rank": 20, "q_lora_rank": 28, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12,
-             "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 import torch
-from makers.families import CASES
-from makers.hf_configs import FAMILIES, hf_config, written
+from makers import FAMILIES, hf_config, written
+from makers_torch import CASES
 from transformers import AutoConfig
 
 import generate_text

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from makers.timed_logs import write_log
+from makers import write_toy_log
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.hardware.rates import best_rates
@@ -99,7 +99,7 @@ def test_best_rates_are_the_highest_of_each():
 
 
 def test_rates_that_a_resumed_run_found_count_for_its_log(tmp_path):
-    path = write_log(tmp_path / "toy.jsonl", environment={"machine_rates": rates(1e9)})
+    path = write_toy_log(tmp_path / "toy.jsonl", environment={"machine_rates": rates(1e9)})
     lines = path.read_text().splitlines()
     resume = json.dumps({"record": "resume", "environment": {"machine_rates": rates(3e9)}})
     path.write_text("\n".join([*lines[:2], resume, *lines[2:]]) + "\n")
@@ -107,7 +107,7 @@ def test_rates_that_a_resumed_run_found_count_for_its_log(tmp_path):
 
 
 def test_rates_found_before_the_first_setting_stand_in_the_header_and_later_ones_in_a_resume(tmp_path):
-    from makers.logs import HEADER, SETTINGS
+    from makers import HEADER, SETTINGS
 
     path = tmp_path / "log.jsonl"
     with Journal(path, HEADER) as journal:

@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from makers.models import CPU, GPT, OPTIONS, build, logits_with_cache, random_tokens
-from makers.parallel_worker import LLAMA
+from makers import LLAMA
+from makers_torch import CPU, GPT, OPTIONS, build, logits_with_cache, random_tokens
 from megatron.core.fusions import fused_softmax
 from transformers import (
     TemperatureLogitsWarper,

@@ -4,9 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from makers.families import CASES, build_family
-from makers.models import CPU, GPT, LLAMA, OPTIONS, build, logits_with_cache, random_tokens
-from makers.recorded_graph import RecordedGraph, stand_in_for_cuda_graphs
+from makers_torch import (
+    CASES,
+    CPU,
+    GPT,
+    LLAMA,
+    OPTIONS,
+    RecordedGraph,
+    build,
+    build_family,
+    logits_with_cache,
+    random_tokens,
+    stand_in_for_cuda_graphs,
+)
 
 from idealized_runtime.architectures import get_architecture
 from megatron_lm import device as devices

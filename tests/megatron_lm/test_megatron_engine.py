@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from makers.families import CASES, build_family
-from makers.models import GPT, LLAMA, build, random_tokens
+from makers_torch import CASES, GPT, LLAMA, build, build_family, random_tokens
 from megatron.core.fusions import fused_softmax
 
 from megatron_lm import device as devices

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
-from makers.parallel_worker import ARCHITECTURES, CASES, can_be_shared_out, run_cases
+from parallel_worker import ARCHITECTURES, CASES, can_be_shared_out, run_cases
 
 from idealized_runtime.records import read_log
 from megatron_lm import device as devices
@@ -53,7 +53,7 @@ def answers(tmp_path_factory):
     folders = {grid: tmp_path_factory.mktemp(f"grid{grid[0]}x{grid[1]}") for grid in GRIDS}
 
     def run(grid):
-        finished = finish(launch(grid[0] * grid[1], "tests/makers/parallel_worker.py", *grid, folders[grid]))
+        finished = finish(launch(grid[0] * grid[1], "tests/parallel_worker.py", *grid, folders[grid]))
         assert finished.code == 0, finished.err
         return [torch.load(folders[grid] / f"rank{rank}.pt") for rank in range(grid[0] * grid[1])]
 

@@ -2,7 +2,7 @@ import json
 import re
 
 import pytest
-from makers.gpt2_files import TEXT, write_gpt2_files
+from makers import TEXT, write_gpt2_files
 
 from megatron_lm.prompts import (
     DEFAULT_PROMPTS_FILES,

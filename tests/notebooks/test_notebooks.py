@@ -3,7 +3,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from makers.notebooks import committed_notebook_faults
+from makers import committed_notebook_faults
 from nbformat.v4 import new_code_cell, new_notebook
 
 from idealized_runtime.cli.main import main

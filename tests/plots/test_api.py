@@ -1,7 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from makers.drawings import lines_by_label
+from makers import lines_by_label
 
 from idealized_runtime.plots.api import (
     plot_estimators,

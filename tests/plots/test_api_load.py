@@ -1,8 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from makers.drawings import lines_by_label
-from makers.frames import make_requests
+from makers import lines_by_label, make_requests
 
 from idealized_runtime.api.statistics import measure_goodput, measure_throughput, summarize_requests
 from idealized_runtime.plots.api_load import plot_percentiles, plot_ratios, plot_throughput

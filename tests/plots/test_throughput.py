@@ -2,7 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from makers.timings import make_timings
+from makers import make_timings
 
 from idealized_runtime.fits.batched.model import BatchRuntimeModel
 from idealized_runtime.plots.throughput import plot_generation_rate, plot_token_micro_batch_sizes

@@ -3,7 +3,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 import numpy as np
 import pandas as pd
-from makers.drawings import lines_by_label
+from makers import lines_by_label
 
 from idealized_runtime.plots import tradeoffs as plots_tradeoffs
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS

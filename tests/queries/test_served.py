@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from makers.timed_logs import write_log
+from makers import write_toy_log
 
 from idealized_runtime.fits import read_parameters
 from idealized_runtime.measurements.published import ROOT
@@ -69,5 +69,5 @@ def test_parameters_are_those_of_the_file():
 
 
 def test_model_timed_on_several_devices_holds_them_all(tmp_path):
-    write_log(tmp_path / "toy.jsonl", tensor_parallel_size=2)
+    write_toy_log(tmp_path / "toy.jsonl", tensor_parallel_size=2)
     assert served_by_logs(tmp_path)["toy"].num_accelerators == 2

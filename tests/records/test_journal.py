@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from makers.logs import HEADER, SETTINGS, make_failed, make_setting, write_log
+from makers import HEADER, SETTINGS, make_failed, make_setting, write_log
 
 from idealized_runtime.records import (
     BATCH_COLUMNS,

@@ -5,8 +5,9 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from makers.logs import ARCHITECTURE, HEADER, SETTINGS, make_failed, make_setting, write_log
+from makers import HEADER, SETTINGS, make_failed, make_setting, write_log
 
+from idealized_runtime.architectures import get_architecture
 from idealized_runtime.records import (
     BATCH_COLUMNS,
     SETTING_COLUMNS,
@@ -59,7 +60,7 @@ def test_trials_are_kept_apart_and_warm_ups_left_out(log_path):
 
 def test_trials_that_were_held_up_are_flagged_and_left_out_of_the_mean(log_path):
     held_up = [0.10, 0.11, 0.10, 0.40, 0.10, 0.12]
-    write_log(log_path, settings=[make_setting(1, 1, held_up), make_setting(1, 2, held_up[:4])])
+    write_log(log_path, [make_setting(1, 1, held_up), make_setting(1, 2, held_up[:4])])
     assert read_trials(log_path)["is_disturbed"].tolist() == [False, False, False, True, False, False] + 4 * [False]
     frame = read_log(log_path)
     # Four trials are too few to tell a held-up one from the others.
@@ -71,7 +72,7 @@ def test_trials_that_were_held_up_are_flagged_and_left_out_of_the_mean(log_path)
 def test_ordinary_noise_is_not_taken_for_a_held_up_trial(log_path):
     rng = np.random.default_rng(7)
     settings = [make_setting(p, 1, rng.gamma(25, 0.004, size=20).tolist()) for p in range(1, 51)]
-    assert read_trials(write_log(log_path, settings=settings))["is_disturbed"].mean() < 0.002
+    assert read_trials(write_log(log_path, settings))["is_disturbed"].mean() < 0.002
 
 
 def test_setting_without_micro_batches_is_one_batch_of_the_whole_model(log_path):
@@ -107,7 +108,7 @@ def test_part_of_the_layers_is_scaled_to_the_whole_model(log_path):
 
 
 def test_json_log_carries_its_architecture(log_path):
-    assert parse_log(write_log(log_path)).architecture() == ARCHITECTURE
+    assert parse_log(write_log(log_path)).architecture() == get_architecture("gpt2-small")
 
 
 def test_json_log_is_recognised_by_its_content(tmp_path):

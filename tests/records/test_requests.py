@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from makers.requests import HEADER, TRIALS, make_trial, write_log
+from makers import API_HEADER, TRIALS, make_trial, write_api_log
 
 from idealized_runtime.records import (
     IncompleteLogWarning,
@@ -31,7 +31,7 @@ def log_path(tmp_path):
 
 
 def test_every_field_of_a_trial_is_read_back(log_path):
-    rows = read_requests(write_log(log_path))
+    rows = read_requests(write_api_log(log_path))
     row = rows.iloc[1]
     assert len(rows) == 4
     assert (row["model"], row["hardware"], row["software"]) == ("tiny", "somewhere", "mock 1.0")
@@ -48,7 +48,7 @@ def test_every_field_of_a_trial_is_read_back(log_path):
 
 def test_tokens_in_larger_chunks_give_the_time_per_token(log_path):
     trial = make_trial(chunk_times_s=[0.1, 0.4], o=4)
-    assert read_requests(write_log(log_path, [trial]))["time_per_output_token_s"].item() == pytest.approx(0.1)
+    assert read_requests(write_api_log(log_path, [trial]))["time_per_output_token_s"].item() == pytest.approx(0.1)
 
 
 def test_fit_leaves_out_warmups_failures_and_deviations(log_path):
@@ -59,7 +59,7 @@ def test_fit_leaves_out_warmups_failures_and_deviations(log_path):
         make_trial(4, notes=["no [DONE]"]),
     ]
     with pytest.warns(IncompleteLogWarning, match=r"1 trials failed and are left out: p=16 o=4 \(HTTPStatusError\)"):
-        rows = read_requests(write_log(log_path, trials))
+        rows = read_requests(write_api_log(log_path, trials))
     assert rows["is_fit"].tolist() == [False, True, True, True, False, False, True]
     assert rows["error_type"].tolist()[4] == "HTTPStatusError"
     with pytest.warns(IncompleteLogWarning):
@@ -68,7 +68,7 @@ def test_fit_leaves_out_warmups_failures_and_deviations(log_path):
 
 
 def test_settings_of_an_api_log_have_the_columns_of_every_log(log_path):
-    settings = read_log(write_log(log_path))
+    settings = read_log(write_api_log(log_path))
     assert settings["num_trials"].tolist() == [2, 1]
     assert settings["runtime_s"].tolist() == pytest.approx([0.131, 0.101])
     assert settings["tensor_parallel_size"].isna().all()
@@ -76,17 +76,17 @@ def test_settings_of_an_api_log_have_the_columns_of_every_log(log_path):
 
 def test_trials_under_load_are_kept_from_the_fit(log_path):
     trials = [*TRIALS, make_trial(0, load="closed", num_parallel=4)]
-    rows = read_requests(write_log(log_path, trials))
+    rows = read_requests(write_api_log(log_path, trials))
     assert rows["num_parallel"].tolist()[-1] == 4
     assert len(read_trials(log_path)) == 3
 
 
 def test_run_killed_at_any_byte_resumes_to_the_same_trials(log_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    contents = write_log(log_path).read_bytes()
+    contents = write_api_log(log_path).read_bytes()
     for cut in range(contents.index(b"\n"), len(contents) + 1, 7):
         log_path.write_bytes(contents[:cut])
-        with Journal(log_path, HEADER) as journal:
+        with Journal(log_path, API_HEADER) as journal:
             held = len(journal.log.completed)
             for trial in TRIALS[held:]:
                 journal.append("trial", trial)
@@ -97,8 +97,8 @@ def test_run_killed_at_any_byte_resumes_to_the_same_trials(log_path, monkeypatch
 
 
 def test_trial_that_failed_is_tried_again_on_resume(log_path):
-    write_log(log_path, [make_failed(0)], finish=False)
-    with Journal(log_path, HEADER) as journal:
+    write_api_log(log_path, [make_failed(0)], finish=False)
+    with Journal(log_path, API_HEADER) as journal:
         assert journal.log.completed == set()
         journal.append("trial", make_trial(0))
         journal.finish()
@@ -106,17 +106,17 @@ def test_trial_that_failed_is_tried_again_on_resume(log_path):
 
 
 def test_kill_is_told_from_a_clean_stop(log_path):
-    write_log(log_path, TRIALS[:1], finish=False)
-    with Journal(log_path, HEADER) as journal:
+    write_api_log(log_path, TRIALS[:1], finish=False)
+    with Journal(log_path, API_HEADER) as journal:
         journal.append("trial", TRIALS[1])
         journal.stop("budget")
     assert load_log(log_path).num_kills == 1
-    write_log(log_path, TRIALS[2:])
+    write_api_log(log_path, TRIALS[2:])
     assert load_log(log_path).num_kills == 1
 
 
 def test_requests_of_a_killed_run_that_are_in_no_trial_are_lost(log_path):
-    with Journal(log_path, HEADER) as journal:
+    with Journal(log_path, API_HEADER) as journal:
         journal.start()
         for number, cost_usd in ((0, 0.1), (0, 0.2), (1, 0.3), (2, 0.4)):
             journal.append(
@@ -124,7 +124,7 @@ def test_requests_of_a_killed_run_that_are_in_no_trial_are_lost(log_path):
             )
         journal.append("trial", make_trial(0, num_requests=2))
         journal.append("trial", make_trial(2))
-    with Journal(log_path, HEADER) as journal:
+    with Journal(log_path, API_HEADER) as journal:
         assert [(sent["trial"], sent["cost_usd"]) for sent in journal.log.lost] == [(1, 0.3)]
 
 
@@ -133,7 +133,7 @@ def test_requests_of_a_killed_run_that_are_in_no_trial_are_lost(log_path):
     [({"trial": None}, "trial must be an integer of at least 0; got None"), ({"cost_usd": -1}, "must be US dollars")],
 )
 def test_sent_request_of_no_trial_is_refused(log_path, fields, message):
-    write_log(log_path, finish=False)
+    write_api_log(log_path, finish=False)
     sent = {"record": "sent", "num_prompt_tokens": 16, "num_output_tokens": 4, "trial": 0, "cost_usd": 0.0, **fields}
     with log_path.open("a") as file:
         file.write(json.dumps(sent) + "\n")
@@ -143,7 +143,7 @@ def test_sent_request_of_no_trial_is_refused(log_path, fields, message):
 
 def test_repeated_trial_is_refused(log_path):
     with pytest.raises(LogFormatError, match="trial 0 of p=16, o=4 stands here a second time"):
-        write_log(log_path, [make_trial(0), make_trial(0)])
+        write_api_log(log_path, [make_trial(0), make_trial(0)])
 
 
 @pytest.mark.parametrize(
@@ -158,22 +158,22 @@ def test_repeated_trial_is_refused(log_path):
 )
 def test_malformed_trial_is_refused(log_path, field, value, message):
     with pytest.raises(LogFormatError, match=message):
-        write_log(log_path, [make_trial(**{field: value})] if field != "trial" else [make_trial(value)])
+        write_api_log(log_path, [make_trial(**{field: value})] if field != "trial" else [make_trial(value)])
 
 
 def test_other_model_or_address_is_refused(log_path):
-    write_log(log_path)
+    write_api_log(log_path)
     with pytest.raises(LogMismatchError, match=r"base_url: 'http://127\.0\.0\.1:1/v1' in the log, 'http://x' now"):
-        write_log(log_path, header={**HEADER, "base_url": "http://x"})
+        write_api_log(log_path, header={**API_HEADER, "base_url": "http://x"})
 
 
 def test_header_without_address_is_refused(log_path):
     with pytest.raises(ValueError, match="the header's base_url must be a name; got None"):
-        write_log(log_path, header={**HEADER, "base_url": None})
+        write_api_log(log_path, header={**API_HEADER, "base_url": None})
 
 
 def test_setting_in_an_api_log_is_refused(log_path):
-    write_log(log_path, finish=False)
+    write_api_log(log_path, finish=False)
     with log_path.open("a") as file:
         file.write('{"record": "setting"}\n')
     with pytest.raises(LogFormatError, match="a 'setting' record; its header announces the other kind of log"):
@@ -182,10 +182,10 @@ def test_setting_in_an_api_log_is_refused(log_path):
 
 def test_architecture_of_an_api_is_not_known(log_path):
     with pytest.raises(LogFormatError, match="does not tell the architecture of tiny"):
-        parse_log(write_log(log_path)).architecture()
+        parse_log(write_api_log(log_path)).architecture()
 
 
 def test_log_of_failures_only_holds_no_timing(log_path):
-    write_log(log_path, [make_failed(0)])
+    write_api_log(log_path, [make_failed(0)])
     with pytest.warns(IncompleteLogWarning), pytest.raises(LogFormatError, match="none of its 1 trials can be used"):
         read_trials(log_path)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from makers.logs import HEADER, make_setting, write_log
+from makers import HEADER, make_setting, write_log
 
 from idealized_runtime import RuntimeModel
 from idealized_runtime.records import (

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from makers.timings import SIZES, make_timings, prompt_pass_s, token_pass_s
+from makers import BATCH_SIZES, make_timings, prompt_pass_s, token_pass_s
 
 from idealized_runtime.fits.batched.model import BatchRuntimeModel, error_table, leave_one_out, optimum_table
 from idealized_runtime.fits.batched.pipeline import num_passes
@@ -15,7 +15,7 @@ def test_noiseless_timings_give_the_pipeline_back(num_stages, shares):
     model = BatchRuntimeModel.fit(timings)
     assert model.generation.bottleneck_share == pytest.approx(shares[0], abs=1e-6)
     assert model.prompt.bottleneck_share == pytest.approx(shares[1], abs=1e-6)
-    assert model.generation.times_s == pytest.approx(token_pass_s(np.array(SIZES)), rel=1e-6)
+    assert model.generation.times_s == pytest.approx(token_pass_s(np.array(BATCH_SIZES)), rel=1e-6)
     assert model.settings["relative_error"].abs().max() < 1e-6
 
 
@@ -45,7 +45,7 @@ def test_longer_context_takes_longer_where_several_were_timed():
 def test_context_that_seems_to_save_time_is_taken_for_noise():
     timings = make_timings(prompt_sizes=(64, 128), per_context_token_s=-2e-6)
     model = BatchRuntimeModel.fit(timings)
-    assert len(model.generation.parameters) == len(SIZES)
+    assert len(model.generation.parameters) == len(BATCH_SIZES)
 
 
 def test_stages_are_taken_to_be_alike_where_timings_do_not_tell():
@@ -74,7 +74,7 @@ def test_best_k_fills_the_pipeline(batch_size, share, expected):
 def test_best_k_is_the_fastest_predicted():
     model = BatchRuntimeModel.fit(make_timings(rng=np.random.default_rng(1)))
     best = model.optimal_token_micro_batch_size(128, 32, 32)
-    assert best == SIZES[int(np.argmin(model.predict(128, 32, 32, np.array(SIZES))))]
+    assert best == BATCH_SIZES[int(np.argmin(model.predict(128, 32, 32, np.array(BATCH_SIZES))))]
 
 
 def test_batch_without_a_divisor_that_was_profiled_has_no_best_k():

@@ -1,5 +1,5 @@
 import pytest
-from makers.campaigns import write_log_of
+from makers import write_log_of
 
 from idealized_runtime.hardware.accelerators import get_accelerator
 from megatron_lm.campaigns.budget import Budget, estimated_s

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from makers.campaigns import TINY, write_config, write_log_of
+from makers import TINY, write_config, write_log_of
 
 from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.records import load_log

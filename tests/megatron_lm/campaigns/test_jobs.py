@@ -3,7 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from makers.campaigns import SIZES, write_config, write_log_of
+from makers import SWEEP, write_config, write_log_of
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.hardware.accelerators import get_accelerator
@@ -14,7 +14,7 @@ GPU_SIZES = ("--all-num-input-tokens", "1", "128", "512", "1024", "2048", "4096"
              "--all-num-output-tokens", "1", "2", "16", "64")  # fmt: skip
 
 
-def planned(models, engines=("sdpa",), parallelisms=((1, 1),), flags=SIZES, **options):
+def planned(models, engines=("sdpa",), parallelisms=((1, 1),), flags=SWEEP, **options):
     return list(plan_jobs(models, engines, parallelisms, "logs", flags, **options))
 
 
@@ -77,7 +77,7 @@ def test_two_models_of_one_name_are_refused(tmp_path):
 
 
 def test_what_the_driver_refuses_is_named_and_the_rest_is_planned():
-    plan = plan_jobs(["llama-3-8b", "gemma-2-9b"], ["sdpa"], [(1, 1), (3, 1)], "logs", SIZES)
+    plan = plan_jobs(["llama-3-8b", "gemma-2-9b"], ["sdpa"], [(1, 1), (3, 1)], "logs", SWEEP)
     refused = {job.name: why for job, why in plan.items()}
     assert refused["llama-3-8b sdpa"] == ""
     assert "--tensor-model-parallel-size 3 must divide" in refused["llama-3-8b sdpa 3x1"]
@@ -118,7 +118,7 @@ def test_model_of_which_no_two_layers_fit_is_refused():
     ],
 )
 def test_slices_are_for_one_gpu_that_is_known_unless_flags_say_otherwise(options, flags, slices):
-    (job,) = planned(["llama-3-70b"], flags=(*SIZES, "--bf16", *flags), **options)
+    (job,) = planned(["llama-3-70b"], flags=(*SWEEP, "--bf16", *flags), **options)
     assert job.measurement.all_num_layers == slices
 
 
@@ -159,7 +159,7 @@ def test_nodes_share_the_processes_and_meet_at_one_endpoint():
 
 @pytest.fixture
 def job(tmp_path):
-    return Job("gpt2-small", tmp_path, driver_flags=(*SIZES, "--global-batch-size", "1", "4"))
+    return Job("gpt2-small", tmp_path, driver_flags=(*SWEEP, "--global-batch-size", "1", "4"))
 
 
 def test_job_is_complete_when_its_log_holds_what_is_asked_for(job):

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from makers.campaigns import SIZES, write_log_of
+from makers import SWEEP, write_log_of
 
 from megatron_lm.campaigns.jobs import Job
 from megatron_lm.campaigns.outcomes import COMPLETE, Outcome, first_error, outcome_of
@@ -46,7 +46,7 @@ def finish(job, text, settings=None):
 
 @pytest.fixture
 def job(tmp_path):
-    return Job("gpt2-small", tmp_path, driver_flags=SIZES)
+    return Job("gpt2-small", tmp_path, driver_flags=SWEEP)
 
 
 def test_job_with_a_whole_log_is_complete_whatever_it_printed(job):
@@ -58,13 +58,13 @@ def test_job_killed_without_a_word_names_the_signal_and_its_output(job):
 
 
 def test_error_of_a_job_is_found_on_whichever_node_it_was_printed(tmp_path):
-    job = finish(Job("gpt2-small", tmp_path, "sdpa", 2, 1, SIZES), "gpt2-small: 3%|")
+    job = finish(Job("gpt2-small", tmp_path, "sdpa", 2, 1, SWEEP), "gpt2-small: 3%|")
     job.output_of_node(1).write_text("RuntimeError: no more memory")
     assert outcome_of(job, 1, num_nodes=2) == Outcome("failed", "RuntimeError: no more memory")
 
 
 def test_job_that_ends_well_with_a_log_of_other_settings_is_not_complete(job):
-    other = Job("gpt2-small", job.folder, driver_flags=(*SIZES, "--seed", "1"))
+    other = Job("gpt2-small", job.folder, driver_flags=(*SWEEP, "--seed", "1"))
     finish(other, "Runtime for ...")
     assert outcome_of(job, 0).error.startswith("exit status 0 without a whole log")
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from makers.campaigns import SIZES, TINY, write_config, write_log_of
+from makers import SWEEP, TINY, write_config, write_log_of
 
 from idealized_runtime.cli.main import main
 from megatron_lm.campaigns.jobs import Job, launch_command, plan_jobs
@@ -53,7 +53,7 @@ def slurm(tmp_path, monkeypatch):
 
 
 def campaign(*options, model="tiny.json"):
-    return main(["campaign", "--model", model, "--logs", "logs", *SIZES, "--executor", "slurm", *options])
+    return main(["campaign", "--model", model, "--logs", "logs", *SWEEP, "--executor", "slurm", *options])
 
 
 def lines(path):
@@ -61,7 +61,7 @@ def lines(path):
 
 
 def job(tensor_parallel_size=1, pipeline_parallel_size=1):
-    return Job("tiny.json", Path("logs"), "sdpa", tensor_parallel_size, pipeline_parallel_size, SIZES)
+    return Job("tiny.json", Path("logs"), "sdpa", tensor_parallel_size, pipeline_parallel_size, SWEEP)
 
 
 # What is asked for.
@@ -156,7 +156,7 @@ def test_job_that_is_in_the_queue_is_waited_for_and_not_submitted_again(slurm, c
 
 
 def test_logs_of_one_name_in_two_folders_are_two_jobs(slurm):
-    other = Job("tiny.json", Path("others"), driver_flags=SIZES)
+    other = Job("tiny.json", Path("others"), driver_flags=SWEEP)
     assert cluster.slurm_name(job()) != cluster.slurm_name(other)
     assert cluster.slurm_name(job(2, 1)).startswith("tiny-sdpa-2x1-")
 
@@ -166,7 +166,7 @@ def test_name_of_a_file_is_no_syntax_of_slurm(slurm):
     model = write_config(slurm / "a|b 'c'.json")
     assert campaign(model=model) == 1
     (line,) = lines(slurm / "submitted")
-    assert line == cluster.slurm_name(Job(model, Path("logs"), driver_flags=SIZES))
+    assert line == cluster.slurm_name(Job(model, Path("logs"), driver_flags=SWEEP))
     assert line.startswith("a-b--c--sdpa-")
     assert lines(slurm / "cancelled") == ["7"]
 
@@ -183,7 +183,7 @@ def test_interrupted_wait_leaves_the_jobs_and_says_how_to_cancel_them(slurm, cap
 
 def test_finished_log_is_not_submitted(slurm):
     (planned,) = plan_jobs(
-        ["tiny.json"], ["sdpa"], [(1, 1)], "logs", (*SIZES, "--num-warmup", "3", "--num-trials", "10")
+        ["tiny.json"], ["sdpa"], [(1, 1)], "logs", (*SWEEP, "--num-warmup", "3", "--num-trials", "10")
     )
     write_log_of(planned)
     assert campaign() == 0

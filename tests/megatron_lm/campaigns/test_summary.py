@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from makers.logs import HEADER, make_failed, make_setting, write_log
+from makers import HEADER, make_failed, make_setting, write_log
 
 from idealized_runtime.measurements.timed_models import read_timed_model
 from megatron_lm.campaigns.jobs import Job

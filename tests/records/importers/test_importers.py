@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from makers.frames import make_requests
+from makers import make_requests
 
 from idealized_runtime.api.statistics import LOAD, measure_throughput, summarize_requests, summary_columns, totals_table
 from idealized_runtime.measurements.published import ROOT

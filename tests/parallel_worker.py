@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from makers import LLAMA
 from megatron.core import parallel_state
 
 from idealized_runtime.architectures import Architecture
@@ -18,16 +19,6 @@ from megatron_lm.sampling import Sampling
 
 # An odd vocabulary: tensor parallelism has to pad it.
 GPT = Architecture("tiny", 4, 64, 4, vocab_size=97, max_position_embeddings=40)
-LLAMA = {
-    "swiglu": True,
-    "normalization": "RMSNorm",
-    "position_embedding_type": "rope",
-    "add_bias_linear": False,
-    "add_qkv_bias": False,
-    "untie_embeddings_and_output_weights": True,
-    "num_query_groups": 2,
-    "ffn_hidden_size": 100,
-}
 ARCHITECTURES = {
     "gpt2": GPT,
     "llama": replace(GPT, **LLAMA),

@@ -1,12 +1,81 @@
-"""Small models of every family, as transformers and as an Architecture."""
+"""Small models that tests of several files build and run, and what they generate."""
+
+from contextlib import contextmanager, nullcontext
 
 import torch
+from makers import LLAMA
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig
 
 from idealized_runtime.architectures import Architecture
+from megatron_lm.generation import generate
 from megatron_lm.model import build_model
+from megatron_lm.sampling import Sampling
 
 CPU = torch.device("cpu")
+
+GPT = Architecture("tiny", 2, 64, 4, vocab_size=96, max_position_embeddings=40)
+
+# Every option of an Architecture alone, then together.
+OPTIONS = {
+    "gpt2": {},
+    "rmsnorm": {"normalization": "RMSNorm"},
+    "epsilon": {"layernorm_epsilon": 0.5},
+    "rope": {"position_embedding_type": "rope"},
+    "rotary base": {"position_embedding_type": "rope", "rotary_base": 50.0},
+    "swiglu": {"swiglu": True},
+    "ffn size": {"ffn_hidden_size": 100},
+    "grouped query": {"num_query_groups": 2},
+    "multi-query": {"num_query_groups": 1},
+    "no bias": {"add_bias_linear": False, "add_qkv_bias": False},
+    "qkv bias only": {"add_bias_linear": False, "add_qkv_bias": True},
+    "untied": {"untie_embeddings_and_output_weights": True},
+    "llama": LLAMA,
+    "qwen2": {**LLAMA, "add_qkv_bias": True, "untie_embeddings_and_output_weights": False},
+    "gpt-j-like": {"position_embedding_type": "rope", "num_query_groups": 1, "swiglu": True},
+}
+
+
+def build(architecture, dtype=torch.float32):
+    """Model whose every parameter counts: Megatron's own biases are zero and its weights small."""
+    model = build_model(architecture, device=CPU, dtype=dtype, seed=1)
+    fill_with_noise(model)
+    return model
+
+
+def fill_with_noise(model):
+    """Every parameter counts: those that begin at 1 stay near it."""
+    generator = torch.Generator().manual_seed(4)
+    for parameter in model.parameters():
+        center = 1.0 if parameter.ndim == 1 and bool((parameter == 1).all()) else 0.0
+        parameter.copy_(center + 0.3 * torch.randn(parameter.shape, generator=generator))
+    for name, buffer in model.named_buffers():
+        if name.endswith(("e_score_correction_bias", "expert_bias")):
+            buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
+
+
+def random_tokens(*shape, vocab_size=96):
+    return torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(3))
+
+
+@torch.inference_mode()
+def logits_with_cache(engine, tokens, num_prompt_tokens):
+    """Logits from the last prompt position on, as generation sees them: one pass, then one a token."""
+    batch_size, num_tokens = tokens.shape
+    engine.reset(batch_size, num_tokens)
+    logits = [engine.encode(tokens[:, :num_prompt_tokens])]
+    logits += [engine.decode(tokens[:, i : i + 1], i) for i in range(num_prompt_tokens, num_tokens)]
+    return torch.stack(logits, dim=1)
+
+
+@torch.inference_mode()
+def greedy(engine, prompts, num_output_tokens):
+    engine.reset(prompts.shape[0], prompts.shape[1] + num_output_tokens - 1)
+    return generate(engine, prompts, num_output_tokens, Sampling(top_k=1), generator=torch.Generator())
+
+
+# One small model of every family
 
 SIZES = {
     "vocab_size": 96, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -107,17 +176,57 @@ def build_family(case):
     """Megatron's model of a case, every parameter of which counts, and its architecture."""
     family, config = CASES[case]
     architecture = Architecture.from_hf_config(AutoConfig.for_model(family, **config).to_dict(), name=family)
-    model = build_model(architecture, device=CPU, dtype=torch.float32, seed=1)
-    fill_with_noise(model)
-    return model, architecture
+    return build(architecture), architecture
 
 
-def fill_with_noise(model):
-    """Every parameter counts: those that begin at 1 stay near it."""
-    generator = torch.Generator().manual_seed(4)
-    for parameter in model.parameters():
-        center = 1.0 if parameter.ndim == 1 and bool((parameter == 1).all()) else 0.0
-        parameter.copy_(center + 0.3 * torch.randn(parameter.shape, generator=generator))
-    for name, buffer in model.named_buffers():
-        if name.endswith(("e_score_correction_bias", "expert_bias")):
-            buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
+# A CUDA graph's twin
+
+
+class RecordedGraph(TorchDispatchMode):
+    """Operations in order. As in a CUDA graph, nothing that Python decided on the way is decided anew."""
+
+    captured = 0
+
+    def __init__(self):
+        super().__init__()
+        self._calls = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        outputs = function(*args, **(kwargs or {}))
+        self._calls.append((function, args, kwargs or {}, outputs))
+        return outputs
+
+    def replay(self):
+        for function, args, kwargs, outputs in self._calls:
+            again = tree_leaves(function(*args, **kwargs))
+            for old, new in zip(tree_leaves(outputs), again, strict=True):
+                # Views and results in place are where they were; the rest goes to the place it had in the recording.
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+    def pool(self):
+        return "pool"
+
+
+class Stream:
+    """Nothing runs beside anything here. A class: annotations elsewhere name it as a type."""
+
+    def wait_stream(self, other):
+        pass
+
+
+@contextmanager
+def recording(graph, *, pool=None, capture_error_mode):
+    RecordedGraph.captured += 1
+    with graph:
+        yield
+
+
+def stand_in_for_cuda_graphs(monkeypatch):
+    """Let what captures CUDA graphs record on a CPU instead."""
+    monkeypatch.setattr(RecordedGraph, "captured", 0)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", RecordedGraph)
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)

@@ -7,7 +7,7 @@ import pytest
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.records import read_requests
 
-SCRIPT = ROOT / "scripts" / "mlx_in_process.py"
+SCRIPT = ROOT / "logs" / "api" / "mlx_in_process.py"
 
 
 @pytest.fixture(scope="module")

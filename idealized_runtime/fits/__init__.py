@@ -3,8 +3,9 @@
 ``protocol`` is what every model of runtimes can do. ``model`` is the weighted fit: ``settings`` checks the frame and
 makes one row a setting, ``linear`` is the weighted least-squares fit, ``uncertainty`` its covariance and tests,
 ``interpolation`` gives prompt times between profiled sizes, ``weighted`` puts them together, ``intervals`` follow.
-``published`` is the procedure of arXiv:2305.02440, ``formula`` an analyst's own fit. ``parameters`` reads and writes
-files of ``entries``; ``statistics`` is what several rooms compute with.
+``published`` is the procedure of arXiv:2305.02440, ``formula`` an analyst's own fit, ``batched`` the fit of batches on
+pipelines, ``denoised`` that of APIs. ``knee`` and ``tables`` say what was fitted; ``parameters`` reads and writes files
+of ``entries``; ``statistics`` is what several rooms compute with.
 """
 
 from collections.abc import Callable

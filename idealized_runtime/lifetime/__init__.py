@@ -1,7 +1,8 @@
 """What to train: the model size and number of training tokens that cost least over training and serving.
 
 ``scaling_law`` holds the loss law and its published coefficients, ``costs`` what training and inference cost,
-``optimum`` the solver, ``fitting`` the law's fit to training runs, with ``bootstrap`` its intervals. ``measured`` puts
+``optimum`` the solver. ``training_runs`` are read, ``fitting`` fits a law to them by the objective in ``log_huber``,
+``bootstrap`` gives its intervals, ``law_files`` keep it, and ``fitted_range`` says what lies beyond. ``measured`` puts
 timed models in place of a guessed utilisation: ``profiles`` of parameter files, their ``size_curve``, and the
 ``comparison`` with the guess.
 """

@@ -68,7 +68,8 @@ def test_lines_of_help_fit_a_terminal(name):
 
 def test_shared_flags_mean_the_same_everywhere():
     """A subcommand may say more about a shared flag, but not take other values for it."""
-    own_meaning = {("lifetime model", "--model"), ("lifetime cost", "--model")}  # a number, as seed 004 spells it
+    # A number, as the scripts of arXiv:2401.00448 spell it.
+    own_meaning = {("lifetime model", "--model"), ("lifetime cost", "--model")}
     several = {("lifetime cost-optimal", "--num-accelerators")}  # also by model
     for name in COMMANDS:
         if name in ("time", "campaign"):

@@ -1,8 +1,9 @@
+import itertools
 import json
 from dataclasses import replace
 
 import pytest
-from makers import TOY, write_toy_log
+from makers import TOY, make_setting, write_toy_log
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.cli.main import main
@@ -75,15 +76,13 @@ def write_stack(folder, *, num_models=3, watts=None, **header):
     """Logs of models of several depths and widths, 1 ms a layer and 10 us a token; each draws another power."""
     for number in range(num_models):
         shape = replace(TOY, name=f"toy-{number}", num_layers=2 + 3 * number, hidden_size=64 * (1 + number))
-        path = write_toy_log(folder / f"toy-{number}.jsonl", model=shape.name, architecture=shape.to_dict(),
-                         num_layers_profiled=shape.num_layers, **header)  # fmt: skip
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-        for record in records[1:-1]:
-            p, o = record["num_prompt_tokens"], record["num_output_tokens"]
-            record["runtimes_s"] = [1e-3 * shape.num_layers * o + 1e-5 * p] * 2
-            if watts is not None:
-                record["energies_joules"] = [watts[number] * runtime_s for runtime_s in record["runtimes_s"]]
-        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        settings = []
+        for p, o in itertools.product((1, 2, 4), (1, 2)):
+            runtimes_s = [1e-3 * shape.num_layers * o + 1e-5 * p] * 2
+            energies = {} if watts is None else {"energies_joules": [watts[number] * time_s for time_s in runtimes_s]}
+            settings.append(make_setting(p, o, runtimes_s, **energies))
+        write_toy_log(folder / f"toy-{number}.jsonl", settings=settings, model=shape.name,
+                      architecture=shape.to_dict(), num_layers_profiled=shape.num_layers, **header)  # fmt: skip
     return folder
 
 

@@ -48,14 +48,15 @@ def run(arguments) -> int:
             fits[name] = fit
             if path is not None:
                 sources[name] = path
+    # Before anything is printed: what reads standard output may stop, and the file is what was asked for.
+    if arguments.out is not None:
+        write_parameters(arguments.out, by_helm_name(fits), sources=by_helm_name(sources))
     if arguments.json:
         print_json({name: fit.to_json() for name, fit in fits.items()})
     else:
         print_table(time_per_output_token_table(fits, level=arguments.level), with_index=True)
         print("\nprompt encoding times, ms")
         print_table(prompt_encoding_table(fits, level=arguments.level), with_index=True)
-    if arguments.out is not None:
-        write_parameters(arguments.out, by_helm_name(fits), sources=by_helm_name(sources))
     return DONE
 
 

@@ -33,6 +33,8 @@ def print_table(frame, *, digits: int = 4, with_index: bool = False):
         num_keys = next((n for n in range(1, len(columns)) if len({row[:n] for row in rows}) == len(rows)), 1)
         keys, others = columns[:num_keys], columns[num_keys:]
         while others:
+            if len(others) < len(columns) - num_keys:
+                print()
             num_fitting = max(1, sum(_width([*keys, *others[: n + 1]]) <= _MOST_CHARACTERS for n in range(len(others))))
             _print_columns([*keys, *others[:num_fitting]])
             others = others[num_fitting:]
@@ -134,8 +136,9 @@ def write_table(frame, path):
             case ".csv":
                 frame.to_csv(part, index=False)
             case ".json":
-                frame.to_json(part, orient="records", indent=2, double_precision=15)
+                rows = json.dumps(plain(frame), indent=2, allow_nan=False, default=str)
+                part.write_text(f"{rows}\n", encoding="utf-8")
             case ".parquet":
                 frame.to_parquet(part, index=False)
             case ".tex":
-                frame.to_latex(part, index=False, float_format="%.4g")
+                frame.to_latex(part, index=False, float_format="%.4g", escape=True)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import pytest
@@ -61,6 +62,19 @@ def test_folders_and_single_logs_of_machines_and_apis_make_one_file(tmp_path, ca
     assert models["tiny"].time_per_output_token_s == pytest.approx(0.01)
     assert models["tiny"].overhead_s > 0
     assert models["tiny"].sources[0]["file"].endswith("tiny.jsonl")
+
+
+@pytest.mark.parametrize("command", ["fit", "api fit"])
+def test_file_is_written_though_nothing_can_be_printed(tmp_path, monkeypatch, command):
+    log, out = write_api(tmp_path / "api" / "tiny.jsonl"), tmp_path / "out.json"
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr("sys.stdout", full)
+        monkeypatch.setattr("os.dup2", lambda *_: None)
+        assert main([*command.split(), str(log), "--out", str(out)]) == 2
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            full.close()
+    assert set(read_parameters(out)) == {"tiny"}
 
 
 def test_second_log_of_a_model_is_refused(tmp_path, capsys):

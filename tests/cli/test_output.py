@@ -87,3 +87,23 @@ def test_answers_of_api_commands_are_objects(capsys, tmp_path):
     assert answer["throughput"][0]["num_requests"] == 6
     assert {row["quantity"] for row in answer["percentiles"]} >= {"runtime_s", "time_to_first_token_s"}
     assert answer["findings"][0]["check"] == "few_requests"
+
+
+def test_file_of_a_table_holds_every_digit(tmp_path):
+    write_table(pd.DataFrame({"runtime_s": [1.2345678901234567e-9, np.nan]}), tmp_path / "table.json")
+    rows = json.loads((tmp_path / "table.json").read_text())
+    assert rows == [{"runtime_s": 1.2345678901234567e-9}, {"runtime_s": None}]
+
+
+def test_names_with_underscores_compile_in_latex(tmp_path):
+    write_table(pd.DataFrame({"runtime_s": ["a_b"]}), tmp_path / "table.tex")
+    text = (tmp_path / "table.tex").read_text()
+    assert r"runtime\_s" in text
+    assert r"a\_b" in text
+
+
+def test_parts_of_a_table_that_was_cut_are_apart(capsys):
+    print_table(pd.concat([WIDE.assign(kind=[f"x{number}", f"y{number}"]) for number in range(10)]))
+    lines = lines_of(capsys)
+    second = [place for place, line in enumerate(lines) if line.startswith("kind")][1]
+    assert lines[second - 1] == ""

@@ -32,11 +32,11 @@ def run(arguments) -> int:
     model = fit_denoised(trials, estimator=arguments.estimator, fit=RuntimeModel.fit)
     name = str(trials["model"].iloc[0])
     answer = {"model": name, "estimator": arguments.estimator, "num_trials": len(trials), **model.to_json()}
-    print_answer(answer, _rows(answer, model, arguments.level), as_json=arguments.json)
     if arguments.out is not None:
         write_parameters(arguments.out, {name: model}, sources={name: arguments.log})
     if arguments.figure is not None:
         _save_figure(trials, model, arguments.figure)
+    print_answer(answer, _rows(answer, model, arguments.level), as_json=arguments.json)
     return DONE
 
 

@@ -152,6 +152,9 @@ def renamed_columns(text: str) -> dict[str, str]:
     pairs = [pair.partition("=") for pair in text.split(",")]
     if not all(ours and theirs for ours, _, theirs in pairs):
         raise argparse.ArgumentTypeError(f"must be OURS=THEIRS, several of them with commas between; got {text!r}")
+    for names in ([ours.strip() for ours, _, _ in pairs], [theirs.strip() for *_, theirs in pairs]):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise argparse.ArgumentTypeError(f"names {twice[0]} twice; got {text!r}")
     return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
 
 

@@ -11,7 +11,7 @@ from idealized_runtime.cli.api.fit import ESTIMATORS
 from idealized_runtime.cli.api.summary import header_of
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
-from idealized_runtime.cli.output import print_json, print_table
+from idealized_runtime.cli.output import check_format, print_json, print_table
 
 EXAMPLES = """\
 examples: idealized-runtime fit a100 --out processed_jsons/a100.json
@@ -28,7 +28,7 @@ def add_arguments(parser):
     add_shared(parser, "--software")
     parser.add_argument("--batch-size", type=positive_int, metavar="B",
                         help="sequences: which batches to fit, of logs that hold several")  # fmt: skip
-    parser.add_argument("--estimator", choices=ESTIMATORS, default="minimum",
+    parser.add_argument("--estimator", choices=ESTIMATORS,
                         help="of the denoised runtimes of an API (minimum, the paper's)")  # fmt: skip
     add_shared(parser, "--out", help="parameter file to write, with HELM's keys")
     add_shared(parser, "--level", "--json")
@@ -40,14 +40,28 @@ def run(arguments) -> int:
     from idealized_runtime.fits import write_parameters
     from idealized_runtime.fits.tables import prompt_encoding_table, time_per_output_token_table
 
+    if arguments.out is not None:
+        check_format(arguments.out, (".json",))
+    api_logs = [_api_logs(logs, arguments.models) for logs in arguments.logs]
+    for flag, given, is_of_apis in (
+        ("--estimator", arguments.estimator, True),
+        ("--software", arguments.software, False),
+        ("--batch-size", arguments.batch_size, False),
+    ):
+        if given is not None and not any(bool(paths) is is_of_apis for paths in api_logs):
+            kinds = ("logs of APIs", "logs timed in process")
+            of, held = kinds if is_of_apis else reversed(kinds)
+            raise ValueError(f"{flag} is for {of}; {', '.join(arguments.logs)}: {held}")
     fits, sources = {}, {}
-    for logs in arguments.logs:
-        for name, fit, path in _fits_of(logs, arguments):
+    for logs, paths in zip(arguments.logs, api_logs, strict=True):
+        for name, fit, path in _fits_of(logs, paths, arguments):
             if name in fits:
                 raise ValueError(f"{path or logs}: a second log of {name}; give the one to fit")
             fits[name] = fit
             if path is not None:
                 sources[name] = path
+    if not fits:
+        raise ValueError(f"{', '.join(arguments.logs)}: no log is left to go by")
     # Before anything is printed: what reads standard output may stop, and the file is what was asked for.
     if arguments.out is not None:
         write_parameters(arguments.out, by_helm_name(fits), sources=by_helm_name(sources))
@@ -60,18 +74,24 @@ def run(arguments) -> int:
     return DONE
 
 
-def _fits_of(logs, arguments):
-    """Name, fit and, of an API, log of each model of a folder or of one log; a fit in process names its log itself."""
-    from idealized_runtime.fits import RuntimeModel
-    from idealized_runtime.fits.denoised import fit_denoised
+def _api_logs(logs, models) -> list:
+    """The logs of a folder, or one log, where they are of APIs; none where they were timed in process."""
     from idealized_runtime.measurements.folders import find_logs
-    from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
-    from idealized_runtime.records import IncompleteLogWarning, NothingTimedError, read_trials
 
-    paths = find_logs(logs, arguments.models)
+    paths = find_logs(logs, models)
     api_logs = [path for path in paths if (header_of(path) or {}).get("kind") == "api"]
     if 0 < len(api_logs) < len(paths):
         raise ValueError(f"{logs} holds logs of APIs and of models timed in process: give them one by one")
+    return api_logs
+
+
+def _fits_of(logs, api_logs, arguments):
+    """Name, fit and, of an API, log of each model of a folder or of one log; a fit in process names its log itself."""
+    from idealized_runtime.fits import RuntimeModel
+    from idealized_runtime.fits.denoised import fit_denoised
+    from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
+    from idealized_runtime.records import IncompleteLogWarning, NothingTimedError, read_trials
+
     for path in api_logs:
         try:
             trials = read_trials(path)
@@ -80,7 +100,7 @@ def _fits_of(logs, arguments):
                 raise
             warnings.warn(f"left out: {error}", IncompleteLogWarning, stacklevel=2)
         else:
-            fit = fit_denoised(trials, estimator=arguments.estimator, fit=RuntimeModel.fit)
+            fit = fit_denoised(trials, estimator=arguments.estimator or ESTIMATORS[0], fit=RuntimeModel.fit)
             yield str(trials["model"].iloc[0]), fit, path
     if not api_logs:
         timed = read_timed_models(logs, arguments.models, software=arguments.software)

@@ -34,6 +34,7 @@ def run(arguments) -> int:
     import yaml
 
     from idealized_runtime.measurements.published import ROOT
+    from idealized_runtime.notebooks.execution import check_parameters
     from idealized_runtime.notebooks.runs import RUNS_FILE, execute_run, execute_with, read_runs
 
     runs_file = arguments.runs or ROOT / RUNS_FILE
@@ -54,6 +55,9 @@ def run(arguments) -> int:
         given = {name: yaml.safe_load(value) for name, value in arguments.parameters}
     except yaml.YAMLError as error:
         raise ValueError(f'-p takes a name and a value as YAML writes it, such as "[1, 2]": {error}') from error
+    for run in runs:
+        # A mistake is told before the first of them runs.
+        check_parameters(root / run.notebook, given)
     return _execute(runs, lambda run: execute_with(run, root, given))
 
 
@@ -66,7 +70,7 @@ def _execute(runs, execute) -> int:
 
     failed, reasons = [], set()
     bar_format = "{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed} elapsed, {remaining} left"
-    with tqdm(runs, bar_format=bar_format, desc="notebooks") as progress:
+    with tqdm(runs, bar_format=bar_format, desc="notebooks", disable=None) as progress:
         for run in progress:
             progress.set_description(run.name)
             try:

@@ -120,10 +120,10 @@ def plain(data):
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def check_format(path):
+def check_format(path, formats=_FORMATS):
     """Refuse a file to write, before anything is computed, whose ending names no format."""
-    if path.suffix not in _FORMATS:
-        raise ValueError(f"{path}: written are {', '.join(_FORMATS)}, by the ending; got {path.suffix or 'none'!r}")
+    if path.suffix not in formats:
+        raise ValueError(f"{path}: written are {', '.join(formats)}, by the ending; got {path.suffix or 'none'!r}")
 
 
 def write_table(frame, path):

@@ -121,7 +121,7 @@ def read_timed_models(
     Warns
     -----
     IncompleteLogWarning
-        A log in which every setting failed is left out.
+        A log in which every setting failed, or every request is under load, is left out.
     """
     timed = _of_each(find_logs(name_or_path, models), read_timed_model, NothingTimedError)
     stack = _choose_software(name_or_path, sorted({model.software for model in timed}), software)

@@ -25,7 +25,7 @@ class LogFormatError(ValueError):
 
 
 class NothingTimedError(LogFormatError):
-    """A log holds no timing: everything in it failed."""
+    """A log holds no timing that a fit may use: everything in it failed, or is under load."""
 
 
 class LogMismatchError(ValueError):

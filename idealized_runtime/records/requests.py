@@ -8,6 +8,7 @@ import pandas as pd
 from idealized_runtime.records.common import (
     TOKEN_COLUMNS,
     LogFormatError,
+    NothingTimedError,
     check_error,
     check_integers,
     check_names,
@@ -137,7 +138,7 @@ class RequestsLog(Log):
         if requests.empty:
             held = f"{self.path}: holds no timing: none of its {len(self.records)} trials can be used"
             under_load = f"; {is_loaded.sum()} of them are under load: a summary reads those" if is_loaded.any() else ""
-            raise LogFormatError(held + under_load)
+            raise NothingTimedError(held + under_load)
         frame = requests[["model", "hardware", "software", *TOKEN_COLUMNS]].assign(
             batch_size=1,
             micro_batch_size=1,

@@ -77,6 +77,25 @@ def test_file_is_written_though_nothing_can_be_printed(tmp_path, monkeypatch, co
     assert set(read_parameters(out)) == {"tiny"}
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--software", "s"), ("--batch-size", "2")])
+def test_flag_of_timings_in_process_is_refused_for_an_api(tmp_path, capsys, flag, value):
+    assert main(["fit", str(write_api(tmp_path / "api" / "tiny.jsonl")), flag, value]) == 2
+    assert f"{flag} is for logs timed in process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["fit {}", "price {}/../queries.csv --logs {} --num-accelerators 1"])
+def test_log_under_load_is_left_out(tmp_path, capsys, command):
+    folder = write_api(tmp_path / "api" / "tiny.jsonl").parent
+    (tmp_path / "queries.csv").write_text("num_prompt_tokens,num_output_tokens\n8,2\n")
+    load = {"load": "closed", "num_parallel": 2, "repetition": 0}
+    write_api_log(folder / "tiny-load.jsonl", [{**make_trial(0), **load}])
+    assert main([word.format(folder) for word in command.split()]) == 0
+    answer = capsys.readouterr()
+    assert "tiny" in answer.out
+    assert "warning: left out:" in answer.err
+    assert "under load" in answer.err
+
+
 def test_second_log_of_a_model_is_refused(tmp_path, capsys):
     for folder in ("one", "two"):
         write_box(tmp_path / folder)
@@ -101,6 +120,8 @@ def test_models_can_be_chosen(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["cpu", "--estimator", "frontier"], "--estimator is for logs of APIs; cpu: logs timed in process"),
+        (["cpu", "--out", "x.csv"], "x.csv: written are .json, by the ending; got '.csv'"),
         (["nowhere"], "no timing logs of hardware 'nowhere'"),
         (["cpu_batch"], "distilgpt2: one fit takes one batch_size; the timings hold 7"),
         (["cpu_batch", "--batch-size", "33"], "distilgpt2: --batch-size must be one that was timed"),

@@ -145,6 +145,7 @@ def test_number_of_accelerators_that_is_given_counts(capsys, queries):
         ('num_prompt_tokens,num_output_tokens\n"1,024",1\n', ADA, "queries.csv: .*row 1 of 1: '1,024'"),
         ("num_prompt_tokens,num_output_tokens\n1,1\n", ("--parameters", A100, "--model", "curie"), "no model curie"),
         ("num_prompt_tokens,num_output_tokens\n1,1\n", (*ADA, "--columns", "x"), "must be OURS=THEIRS"),
+        ("num_prompt_tokens,num_output_tokens\n1,1\n", (*ADA, "--columns", "a=x,a=y"), "names a twice; got"),
         ("num_prompt_tokens,num_output_tokens\n1,1\n", (*ADA, "--out", "priced.xlsx"), "priced.xlsx"),
         ("num_prompt_tokens,num_output_tokens\n1,1\n", (*ADA, "--hardware", "abacus"), "no accelerator named 'abacus'"),
         ("num_prompt_tokens,num_output_tokens\n1,1\n", ("--parameters", A100, "--model", "config.json"), "give --logs"),

@@ -159,8 +159,10 @@ def test_other_parameters_leave_what_is_committed_as_it_is(repository, capsys):
 
 
 def test_unknown_parameter_and_parameters_of_no_run_are_refused(repository, capsys):
-    assert run_main(repository, "shout", "-p", "nam", "mine") == 1
-    assert "has no parameter 'nam' (did you mean name?)" in capsys.readouterr().err
+    assert run_main(repository, "shout", "-p", "nam", "mine") == 2
+    err = capsys.readouterr().err
+    assert "has no parameter 'nam' (did you mean name?)" in err
+    assert err.count("\n") == 1
     assert run_main(repository, "shout", "-p", "name", "[1") == 2
     assert "-p takes a name and a value as YAML writes it" in capsys.readouterr().err
     assert run_main(repository, "-p", "name", "mine") == 2

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
-from idealized_runtime.cli.output import bounded, print_answer
+from idealized_runtime.cli.output import bounded, check_format, print_answer
 
 EXAMPLES = """\
 example: idealized-runtime api fit logs/api/NAME.jsonl --out processed_jsons/api.json --figure figures/api/NAME
@@ -28,6 +28,8 @@ def run(arguments) -> int:
     from idealized_runtime.fits.denoised import fit_denoised
     from idealized_runtime.records import read_trials
 
+    if arguments.out is not None:
+        check_format(arguments.out, (".json",))
     trials = read_trials(arguments.log)
     model = fit_denoised(trials, estimator=arguments.estimator, fit=RuntimeModel.fit)
     name = str(trials["model"].iloc[0])

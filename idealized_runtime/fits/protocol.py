@@ -1,5 +1,6 @@
 """What every model of runtimes can do, be it fitted, published, predicted or an analyst's own."""
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import Protocol
 
@@ -16,6 +17,16 @@ def plain(values):
 
 class NoIntervalError(ValueError):
     """Nothing is known of the errors of a model, so there is no interval; its standard errors are NaN."""
+
+
+def options_beyond(method) -> dict:
+    """Options with which a method of a model answers beyond the profiled sizes.
+
+    None where it takes no ``extrapolate``, as of an analyst's own class: it answers there as it is.
+    """
+    parameters = inspect.signature(method).parameters.values()
+    takes_it = any(one.name == "extrapolate" or one.kind is one.VAR_KEYWORD for one in parameters)
+    return {"extrapolate": True} if takes_it else {}
 
 
 class ModelOfRuntimes(Protocol):

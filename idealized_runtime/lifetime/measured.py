@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_not_negative, check_positive
+from idealized_runtime.fits.protocol import options_beyond
 from idealized_runtime.hardware.prices import dollar_cost_usd
 from idealized_runtime.lifetime.costs import LifetimeCosts, Rental, inference_flops
 from idealized_runtime.lifetime.size_curve import FloorPowerLaw, SizeCurve
@@ -217,7 +218,8 @@ def mean_accelerator_s(profile: ServedModel, mix: QueryMix, *, extrapolate: bool
             # A mean over the other queries would be of another mix: the model itself says which it refuses.
             profile.runtimes.predict(p, o)
         prompts = price(mix.queries.assign(num_output_tokens=1), profile.runtimes, **options)
-        tokens_s = profile.runtimes.time_per_output_token_at(p, extrapolate=extrapolate)
+        token_time_s = profile.runtimes.time_per_output_token_at
+        tokens_s = token_time_s(p, **(options_beyond(token_time_s) if extrapolate else {}))
     except ValueError as error:
         raise ValueError(f"{profile.name}: {error}") from error
     num_further = mix.weights * (o - 1)

@@ -7,12 +7,13 @@ its row, missing, and is counted by cause.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_columns, check_not_negative, check_positive, numeric_columns
-from idealized_runtime.fits.protocol import ModelOfRuntimes, NoIntervalError
+from idealized_runtime.fits.protocol import ModelOfRuntimes, NoIntervalError, options_beyond
 from idealized_runtime.hardware.prices import DeviceRate, dollar_cost_usd, energy_joules
 from idealized_runtime.queries.tables import WEIGHT_COLUMN
 from idealized_runtime.records import TOKEN_COLUMNS
@@ -198,23 +199,27 @@ def _runtimes(p, o, models, model_of, level, extrapolate) -> tuple[np.ndarray, n
         is_beyond = is_extrapolated[rows] & (not extrapolate)
         cause[rows] = np.select([p[rows] + o[rows] > context, is_beyond], [4, 5], 0)
         # Queries beyond the profiled sizes may have no interval where the others have one.
-        for options in ({}, {"extrapolate": True}):
-            part = _all_or(rows[(cause[rows] == 0) & (is_extrapolated[rows] == bool(options))], len(p))
-            runtimes_s[:, part] = _estimate(one, p[part], o[part], level, options)
+        for lies_beyond in (False, True):
+            part = _all_or(rows[(cause[rows] == 0) & (is_extrapolated[rows] == lies_beyond)], len(p))
+            runtimes_s[:, part] = _estimate(one, p[part], o[part], level, lies_beyond)
     return runtimes_s, is_extrapolated, cause
 
 
-def _estimate(model, p, o, level, options) -> np.ndarray:
+def _estimate(model, p, o, level, lies_beyond) -> np.ndarray:
     """Runtimes with their lower and upper bounds, NaN where the model knows nothing of its errors."""
     estimates = np.full((3, len(p)), np.nan)
     p, o = _as_integers(p), _as_integers(o)
+    predict, interval = (
+        partial(method, **(options_beyond(method) if lies_beyond else {}))
+        for method in (model.predict, model.predict_interval)
+    )
     knows_errors = True
     for start in range(0, len(p), _BLOCK_QUERIES):
         block = slice(start, start + _BLOCK_QUERIES)
-        estimates[0, block] = model.predict(p[block], o[block], **options)
+        estimates[0, block] = predict(p[block], o[block])
         if knows_errors:
             try:
-                estimates[1:, block] = model.predict_interval(p[block], o[block], level=level, **options)
+                estimates[1:, block] = interval(p[block], o[block], level=level)
             except NoIntervalError:
                 knows_errors = False
     return estimates

@@ -274,3 +274,25 @@ def test_cost_of_figure_8_is_runtime_times_accelerators_times_price(published):
             points[f"runtime_{column}_s"], num_accelerators=numbers, price_usd_per_hour=usd_per_hour
         )
         np.testing.assert_allclose(100 * cost_usd, points[f"cost_{column}_cents"], rtol=0, atol=1e-6)
+
+
+class Bare:
+    """A class that has only the protocol's methods: none takes ``extrapolate``."""
+
+    def is_extrapolated(self, num_prompt_tokens):
+        return np.asarray(num_prompt_tokens) > 100
+
+    def predict(self, num_prompt_tokens, num_output_tokens):
+        return 0.5 * num_prompt_tokens + num_output_tokens
+
+    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level=0.95):
+        runtime_s = self.predict(num_prompt_tokens, num_output_tokens)
+        return runtime_s - 1, runtime_s + 1
+
+
+def test_class_without_the_option_answers_beyond_its_sizes_as_it_is():
+    queries = make_queries(("a", 10, 1), ("a", 1000, 1))
+    table = price(queries, Bare(), extrapolate=True).table
+    assert table["runtime_s"].tolist() == [6, 501]
+    assert table["is_extrapolated"].tolist() == [False, True]
+    assert price(queries, Bare()).missing == {"beyond the profiled prompt sizes": 1}

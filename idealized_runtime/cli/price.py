@@ -139,8 +139,10 @@ def _predict(names, timed, arguments, queries) -> dict:
             tensor_parallel_size=width, pipeline_parallel_size=width and number // width, accelerator=accelerator,
         )  # fmt: skip
         predicted[name] = ServedModel(
-            architecture.name, runtimes, runtimes.placement.num_devices, architecture.num_params, stack.hardware,
-            stack.software, stack.dtype, architecture, watts,
+            architecture.name, runtimes, runtimes.placement.num_devices, architecture.num_params,
+            # A prediction is for the accelerator that is given.
+            stack.hardware if arguments.hardware is None else accelerator.name,
+            stack.software, stack.dtype, architecture=architecture, measured_watts=watts,
         )  # fmt: skip
     return predicted
 
@@ -205,7 +207,6 @@ def _describe(name, model) -> str:
                 (model.power_watts, "W", "power", "power-watts"),
             )
         ]
-    devices = f"{model.num_accelerators or 'unknown'} x {model.hardware or 'unknown hardware'}"
     # Only what was not timed has caveats.
     origin = "predicted from the logs of other models" if hasattr(model.runtimes, "caveats") else ""
-    return "; ".join([", ".join(part for part in (name, origin, queries, devices, *stack) if part), *rates])
+    return "; ".join([", ".join(part for part in (name, origin, queries, model.devices, *stack) if part), *rates])

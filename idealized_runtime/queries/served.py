@@ -1,5 +1,6 @@
 """Models that answer queries, with what they ran on: all that a folder of logs or a parameter file says of both."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,6 +49,8 @@ class ServedModel:
         All parameters, embeddings included.
     hardware, software, dtype : str
         As logs name them; empty where they are not known. Of a parameter file, the hardware is the folder of the logs.
+    devices : str
+        In words, what it was timed on and, where that differs, what it is priced as; see :func:`on_terms`.
     architecture : Architecture or None
     measured_watts : tuple of float
         Draws of one accelerator, as its log measured it; of a predicted model, as those of the others did.
@@ -62,6 +65,7 @@ class ServedModel:
     hardware: str = ""
     software: str = ""
     dtype: str = ""
+    devices: str = ""
     architecture: Architecture | None = None
     measured_watts: tuple[float, ...] = ()
     price_usd_per_hour: DeviceRate | None = None
@@ -91,7 +95,8 @@ def on_terms(
     ----------
     model : ServedModel
     hardware : str, optional
-        A row of the accelerators; that of the log where it is not given.
+        A row of the accelerators, whose price and power count; that of the log where it is not given. The model's own
+        hardware stays what it was timed on, where that is known.
     num_accelerators : int, optional
     price_usd_per_hour, power_watts : float, optional
         Of one accelerator.
@@ -100,10 +105,23 @@ def on_terms(
     ------
     ValueError
         No accelerator has this name, or a price or a power is given and nothing says of how many accelerators.
+
+    Warns
+    -----
+    UserWarning
+        Runtimes were timed on other accelerators than those that are given: they stay as they are.
     """
     accelerator = find_accelerator(model.hardware) if hardware is None else get_accelerator(hardware)
-    model = replace(model, hardware=getattr(accelerator, "name", model.hardware))
+    timed_hardware = getattr(find_accelerator(model.hardware), "name", model.hardware)
+    priced_hardware = timed_hardware if hardware is None else accelerator.name
     number = model.num_accelerators if num_accelerators is None else num_accelerators
+    devices = _devices(number, priced_hardware)
+    is_other_number = model.num_accelerators not in (None, number)
+    if is_other_number or timed_hardware not in ("", priced_hardware):
+        timed_on = _devices(model.num_accelerators, timed_hardware)
+        warnings.warn(f"{model.name}: runtimes were timed on {timed_on}; priced as {devices}", stacklevel=2)
+        devices = f"timed on {timed_on}, priced as {devices}"
+    model = replace(model, hardware=timed_hardware or priced_hardware, devices=devices)
     if number is not None:
         price, power = (
             device_price(price_usd_per_hour, accelerator),
@@ -113,6 +131,10 @@ def on_terms(
     if price_usd_per_hour is not None or power_watts is not None:
         raise ValueError(f"num_accelerators must be given: nothing says on how many {model.name} was timed")
     return model
+
+
+def _devices(number, hardware) -> str:
+    return f"{number or 'unknown'} x {hardware or 'unknown hardware'}"
 
 
 def price_served(
@@ -231,8 +253,8 @@ def _of_log(name, runtimes, timed: TimedModel) -> ServedModel:
         timed.hardware,
         timed.software,
         timed.dtype or "",
-        timed.architecture,
-        () if timed.mean_power_watts is None else (timed.mean_power_watts,),
+        architecture=timed.architecture,
+        measured_watts=() if timed.mean_power_watts is None else (timed.mean_power_watts,),
     )
 
 

@@ -7,7 +7,7 @@ from idealized_runtime.fits import read_parameters
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.measurements.timed_models import read_timed_models
 from idealized_runtime.queries import served as served_module
-from idealized_runtime.queries.served import num_accelerators_of, served_by_logs, served_by_parameters
+from idealized_runtime.queries.served import num_accelerators_of, on_terms, served_by_logs, served_by_parameters
 
 PARAMETERS = ROOT / "processed_jsons"
 
@@ -71,3 +71,18 @@ def test_parameters_are_those_of_the_file():
 def test_model_timed_on_several_devices_holds_them_all(tmp_path):
     write_toy_log(tmp_path / "toy.jsonl", tensor_parallel_size=2)
     assert served_by_logs(tmp_path)["toy"].num_accelerators == 2
+
+
+def test_runtimes_keep_what_they_were_timed_on_under_other_terms():
+    (davinci,) = served_by_parameters(PARAMETERS / "a100.json", "openai/davinci").values()
+    with pytest.warns(UserWarning, match="timed on 8 x A100-80GB; priced as 8 x H100"):
+        model = on_terms(davinci, hardware="H100")
+    assert (model.hardware, model.devices) == ("A100-80GB", "timed on 8 x A100-80GB, priced as 8 x H100")
+    with pytest.warns(UserWarning, match="timed on 8 x A100-80GB; priced as 3 x A100-80GB"):
+        assert on_terms(davinci, num_accelerators=3).num_accelerators == 3
+
+
+@pytest.mark.filterwarnings("error")
+def test_terms_that_are_those_of_the_log_pass_without_a_word():
+    (davinci,) = served_by_parameters(PARAMETERS / "a100.json", "openai/davinci").values()
+    assert on_terms(davinci, hardware="A100-80GB", num_accelerators=8).devices == "8 x A100-80GB"

@@ -40,11 +40,14 @@ def run(arguments) -> int:
 
     from idealized_runtime.checks import MissingValueWarning
     from idealized_runtime.queries.served import price_served
-    from idealized_runtime.queries.tables import read_queries
+    from idealized_runtime.queries.tables import WEIGHT_COLUMN, read_queries
 
     if arguments.out is not None:
         check_format(arguments.out)
     queries = read_queries(arguments.queries, columns=arguments.columns)
+    if queries.empty or (WEIGHT_COLUMN in queries and not queries[WEIGHT_COLUMN].any()):
+        why = "it holds no query" if queries.empty else f"every {WEIGHT_COLUMN} is 0"
+        warnings.warn(f"{arguments.queries}: nothing to price: {why}", MissingValueWarning, stacklevel=2)
     groups = _groups(arguments, queries)
     answers, frames, missing = [], [], {}
     for asked, models in groups:
@@ -77,7 +80,7 @@ def _groups(arguments, queries) -> list[tuple]:
     from idealized_runtime.queries.served import on_terms
 
     served = _read_served(arguments, queries)
-    if arguments.model is None and "model" in queries:
+    if arguments.model is None and "model" in queries and not queries.empty:
         groups = [(queries, _by_name_of_queries(queries, served))]
     else:
         queries = queries.rename(columns={"model": "model_of_query"})
@@ -96,9 +99,14 @@ def _read_served(arguments, queries) -> dict:
 
     asked = arguments.model
     if arguments.parameters is not None:
+        if arguments.software is not None:
+            raise ValueError("--software chooses among the logs of a folder: give it with --logs, not --parameters")
         if configs := [name for name in asked or () if name.endswith(".json")]:
             raise ValueError(f"{configs[0]}: a model that nobody timed is predicted from logs; give --logs")
         return served_by_parameters(arguments.parameters, asked)
+    if asked is not None:
+        # One model under two names is one.
+        asked = list({registry_name(name): name for name in reversed(asked)}.values())[::-1]
     own_names = asked and [registry_name(name) for name in asked]
     read = own_names
     try:
@@ -135,7 +143,7 @@ def _predict(names, timed, arguments, queries) -> dict:
             size for size in (1, 2, 4, 8) if not (number % size or architecture.num_attention_heads % size)
         )
         runtimes = predict_model(
-            architecture, predictor, num_context_tokens=int(min(longest, architecture.max_position_embeddings)),
+            architecture, predictor, num_context_tokens=int(min(architecture.max_position_embeddings, longest)),
             tensor_parallel_size=width, pipeline_parallel_size=width and number // width, accelerator=accelerator,
         )  # fmt: skip
         predicted[name] = ServedModel(
@@ -157,7 +165,7 @@ def _by_name_of_queries(queries, served) -> dict:
     found = {name: model for name, model in found.items() if model is not None}
     if not found:
         raise ValueError(
-            f"no model that the queries name is known: {', '.join(names[:5])}; there are: "
+            f"no model that the queries name is known: {', '.join(map(_name, names[:5])) or '(none)'}; there are: "
             f"{', '.join(served)}. Give --model for one that answers them all"
         )
     return found
@@ -168,9 +176,13 @@ def _causes(missing, queries, models) -> dict[str, int]:
     from idealized_runtime.queries.price import BEYOND, NO_MODEL
 
     others = queries.loc[~queries["model"].isin(list(models)), "model"].unique()
-    named = f"{NO_MODEL}: {', '.join(map(str, others[:5]))}{' ...' if len(others) > 5 else ''}"
+    named = f"{NO_MODEL}: {', '.join(map(_name, others[:5]))}{' ...' if len(others) > 5 else ''}"
     texts = {NO_MODEL: named, BEYOND: f"{BEYOND} (--extrapolate prices them)"}
     return {texts.get(cause, cause): number for cause, number in missing.items()}
+
+
+def _name(name) -> str:
+    return "(none)" if name is None or name != name or not str(name).strip() else str(name)
 
 
 def _print_text(num_queries, answers, workload, level):
@@ -178,17 +190,22 @@ def _print_text(num_queries, answers, workload, level):
 
     described = [_describe(name, model) for name, model, _ in answers]
     to = {True: "the model that each names", False: f"each of {len(answers)} models"}[bool(workload)]
-    print(f"{num_queries:,} queries to " + (described[0] if len(answers) == 1 else "\n".join([f"{to}:", *described])))
+    print(
+        f"{num_queries:,} quer{'y' if num_queries == 1 else 'ies'} to "
+        + (described[0] if len(answers) == 1 else "\n".join([f"{to}:", *described]))
+    )
     rows = []
     for name, totals in [*((name, totals) for name, _, totals in answers), *(("all", it) for it in workload.values())]:
         for metric, label in (("runtime_s", "runtime, s"), ("cost_usd", "cost, USD"), ("energy_joules", "energy, J")):
             if totals[metric] is not None:
                 priced = totals["num_queries"] - totals["num_missing"]
                 rows.append({"model": name, "queries": priced, "": label, **totals[metric]})
-    print()
-    frame = pd.DataFrame(rows)
-    print_table(frame if len(answers) > 1 else frame.drop(columns="model", errors="ignore"))
-    print(f"\ntotal_lower and total_upper: the {100 * level:g} % interval of the total")
+    if rows:
+        print()
+        frame = pd.DataFrame(rows)
+        print_table(frame if len(answers) > 1 else frame.drop(columns="model"))
+        if frame["total_lower"].notna().any():
+            print(f"\ntotal_lower and total_upper: the {100 * level:g} % interval of the total")
     for name, model, _ in answers:
         for caveat in getattr(model.runtimes, "caveats", ()):
             print(f"Not in the interval of {name}: {caveat}.")

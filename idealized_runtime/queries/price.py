@@ -8,6 +8,7 @@ its row, missing, and is counted by cause.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from numbers import Number
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,8 @@ _CAUSES = ("", NO_MODEL, NO_COUNTS, TOO_SHORT, TOO_LONG, BEYOND)
 _SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 # Queries are worked through in blocks that stay in the cache.
 _BLOCK_QUERIES = 2**14
+# Beyond, floats are not every integer.
+_MOST_EXACT = 2**53
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,7 @@ class PricedQueries:
         """
         rows = np.ones(len(self.table), dtype=bool) if rows is None else rows
         has_runtime = rows & self.table["runtime_s"].notna().to_numpy()
-        num_queries, num_priced = np.count_nonzero(rows), np.count_nonzero(has_runtime)
+        num_queries, num_priced = int(np.count_nonzero(rows)), int(np.count_nonzero(has_runtime))
         counts = {"num_queries": num_queries, "num_missing": num_queries - num_priced}
         is_counted = has_runtime & (self.weights > 0)
         return counts | {name: self._totals_of(name, is_counted) for name in METRICS}
@@ -143,10 +146,16 @@ def price(
 
     Raises
     ------
+    TypeError
+        The queries are no table, a model is None, or a rate is no number.
     ValueError
-        A column is absent or not numeric, a weight is missing or negative, a rate is not positive, or it comes without
-        ``num_accelerators``.
+        ``level`` is not between 0 and 1, a column is absent or not numeric, a weight is missing or negative, a rate is
+        not positive, or it comes without ``num_accelerators``.
     """
+    if not isinstance(queries, pd.DataFrame):
+        raise TypeError(f"queries must be a DataFrame, such as read_queries returns; got {queries!r:.60}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1; got {level!r}")
     if num_accelerators is None and (price_usd_per_hour is not None or power_watts is not None):
         raise ValueError("cost and energy need num_accelerators, an integer or one for each model")
     p, o = numeric_columns(queries, TOKEN_COLUMNS, name="queries")
@@ -165,11 +174,11 @@ def price(
     if num_accelerators is not None and (number := np.count_nonzero(np.isnan(accelerators) & (cause == 0))):
         missing[NO_ACCELERATORS] = int(number)
     if price_usd_per_hour is not None:
-        rates = _rates(models, price_usd_per_hour)[:, terms_of]
+        rates = _rates(models, price_usd_per_hour=price_usd_per_hour)[:, terms_of]
         cost_usd = dollar_cost_usd(runtimes_s, num_accelerators=accelerators, price_usd_per_hour=rates)
         columns |= _with_bounds("cost_usd", cost_usd)
     if power_watts is not None:
-        rates = _rates(models, power_watts)[:, terms_of]
+        rates = _rates(models, power_watts=power_watts)[:, terms_of]
         joules = energy_joules(runtimes_s, num_accelerators=accelerators, power_watts=rates)
         columns |= _with_bounds("energy_joules", joules)
     table = pd.DataFrame(columns | {"is_extrapolated": is_extrapolated}, index=queries.index, copy=False)
@@ -178,6 +187,9 @@ def price(
 
 def _models_of(queries, model) -> tuple[dict[str, ModelOfRuntimes], np.ndarray]:
     """Models by name, and the number of each query's, -1 where there is none."""
+    for name, one in model.items() if isinstance(model, Mapping) else [("", model)]:
+        if one is None:
+            raise TypeError(f"model {name}".strip() + " must be a ModelOfRuntimes, or a mapping of them; got None")
     if not isinstance(model, Mapping):
         return {"": model}, np.zeros(len(queries), dtype=int)
     check_columns(queries, ["model"], name="queries")
@@ -232,6 +244,8 @@ def _all_or(rows, num_rows):
 
 def _as_integers(counts) -> np.ndarray:
     """Integers where all are, for which models look prompt sizes up instead of computing."""
+    if counts.max(initial=0) > _MOST_EXACT:
+        return counts
     integers = counts.astype(np.int64)
     return integers if np.array_equal(integers, counts) else counts
 
@@ -247,11 +261,15 @@ def _accelerators_of_a_query(models, given) -> np.ndarray:
     return np.array([*shares, np.nan])
 
 
-def _rates(models, given) -> np.ndarray:
+def _rates(models, **argument) -> np.ndarray:
     """Value and bounds of a rate, by number of the model; the last ones are of queries without a model."""
+    ((label, given),) = argument.items()
     bounds = []
     for name in models:
         rate = given.get(name, np.nan) if isinstance(given, Mapping) else given
+        if not isinstance(rate, DeviceRate | Number):
+            whose = f" of {name}" if name else ""
+            raise TypeError(f"{label}{whose} must be a number or a DeviceRate; got {rate!r:.60}")
         bounds.append((rate.value, rate.lower, rate.upper) if isinstance(rate, DeviceRate) else [rate] * 3)
     return np.array([*bounds, [np.nan] * 3], dtype=float).T
 

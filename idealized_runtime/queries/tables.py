@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import MissingValueWarning, check_columns, numeric_columns
@@ -39,13 +40,15 @@ def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.Data
     PublishedDataMissingError
         There is no such file.
     ValueError
-        It cannot be read, a column is absent, or one of numbers holds something else; the message begins with the
-        source and has the row and the value.
+        It is no table, a column is absent, one of numbers holds something else, or a weight is negative; the message
+        begins with the source and has the row and the value.
     """
     renamed = {theirs: ours for ours, theirs in (columns or {}).items()}
     try:
         queries = _read(source)
-        queries.columns = [str(name).strip() for name in queries.columns]
+        if not all(isinstance(name, str) and name.isprintable() for name in queries.columns):
+            raise ValueError("not a table of queries (its columns have no names)")
+        queries.columns = [name.strip() for name in queries.columns]
         check_columns(queries, renamed, name="queries")
         # Ours that is there already gives way.
         queries = queries.drop(columns=set(renamed.values()) - set(renamed), errors="ignore").rename(columns=renamed)
@@ -53,8 +56,21 @@ def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.Data
             raise ValueError(f"two columns of one name among {', '.join(queries.columns)}")
         if "arrival_s" in queries and pd.api.types.is_datetime64_any_dtype(queries["arrival_s"]):
             queries["arrival_s"] = (queries["arrival_s"] - queries["arrival_s"].min()).dt.total_seconds()
+        if absent := [name for name in TOKEN_COLUMNS if name not in queries]:
+            pairs = ",".join(f"{name}=THEIRS" for name in absent)
+            raise ValueError(
+                f"queries: no column {', '.join(absent)}; needed: {', '.join(TOKEN_COLUMNS)}; there are: "
+                f"{', '.join(queries.columns)}. Say what theirs are called: on the command line --columns {pairs}, in "
+                f"Python columns={{{absent[0]!r}: THEIRS}}"
+            )
         numbers = [*TOKEN_COLUMNS, *(name for name in _OPTIONAL_NUMBERS if name in queries)]
-        numeric_columns(queries, numbers, name="queries")
+        values = dict(zip(numbers, numeric_columns(queries, numbers, name="queries"), strict=True))
+        weights = values.get(WEIGHT_COLUMN, np.zeros(0))
+        if (rows := np.flatnonzero((weights < 0) | np.isinf(weights))).size:
+            raise ValueError(
+                f"queries: weights must be finite, not negative; the first that is not is in row {rows[0] + 1} of "
+                f"{len(queries)}: {weights[rows[0]]:g}"
+            )
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     return queries
@@ -67,7 +83,7 @@ def grid_queries(prompt_sizes: Iterable[int], output_sizes: Iterable[int]) -> pd
 
 def _read(source) -> pd.DataFrame:
     if str(source) == "-":
-        return _read_csv(sys.stdin.buffer)
+        return _read_file(sys.stdin.buffer, "")
     roots = [Path(), ROOT]
     with contextlib.suppress(PublishedDataMissingError):
         roots.append(published_data())
@@ -81,16 +97,22 @@ def _read(source) -> pd.DataFrame:
             # Accuracies have no part in what a query costs.
             warnings.filterwarnings("ignore", ".* have no accuracy", MissingValueWarning)
             return read_runs(path)
-    match path.suffix:
-        case ".parquet":
-            return pd.read_parquet(path)
-        case ".json" | ".jsonl":
-            return pd.read_json(path, lines=path.suffix == ".jsonl")
-    return _read_csv(path)
+    return _read_file(path, path.suffix)
 
 
-def _read_csv(source) -> pd.DataFrame:
-    """Stricter than pandas, for which a row may lack fields: such a row is refused with its number."""
+def _read_file(source, suffix) -> pd.DataFrame:
     from pyarrow import csv
 
-    return csv.read_csv(source).to_pandas()
+    try:
+        match suffix:
+            case ".parquet":
+                return pd.read_parquet(source)
+            case ".json" | ".jsonl":
+                return pd.read_json(source, lines=suffix == ".jsonl")
+        # Stricter than pandas, for which a row may lack fields: such a row is refused with its number.
+        return csv.read_csv(source).to_pandas()
+    except (ValueError, TypeError, AttributeError, LookupError, OSError) as error:
+        # A file that may not be read has a number of the system's; one that is cut off has none.
+        if getattr(error, "errno", None) is not None:
+            raise
+        raise ValueError(f"not a table of queries ({error})") from error

@@ -163,3 +163,56 @@ def test_what_cannot_be_priced_is_refused_in_one_line(capsys, tmp_path, text, ar
     assert code == 2
     assert len(error.splitlines()) == 1
     assert re.search(message, error), error
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("num_prompt_tokens,num_output_tokens,model\n", "it holds no query"),
+        ("num_prompt_tokens,num_output_tokens,weight\n1,1,0\n", "every weight is 0"),
+    ],
+)
+def test_nothing_to_price_is_said_in_one_line(capsys, tmp_path, text, why):
+    path = tmp_path / "queries.csv"
+    path.write_text(text)
+    assert price(path, "--parameters", A100, "--json") == 1
+    out, error = capsys.readouterr()
+    assert all(row["runtime_s"] is None for row in json.loads(out)["models"])
+    assert error.endswith(f"queries.csv: nothing to price: {why}\n")
+    assert error.count("\n") == 1
+
+
+def test_interval_is_explained_only_where_there_is_one(capsys, tmp_path):
+    path, parameters = tmp_path / "queries.csv", tmp_path / "helm.json"
+    path.write_text("num_prompt_tokens,num_output_tokens\n5,1\n")
+    entry = {"runtime_per_output_token": 0.02, "runtime_for_prompt_tokens": {"1": 0.1, "512": 0.2}}
+    parameters.write_text(json.dumps({"openai/davinci": entry}))
+    assert price(path, "--parameters", parameters) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("1 query to openai/davinci")
+    assert "interval of the total" not in out
+    assert price(path, *ADA) == 0
+    assert "the 95 % interval of the total" in capsys.readouterr().out
+
+
+def test_runtimes_under_another_accelerators_terms_say_so(capsys, queries):
+    assert price(queries, *ADA, "--hardware", "H100") == 0
+    out, error = capsys.readouterr()
+    assert "timed on 1 x A100-80GB, priced as 1 x H100" in out
+    assert "runtimes were timed on 1 x A100-80GB; priced as 1 x H100" in error
+
+
+def test_query_without_a_model_is_counted_as_none(capsys, tmp_path):
+    path = tmp_path / "named.csv"
+    path.write_text("model,num_prompt_tokens,num_output_tokens\nada,100,20\n,1,1\n")
+    assert price(path, "--parameters", A100) == 0
+    assert "no model of runtimes: (none)" in capsys.readouterr().err
+
+
+def test_model_under_two_of_its_names_is_priced_once(capsys, queries, published):
+    assert answer(capsys, queries, "--logs", "a100", "--model", "openai/ada", "--model", "ada")["model"] == "openai/ada"
+
+
+def test_software_is_of_logs_alone(capsys, queries):
+    assert price(queries, *ADA, "--software", "vllm") == 2
+    assert "--software chooses among the logs" in capsys.readouterr().err

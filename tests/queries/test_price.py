@@ -296,3 +296,32 @@ def test_class_without_the_option_answers_beyond_its_sizes_as_it_is():
     assert table["runtime_s"].tolist() == [6, 501]
     assert table["is_extrapolated"].tolist() == [False, True]
     assert price(queries, Bare()).missing == {"beyond the profiled prompt sizes": 1}
+
+
+@pytest.mark.filterwarnings("error")
+def test_counts_beyond_the_integers_of_floats_are_priced_or_missing_without_a_warning():
+    queries = make_queries(("a", 1e300, 1), ("a", np.inf, 1))
+    priced = price(queries, Line(largest=np.inf))
+    assert priced.table["runtime_s"].iloc[0] == pytest.approx(1e297)
+    assert priced.missing == {"no token counts": 1}
+
+
+def test_totals_are_json():
+    assert json.loads(json.dumps(price(make_queries(("a", 1, 1)), Line()).totals()))["num_queries"] == 1
+
+
+@pytest.mark.parametrize(
+    ("queries", "model", "options", "error", "message"),
+    [
+        (make_queries(("a", 1, 1)), Line(), {"level": 95}, ValueError, "level must lie between 0 and 1; got 95"),
+        ([(1, 1)], Line(), {}, TypeError, "queries must be a DataFrame, such as read_queries returns"),
+        (make_queries(("a", 1, 1)), None, {}, TypeError, "model must be a ModelOfRuntimes"),
+        (make_queries(("a", 1, 1)), {"a": None}, {}, TypeError, "model a must be a ModelOfRuntimes"),
+        (make_queries(("a", 1, 1)), Line(), {"power_watts": "x"}, TypeError, "power_watts must be a number"),
+        (make_queries(("a", 1, 1)), {"a": Line()}, {"price_usd_per_hour": {"a": "x"}}, TypeError,
+         "price_usd_per_hour of a must be a number"),
+    ],
+)  # fmt: skip
+def test_argument_of_another_kind_is_refused_by_its_name(queries, model, options, error, message):
+    with pytest.raises(error, match=message):
+        price(queries, model, num_accelerators=1, **options)

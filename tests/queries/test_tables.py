@@ -126,3 +126,32 @@ def test_name_of_a_column_that_is_not_there_is_refused(tmp_path):
     path = write(tmp_path, "num_prompt_tokens,num_output_tokens\n5,1\n")
     with pytest.raises(ValueError, match=r"no column ContextTokens; .*there are: num_prompt_tokens, num_output_tokens"):
         read_queries(path, columns={"num_prompt_tokens": "ContextTokens"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("queries.json", b"5"),
+        ("queries.json", b"[1, 2]"),
+        ("queries.json", b'[{"num_prompt_tokens": 1, '),
+        ("queries.jsonl", b'{"num_prompt_tokens": 1, "num_output_'),
+        ("queries.parquet", b"PAR1\x15\x04"),
+        ("queries.csv", b"\x80\x81\x00\xff,\x03\n\x00\x00,\xfe\n"),
+    ],
+)
+def test_file_that_is_no_table_is_said_to_be_none(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}: not a table of queries \("):
+        read_queries(path)
+
+
+def test_negative_weight_is_refused_with_its_row(tmp_path):
+    path = write(tmp_path, "num_prompt_tokens,num_output_tokens,weight\n1,1,2\n1,1,-3\n")
+    with pytest.raises(ValueError, match=r"queries\.csv: .*row 2 of 2: -3"):
+        read_queries(path)
+
+
+def test_absent_columns_say_how_to_name_them(tmp_path):
+    with pytest.raises(ValueError, match="--columns num_prompt_tokens=THEIRS,num_output_tokens=THEIRS"):
+        read_queries(write(tmp_path, "p,o\n1,1\n"))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.fits.protocol import NoIntervalError
 from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.lifetime.costs import rent
 from idealized_runtime.lifetime.measured import MeasuredQueryCost, ScaledLawCost, mean_accelerator_s, profile_table
@@ -184,3 +185,26 @@ def test_impossible_price_and_demand_are_refused(a100):
         a100.dollar_costs(training=TRAINING, price_usd_per_hour=0, num_requests=1)
     with pytest.raises(ValueError, match="num_requests must be zero or"):
         a100.dollar_costs(training=TRAINING, price_usd_per_hour=1, num_requests=-1)
+
+
+def test_class_without_the_option_answers_beyond_its_sizes_as_it_is():
+    class Bare:
+        def __init__(self, runtimes):
+            self.runtimes = runtimes
+
+        def is_extrapolated(self, p):
+            return self.runtimes.is_extrapolated(p)
+
+        def predict(self, p, o):
+            return self.runtimes.predict(p, o, extrapolate=True)
+
+        def predict_interval(self, p, o, *, level=0.95):
+            raise NoIntervalError("nothing is known")
+
+        def time_per_output_token_at(self, p):
+            return self.runtimes.time_per_output_token_at(p, extrapolate=True)
+
+    own = make_served(1)
+    beyond = QueryMix.from_means(1000, 5)
+    expected = mean_accelerator_s(own, beyond, extrapolate=True)
+    assert mean_accelerator_s(ServedModel("m", Bare(own.runtimes), 1), beyond, extrapolate=True) == expected

@@ -3,7 +3,7 @@
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from idealized_runtime.architectures.architecture import Architecture
@@ -57,8 +57,14 @@ _TIMED = (
 ARCHITECTURES = {row.name: row for row in (*_TIMED, *open_architectures())}
 
 
-def get_architecture(name: str) -> Architecture:
+def get_architecture(name: str, *, suggested: Iterable[str] | None = None) -> Architecture:
     """Row of the registry.
+
+    Parameters
+    ----------
+    name : str
+    suggested : iterable of str, optional
+        What the message lists where no name is near; the whole registry where it is not given.
 
     Raises
     ------
@@ -68,18 +74,23 @@ def get_architecture(name: str) -> Architecture:
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
     near = difflib.get_close_matches(name, ARCHITECTURES, n=3)
-    hint = f"did you mean {', '.join(near)}?" if near else f"there are: {', '.join(ARCHITECTURES)}."
+    hint = (
+        f"did you mean {', '.join(near)}?"
+        if near
+        else f"there are: {', '.join(ARCHITECTURES if suggested is None else suggested)}."
+    )
     raise ValueError(
         f"no architecture named {name!r:.80}; {hint} "
         "Describe a new one by a Hugging Face config.json, or to time it by its sizes, too (--num-layers, ...)"
     )
 
 
-def read_architecture(name_or_path: str | Path) -> Architecture:
+def read_architecture(name_or_path: str | Path, *, suggested: Iterable[str] | None = None) -> Architecture:
     """Row of the registry by its name, or the model of a Hugging Face ``config.json`` by its path.
 
     Text is a path if it ends in ``.json`` or there is such a file; a ``Path`` always is one. A configuration that does
-    not say what it is called takes the name of :func:`name_of_hf_config`.
+    not say what it is called takes the name of :func:`name_of_hf_config`. ``suggested`` is as in
+    :func:`get_architecture`.
 
     Raises
     ------
@@ -91,7 +102,7 @@ def read_architecture(name_or_path: str | Path) -> Architecture:
     # Unlike Path's, these answer for names that are too long for a file, too.
     is_path = isinstance(name_or_path, Path) or path.suffix == ".json" or os.path.exists(path)
     if name_or_path in ARCHITECTURES or not is_path:
-        return get_architecture(name_or_path)
+        return get_architecture(name_or_path, suggested=suggested)
     if os.path.isdir(path):
         raise ValueError(f"{path} is a folder: give the path of the config.json in it")
     try:

@@ -12,6 +12,8 @@ import signal
 import sys
 import warnings
 from importlib import import_module
+from threading import current_thread, main_thread
+from traceback import extract_tb
 
 from idealized_runtime.cli.output import say
 
@@ -55,6 +57,16 @@ def main(argv=None) -> int:
         _complete()
     name, words = _split_command(sys.argv[1:] if argv is None else list(argv))
     parser = Parser(prog=f"{PROGRAM} {name}".strip())
+    interrupts = []
+
+    def interrupt(number, _):
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    # Not where a shell has a background job ignore it, nor in a thread, which may not.
+    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread()
+    if is_ours:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         try:
             code = _run(name, words, parser)
@@ -68,9 +80,16 @@ def main(argv=None) -> int:
         return _stop(INTERRUPTED, f"\n{parser.prog}: interrupted" + (f"; {_one_line(error)}" if str(error) else ""))
     except BrokenPipeError:
         return _stop(CLOSED_PIPE)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        # What numpy makes of an interrupt while it is imported.
+        if interrupts:
+            return _stop(INTERRUPTED, f"\n{parser.prog}: interrupted")
         extra = _EXTRAS.get(name.split(" ")[0])
-        if extra is None or error.name.partition(".")[0] in ("idealized_runtime", "megatron_lm"):
+        if (
+            extra is None
+            or not isinstance(error, ModuleNotFoundError)
+            or error.name.partition(".")[0] in ("idealized_runtime", "megatron_lm")
+        ):
             raise
         remedy = f"pip install '{PROGRAM}[{extra}]'"
         return _stop(NOTHING_DONE, f"{parser.prog}: error: {error.name} is not installed; {remedy}")
@@ -78,6 +97,9 @@ def main(argv=None) -> int:
         return _stop(BAD_INPUT, f"{parser.prog}: error: what was asked for leads to numbers beyond 1e308: check it")
     except (ValueError, TypeError, OSError) as error:
         return _stop(BAD_INPUT, f"{parser.prog}: error: {_with_flags(error, parser)}")
+    finally:
+        if is_ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Parser(argparse.ArgumentParser):
@@ -181,8 +203,12 @@ def _with_flags(error, parser) -> str:
 
     A flag stands for the parameter of its ``dest``. What ``pass NAME=True`` would remedy is not offered without one.
     """
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        if error.filename is not None:
+            return f"{error.filename}: {error.strerror}"
+        # Modules of the command line print; files are written by those below them.
+        if extract_tb(error.__traceback__)[-1].filename.startswith(os.path.dirname(__file__)):
+            return f"standard output: {error.strerror}"
     flags = {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
     message = re.sub(
         r"(,? or )?\bpass (\w+)=True",

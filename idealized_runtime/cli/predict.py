@@ -34,8 +34,9 @@ def run(arguments) -> int:
     from idealized_runtime.prediction.left_out import left_out_summary
 
     p, o = arguments.num_prompt_tokens, arguments.num_output_tokens
-    architecture = read_architecture(arguments.model)
-    predictor = fit_predictor(read_timed_models(arguments.logs, software=arguments.software).values())
+    timed = read_timed_models(arguments.logs, software=arguments.software)
+    architecture = read_architecture(arguments.model, suggested=timed)
+    predictor = fit_predictor(timed.values())
     accelerator = predictor.accelerator if arguments.hardware is None else get_accelerator(arguments.hardware)
     predicted = predict_model(
         architecture, predictor, num_context_tokens=p + o, accelerator=accelerator,

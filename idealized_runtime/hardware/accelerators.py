@@ -149,7 +149,8 @@ def get_accelerator(name: str) -> Accelerator:
     Raises
     ------
     ValueError
-        No row has this name, or several begin with it; the message lists the nearest, or those.
+        No row has this name, or several begin with it; the message lists the nearest, or those, and all rows.
+        For another, make an :class:`Accelerator`.
     """
     if not isinstance(name, str):
         raise TypeError(f"the name of an accelerator is text; got {name!r:.60}")
@@ -158,7 +159,6 @@ def get_accelerator(name: str) -> Accelerator:
     family = {row.name: row for known, row in _BY_NAME.items() if name and known.startswith(name.casefold())}
     if len(family) == 1:
         return next(iter(family.values()))
-    near = family or difflib.get_close_matches(name, ACCELERATORS, n=3, cutoff=0.4) or ACCELERATORS
-    raise ValueError(
-        f"no accelerator named {name!r:.60}; did you mean {', '.join(near)}? Build an Accelerator for another"
-    )
+    near = family or difflib.get_close_matches(name, ACCELERATORS, n=3, cutoff=0.4)
+    hint = f"did you mean {', '.join(near)}? " if near else ""
+    raise ValueError(f"no accelerator named {name!r:.60}; {hint}there are: {', '.join(ACCELERATORS)}")

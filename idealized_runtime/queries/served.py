@@ -1,5 +1,6 @@
 """Models that answer queries, with what they ran on: all that a folder of logs or a parameter file says of both."""
 
+import difflib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -207,7 +208,7 @@ def select_names(path, names: Iterable[str], asked: Iterable[str] | None) -> lis
     Raises
     ------
     ValueError
-        One is not there; the message lists those that are.
+        One is not there; the message has the nearest, and lists those that are.
     """
     names = list(names)
     if asked is None:
@@ -216,7 +217,9 @@ def select_names(path, names: Iterable[str], asked: Iterable[str] | None) -> lis
     registry_names = {name: registry_name(name) for name in names}
     known = {*registry_names, *registry_names.values()}
     if missing := [name for name in asked if name not in known]:
-        raise ValueError(f"{path}: no model {', '.join(missing)}; there are: {', '.join(sorted(known))}")
+        near = difflib.get_close_matches(missing[0], known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"{path}: no model {', '.join(missing)}{hint}; there are: {', '.join(sorted(known))}")
     return [name for name in names if name in asked or registry_names[name] in asked]
 
 

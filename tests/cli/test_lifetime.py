@@ -255,7 +255,7 @@ def test_folder_of_the_law_is_looked_for_before_the_fit(capsys, csv, tmp_path, m
         ("compute-optimal --loss 2 --coefficients absent.json", "no such file: absent.json"),
         ("cost-optimal --loss 2 --train_mfu 0", r"--train-mfu: must be in \(0, 1\], a share of the peak rate; got '0'"),
         ("cost-optimal --loss 2 --generation_mfu 1.2", r"--generation-mfu: must be in \(0, 1\].*got '1.2'"),
-        ("cost-optimal --loss 2 --inference_gpu_type TPU", "no accelerator named 'TPU'; did you mean"),
+        ("cost-optimal --loss 2 --inference_gpu_type TPU", "no accelerator named 'TPU'; there are: V100"),
         ("cost-optimal --loss 2 --inference_gpu_type A100_80", "A100-80GB: no peak rate is known for 'fp8'; .*bf16"),
         ("cost-optimal --loss 2 --train_dtype int4", "H100: no peak rate is known for 'int4'; known:"),
         ("cost-optimal --loss 2 --train_gpu_cost 0", "--train-gpu-cost: must be a positive number; got '0'"),

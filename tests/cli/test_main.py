@@ -195,6 +195,7 @@ def test_closed_pipes_and_full_disks_leave_no_traceback(line):
     with open("/dev/full", "w") as full, start(*line.split(), stdout=full) as process:
         errors = process.communicate()[1]
     assert process.returncode == 2
+    assert line == "predict" or "error: standard output: No space left on device" in errors
     assert "Traceback" not in errors
     assert "Exception ignored" not in errors
 
@@ -217,6 +218,19 @@ def test_interrupt_is_said_in_a_line(tmp_path):
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err.strip() == "idealized-runtime notebooks: interrupted"
+
+
+def test_interrupt_that_an_import_turns_into_an_error_is_one(command, capsys):
+    def run(_):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise ImportError("cannot load module") from error
+
+    before = signal.getsignal(signal.SIGINT)
+    assert command(run) == 130
+    assert capsys.readouterr().err == "\nidealized-runtime made: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_json_is_one_object_of_plain_numbers(capsys):

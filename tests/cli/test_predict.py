@@ -209,3 +209,10 @@ def test_devices_that_no_log_tells_of_are_refused(config, capsys):
     options = ("--model", str(config), "--logs", "cpu", *QUERY, "--tensor-parallel-size")
     assert "every log of this stack is of one device" in error_of(capsys, *options, "2")
     assert "--tensor-parallel-size: must be an integer of at least 1" in error_of(capsys, *options, "0")
+
+
+def test_unknown_model_is_answered_with_near_names_or_those_of_the_logs(capsys):
+    assert "did you mean gpt2-small" in error_of(capsys, "--model", "gpt2-smal", "--logs", "cpu", *QUERY)
+    message = error_of(capsys, "--model", "zzz", "--logs", "cpu", *QUERY)
+    assert "gpt2-small" in message
+    assert "davinci" not in message

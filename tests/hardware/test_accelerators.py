@@ -74,6 +74,12 @@ def test_beginning_of_several_names_lists_their_rows(name, rows):
         get_accelerator(name)
 
 
+def test_unknown_accelerator_names_all_rows():
+    with pytest.raises(ValueError, match=r"'foo'; there are: .*A100-80GB.*H100") as raised:
+        get_accelerator("foo")
+    assert "Build" not in str(raised.value)
+
+
 def test_unknown_accelerator_names_the_nearest():
     with pytest.raises(ValueError, match="no accelerator named 'H100-PCIe'; did you mean H100"):
         get_accelerator("H100-PCIe")

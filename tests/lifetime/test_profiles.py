@@ -104,7 +104,7 @@ def test_number_of_accelerators_may_be_given_by_the_name_in_the_registry(tmp_pat
         (
             {"davinci": make_runtime()},
             {"num_accelerators": {"davinci": 8, "divinci": 1}},
-            "no model divinci; there are: davinci",
+            r"no model divinci \(did you mean davinci\?\); there are: davinci",
         ),
         ({"davinci": make_runtime()}, {"num_accelerators": {"davinci": 0}}, "num_accelerators must be a positive"),
     ],

@@ -152,9 +152,12 @@ def test_optimum_outside_the_measured_sizes_is_said_to_be_an_extrapolation(capsy
         (["--queries", "absent.csv"], "--queries goes with --parameters: guessed costs depend on means alone"),
         (["--num-accelerators", "8"], "--num-accelerators goes with --parameters"),
         (["--extrapolate", "--model", "ada"], "--extrapolate, --model go with --parameters"),
-        (["--parameters", A100, "--num-accelerators", "divinci=8"], "no model divinci; there are:"),
+        (
+            ["--parameters", A100, "--num-accelerators", "divinci=8"],
+            "no model divinci (did you mean davinci?); there are:",
+        ),
         (["--parameters", A100, "--num-accelerators", "8", "9"], "one number a model, and one for all others; got 2"),
-        (["--parameters", A100, "--model", "divinci"], "no model divinci; there are:"),
+        (["--parameters", A100, "--model", "divinci"], "no model divinci (did you mean davinci?); there are:"),
     ],
 )
 def test_bad_input_ends_with_status_2_and_what_is_wrong(capsys, arguments, message):

@@ -53,8 +53,7 @@ def parallelism_needed(
         num_context_tokens = architecture.max_position_embeddings
     check_positive(memory_bytes=memory_bytes, num_context_tokens=num_context_tokens)
     total_bytes = sequence_bytes(architecture, num_context_tokens=num_context_tokens, dtype=dtype)
-    num_layers, num_heads = architecture.num_layers, architecture.num_attention_heads
-    widths = [size for size in (1, 2, 4, MAX_TENSOR_PARALLEL_SIZE) if num_heads % size == 0]
+    num_layers, widths = architecture.num_layers, tensor_parallel_sizes(architecture)
     depths = [depth for depth in range(2, num_layers + 1) if not (even_stages and num_layers % depth)]
     for width, depth in [*((width, 1) for width in widths), *((widths[-1], depth) for depth in depths)]:
         # Embeddings count as spread over all layers.
@@ -64,6 +63,11 @@ def parallelism_needed(
         f"{architecture.name}: {total_bytes / num_layers:.3g} bytes a layer do not fit "
         f"{widths[-1]} devices of {memory_bytes:.3g} bytes"
     )
+
+
+def tensor_parallel_sizes(architecture: Architecture) -> list[int]:
+    """Numbers of devices of one server that can share a layer, ascending."""
+    return [size for size in (1, 2, 4, MAX_TENSOR_PARALLEL_SIZE) if architecture.num_attention_heads % size == 0]
 
 
 def sequence_bytes(architecture: Architecture, *, num_context_tokens: int, dtype: str = "float16") -> int:

@@ -127,6 +127,7 @@ def _read_served(arguments, queries) -> dict:
 def _predict(names, timed, arguments, queries) -> dict:
     """Models that nobody timed, by a name of the registry or the path of a config.json."""
     from idealized_runtime.architectures import read_architecture
+    from idealized_runtime.architectures.devices import tensor_parallel_sizes
     from idealized_runtime.hardware.accelerators import get_accelerator
     from idealized_runtime.prediction import fit_predictor, predict_model
     from idealized_runtime.queries.served import ServedModel
@@ -138,10 +139,8 @@ def _predict(names, timed, arguments, queries) -> dict:
     watts = tuple(watts for model in predictor.models if (watts := model.mean_power_watts) is not None)
     predicted = {}
     for name in names:
-        architecture = read_architecture(name)
-        width = number and max(
-            size for size in (1, 2, 4, 8) if not (number % size or architecture.num_attention_heads % size)
-        )
+        architecture = read_architecture(name, suggested=timed)
+        width = number and max(size for size in tensor_parallel_sizes(architecture) if number % size == 0)
         runtimes = predict_model(
             architecture, predictor, num_context_tokens=int(min(architecture.max_position_embeddings, longest)),
             tensor_parallel_size=width, pipeline_parallel_size=width and number // width, accelerator=accelerator,

@@ -13,6 +13,7 @@ from statsmodels.stats.multitest import multipletests
 
 from idealized_runtime.fits.denoised import fit_frontier
 from idealized_runtime.records import TOKEN_COLUMNS
+from idealized_runtime.statistics.intervals import normal_half_width
 
 _MIN_EARLIER_SWEEPS = 3
 _CHANGE = ["change_percent", "change_percent_lower", "change_percent_upper", "p_value"]
@@ -129,7 +130,7 @@ def compare_parameters(earlier: pd.DataFrame, later: pd.DataFrame, *, level: flo
     for name, weights in all_weights.items():
         before_s, after_s = (float(weights @ [*fit.sums_s, fit.time_per_output_token_s]) for fit in fits)
         error_s = np.sqrt(sum(weights @ fit.covariance @ weights for fit in fits))
-        reach_s = norm.ppf((1 + level) / 2) * error_s
+        reach_s = normal_half_width(level) * error_s
         shares = (np.array([0, -reach_s, reach_s]) + after_s - before_s) / before_s
         p_value = float(2 * norm.sf(abs(after_s - before_s) / error_s))
         changes = dict(zip(_CHANGE, [*100 * shares, p_value], strict=True))
@@ -165,7 +166,7 @@ def _shift(before, after, level) -> dict:
     shifts = np.sort(np.subtract.outer(after, before).ravel())
     count = len(shifts)
     deviation = np.sqrt(count * (len(before) + len(after) + 1) / 12)
-    rank = int(np.floor(count / 2 - norm.ppf((1 + level) / 2) * deviation))
+    rank = int(np.floor(count / 2 - normal_half_width(level) * deviation))
     low, high = (shifts[rank - 1], shifts[count - rank]) if rank >= 1 else (np.nan, np.nan)
     p_value = float(mannwhitneyu(after, before).pvalue)
     percents = [_percent(shift) for shift in (np.median(shifts), low, high)]

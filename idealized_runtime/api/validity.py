@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import combine_pvalues, kendalltau, theilslopes
 
 from idealized_runtime.api.statistics import GROUP, group_table, percentile_interval, sent_requests
-from idealized_runtime.api.unimodality import critical_dip, dip_statistic
+from idealized_runtime.statistics.unimodality import critical_dip, dip_statistic
 
 _CHECKED = {"time_to_first_token_s": "TTFT", "runtime_s": "runtime"}
 _SIGNIFICANCE = 0.01

@@ -1,1 +1,1 @@
-"""Who is better and how surely: ratios, Pareto frontiers, ranks, capability scores."""
+"""Who is better and how surely: stacks, Pareto frontiers, ranks, capability scores."""

@@ -15,10 +15,10 @@ from idealized_runtime.architectures import get_architecture
 from idealized_runtime.architectures.devices import sequence_bytes
 from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES
 from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier
-from idealized_runtime.fits.statistics import draw_log_normal, standard_error_of_interval
 from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor, predict_model
 from idealized_runtime.queries.price import price
 from idealized_runtime.queries.served import num_accelerators_of
+from idealized_runtime.statistics.intervals import draw_log_normal, standard_error_of_interval
 
 # Of the test's 57 subjects (Hendrycks et al. 2021, arXiv:2009.03300).
 NUM_MMLU_QUESTIONS = 14_042

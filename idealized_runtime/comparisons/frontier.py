@@ -110,7 +110,7 @@ def frontier_probability(
     ----------
     frame : DataFrame, one row a model, of one task
     draws : array, shape (number of draws, rows)
-        Costs: predictions of refitted models, or :func:`~idealized_runtime.fits.statistics.draw_log_normal`.
+        Costs: predictions of refitted models, or :func:`~idealized_runtime.statistics.intervals.draw_log_normal`.
     quality : str
         Column of qualities, taken as certain unless ``quality_draws``, of the shape of ``draws``, is given.
 

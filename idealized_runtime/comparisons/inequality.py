@@ -5,8 +5,8 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from idealized_runtime.fits import RuntimeModel
-from idealized_runtime.fits.statistics import standard_error_of_interval
 from idealized_runtime.records import TOKEN_COLUMNS
+from idealized_runtime.statistics.intervals import standard_error_of_interval
 
 
 def compare_runtimes(

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.comparisons.ratios import ratio_interval
 from idealized_runtime.measurements.floors import FloorRuntime, roofline_of
 from idealized_runtime.measurements.timed_models import TimedModel, fitted_models, read_timed_models
 from idealized_runtime.queries.price import add_independent, price
 from idealized_runtime.queries.tables import WEIGHT_COLUMN
 from idealized_runtime.records import TOKEN_COLUMNS
+from idealized_runtime.statistics.ratios import ratio_interval
 
 _SIDES = ("", "_lower", "_upper")
 
@@ -67,7 +67,7 @@ def compare_stacks(
     baseline : str
         The stack that the others are compared with.
     level : float
-        Of the intervals, which join those of both runtimes (:mod:`~idealized_runtime.comparisons.ratios`).
+        Of the intervals, which join those of both runtimes (:mod:`~idealized_runtime.statistics.ratios`).
 
     Returns
     -------

@@ -15,8 +15,8 @@ from idealized_runtime.fits.entries import entry_of, from_json
 from idealized_runtime.fits.interpolation import locate
 from idealized_runtime.fits.protocol import NoIntervalError, PredictingModel, plain
 from idealized_runtime.fits.settings import batch_size_of, validate_settings
-from idealized_runtime.fits.statistics import half_width
 from idealized_runtime.records import TOKEN_COLUMNS
+from idealized_runtime.statistics.intervals import half_width
 
 RESPONSE = "runtime_s"
 _WEIGHT_COLUMNS = (RESPONSE, "runtime_std_s", "num_trials", *TOKEN_COLUMNS)

@@ -7,9 +7,8 @@ import numpy as np
 
 from idealized_runtime.fits import entries
 from idealized_runtime.fits.interpolation import Anchors, choose_tile_share, leave_one_out_errors
-from idealized_runtime.fits.statistics import half_width
 from idealized_runtime.fits.uncertainty import Covariance
-from idealized_runtime.records.slices import satterthwaite_dof
+from idealized_runtime.statistics.intervals import half_width, satterthwaite_dof
 
 # With fewer inner sizes their errors say nothing about their own spread.
 MIN_LEFT_OUT = 3

@@ -14,8 +14,9 @@ from idealized_runtime.fits.entries import SCHEMA_VERSION, number
 from idealized_runtime.fits.intervals import Intervals, choose_rule
 from idealized_runtime.fits.protocol import NoIntervalError, PredictingModel, plain
 from idealized_runtime.fits.settings import batch_size_of, validate_settings
-from idealized_runtime.fits.statistics import standard_error_of_interval, summarize_errors
 from idealized_runtime.fits.weighted import fit_weighted
+from idealized_runtime.statistics.errors import summarize_errors
+from idealized_runtime.statistics.intervals import standard_error_of_interval
 
 # Prompt times of all integer sizes are looked up in a table, unless the profiled range is longer than this.
 _MAX_TABLE_TOKENS = 2**22

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from idealized_runtime.checks import check_range, token_array
-from idealized_runtime.fits.statistics import standard_error_of_interval
+from idealized_runtime.statistics.intervals import standard_error_of_interval
 
 
 def plain(values):

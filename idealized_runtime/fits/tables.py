@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.fits import statistics
 from idealized_runtime.fits.knee import PromptEncodingKnee
 from idealized_runtime.fits.protocol import NoIntervalError
+from idealized_runtime.statistics import errors as summaries
 
 
 def time_per_output_token_table(fits: Mapping, *, level: float = 0.95) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def error_table(fits: Mapping) -> pd.DataFrame:
     """
     errors = {name: fit.residuals["relative_error"] for name, fit in fits.items()}
     errors["all"] = pd.concat(errors.values())
-    return statistics.error_table(errors).rename_axis("model")
+    return summaries.error_table(errors).rename_axis("model")
 
 
 def line_r_squared_table(logs: Mapping[str, pd.DataFrame], fits: Mapping) -> pd.DataFrame:

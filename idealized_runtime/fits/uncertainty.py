@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.fits.linear import LinearFit
-from idealized_runtime.records.slices import satterthwaite_dof
+from idealized_runtime.statistics.intervals import satterthwaite_dof
 
 # Level of every test here: lack of fit, g linear in p, a prompt time that falls with the prompt size.
 SIGNIFICANCE = 0.01

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import warn_missing
-from idealized_runtime.fits.statistics import percentile_interval
 from idealized_runtime.lifetime.fitting import (
     HUBER_DELTA,
     MIN_DISTINCT,
@@ -22,6 +21,7 @@ from idealized_runtime.lifetime.fitting import (
 from idealized_runtime.lifetime.log_huber import NUM_COEFFICIENTS, LogHuber
 from idealized_runtime.lifetime.optimum import minimize_lifetime_cost
 from idealized_runtime.lifetime.scaling_law import COEFFICIENTS, MAX_SIZE, ScalingLaw, is_reachable
+from idealized_runtime.statistics.intervals import percentile_interval
 
 # Starts of every refit beside the law fitted to all runs. Of 120 resamples of the published runs at cutoffs of 20
 # to 250, four ended above the best of 600 starts, by 0.2 % of the objective or less.

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.fits.statistics import percentile_interval
 from idealized_runtime.lifetime.bootstrap import draws_that_reach
 from idealized_runtime.lifetime.costs import LifetimeCosts, Rental, dollar_costs
 from idealized_runtime.lifetime.measured import MeasuredQueryCost
@@ -13,6 +12,7 @@ from idealized_runtime.lifetime.optimum import minimize_lifetime_cost
 from idealized_runtime.lifetime.scaling_law import COEFFICIENTS, ScalingLaw
 from idealized_runtime.lifetime.size_curve import FloorPowerLaw
 from idealized_runtime.queries.mix import QueryMix
+from idealized_runtime.statistics.intervals import percentile_interval
 
 SIZING = ("num_params", "num_training_tokens", "cost_usd")
 

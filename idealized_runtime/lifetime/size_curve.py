@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from idealized_runtime.checks import check_positive
-from idealized_runtime.fits.statistics import percentile_interval
+from idealized_runtime.statistics.intervals import percentile_interval
 
 MIN_MODELS = 4
 # Work is proportional to N (exponent 1); parallelism adds to that, wider matrices save. A knee at a hundredth of

@@ -9,8 +9,8 @@ import pandas as pd
 import seaborn as sns
 
 from idealized_runtime.fits.protocol import NoIntervalError
-from idealized_runtime.fits.statistics import summarize_errors
 from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR, error_bars, label_log_axis
+from idealized_runtime.statistics.errors import summarize_errors
 
 
 def plot_runtime_vs_output_tokens(

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.fits.statistics import summarize_errors
 from idealized_runtime.measurements.timed_models import TimedModel
 from idealized_runtime.prediction.predicted import PredictedRuntime, PredictionError
 from idealized_runtime.prediction.stack import (
@@ -15,6 +14,7 @@ from idealized_runtime.prediction.stack import (
     placement_of,
     prompt_range,
 )
+from idealized_runtime.statistics.errors import summarize_errors
 
 _QUANTITIES = ("time_per_output_token", "prompt_encoding_time", "query")
 

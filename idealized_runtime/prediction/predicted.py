@@ -10,9 +10,9 @@ from idealized_runtime.architectures import Architecture
 from idealized_runtime.checks import token_array
 from idealized_runtime.fits.entries import doubling_sizes, entry_of
 from idealized_runtime.fits.protocol import NoIntervalError, PredictingModel, plain
-from idealized_runtime.fits.statistics import half_width
 from idealized_runtime.prediction.stack import StackTimes
 from idealized_runtime.prediction.work import Placement, prompt_work, token_work
+from idealized_runtime.statistics.intervals import half_width
 
 
 @dataclass(frozen=True)

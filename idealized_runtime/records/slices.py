@@ -19,6 +19,7 @@ from idealized_runtime.records.common import (
     SliceWarning,
     setting_name,
 )
+from idealized_runtime.statistics.intervals import satterthwaite_dof
 
 _SCALED = ["runtime_s", "runtime_min_s", "prompt_encoding_time_s", "generation_time_s", "energy_joules"]
 _KEYS = [*IDENTITY_COLUMNS, *SETTING_COLUMNS, *PARALLELISM_COLUMNS]
@@ -98,19 +99,6 @@ def line_weights(num_layers_profiled, num_trials, at: float) -> np.ndarray:
     design = np.column_stack([np.ones(len(num_layers_profiled)), num_layers_profiled])
     weighted = design * np.asarray(num_trials, dtype=float)[:, None]
     return weighted @ np.linalg.solve(weighted.T @ design, [1.0, at])
-
-
-def satterthwaite_dof(variance, spread):
-    """Degrees of freedom of a variance that is a sum of independent estimates (Satterthwaite 1946).
-
-    Parameters
-    ----------
-    variance : float or array
-        The sum.
-    spread : float or array
-        Sum of the squares of its parts, each over the part's degrees of freedom.
-    """
-    return variance**2 / np.maximum(spread, np.finfo(float).tiny)
 
 
 def _extrapolated(slices: pd.DataFrame, num_layers) -> dict:

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from makers import make_requests
 
-from idealized_runtime.api.unimodality import _SCALED_CRITICAL_DIPS, _SIZES, critical_dip, dip_statistic
 from idealized_runtime.api.validity import check_requests, required_requests
+from idealized_runtime.statistics.unimodality import _SCALED_CRITICAL_DIPS, _SIZES, critical_dip, dip_statistic
 
 # Ages of a statistics faculty; R's package diptest gives their dip as 0.05952381.
 FACULTY = [

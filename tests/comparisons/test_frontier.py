@@ -13,7 +13,7 @@ from idealized_runtime.comparisons.frontier import (
     rank,
     rank_probabilities,
 )
-from idealized_runtime.fits.statistics import draw_log_normal
+from idealized_runtime.statistics.intervals import draw_log_normal
 
 
 def make_frame(costs, qualities, **columns):

@@ -18,12 +18,12 @@ from idealized_runtime.fits import (
 )
 from idealized_runtime.fits.batched.model import BatchRuntimeModel
 from idealized_runtime.fits.denoised import fit_denoised
-from idealized_runtime.fits.statistics import standard_error_of_interval
 from idealized_runtime.hardware.rates import MachineRates
 from idealized_runtime.hardware.roofline import Roofline
 from idealized_runtime.measurements.floors import FloorRuntime
 from idealized_runtime.prediction import PredictedRuntime, PredictionError, StackTimes
 from idealized_runtime.prediction.work import Placement
+from idealized_runtime.statistics.intervals import standard_error_of_interval
 
 GPT2 = get_architecture("gpt2-small")
 SIZES = {"prompt_sizes": (64, 128, 512), "output_sizes": (8, 32)}

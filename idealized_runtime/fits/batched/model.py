@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_columns, check_range, token_array
-from idealized_runtime.fits import statistics
 from idealized_runtime.fits.batched.pass_times import PassTimes, Work, fit_pass_times
 from idealized_runtime.fits.entries import doubling_sizes, entry_of
 from idealized_runtime.fits.protocol import PredictingModel
 from idealized_runtime.fits.settings import check_one_identity
 from idealized_runtime.records.common import IDENTITY_COLUMNS, PARALLELISM_COLUMNS, SETTING_COLUMNS
-from idealized_runtime.records.slices import satterthwaite_dof
+from idealized_runtime.statistics import errors as summaries
+from idealized_runtime.statistics.intervals import half_width, satterthwaite_dof
 
 _TIMES = ["prompt_encoding_time_s", "generation_time_s"]
 
@@ -136,7 +136,7 @@ class BatchRuntimeModel:
         variances, dofs = zip(*(part.variance(work) for part, work in works), strict=True)
         variance = sum(variances)
         spread = sum(part**2 / np.maximum(dof, 1e-9) for part, dof in zip(variances, dofs, strict=True))
-        half_s = statistics.half_width(level, satterthwaite_dof(variance, spread), 0.0) * np.sqrt(variance)
+        half_s = half_width(level, satterthwaite_dof(variance, spread), 0.0) * np.sqrt(variance)
         return _plain(np.maximum(predicted_s - half_s, 0), shape), _plain(predicted_s + half_s, shape)
 
     def optimal_token_micro_batch_size(self, num_prompt_tokens: int, num_output_tokens: int, batch_size: int) -> int:
@@ -282,7 +282,7 @@ def error_table(timings: pd.DataFrame) -> pd.DataFrame:
         "its token micro-batch size": leave_one_out(timings),
     }
     errors = {name: frame["relative_error"] for name, frame in frames.items()}
-    return statistics.error_table(errors).rename_axis("left out")
+    return summaries.error_table(errors).rename_axis("left out")
 
 
 def optimum_table(timings: pd.DataFrame, model: BatchRuntimeModel) -> pd.DataFrame:

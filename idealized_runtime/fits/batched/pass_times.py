@@ -15,7 +15,7 @@ from idealized_runtime.fits.entries import from_json
 from idealized_runtime.fits.interpolation import locate
 from idealized_runtime.fits.intervals import MIN_LEFT_OUT
 from idealized_runtime.fits.protocol import NoIntervalError
-from idealized_runtime.records.slices import satterthwaite_dof
+from idealized_runtime.statistics.intervals import satterthwaite_dof
 
 _NUM_SHARES = 41
 # Shares whose sums of squared relative errors differ by less are not told apart by the timings.

@@ -4,16 +4,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier, rank, rank_probabilities
-from idealized_runtime.comparisons.ratios import log_normal_interval, ratio_interval
 from idealized_runtime.fits.protocol import ModelOfRuntimes
-from idealized_runtime.fits.statistics import draw_log_normal, standard_error_of_interval
 from idealized_runtime.hardware.prices import dollar_cost_usd
 from idealized_runtime.measurements.published import published_data
 from idealized_runtime.queries.price import price
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
+from idealized_runtime.statistics.intervals import draw_log_normal, normal_half_width, standard_error_of_interval
+from idealized_runtime.statistics.ratios import log_normal_interval, ratio_interval
 
 # Tasks in the order of the paper's columns.
 TASKS = {
@@ -326,7 +325,7 @@ def beside_printed(points: pd.DataFrame, printed: pd.DataFrame, *, level: float 
         the print, and its bounds ``lower_percent`` and ``upper_percent``.
     """
     joined = points.merge(printed, on=["metric", "task", "model"], suffixes=("", "_printed"))
-    half_width = stats.norm.ppf((1 + level) / 2) * joined["standard_error"]
+    half_width = normal_half_width(level) * joined["standard_error"]
     bounds = {"deviation": 0, "lower": -half_width, "upper": half_width}
     percent = {
         f"{name}_percent": 100 * ((joined["value"] + shift) / joined["value_printed"] - 1)

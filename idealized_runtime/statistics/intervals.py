@@ -1,10 +1,8 @@
-"""Statistics that several rooms need: widths of intervals, standard errors won back from them, draws, summaries."""
+"""Widths of intervals, standard errors won back from them, degrees of freedom, draws."""
 
-from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
-import pandas as pd
 from numpy.polynomial.chebyshev import chebinterpolate, chebval
 
 # Of Student's quantiles, more than so many are not computed one by one; the polynomial holds from this one on.
@@ -58,11 +56,29 @@ def _rounding_factors(level) -> np.ndarray:
     return quantiles / quantiles[0]
 
 
-def standard_error_of_interval(lower, upper, level):
-    """Standard error of the normal distribution whose interval of this level is as wide as the one given."""
+def satterthwaite_dof(variance, spread):
+    """Degrees of freedom of a variance that is a sum of independent estimates (Satterthwaite 1946).
+
+    Parameters
+    ----------
+    variance : float or array
+        The sum.
+    spread : float or array
+        Sum of the squares of its parts, each over the part's degrees of freedom.
+    """
+    return variance**2 / np.maximum(spread, np.finfo(float).tiny)
+
+
+def normal_half_width(level) -> float:
+    """Half width of a two-sided interval of a normal distribution, in standard errors."""
     from scipy.special import ndtri
 
-    return (upper - lower) / (2 * ndtri((1 + level) / 2))
+    return ndtri((1 + level) / 2)
+
+
+def standard_error_of_interval(lower, upper, level):
+    """Standard error of the normal distribution whose interval of this level is as wide as the one given."""
+    return (upper - lower) / (2 * normal_half_width(level))
 
 
 def percentile_interval(draws, level) -> np.ndarray:
@@ -109,30 +125,6 @@ def draw_log_normal(means, standard_errors, *, num_draws: int = 10_000, rng, gro
     # Mean and standard deviation of a log-normal, solved for those of its logarithm.
     variances = np.log1p((standard_errors / means) ** 2)
     return means * np.exp(normal * np.sqrt(variances) - variances / 2)
-
-
-def summarize_errors(errors) -> dict[str, float]:
-    """``median``, ``p95`` and ``max`` of the magnitudes of errors; NaN where there are none."""
-    magnitudes = np.abs(np.asarray(errors, dtype=float))
-    values = np.percentile(magnitudes, [50, 95, 100]).tolist() if magnitudes.size else [np.nan] * 3
-    return dict(zip(("median", "p95", "max"), values, strict=True))
-
-
-def error_table(errors: Mapping[str, Sequence]) -> pd.DataFrame:
-    """Summary of relative errors, a row for each name.
-
-    Returns
-    -------
-    DataFrame
-        ``num_settings``; ``median_percent``, ``p95_percent``, ``max_percent`` of the magnitudes, missing where there
-        are none.
-    """
-    rows = {
-        name: {"num_settings": len(values)}
-        | {f"{statistic}_percent": 100 * value for statistic, value in summarize_errors(values).items()}
-        for name, values in errors.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def uniform_plus_normal_quantiles(level, uniform_share) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from idealized_runtime.statistics.intervals import normal_half_width
+
 
 def ratio_interval(numerator, denominator) -> tuple:
     """Ratio of two independent estimates with its interval, from theirs.
@@ -29,7 +31,5 @@ def ratio_interval(numerator, denominator) -> tuple:
 
 def log_normal_interval(estimates, relative_errors, level) -> tuple:
     """Estimates with their bounds, as far from them in logarithms on both sides as their relative errors say."""
-    from scipy.special import ndtri
-
-    factors = np.exp(ndtri((1 + level) / 2) * relative_errors)
+    factors = np.exp(normal_half_width(level) * relative_errors)
     return estimates, estimates / factors, estimates * factors

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from idealized_runtime.comparisons.ratios import log_normal_interval, ratio_interval
+from idealized_runtime.statistics.ratios import log_normal_interval, ratio_interval
 
 
 def test_interval_of_a_ratio_is_that_of_the_top_where_the_bottom_is_certain():

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from idealized_runtime.fits.statistics import (
+from idealized_runtime.statistics.errors import summarize_errors
+from idealized_runtime.statistics.intervals import (
     draw_log_normal,
     half_width,
     standard_error_of_interval,
-    summarize_errors,
     uniform_plus_normal_quantiles,
 )
 

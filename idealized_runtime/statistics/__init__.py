@@ -1,0 +1,1 @@
+"""Statistics that several rooms need: intervals, draws, summaries of errors, tests on samples."""

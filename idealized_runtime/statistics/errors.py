@@ -1,0 +1,30 @@
+"""Summaries of errors."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+
+def summarize_errors(errors) -> dict[str, float]:
+    """``median``, ``p95`` and ``max`` of the magnitudes of errors; NaN where there are none."""
+    magnitudes = np.abs(np.asarray(errors, dtype=float))
+    values = np.percentile(magnitudes, [50, 95, 100]).tolist() if magnitudes.size else [np.nan] * 3
+    return dict(zip(("median", "p95", "max"), values, strict=True))
+
+
+def error_table(errors: Mapping[str, Sequence]) -> pd.DataFrame:
+    """Summary of relative errors, a row for each name.
+
+    Returns
+    -------
+    DataFrame
+        ``num_settings``; ``median_percent``, ``p95_percent``, ``max_percent`` of the magnitudes, missing where there
+        are none.
+    """
+    rows = {
+        name: {"num_settings": len(values)}
+        | {f"{statistic}_percent": 100 * value for statistic, value in summarize_errors(values).items()}
+        for name, values in errors.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -4,19 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import combine_pvalues, kendalltau, theilslopes
 
 from idealized_runtime.api.statistics import GROUP, group_table, percentile_interval, sent_requests
-from idealized_runtime.statistics.unimodality import critical_dip, dip_statistic
+from idealized_runtime.statistics.trends import NUM_BATCHES, drift
+from idealized_runtime.statistics.unimodality import has_two_peaks, upper_group
 
 _CHECKED = {"time_to_first_token_s": "TTFT", "runtime_s": "runtime"}
 _SIGNIFICANCE = 0.01
-# Medians of consecutive batches hang on each other less than requests do, which wait in the same queue.
-_NUM_BATCHES = 10
 # A drift of less says nothing about a server that a percentile would not.
 _MIN_DRIFT = 0.02
-_MIN_REQUESTS_FOR_DRIFT = 3 * _NUM_BATCHES
-_MIN_REQUESTS_FOR_DIP = 30
+_MIN_REQUESTS_FOR_DRIFT = 3 * NUM_BATCHES
 # Share of the median runtime that requests may be sent after their time.
 _MAX_LATENESS = 0.05
 
@@ -79,29 +76,16 @@ def _drift(timed, relative, name):
     runs = [relative[index].to_numpy() for index in runs if len(index) >= _MIN_REQUESTS_FOR_DRIFT]
     if not runs or timed["sent_at"].isna().any():
         return
-    runs = [[np.median(batch) for batch in np.array_split(run, _NUM_BATCHES)] for run in runs]
-    # Each run by itself, rising or falling: one may have begun where another did not end.
-    p_values = [
-        combine_pvalues(
-            [kendalltau(range(_NUM_BATCHES), run, alternative=side).pvalue for run in runs], method="stouffer"
-        ).pvalue
-        for side in ("less", "greater")
-    ]
-    p_value = min(1.0, 2 * min(p_values))
-    change = np.expm1(np.mean([theilslopes(run).slope for run in runs]) * (_NUM_BATCHES - 1))
+    change, p_value = drift(runs)
     if p_value < _SIGNIFICANCE and abs(change) > _MIN_DRIFT:
         verb = "rises" if change > 0 else "falls"
         yield "drift", f"{name} {verb} by {abs(change):.0%} from the first to the last tenth (p = {p_value:.2g})"
 
 
 def _populations(relative, times_s, name):
-    if len(relative) < _MIN_REQUESTS_FOR_DIP or dip_statistic(relative) <= critical_dip(len(relative)):
+    if not has_two_peaks(relative):
         return
-    # The split into two groups with the least squares within.
-    ordered = np.sort(relative)
-    counts, sums = np.arange(1, len(ordered)), np.cumsum(ordered)[:-1]
-    between = sums**2 / counts + (ordered.sum() - sums) ** 2 / (len(ordered) - counts)
-    is_slow = relative > ordered[np.argmax(between)]
+    is_slow = upper_group(relative)
     fast_s, slow_s = np.median(times_s[~is_slow]), np.median(times_s[is_slow])
     yield (
         "two_populations",

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+_MIN_VALUES = 30
 # 99 % points of sqrt(n) dip for n values drawn from a uniform distribution, the hardest of those with one peak:
 # 20000 samples each, numpy's default_rng(0).
 _SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -47,6 +48,19 @@ def critical_dip(num_values: int) -> float:
     """Dip that 1 % of samples with one flat peak exceed; others with one peak exceed it more rarely."""
     scaled = np.interp(np.log(num_values), np.log(_SIZES), _SCALED_CRITICAL_DIPS)
     return float(scaled / np.sqrt(num_values))
+
+
+def has_two_peaks(values) -> bool:
+    """Whether a sample has more than one peak, at a level of 1 %; samples of fewer than 30 values are not judged."""
+    return len(values) >= _MIN_VALUES and dip_statistic(values) > critical_dip(len(values))
+
+
+def upper_group(values) -> np.ndarray:
+    """Which values make the upper one of two groups, split where the squares within them are least."""
+    ordered = np.sort(np.asarray(values, dtype=float))
+    counts, sums = np.arange(1, len(ordered)), np.cumsum(ordered)[:-1]
+    between = sums**2 / counts + (ordered.sum() - sums) ** 2 / (len(ordered) - counts)
+    return np.asarray(values) > ordered[np.argmax(between)]
 
 
 def _knots(x, y) -> np.ndarray:

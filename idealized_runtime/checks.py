@@ -1,11 +1,47 @@
-"""Refusals of what a caller gives, as numbers, columns or words of a flag; and warnings of what is missing.
+"""Refusals of what a caller or a file gives, as numbers, columns or words of a flag; and warnings of what is missing.
 
 A message names the quantity, what was given and what is allowed. Imports numpy late: flags need none of it.
 """
 
 import argparse
+import json
 import math
+import sys
 import warnings
+
+
+def parse_json(text: str | bytes):
+    """What a JSON text says, numbers that are not finite included.
+
+    Raises
+    ------
+    ValueError
+        It is not JSON in UTF-8, is nested too deeply, or an object has a key twice, of which one would not count.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_repetition)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _without_repetition(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r:.60} stands twice in an object")
+    return values
+
+
+def is_integer(value, least: int) -> bool:
+    """Whether a value of a file is an integer of at least ``least``, and no larger than arrays hold."""
+    # True is an integer to Python.
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
+
+
+def is_number(value) -> bool:
+    """Whether a value of a file is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def check_positive(**values):

@@ -9,7 +9,9 @@ from idealized_runtime.checks import (
     check_positive_or_missing,
     check_share,
     check_utilization,
+    is_number,
     numeric_columns,
+    parse_json,
 )
 
 
@@ -68,3 +70,24 @@ def test_numeric_columns_become_floats_in_the_order_asked_for():
 def test_column_of_no_numbers_is_named(values, kind):
     with pytest.raises(ValueError, match=f"queries: column a must hold numbers; it holds {kind}"):
         numeric_columns(pd.DataFrame({"a": values}), ["a"], name="queries")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands twice"),
+        ("[" * 100_000, "nested too deeply"),
+        ("{", "Expecting property name"),
+        (b'"\xff"', "utf-8"),
+        ("9" * 5000, "digits"),
+    ],
+)
+def test_what_json_leaves_open_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_json(text)
+
+
+@pytest.mark.parametrize("value", [10**400, True, "1", float("nan"), float("inf"), None])
+def test_what_is_no_finite_number_of_a_file_is_none(value):
+    assert not is_number(value)
+    assert is_number(0) and is_number(-1.5)

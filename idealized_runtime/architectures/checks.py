@@ -1,6 +1,6 @@
 """What an architecture must satisfy before anything is counted, built or timed."""
 
-import math
+from idealized_runtime.checks import is_number
 
 POSITION_EMBEDDINGS = ("learned_absolute", "rope", "alibi")
 NORMALIZATIONS = ("LayerNorm", "RMSNorm")
@@ -78,7 +78,7 @@ def _check_choices(a):
             yield f"{name} must be one of {allowed}; got {value!r}"
     for name in ("rotary_base", "layernorm_epsilon"):
         value = getattr(a, name)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        if not (is_number(value) and value > 0):
             yield f"{name} must be a positive number; got {value!r}"
 
 

@@ -4,6 +4,8 @@ from dataclasses import fields, is_dataclass
 
 import numpy as np
 
+from idealized_runtime.checks import is_number
+
 SCHEMA_VERSION = 1
 
 
@@ -56,6 +58,6 @@ def from_json(value, missing: float):
 
 def number(name, value) -> float:
     """A number of JSON; ``name`` says in the message which."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+    if not is_number(value):
         raise ValueError(f"{name} must be a finite number; got {value!r}")
     return float(value)

@@ -1,8 +1,8 @@
 """What every timing log shares: the columns of its frame, and its faults."""
 
-import sys
-
 import pandas as pd
+
+from idealized_runtime.checks import is_integer, is_number
 
 # p prompt tokens and o output tokens.
 TOKEN_COLUMNS = ["num_prompt_tokens", "num_output_tokens"]
@@ -62,14 +62,9 @@ def with_frame_dtypes(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype({name: "Int64" for name in _NULLABLE_COLUMNS if name in frame})
 
 
-def is_integer(value, least: int) -> bool:
-    """Whether a value of a record is an integer of at least ``least``, and no larger than arrays hold."""
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
-
-
 def is_duration(value) -> bool:
     """Whether a value of a record is positive seconds."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+    return is_number(value) and value > 0
 
 
 def check_integers(where: str, record: dict, names, least: int):

@@ -1,8 +1,8 @@
 """Lines of a JSON Lines log, parsed: its header chooses the kind of log, whose records then are checked."""
 
-import json
 from pathlib import Path
 
+from idealized_runtime.checks import parse_json
 from idealized_runtime.records.common import LogFormatError, NothingTimedError, excerpt
 from idealized_runtime.records.log import Log
 from idealized_runtime.records.requests import RequestsLog
@@ -44,9 +44,9 @@ def parse_lines(path: Path, lines: list[bytes]) -> Log:
     for line_number, line in enumerate(lines, start=1):
         where = f"{path}:{line_number}"
         try:
-            record = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise LogFormatError(f"{where}: not JSON in UTF-8: {excerpt(line)}") from error
+            record = parse_json(line.decode("utf-8"))
+        except ValueError as error:
+            raise LogFormatError(f"{where}: not JSON in UTF-8 ({error}): {excerpt(line)}") from error
         if not isinstance(record, dict) or record.get("record") not in _RECORDS:
             raise LogFormatError(f"{where}: not a {', '.join(_RECORDS[:-1])} or footer record: {excerpt(line)}")
         if log is not None:

@@ -1,8 +1,9 @@
 """Timing logs: what a measurement was taken on, and every trial of it.
 
 A log is JSON Lines: a ``header`` (what was timed, and on what), one ``setting`` a line with every
-trial unrounded, a ``footer`` with the count. Each line is flushed as it is written, so a run that is
-killed loses at most the setting it was in; a log without footer is incomplete. The log of an API holds
+trial unrounded, a ``footer`` with the count. Trials of a setting are spread over the sweep: those of a pass stand in a
+``block`` until the ``setting`` has all of them. Each line is flushed as it is written, so a run that is
+killed loses at most the block it was in; a log without footer is incomplete. The log of an API holds
 one ``trial`` a request instead, and before it that the request was ``sent``. The text that Megatron drivers
 printed in 2023 (arXiv:2305.02440) reads into the same frame.
 """
@@ -30,7 +31,7 @@ from idealized_runtime.records.json_lines import load_log
 from idealized_runtime.records.log import Log
 from idealized_runtime.records.megatron_text import TextLog, parse_text_log
 from idealized_runtime.records.requests import trial_key
-from idealized_runtime.records.settings import runtime_sentence, setting_key
+from idealized_runtime.records.settings import joined_blocks, runtime_sentence, setting_key
 
 __all__ = [
     "BATCH_COLUMNS",
@@ -44,6 +45,7 @@ __all__ = [
     "NothingTimedError",
     "RepeatedSettingWarning",
     "SliceWarning",
+    "joined_blocks",
     "load_log",
     "parse_log",
     "read_failures",

@@ -53,8 +53,6 @@ class Log:
     # The kind of record that holds what was measured, which a footer counts; and others that this kind of log has.
     measured: str
     beside: tuple[str, ...] = ()
-    # What does not fit the memory will not fit it again; what an API refuses it may answer later.
-    is_failure_final = True
     # What an API does not tell.
     dtype: str | None = None
     is_cuda = False
@@ -116,8 +114,12 @@ class Log:
         kind = self.last_record = record["record"]
         self.kept[kind].append(record)
         self.is_complete = kind == "footer"
-        if kind == self.measured and (self.is_failure_final or "error" not in record):
+        if kind == self.measured and self.is_final(record):
             self.completed.add(self.key(record))
+
+    def is_final(self, record: dict) -> bool:
+        """Whether a measured record need not be measured again; what failed may succeed another time."""
+        return "error" not in record
 
     def frame(self) -> pd.DataFrame:
         """One row a setting, as :func:`idealized_runtime.records.read_log` gives it."""

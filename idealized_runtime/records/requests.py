@@ -42,7 +42,6 @@ class RequestsLog(Log):
     measured = "trial"
     beside = ("sent",)
     key = staticmethod(trial_key)
-    is_failure_final = False
 
     @property
     def trials(self) -> list[dict]:

@@ -1,5 +1,7 @@
 """Settings that were timed in process, as records of a timing log and as frames with one row a trial, or a setting."""
 
+from collections import defaultdict
+
 import numpy as np
 import pandas as pd
 
@@ -27,21 +29,44 @@ TRIAL_LISTS = {
     "generation_time_s": "generation_times_s",
     "energy_joules": "energies_joules",
 }
+# All that a setting has one of a trial. Trials of a setting are spread over the sweep: when each began, in seconds since
+# the header's ``started_at``, tells what drifted meanwhile.
+_PER_TRIAL = ("runtimes_s", *TRIAL_LISTS.values(), "trial_starts_s")
+# A runtime below the floor of the machine: of rates that may have been measured while something kept it busy.
+REFUSED = "ImpossibleMeasurementError"
 # A trial that something else on the machine held up: see `_is_disturbed`.
 _DISTURBED_FACTOR, _DISTURBED_DEVIATIONS, _DISTURBED_MIN_TRIALS = 1.25, 5.0, 5
 
 
-def runtime_sentence(setting: dict) -> str:
-    """The sentence of 2023 for one ``setting`` record, which scripts of that time parse."""
+def runtime_sentence(setting: dict, batch_columns=()) -> str:
+    """The sentence of 2023 for one ``setting`` record, which scripts of that time parse.
+
+    ``batch_columns`` are those of ``BATCH_COLUMNS`` that tell it from others, and stand behind the tokens.
+    """
     runtimes_s = np.asarray(setting["runtimes_s"])
     std_s = runtimes_s.std(ddof=1) if len(runtimes_s) > 1 else 0.0
     tokens = {"num_input_tokens": setting["num_prompt_tokens"], "num_output_tokens": setting["num_output_tokens"]}
+    tokens.update({name: setting[name] for name in batch_columns})
     return f"Runtime for {tokens}: {runtimes_s.mean():.3f} seconds +- {std_s:.3f}"
 
 
 def setting_key(setting: dict) -> tuple:
     """What tells one setting of a log from another: the values of ``SETTING_COLUMNS``, and the slice of the layers."""
     return tuple(setting[name] for name in (*SETTING_COLUMNS, "num_layers_profiled"))
+
+
+def joined_blocks(blocks: list[dict]) -> dict:
+    """Trials of one setting, as its record has them, from those of its ``block`` records in their order.
+
+    ``warmups_s`` are those before its first trial, ``later_warmups_s`` the few before later blocks. What one block lacks
+    is None.
+    """
+    trials = {
+        name: None if any(block.get(name) is None for block in blocks) else [x for block in blocks for x in block[name]]
+        for name in _PER_TRIAL
+    }
+    first, *later = (block.get("warmups_s") or [] for block in blocks)
+    return {"warmups_s": first, "later_warmups_s": [seconds for block in later for seconds in block], **trials}
 
 
 class SettingsLog(Log):
@@ -51,10 +76,36 @@ class SettingsLog(Log):
     ----------
     slices : tuple of int
         Numbers of layers that are timed; of the whole model, or of slices of it.
+    blocks : dict of list of dict
+        By key, the ``block`` records of settings that are not complete: what was timed of them so far.
     """
 
     measured = "setting"
+    beside = ("block",)
     key = staticmethod(setting_key)
+
+    def __init__(self, path, header):
+        self.blocks: dict[tuple, list[dict]] = defaultdict(list)
+        self._refused: dict[tuple, dict] = {}
+        super().__init__(path, header)
+
+    def keep(self, record):
+        """Take in a record that was checked: a setting takes the place of its blocks, and of its refusal."""
+        if record["record"] == "block":
+            self.last_record = "block"
+            self.blocks[setting_key(record)].append(record)
+            return
+        if record["record"] == "setting":
+            self.blocks.pop(key := setting_key(record), None)
+            if key in self._refused:
+                self.records.remove(self._refused.pop(key))
+            if not self.is_final(record):
+                self._refused[key] = record
+        super().keep(record)
+
+    def is_final(self, record):
+        """Whether a setting need not be timed again: what does not fit the memory will not fit it another time."""
+        return record.get("error", {}).get("type") != REFUSED
 
     @property
     def settings(self) -> list[dict]:
@@ -207,7 +258,7 @@ def _check_times(where, setting):
     runtimes_s = setting.get("runtimes_s")
     if not isinstance(runtimes_s, list) or not runtimes_s or not all(is_duration(t) for t in runtimes_s):
         raise LogFormatError(f"{where}: runtimes_s must be a list of positive seconds; got {runtimes_s!r:.60}")
-    for listed in TRIAL_LISTS.values():
+    for listed in _PER_TRIAL[1:]:
         values = setting.get(listed)
         if values is None:
             continue

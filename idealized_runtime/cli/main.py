@@ -15,6 +15,7 @@ from importlib import import_module
 from threading import current_thread, main_thread
 from traceback import extract_tb
 
+from idealized_runtime.checks import printable
 from idealized_runtime.cli.output import say
 
 PROGRAM = "idealized-runtime"
@@ -229,7 +230,7 @@ def _did_you_mean(given, known) -> str:
 
 def _stop(code, sentence="") -> int:
     """Write what is left to print, and why the program ends; the code."""
-    for stream, text in ((sys.stdout, ""), (sys.stderr, sentence and f"{sentence}\n")):
+    for stream, text in ((sys.stdout, ""), (sys.stderr, sentence and f"{printable(sentence)}\n")):
         try:
             stream.write(text)
             stream.flush()

@@ -4,6 +4,8 @@ import json
 import math
 import sys
 
+from idealized_runtime.checks import printable
+
 _FORMATS = (".csv", ".json", ".parquet", ".tex")
 _MOST_CHARACTERS = 120
 
@@ -16,7 +18,7 @@ def print_table(frame, *, digits: int = 4, with_index: bool = False):
     """
     frame = (frame.reset_index() if with_index else frame).dropna(axis="columns", how="all")
     columns = [
-        [str(name), *(_cell(value, digits) for value in values.astype(object).where(values.notna(), None))]
+        [_on_one_line(name), *(_cell(value, digits) for value in values.astype(object).where(values.notna(), None))]
         for name, values in frame.items()
     ]
     turned = [list(row) for row in zip(*columns, strict=True)]
@@ -43,7 +45,12 @@ def print_table(frame, *, digits: int = 4, with_index: bool = False):
 def _cell(value, digits) -> str:
     if value is None:
         return "-"
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else _on_one_line(value)
+
+
+def _on_one_line(value) -> str:
+    """A value as text that a terminal shows as it is: names come from files and servers."""
+    return printable(str(value)).replace("\n", "\\n").replace("\t", " ")
 
 
 def _width(columns) -> int:
@@ -70,7 +77,7 @@ def print_rows(rows):
     rows = list(rows)
     width = max((len(row[0]) for row in rows if not isinstance(row, str)), default=0) + 2
     for row in rows:
-        print(row if isinstance(row, str) else f"{row[0] + ':':{width}}{row[1]}")
+        print(printable(row if isinstance(row, str) else f"{row[0] + ':':{width}}{row[1]}"))
 
 
 def bounded(value, bounds=None, form: str = ".4g") -> str:
@@ -81,7 +88,7 @@ def bounded(value, bounds=None, form: str = ".4g") -> str:
 
 def say(sentence: str):
     """Print beside the answer, which goes to standard output."""
-    print(sentence, file=sys.stderr, flush=True)
+    print(printable(sentence), file=sys.stderr, flush=True)
 
 
 def print_answer(data: dict, rows, *, as_json: bool):

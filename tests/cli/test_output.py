@@ -6,7 +6,7 @@ import pytest
 
 from idealized_runtime.cli.flags import out_file
 from idealized_runtime.cli.main import main
-from idealized_runtime.cli.output import bounded, print_json, print_rows, print_table, write_table
+from idealized_runtime.cli.output import bounded, print_json, print_rows, print_table, say, write_table
 from idealized_runtime.measurements.published import ROOT
 
 WIDE = pd.DataFrame(
@@ -107,3 +107,15 @@ def test_parts_of_a_table_that_was_cut_are_apart(capsys):
     lines = lines_of(capsys)
     second = [place for place, line in enumerate(lines) if line.startswith("kind")][1]
     assert lines[second - 1] == ""
+
+
+@pytest.mark.parametrize("obeyed", ["\x1b[2J", "\x9b31m", "\r", "\u202e", "\u2066", "\u200b", "\U000e0041"])
+def test_what_a_terminal_would_obey_is_shown_escaped(capsys, obeyed):
+    name = f"a{obeyed}b\nc"
+    print_table(pd.DataFrame({name: [name]}))
+    print_rows([(name, name)])
+    say(name)
+    out, err = capsys.readouterr()
+    assert obeyed not in out + err
+    assert len(out.splitlines()[:2]) == 2, "a name in a table stays on its line"
+    assert "b" in err

@@ -68,11 +68,6 @@ class MetricName(msgspec.Struct, gc=False):
     split: str | None = None
     perturbation: Perturbation | None = None
 
-    @property
-    def is_evaluation(self) -> bool:
-        """Neither of a training instance nor of a perturbed one."""
-        return self.split != "train" and self.perturbation is None
-
 
 class Stat(msgspec.Struct, gc=False):
     name: MetricName
@@ -83,7 +78,8 @@ class Stat(msgspec.Struct, gc=False):
 class EntryKey(msgspec.Struct, gc=False, kw_only=True):
     instance_id: str
     train_trial_index: int
-    perturbation: Perturbation | None = None
+    # Its name and parameters: two of one name are two.
+    perturbation: dict | None = None
 
 
 class Entry(EntryKey, gc=False, kw_only=True):

@@ -1,9 +1,9 @@
-"""HELM run folders as one tidy frame, a row an instance and train trial."""
+"""HELM run folders as one tidy frame, a row an instance, perturbation and train trial."""
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,9 @@ _NO_RUNS = (
     f"no HELM run at or below this folder; a run is a folder with {RUN_SPEC} and {PER_INSTANCE_STATS}, "
     "which helm-run writes to benchmark_output/runs/<suite>/<run>/"
 )
-COLUMNS = [*IDENTITY_COLUMNS, "train_trial", *NUMBER_COLUMNS, "accuracy_metric"]
+COLUMNS = [*IDENTITY_COLUMNS, "split", "perturbation", "train_trial", *NUMBER_COLUMNS, "accuracy_metric"]
+# Of a scenario, HELM's tables show one.
+SPLITS = ("test", "valid", "train")
 
 
 class SkippedRunWarning(UserWarning):
@@ -46,13 +48,32 @@ class _Run:
     scenario: str
     model: str
     accuracy_metric: str | None
-    instance_ids: tuple[str, ...]
+    instance_ids: Sequence[str]
+    splits: Sequence[str | None]
+    perturbations: Sequence[str | None]
     train_trials: np.ndarray
     numbers: dict[str, np.ndarray]
 
+    def of_split(self, split: str) -> "_Run":
+        """The same run without instances of other splits; those that name none stay."""
+        kept = np.flatnonzero([it in (split, None) for it in self.splits])
+        if len(kept) == len(self.splits):
+            return self
+        lists = {
+            name: [getattr(self, name)[row] for row in kept] for name in ("instance_ids", "splits", "perturbations")
+        }
+        numbers = {name: values[kept] for name, values in self.numbers.items()}
+        return replace(self, **lists, train_trials=self.train_trials[kept], numbers=numbers)
 
-def read_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None) -> pd.DataFrame:
-    """Every instance of every HELM run at or below a folder.
+
+def read_runs(
+    folder,
+    *,
+    accuracy_metric: str | Mapping[str, str] | None = None,
+    splits: Sequence[str] | None = None,
+    is_perturbed: bool = False,
+) -> pd.DataFrame:
+    """The instances of every HELM run at or below a folder.
 
     Parameters
     ----------
@@ -62,15 +83,21 @@ def read_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None)
         HELM metric for the column ``accuracy``: one for all runs, or one by scenario or run group.
         Without it HELM's main metric of the scenario, or what comes nearest of what the run reports
         (:mod:`idealized_runtime.records.helm.accuracy`).
+    splits : sequence of str, optional
+        Whose instances are read, of :data:`SPLITS`. Without it those of HELM's tables: test or, in a run that has none,
+        valid; a run with both holds valid instances that no table counts.
+    is_perturbed : bool
+        Whether perturbed instances are read beside the plain ones.
 
     Returns
     -------
     DataFrame
-        One row an instance and train trial, in the order of folders and files: ``scenario`` (the run's name without
-        the model), ``model`` (``openai/davinci``), ``instance_id``, ``train_trial``, ``num_prompt_tokens``,
+        One row an instance, perturbation and train trial, in the order of folders and files: ``scenario`` (the run's
+        name without the model), ``model`` (``openai/davinci``), ``instance_id``, ``split``, ``perturbation`` (its name;
+        missing of a plain instance), ``train_trial``, ``num_prompt_tokens``,
         ``num_output_tokens``, ``raw_runtime_s``, ``denoised_runtime_s``, ``idealized_runtime_s`` (seconds),
         ``accuracy`` and the ``accuracy_metric`` behind it, missing where the run reports none. Names are categorical.
-        Perturbed and training instances are left out; what HELM did not compute (no such metric, count 0, not finite)
+        What HELM did not compute (no such metric, count 0, not finite)
         is NaN. Where an instance took several requests (a choice each, or windows of a long text), values are means
         over them, as in HELM's tables. The raw runtime of a query that ran in a batch is that of the batch, as HELM
         records it.
@@ -82,7 +109,7 @@ def read_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None)
     NoRunsError
         The folder has no run, or none that can be read; the message says which and why.
     ValueError
-        No run reports ``accuracy_metric``.
+        No run reports ``accuracy_metric``, or there is no such split.
 
     Warns
     -----
@@ -93,6 +120,8 @@ def read_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None)
     MissingValueWarning
         Rows without accuracy, counted by scenario.
     """
+    if unknown := set(splits or ()) - set(SPLITS):
+        raise ValueError(f"splits must be of {', '.join(SPLITS)}; got {', '.join(map(str, sorted(unknown)))}")
     paths, skipped = find_run_folders(folder)
     metrics = [*EFFICIENCY_METRICS.values(), *candidate_metrics(accuracy_metric)]
     reader, folders_of = StatsReader(metrics), defaultdict(list)
@@ -101,7 +130,8 @@ def read_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None)
         for path in paths:
             try:
                 spec = read_run_spec(path / RUN_SPEC)
-                run = _read_run(path, spec, reader, metrics, accuracy_metric)
+                sums = _Sums(metrics, splits, is_perturbed)
+                run = _read_run(path, spec, reader, sums, accuracy_metric)
             except OSError as error:
                 skipped[path] = f"{Path(error.filename or '').name}: {error.strerror or error}".removeprefix(": ")
             except RunFormatError as error:
@@ -129,18 +159,27 @@ def read_runs(folder, *, accuracy_metric: str | Mapping[str, str] | None = None)
     return frame
 
 
-def _read_run(path, spec, reader, metrics, accuracy_metric) -> _Run:
-    sums = _Sums(metrics)
+def _read_run(path, spec, reader, sums, accuracy_metric) -> _Run:
     for entries in reader.read(path / PER_INSTANCE_STATS, spec.scenario.partition(":")[0]):
         sums.add(entries)
     if not sums.rows:
-        raise RunFormatError(f"{PER_INSTANCE_STATS}: no instance that is neither perturbed nor of the train split")
+        raise RunFormatError(f"{PER_INSTANCE_STATS}: no instance of the splits that are read, or only perturbed ones")
     preferred = preferred_metrics(spec.scenario, spec.groups, accuracy_metric)
     metric = next((name for name in preferred if sums.is_reported(name)), None)
     numbers = {column: sums.mean(name) for column, name in EFFICIENCY_METRICS.items()}
     numbers["accuracy"] = sums.mean(metric)
-    instance_ids, train_trials = zip(*sums.rows, strict=True)
-    return _Run(spec.scenario, spec.model, metric, instance_ids, np.array(train_trials, np.int32), numbers)
+    instance_ids, train_trials, splits, perturbations = zip(*sums.rows, strict=True)
+    run = _Run(
+        spec.scenario,
+        spec.model,
+        metric,
+        instance_ids,
+        splits,
+        [perturbation and perturbation[0] for perturbation in perturbations],
+        np.array(train_trials, np.int32),
+        numbers,
+    )
+    return run if sums.is_chosen or "test" not in splits else run.of_split("test")
 
 
 def _describe_skipped(skipped, paths) -> str:
@@ -149,23 +188,33 @@ def _describe_skipped(skipped, paths) -> str:
 
 
 class _Sums:
-    """Statistics of the wanted metrics by row, where a row is an (instance id, train trial)."""
+    """Statistics of the wanted metrics by row: (instance id, train trial, split, perturbation)."""
 
-    def __init__(self, metrics):
+    def __init__(self, metrics, splits, is_perturbed):
         self.rows = {}
+        self.is_chosen = splits is not None
+        # Which of test and valid is HELM's tells the whole file.
+        self._splits = frozenset(splits if self.is_chosen else ("test", "valid", None))
+        self._is_perturbed = is_perturbed
         self._found = {name: ([], []) for name in metrics}
 
     def add(self, entries):
-        rows, found = self.rows, self._found
+        rows, found, is_perturbed = self.rows, self._found, self._is_perturbed
         for entry, stats in entries:
-            context = stats or entry.stats
-            if entry.perturbation is not None or (context and not context[0].name.is_evaluation):
+            context = (stats or entry.stats)[0].name if entry.stats else None
+            split = context and context.split
+            perturbation = entry.perturbation
+            is_plain = perturbation is None and (context is None or context.perturbation is None)
+            if not (is_plain or is_perturbed) or split not in self._splits:
                 continue
-            row = rows.setdefault((entry.instance_id, entry.train_trial_index), len(rows))
+            if not is_plain:
+                # Two of one name differ in their parameters.
+                perturbation = (str((perturbation or {}).get("name")), str(perturbation))
+            row = rows.setdefault((entry.instance_id, entry.train_trial_index, split, perturbation), len(rows))
             for stat in stats:
                 name = stat.name
-                # Spelled out instead of is_evaluation: the innermost loop.
-                if name.perturbation is None and name.split != "train":
+                # What a metric computed of another split or of a perturbation beside it belongs to another row.
+                if name.split == split and (name.perturbation is None) is is_plain:
                     where, what = found[name.name]
                     where.append(row)
                     what.append(stat)
@@ -190,7 +239,7 @@ class _Sums:
 
 def _collect(runs) -> pd.DataFrame:
     """One frame of all runs: names as codes into the distinct ones, numbers as they come."""
-    names = {column: {} for column in (*IDENTITY_COLUMNS, "accuracy_metric")}
+    names = {column: {} for column in (*IDENTITY_COLUMNS, "split", "perturbation", "accuracy_metric")}
     parts = {column: [] for column in COLUMNS}
 
     def add_names(column, values):
@@ -204,7 +253,12 @@ def _collect(runs) -> pd.DataFrame:
         num_rows.append(len(run.instance_ids))
         for column in ("scenario", "model", "accuracy_metric"):
             add_names(column, [getattr(run, column)])
-        add_names("instance_id", run.instance_ids)
+        for column, values in (
+            ("instance_id", run.instance_ids),
+            ("split", run.splits),
+            ("perturbation", run.perturbations),
+        ):
+            add_names(column, values)
         parts["train_trial"].append(run.train_trials)
         for column in NUMBER_COLUMNS:
             parts[column].append(run.numbers[column])

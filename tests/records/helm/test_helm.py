@@ -82,7 +82,8 @@ def test_metrics_come_unrounded_into_their_columns(tmp_path):
     write_run(tmp_path, [query("id1", p=387, o=50, raw_s=1.2158069610595703, inference_denoised_runtime=1.687013671875,
                                inference_idealized_runtime=4.128140186915888, quasi_exact_match=1)])  # fmt: skip
     (row,) = read_silently(tmp_path).drop(columns=["scenario", "model", "instance_id"]).to_dict("records")
-    assert row == {"train_trial": 0, "num_prompt_tokens": 387, "num_output_tokens": 50,
+    assert pd.isna(row.pop("perturbation"))
+    assert row == {"split": "test", "train_trial": 0, "num_prompt_tokens": 387, "num_output_tokens": 50,
                    "raw_runtime_s": 1.2158069610595703, "denoised_runtime_s": 1.687013671875,
                    "idealized_runtime_s": 4.128140186915888, "accuracy": 1,
                    "accuracy_metric": "quasi_exact_match"}  # fmt: skip
@@ -101,13 +102,37 @@ def test_zero_stays_zero(tmp_path):
     assert read_silently(tmp_path)[["num_output_tokens", "accuracy"]].iloc[0].tolist() == [0, 0]
 
 
-def test_perturbed_and_train_instances_are_left_out(tmp_path):
-    entries = [query("id1", raw_s=1.0), query("id1", raw_s=2.0, perturbation=ROBUST), query("id2", split="train"),
-               query("id3", split="valid")]  # fmt: skip
-    write_run(tmp_path, entries)
+OF_EVERY_KIND = [query("id1", raw_s=1.0), query("id1", raw_s=2.0, perturbation=ROBUST),
+                 query("id1", raw_s=4.0, perturbation=ROBUST | {"prob": 0.5}), query("id2", split="train"),
+                 query("id3", split="valid"), query("id4", split="valid", perturbation=ROBUST)]  # fmt: skip
+
+
+def test_instances_that_helm_shows_are_read(tmp_path):
+    write_run(tmp_path, OF_EVERY_KIND)
     frame = read_silently(tmp_path)
-    assert names(frame, "instance_id") == ["id1", "id3"]
-    assert frame["raw_runtime_s"].tolist() == [1.0, 1.0]
+    assert names(frame, "instance_id") == ["id1"]
+    assert names(frame, "split") == ["test"]
+    assert frame["perturbation"].isna().all()
+
+
+def test_valid_instances_are_read_where_there_are_no_others(tmp_path):
+    write_run(tmp_path, OF_EVERY_KIND[3:])
+    assert names(read_silently(tmp_path), "split") == ["valid"]
+
+
+def test_instances_of_other_splits_and_perturbed_ones_are_read_where_asked_for(tmp_path):
+    write_run(tmp_path, OF_EVERY_KIND)
+    frame = read_silently(tmp_path, splits=("valid", "test", "train"), is_perturbed=True)
+    assert names(frame, "split") == ["test", "test", "test", "train", "valid", "valid"]
+    assert frame["perturbation"].eq("typos").tolist() == [False, True, True, False, False, True]
+    # Two perturbations of one name are two rows.
+    assert frame["raw_runtime_s"].tolist()[:3] == [1.0, 2.0, 4.0]
+    assert names(read_silently(tmp_path, splits=["valid"]), "instance_id") == ["id3"]
+
+
+def test_unknown_split_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="splits must be of test, valid, train; got tset"):
+        read_runs(tmp_path, splits=["tset"])
 
 
 def test_a_perturbed_or_train_statistic_does_not_mix_into_a_row(tmp_path):
@@ -268,7 +293,7 @@ def cut(text):
         ("per_instance_stats.json", lambda text: "", "per_instance_stats.json: Input data was truncated"),
         ("per_instance_stats.json", lambda text: text + text, "per_instance_stats.json: JSON is malformed"),
         ("per_instance_stats.json", lambda text: "\0" * 100, "per_instance_stats.json: JSON is malformed"),
-        ("per_instance_stats.json", lambda text: "[]", "no instance that is neither perturbed nor of the train split"),
+        ("per_instance_stats.json", lambda text: "[]", "no instance of the splits that are read"),
         ("per_instance_stats.json", lambda text: text.replace('"id7"', "7"), "Expected `str`, got `int`"),
         ("run_spec.json", cut, "run_spec.json: Input data was truncated"),
         ("run_spec.json", lambda text: text.replace(DAVINCI, ""), "run_spec.json: adapter_spec names no model"),
@@ -366,7 +391,7 @@ def helm_runs(published):
 def test_helms_own_runs_read_as_a_json_loop_reads_them(helm_runs):
     frame = read_silently(helm_runs)
     assert frame.groupby("scenario", observed=True).size().to_dict() == {
-        "dyck_language_np=3": 10, "simple1": 30, "synthetic_reasoning:mode=pattern_match": 10,
+        "dyck_language_np=3": 10, "simple1": 30, "synthetic_reasoning:mode=pattern_match": 5,
         "synthetic_efficiency:random=p256o16,num_prompt_tokens=256,num_output_tokens=16,tokenizer=huggingface_gpt2": 10,
     }  # fmt: skip
     columns = {"num_prompt_tokens": "num_prompt_tokens", "num_output_tokens": "num_output_tokens",
@@ -375,6 +400,8 @@ def test_helms_own_runs_read_as_a_json_loop_reads_them(helm_runs):
     expected = []
     for path in sorted(helm_runs.glob("*/*/per_instance_stats.json")):
         for instance in json.loads(path.read_text()):
+            if instance["stats"][0]["name"]["split"] != "test":
+                continue
             means = {stat["name"]["name"]: stat.get("mean") for stat in instance["stats"]}
             expected.append([instance["train_trial_index"], *(means.get(name) for name in columns.values())])
     np.testing.assert_array_equal(frame[["train_trial", *columns]], np.array(expected, dtype=float))

@@ -1,5 +1,6 @@
 """What a Transformer costs to run: measure a few queries, fit a small model, price every query."""
 
+import sys
 from importlib import import_module
 
 # Resolved on first use, so that a command which only needs a part does not wait for pandas or scipy.
@@ -24,7 +25,15 @@ _HOMES = {
 __all__ = [*_HOMES]
 
 
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+def resolve_late(package: str, homes: dict):
+    """``__getattr__`` and ``__dir__`` of a package that imports the modules of these names on first use."""
+
+    def get(name):
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{homes[name]}"), name)
+
+    return get, lambda: sorted({*vars(sys.modules[package]), *homes})
+
+
+__getattr__, __dir__ = resolve_late(__name__, _HOMES)

@@ -17,8 +17,7 @@
 =================  ================================================================================
 """
 
-from importlib import import_module
-
+import idealized_runtime
 from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.features import BUILT_FEATURES, require_buildable, unsupported_features
 from idealized_runtime.architectures.hf import HF_FAMILIES
@@ -59,8 +58,4 @@ __all__ = [
     "unsupported_features",
 ]
 
-
-def __getattr__(name):
-    if name not in _COUNTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_COUNTS[name]}"), name)
+__getattr__, __dir__ = idealized_runtime.resolve_late(__name__, _COUNTS)

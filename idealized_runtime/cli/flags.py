@@ -1,6 +1,7 @@
 """The flags that subcommands share: one spelling, one meaning. Imports nothing that takes time."""
 
 import argparse
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,6 +17,22 @@ def out_file(text: str) -> Path:
     if not (there := next(folder for folder in path.absolute().parents if folder.exists())).is_dir():
         raise argparse.ArgumentTypeError(f"{path} cannot be written: {there} is a file, not a folder")
     return path
+
+
+def refuse_own_input(arguments):
+    """Refuse a file to write that is one of those to read: what it holds would be lost."""
+    out = getattr(arguments, "out", None)
+    if out is None or not out.is_file():
+        return
+    for given in vars(arguments).values():
+        for source in given if isinstance(given, list) else [given]:
+            if (
+                source is not out
+                and isinstance(source, (str, Path))
+                and os.path.exists(source)
+                and out.samefile(source)
+            ):
+                raise ValueError(f"--out {out} is read, too, and would be lost: name another file")
 
 
 # A flag is stored under the name of the library's parameter that it stands for: errors then speak of the flag.

@@ -6,6 +6,7 @@ imported, and it imports what takes time, such as numpy, inside of ``run``: once
 """
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ from threading import current_thread, main_thread
 from traceback import extract_tb
 
 from idealized_runtime.checks import printable
+from idealized_runtime.cli.flags import refuse_own_input
 from idealized_runtime.cli.output import say
 
 PROGRAM = "idealized-runtime"
@@ -43,11 +45,12 @@ COMMANDS = {
 GROUPS = {"api": "servers", "lifetime": "what to train"}
 # What of the package a subcommand needs beyond its own dependencies, by its first word.
 _EXTRAS = {"time": "megatron", "campaign": "megatron", "api": "api", "notebooks": "notebooks"}
-DONE, NOTHING_DONE, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 0, 1, 2, 130, 128 + signal.SIGPIPE
+_OUR_PACKAGES = ("idealized_runtime", "megatron_lm")
+DONE, NOTHING_DONE, BAD_INPUT, CLOSED_PIPE = 0, 1, 2, 128 + signal.SIGPIPE
 _DESCRIPTION = "What a Transformer costs to run, in seconds, dollars and joules."
 _EPILOG = """\
 SUBCOMMAND -h explains one; --version is that of the program. Exit codes: 0 done; 1 nothing could be done, or an
-objective cannot be met; 2 bad input; 130, 141 stopped. A shell completes subcommands and flags after
+objective cannot be met; 2 bad input; 130, 141, 143 stopped. A shell completes subcommands and flags after
 eval "$(register-python-argcomplete idealized-runtime)".
 """
 
@@ -56,51 +59,72 @@ def main(argv=None) -> int:
     """Run a subcommand; its exit code."""
     if "_ARGCOMPLETE" in os.environ:
         _complete()
+    # Closed by the caller, as cron and daemons do.
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     name, words = _split_command(sys.argv[1:] if argv is None else list(argv))
     parser = Parser(prog=f"{PROGRAM} {name}".strip())
-    interrupts = []
+    with _stopped_by_signals() as signals:
+        try:
+            try:
+                code = _run(name, words, parser)
+            except SystemExit as stop:
+                # Help ends so.
+                code = stop.code
+            # What is left to print fails here, where it is caught.
+            sys.stdout.flush()
+            return code
+        except (Exception, KeyboardInterrupt) as error:
+            code, sentence = _ending(error, name, parser, signals)
+            if code is None:
+                raise
+            return _stop(code, sentence)
 
-    def interrupt(number, _):
-        interrupts.append(number)
+
+@contextlib.contextmanager
+def _stopped_by_signals():
+    """Signals that end the program raise KeyboardInterrupt, a second one ends it at once; yields their numbers."""
+    numbers = []
+
+    def stop(number, _):
+        numbers.append(number)
+        signal.signal(number, signal.SIG_DFL)
         raise KeyboardInterrupt
 
-    # Not where a shell has a background job ignore it, nor in a thread, which may not.
-    is_ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread()
-    if is_ours:
-        signal.signal(signal.SIGINT, interrupt)
+    # Not where a shell has a background job ignore one, nor in a thread, which may not.
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    ours = [number for number, handler in usual.items() if signal.getsignal(number) == handler]
+    ours = ours if current_thread() is main_thread() else []
+    for number in ours:
+        signal.signal(number, stop)
     try:
-        try:
-            code = _run(name, words, parser)
-        except SystemExit as stop:
-            # Help ends so.
-            code = stop.code
-        # What is left to print fails here, where it is caught.
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt as error:
-        return _stop(INTERRUPTED, f"\n{parser.prog}: interrupted" + (f"; {_one_line(error)}" if str(error) else ""))
-    except BrokenPipeError:
-        return _stop(CLOSED_PIPE)
-    except ImportError as error:
-        # What numpy makes of an interrupt while it is imported.
-        if interrupts:
-            return _stop(INTERRUPTED, f"\n{parser.prog}: interrupted")
-        extra = _EXTRAS.get(name.split(" ")[0])
-        if (
-            extra is None
-            or not isinstance(error, ModuleNotFoundError)
-            or error.name.partition(".")[0] in ("idealized_runtime", "megatron_lm")
-        ):
-            raise
-        remedy = f"pip install '{PROGRAM}[{extra}]'"
-        return _stop(NOTHING_DONE, f"{parser.prog}: error: {error.name} is not installed; {remedy}")
-    except OverflowError:
-        return _stop(BAD_INPUT, f"{parser.prog}: error: what was asked for leads to numbers beyond 1e308: check it")
-    except (ValueError, TypeError, OSError) as error:
-        return _stop(BAD_INPUT, f"{parser.prog}: error: {_with_flags(error, parser)}")
+        yield numbers
     finally:
-        if is_ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in ours:
+            signal.signal(number, usual[number])
+
+
+def _ending(error, name, parser, signals) -> tuple[int | None, str]:
+    """Exit code and last words where a user can cause the error; no code for a fault of ours."""
+    # What numpy makes of an interrupt while it is imported is an ImportError.
+    if isinstance(error, KeyboardInterrupt) or (signals and isinstance(error, ImportError)):
+        (number, *_) = signals or [signal.SIGINT]
+        kept = f"; {_one_line(error)}" if isinstance(error, KeyboardInterrupt) and str(error) else ""
+        return 128 + number, f"\n{parser.prog}: {'interrupted' if number == signal.SIGINT else 'terminated'}{kept}"
+    if isinstance(error, BrokenPipeError):
+        return CLOSED_PIPE, ""
+    code, extra, message = BAD_INPUT, _EXTRAS.get(name.split(" ")[0]), None
+    if isinstance(error, ModuleNotFoundError) and extra and error.name.partition(".")[0] not in _OUR_PACKAGES:
+        code, message = NOTHING_DONE, f"{error.name} is not installed; it comes with the extra {extra}: "
+        message += f"pip install '{PROGRAM}[{extra}]', or, in a clone, pip install -c requirements.txt '.[{extra}]'"
+    elif isinstance(error, MemoryError):
+        code, message = NOTHING_DONE, "memory is full: ask for less at a time"
+    elif isinstance(error, OverflowError):
+        message = "what was asked for leads to numbers beyond 1e308: check it"
+    elif isinstance(error, RecursionError):
+        message = "an input is nested too deeply to be read"
+    elif isinstance(error, (ValueError, TypeError, OSError)):
+        message = _with_flags(error, parser)
+    return (None, "") if message is None else (code, f"{parser.prog}: error: {_one_line(message)}")
 
 
 class Parser(argparse.ArgumentParser):
@@ -144,6 +168,7 @@ def _run(name, words, parser) -> int:
         arguments.passed_on = passed_on
     else:
         arguments = parser.parse_args(words)
+    refuse_own_input(arguments)
     with warnings.catch_warnings():
         # As lines like those of errors, without the place in our code that found them.
         warnings.showwarning = lambda message, *_, **__: say(f"{parser.prog}: warning: {_one_line(message)}")
@@ -214,10 +239,11 @@ def _with_flags(error, parser) -> str:
     message = re.sub(
         r"(,? or )?\bpass (\w+)=True",
         lambda found: f"{found[1] or ''}give {flags[found[2]]}" if found[2] in flags else "",
-        _one_line(error),
+        str(error),
     )
-    # "the model must" speaks of no flag, nor does "column num_prompt_tokens must".
-    named = r"((?<=: )|^)\w+(?= must\b)|(?<!column )\b\w+_\w+(?= must\b)"
+    # A word that is no name of ours alone speaks of a flag where it must be something; of a file's columns none does.
+    named = r"((?<=: )|^)\w+(?= must\b)"
+    named += "" if re.search(r"\bcolumns?\b", message) else r"|(?<![\w./'\"-])\w+_\w+(?![\w./'\"=-])"
     return re.sub(named, lambda found: flags.get(found[0], found[0]), message)
 
 
@@ -230,7 +256,7 @@ def _did_you_mean(given, known) -> str:
 
 def _stop(code, sentence="") -> int:
     """Write what is left to print, and why the program ends; the code."""
-    for stream, text in ((sys.stdout, ""), (sys.stderr, sentence and f"{printable(sentence)}\n")):
+    for stream, text in ((sys.stdout, ""), (sys.stderr, sentence and f"{sentence}\n")):
         try:
             stream.write(text)
             stream.flush()
@@ -255,4 +281,4 @@ def _complete():
 
 
 def _one_line(message) -> str:
-    return " ".join(str(message).split())
+    return " ".join(printable(message).split())

@@ -1,43 +1,59 @@
-"""The two printers, a table for a terminal and JSON, and the file that an answer is written to."""
+"""The two printers, a table for a terminal and JSON, and the file that an answer is written to.
+
+Text goes to a terminal through this module alone: names in it may come from files and servers.
+"""
 
 import json
 import math
+import shutil
 import sys
+import textwrap
 
 from idealized_runtime.checks import printable
 
 _FORMATS = (".csv", ".json", ".parquet", ".tex")
+_SPACES = {ord("\n"): " ", ord("\t"): " "}
+# Of a line that goes to no terminal.
 _MOST_CHARACTERS = 120
+
+
+def show(text: str = ""):
+    """Print a part of the answer, what is no text for a terminal escaped."""
+    print(printable(text))
 
 
 def print_table(frame, *, digits: int = 4, with_index: bool = False):
     """Print a table for a terminal: numbers to so many significant digits, columns that hold nothing left out.
 
-    One of more than 120 characters a line is turned on its side or, where it has too many rows for that, cut into
-    several, each with the first columns that tell its rows apart; columns of one value are said once, before it.
+    One that is wider than the terminal is turned on its side or, where it has too many rows for that, cut into several,
+    each with the first columns that tell its rows apart; columns of one value are said once, before it.
     """
+    room = shutil.get_terminal_size((_MOST_CHARACTERS, 0)).columns if sys.stdout.isatty() else _MOST_CHARACTERS
     frame = (frame.reset_index() if with_index else frame).dropna(axis="columns", how="all")
     columns = [
-        [_on_one_line(name), *(_cell(value, digits) for value in values.astype(object).where(values.notna(), None))]
+        [_cell(name, digits), *(_cell(value, digits) for value in values.astype(object).where(values.notna(), None))]
         for name, values in frame.items()
     ]
     turned = [list(row) for row in zip(*columns, strict=True)]
-    if _width(columns) <= _MOST_CHARACTERS:
+    if _width(columns) <= room:
         _print_columns(columns)
-    elif _width(turned) <= _MOST_CHARACTERS:
+    elif _width(turned) <= room:
         _print_columns(turned)
     else:
         shared = [column for column in columns if len(set(column[1:])) == 1]
         if shared:
-            print(", ".join(f"{name} {value}" for name, value, *_ in shared))
-        columns = [column for column in columns if column not in shared]
+            show(textwrap.fill(", ".join(f"{name} {value}" for name, value, *_ in shared), room))
+        columns = [[_shortened(cell, room // 3) for cell in column] for column in columns if column not in shared]
         rows = list(zip(*columns, strict=True))
         num_keys = next((n for n in range(1, len(columns)) if len({row[:n] for row in rows}) == len(rows)), 1)
         keys, others = columns[:num_keys], columns[num_keys:]
+        if _width(keys) > 2 * room // 3:
+            keys, others = [["row", *map(str, range(1, len(rows)))]], columns
+        num_left = len(others)
         while others:
-            if len(others) < len(columns) - num_keys:
-                print()
-            num_fitting = max(1, sum(_width([*keys, *others[: n + 1]]) <= _MOST_CHARACTERS for n in range(len(others))))
+            if len(others) < num_left:
+                show()
+            num_fitting = max(1, sum(_width([*keys, *others[: n + 1]]) <= room for n in range(len(others))))
             _print_columns([*keys, *others[:num_fitting]])
             others = others[num_fitting:]
 
@@ -45,12 +61,11 @@ def print_table(frame, *, digits: int = 4, with_index: bool = False):
 def _cell(value, digits) -> str:
     if value is None:
         return "-"
-    return f"{value:.{digits}g}" if isinstance(value, float) else _on_one_line(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else printable(str(value).translate(_SPACES))
 
 
-def _on_one_line(value) -> str:
-    """A value as text that a terminal shows as it is: names come from files and servers."""
-    return printable(str(value)).replace("\n", "\\n").replace("\t", " ")
+def _shortened(cell, most) -> str:
+    return cell if len(cell) <= most else f"{cell[: most // 2]}…{cell[most // 2 + 1 - most :]}"
 
 
 def _width(columns) -> int:
@@ -60,16 +75,15 @@ def _width(columns) -> int:
 def _print_columns(columns):
     widths = [max(map(len, column)) for column in columns]
     for first, *others in zip(*columns, strict=True):
-        print(
-            f"{first:{widths[0]}}", *(f"{it:>{width}}" for it, width in zip(others, widths[1:], strict=True)), sep="  "
-        )
+        cells = (f"{it:>{width}}" for it, width in zip(others, widths[1:], strict=True))
+        show("  ".join([f"{first:{widths[0]}}", *cells]))
 
 
 def print_tables(tables: dict):
     """Print tables by name, one below the other."""
     for table in tables.values():
         print_table(table)
-        print()
+        show()
 
 
 def print_rows(rows):
@@ -77,7 +91,7 @@ def print_rows(rows):
     rows = list(rows)
     width = max((len(row[0]) for row in rows if not isinstance(row, str)), default=0) + 2
     for row in rows:
-        print(printable(row if isinstance(row, str) else f"{row[0] + ':':{width}}{row[1]}"))
+        show(row if isinstance(row, str) else f"{row[0] + ':':{width}}{row[1]}")
 
 
 def bounded(value, bounds=None, form: str = ".4g") -> str:

@@ -7,7 +7,7 @@ timed models in place of a guessed utilisation: ``profiles`` of parameter files,
 ``comparison`` with the guess.
 """
 
-from importlib import import_module
+import idealized_runtime
 
 # Resolved on first use, so that a command which only needs a part does not wait for pandas.
 _MODULES = {
@@ -25,8 +25,4 @@ _MODULES = {
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [*_HOMES]
 
-
-def __getattr__(name):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__, __dir__ = idealized_runtime.resolve_late(__name__, _HOMES)

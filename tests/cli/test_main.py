@@ -10,12 +10,16 @@ import time
 import tomllib
 import warnings
 
+import pandas as pd
 import pytest
 from makers import parser_of
 
+import idealized_runtime.architectures
+import idealized_runtime.lifetime
 from idealized_runtime.cli import main as cli
 from idealized_runtime.cli.flags import SHARED_FLAGS, add_shared
 from idealized_runtime.cli.main import COMMANDS, GROUPS, Parser, main
+from idealized_runtime.cli.output import print_rows, print_table, say
 from idealized_runtime.measurements.published import ROOT
 
 # Importing any of these takes longer than help may.
@@ -151,6 +155,49 @@ def test_errors_of_the_library_name_flags(command, capsys):
     assert capsys.readouterr().err.endswith("error: num_prompt_tokens must lie in [1, 2]. Profile it\n")
 
 
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("a model of 3e9: give num_accelerators for it", "give --num-accelerators for it"),
+        ("x/num_accelerators.json: no such file", "x/num_accelerators.json: no such file"),
+        ("no column num_accelerators; needed: num_accelerators", "no column num_accelerators; needed: num_acc"),
+    ],
+)
+def test_errors_name_flags_wherever_they_stand_but_no_column(command, capsys, message, said):
+    def run(_):
+        raise ValueError(message)
+
+    assert command(run, flags=("--num-accelerators",)) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_file_to_write_is_not_one_that_is_read(command, capsys, tmp_path):
+    (tmp_path / "q.csv").write_text("kept")
+    words = ("--queries", str(tmp_path / "q.csv"), "--out", str(tmp_path / "." / "q.csv"))
+    assert command(lambda _: 0, *words, flags=("--queries", "--out")) == 2
+    assert "is read, too, and would be lost: name another file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "\u202e", "\x9b1m", "\udcff", "\x07"])
+def test_nothing_on_a_terminal_moves_its_cursor_or_its_direction(command, capsys, text):
+    def run(_):
+        print_table(pd.DataFrame({"model": [f"a{text}"], "other": [f"b\n{text}"]}, dtype=object))
+        print_rows([(f"model{text}", text), text])
+        warnings.warn(text, UserWarning, stacklevel=1)
+        say(text)
+        raise ValueError(text)
+
+    assert command(run) == 2
+    shown = "".join(capsys.readouterr())
+    assert len(shown.splitlines()) == 7
+    assert all(line.isprintable() for line in shown.splitlines())
+
+
+def test_public_names_are_offered_to_those_who_complete_them():
+    for module in (idealized_runtime, idealized_runtime.lifetime, idealized_runtime.architectures):
+        assert set(module.__all__) <= set(dir(module))
+
+
 def test_warnings_are_lines_without_a_place(command, capsys):
     def run(_):
         warnings.warn("something\nis odd", UserWarning, stacklevel=1)
@@ -165,6 +212,8 @@ def test_warnings_are_lines_without_a_place(command, capsys):
     [
         (KeyboardInterrupt(), 130, "\nidealized-runtime made: interrupted\n"),
         (KeyboardInterrupt("a log is kept"), 130, "\nidealized-runtime made: interrupted; a log is kept\n"),
+        (RecursionError(), 2, "idealized-runtime made: error: an input is nested too deeply to be read"),
+        (MemoryError(), 1, "idealized-runtime made: error: memory is full: "),
         (OverflowError("inf"), 2, "idealized-runtime made: error: what was asked for leads to numbers beyond 1e308: "),
         (FileNotFoundError(2, "No such file", "x.csv"), 2, "idealized-runtime made: error: x.csv: No such file\n"),
     ],
@@ -181,7 +230,8 @@ def test_missing_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "idealized_runtime.cli.api.fit", None)
     monkeypatch.setattr(cli, "import_module", lambda _: __import__("httpx_is_not_here"))
     assert main(["api", "fit", "x"]) == 1
-    assert "httpx_is_not_here is not installed; pip install 'idealized-runtime[api]'" in capsys.readouterr().err
+    remedy = "httpx_is_not_here is not installed; it comes with the extra api: pip install 'idealized-runtime[api]'"
+    assert remedy in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", ["-h", "api profile -h", "lifetime model --model 70e9 --data 1e12", "predict"])
@@ -218,6 +268,19 @@ def test_interrupt_is_said_in_a_line(tmp_path):
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert err.strip() == "idealized-runtime notebooks: interrupted"
+
+
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+def test_signals_end_a_command_with_their_number(command, capsys, number, said):
+    before = signal.getsignal(number)
+    assert command(lambda _: signal.raise_signal(number)) == 128 + number
+    assert capsys.readouterr().err == f"\nidealized-runtime made: {said}\n"
+    assert signal.getsignal(number) is before
+
+
+def test_closed_standard_output_is_none_of_ours(command, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert command(lambda _: print("nobody reads this") or 0) == 0
 
 
 def test_interrupt_that_an_import_turns_into_an_error_is_one(command, capsys):

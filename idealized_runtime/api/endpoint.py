@@ -1,9 +1,14 @@
 """Where requests go and what they say: OpenAI's completions and chat protocols."""
 
+import ipaddress
 import re
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import urlsplit
+
+from idealized_runtime.checks import printable
 
 PATHS = {"completions": "/completions", "chat": "/chat/completions"}
 # Ways to make a server go on until it has generated all tokens asked for. Not all servers know all of them, and some
@@ -12,6 +17,10 @@ FORCINGS = ("ignore_eos", "min_tokens", "logit_bias")
 MAX_TOKENS_FIELDS = ("max_tokens", "max_completion_tokens")
 # The bias that bans a token, by OpenAI's reference.
 _BAN = -100
+# Characters of a text from a server that are looked at, and shown.
+_MOST_READ, _MOST_SHOWN = 4096, 300
+# So many characters of a key in a row are its secret, too; fewer say nothing, and stand in other words.
+_KEY_PIECE = 8
 
 
 @dataclass(frozen=True)
@@ -99,9 +108,70 @@ class Endpoint:
             "temperature": self.temperature,
         }
 
+    @property
+    def version_hint(self) -> str:
+        """What to try where the server does not know the address, behind a message; empty for one with a version."""
+        has_version = re.search(r"/v\d", urlsplit(self.base_url).path)
+        return "" if has_version else f"; --base-url names no version: try {self.base_url}/v1"
+
+    @property
+    def is_key_exposed(self) -> bool:
+        """Whether the key goes unencrypted to another machine."""
+        parts = urlsplit(self.base_url)
+        try:
+            is_here = ipaddress.ip_address(parts.hostname).is_loopback
+        except ValueError:
+            is_here = parts.hostname == "localhost" or parts.hostname.endswith(".localhost")
+        return bool(self.api_key) and parts.scheme == "http" and not is_here
+
+    def clean(self, text: str) -> str:
+        """What a server says, fit for a log and a terminal: without the key, printable, on one line, not too long."""
+        # In this order: of a key that was cut in two, half would stay.
+        return one_line(self.redact(text[:_MOST_READ]))
+
     def redact(self, text: str) -> str:
-        """The same text without the key, which servers like to repeat in their messages."""
-        return text.replace(self.api_key, "[key]") if self.api_key else text
+        """The same text without the key, which servers like to repeat, in any case and the usual encodings."""
+        if not self.api_key:
+            return text
+        text, pieces = self._whole_key.sub("[key]", text), self._key_pieces
+        lower = text.lower()
+        starts = [i for i in range(len(text) - _KEY_PIECE + 1) if lower[i : i + _KEY_PIECE] in pieces]
+        for start in reversed(starts):
+            text = text[:start] + "\0" * _KEY_PIECE + text[start + _KEY_PIECE :]
+        return re.sub("\0+", "[key]", text) if starts else text
+
+    @cached_property
+    def _encoded_keys(self) -> list[str]:
+        """Hexadecimal and base64 forms of the key; of the latter what hangs on nothing before or behind it."""
+        key = self.api_key.encode()
+        forms = [key.hex()]
+        for encode in (b64encode, urlsafe_b64encode):
+            for num_before in range(3):
+                first, last = -(-num_before * 8 // 6), (num_before + len(key)) * 8 // 6
+                forms.append(encode(b"\0" * num_before + key).decode()[first:last])
+        return forms
+
+    @cached_property
+    def _whole_key(self) -> re.Pattern:
+        """The key, each character as itself or escaped, and its other forms; spaces and line ends may stand between."""
+        escaped = [
+            f"(?:{re.escape(c)}|%{ord(c):02x}|\\\\u{ord(c):04x}|\\\\x{ord(c):02x}|&#0*{ord(c)};|&#x0*{ord(c):x};)"
+            for c in self.api_key
+        ]
+        forms = [escaped, *([re.escape(c) for c in form] for form in self._encoded_keys if len(form) >= _KEY_PIECE)]
+        flags = re.IGNORECASE if len(self.api_key) >= _KEY_PIECE else 0
+        return re.compile("|".join("[^!-~]{0,4}".join(form) for form in forms), flags)
+
+    @cached_property
+    def _key_pieces(self) -> set[str]:
+        forms = [self.api_key, *self._encoded_keys] if len(self.api_key) >= 2 * _KEY_PIECE else []
+        return {form[i : i + _KEY_PIECE].lower() for form in forms for i in range(len(form) - _KEY_PIECE + 1)}
+
+
+def one_line(text: str) -> str:
+    """A text as a message shows it: printable, on one line, not too long."""
+    text = printable(" ".join(text.split()))
+    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + " ..."
 
 
 def _check_base_url(base_url: str) -> str:

@@ -140,7 +140,7 @@ class TrialSender:
         return record
 
     def _record(self, answer, prompt, trial, attempts, costs_usd) -> dict:
-        fields = {name: value for name, value in asdict(answer).items() if value not in (None, [], {})}
+        fields = {name: value for name, value in asdict(answer).items() if value not in (None, [], {}, False)}
         return {
             **trial,
             **fields,

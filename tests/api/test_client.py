@@ -1,7 +1,11 @@
 """One request to servers that differ: what is read, recorded, retried or refused."""
 
 import asyncio
+import gzip
 import json
+import tracemalloc
+import zlib
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -9,6 +13,7 @@ import pytest
 from api_server import (
     CUT,
     DONE,
+    END,
     ApiServer,
     chunk,
     event,
@@ -23,7 +28,7 @@ from api_server import (
 
 from idealized_runtime.api.answers import CUT_ERROR, UNREADABLE_ERROR, Answer, AnswerError, AnswerReader
 from idealized_runtime.api.budget import Budget, BudgetSpentError, Prices
-from idealized_runtime.api.client import ApiClient
+from idealized_runtime.api.client import ApiClient, ExposedKeyWarning
 from idealized_runtime.api.endpoint import Endpoint, read_key
 from idealized_runtime.api.trials import RefusedError, Retries, TrialSender, judge, retry_after_s
 
@@ -440,6 +445,196 @@ def test_usage_that_is_no_usage_is_none(usage):
 def test_numbers_that_no_log_can_hold_are_left_out():
     record, _ = ask(stream(*FOUR, b'data: {"choices": [], "usage": {"prompt_tokens": 3, "cost": NaN}}\n\n', DONE))
     json.dumps(record, allow_nan=False)
+
+
+# What a server sends is bounded, and none of it ends the sweep.
+
+
+def usage_text(text):
+    """A stream of four events whose last has this usage, as it stands here."""
+    return stream(*FOUR, b'data: {"choices": [], "usage": ' + text.encode() + b"}\n\n", DONE)
+
+
+COUNTS = '"prompt_tokens": 3, "completion_tokens": 4'
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("usage", "is_read"),
+    [
+        (f'{{{COUNTS}, "x": 1e400}}', True),
+        (f'{{{COUNTS}, "x": {"1" * 4000}}}', True),
+        (f'{{{COUNTS}, "x": "{"y" * 10**6}"}}', True),
+        (f'{{{COUNTS}, "x": {"[" * 50}{"]" * 50}}}', True),
+        (f'{{{COUNTS}, "x": {DEEP}}}', False),
+        (f'{{{COUNTS}, "x": {"1" * 5000}}}', False),
+        ('{"prompt_tokens": 1e400, "completion_tokens": [4]}', True),
+        ('["prompt_tokens"]', True),
+    ],
+)
+def test_hostile_usage_is_one_odd_trial(usage, is_read):
+    record, _ = ask(usage_text(usage))
+    assert ("error" not in record) == is_read
+    assert len(json.dumps(record, allow_nan=False)) < 5000
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [({"model": [KEY]}, "model_reported"), ({"model": 1e308}, "model_reported"), ({"choices": {"a": 1}}, "x")],
+)
+def test_field_of_another_kind_is_not_kept(fields, name):
+    record, _ = ask(stream(*FOUR, event({"choices": [], **fields}), USED, DONE))
+    assert "error" not in record
+    assert name not in record
+
+
+@pytest.mark.parametrize("reason", [KEY.upper(), ["length"], 7, {"a": "b"}])
+def test_finish_reason_is_a_text_without_the_key(reason):
+    record, _ = ask(stream(*FOUR[:3], text_event(finish_reason=reason), USED, DONE))
+    assert record.get("finish_reason") == ("[key]" if isinstance(reason, str) else None)
+
+
+def test_key_is_in_no_field_of_a_record():
+    def echo(_request):
+        yield head(content_type=f"text/plain; {KEY}", **{f"X_{KEY.replace('-', '_')}": KEY.upper()})
+        yield chunk(text_event(finish_reason="length", model=f"model of {KEY}"))
+        yield chunk(event({"choices": [], "usage": {**USAGE, KEY: {"of": [KEY]}}})) + chunk(DONE) + END
+
+    record, _ = ask(echo)
+    assert KEY not in json.dumps(record).lower()
+    assert json.dumps(record).count("[key]") == 7
+
+
+def bomb(size=2**25):
+    return gzip.compress(b"data: " + b"x" * size, 9)
+
+
+@pytest.mark.parametrize(
+    ("status", "content_type"), [(200, "text/event-stream"), (200, "application/json"), (400, "application/json")]
+)
+def test_compressed_answer_that_unpacks_to_gigabytes_is_not_unpacked(status, content_type):
+    body = bomb() if content_type.startswith("text") else gzip.compress(b"{" + b" " * 2**25, 9)
+    tracemalloc.start()
+    record, _ = ask(lambda _: iter([head(status, content_type, length=len(body), Content_Encoding="gzip") + body]))
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "error" in record
+    assert peak_bytes < 2.5e7
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_answer_that_is_compressed_unasked_is_read_and_noted(encoding):
+    text = b"".join([*FOUR, USED, DONE])
+    body = gzip.compress(text) if encoding == "gzip" else zlib.compress(text)
+    record, _ = ask(lambda _: iter([head(length=len(body), Content_Encoding=encoding) + body]))
+    assert "error" not in record
+    assert f"compressed by {encoding} though not asked to" in record["notes"]
+
+
+@pytest.mark.parametrize(("encoding", "message"), [("br", "in an unknown way"), ("gzip", "not compressed by gzip")])
+def test_answer_that_cannot_be_decompressed_is_an_error(encoding, message):
+    record, _ = ask(lambda _: iter([head(length=4, Content_Encoding=encoding) + b"oops"]))
+    assert record["error"]["type"] == "UnreadableAnswerError"
+    assert message in record["error"]["message"]
+
+
+def test_long_body_of_an_error_is_not_read_to_its_end():
+    def endless(_request):
+        yield head(400, "text/plain")
+        while True:
+            yield chunk(b"x" * 2**16)
+
+    record, _ = ask(endless)
+    assert record["error"]["message"].startswith("HTTP 400: xxx")
+    assert len(record["error"]["message"]) < 400
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"data: ", *[b"x" * 1000] * 20_000],
+        [b'data: {"a": "y\n'] * 50_000,
+        [b"{", *[b'"a": 1,'] * 1_000_000],
+        [b"\n"] * 100_000,
+    ],
+    ids=["one line", "one event", "one object", "nothing"],
+)
+def test_answer_in_many_pieces_takes_time_in_proportion(pieces):
+    """Joined or split anew at each piece, these would take minutes."""
+    reader = AnswerReader(Answer("now"), is_streaming=True)
+    with suppress(AnswerError):
+        for piece in pieces:
+            reader.feed(piece, 1.0)
+        reader.close(2.0)
+    assert sum(map(len, [*reader._pieces, *reader._event])) < 2**25
+
+
+def test_models_are_listed_without_the_key_and_controls():
+    server = ApiServer([well_behaved], models=(KEY, "a\x1b[2J"))
+    assert list_models(server) == ["[key]", "a\\x1b[2J"]
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"data": ' + DEEP.encode() + b"}", b'{"data": [1]}', b'{"data": 1e400}', b"[" + b"1," * 2**22]
+)
+def test_list_of_models_that_cannot_be_is_none(body):
+    server = ApiServer([well_behaved])
+    server._list_models = lambda: head(200, "application/json", length=len(body)) + body
+    assert list_models(server) is None
+
+
+def test_list_of_models_is_sought_on_no_other_host():
+    with ApiServer([well_behaved], models=("a",)) as other:
+        server = ApiServer([well_behaved])
+        server._list_models = lambda: json_answer({}, 302, Location=f"{other.base_url}/models")
+        assert list_models(server) is None
+
+
+def list_models(server):
+    async def ask_for_them():
+        async with ApiClient(Endpoint(server.base_url, "tiny", api_key=KEY)) as client:
+            return await client.list_models()
+
+    with server:
+        return asyncio.run(ask_for_them())
+
+
+def test_key_over_plain_http_to_another_machine_is_warned_of():
+    with pytest.warns(ExposedKeyWarning, match=r"unencrypted over http://api\.example\.com/v1 to another machine"):
+        ApiClient(Endpoint("http://api.example.com/v1", "tiny", api_key=KEY))
+
+
+# A server closes connections that nobody uses for a while.
+
+
+def test_request_that_meets_a_closed_idle_connection_is_sent_again_once_and_noted():
+    records, server = ask(well_behaved, lambda _: iter([CUT]), well_behaved, num_times=2, retries=Retries(0))
+    assert "error" not in records[1]
+    assert records[1]["notes"] == ["sent again, since the server had closed the idle connection"]
+    assert records[1]["num_requests"] == 1
+    assert "time_to_connect_s" in records[1], "on a fresh connection"
+    assert len(server.requests) == 3
+    assert server.requests[1].prompt == server.requests[2].prompt
+
+
+def test_request_is_sent_again_no_more_than_once():
+    records, server = ask(well_behaved, lambda _: iter([CUT]), num_times=2, retries=Retries(0))
+    assert records[1]["error"]["type"] == "ConnectionError"
+    assert len(server.requests) == 3
+
+
+def test_answer_that_breaks_on_a_used_connection_is_not_asked_for_again():
+    records, server = ask(well_behaved, cut_after_two, num_times=2, retries=Retries(0))
+    assert records[1]["error"]["type"] == "CutAnswerError"
+    assert len(server.requests) == 2
+
+
+def test_address_without_a_version_is_the_hint_of_a_404():
+    with ApiServer([refusal(404, "Not Found")]) as server:
+        record, _ = ask(base_url=server.base_url.removesuffix("/v1"))
+        assert record["error"]["message"] == (
+            f"HTTP 404: Not Found; --base-url names no version: try {server.base_url}"
+        )
 
 
 # Input that cannot be right.

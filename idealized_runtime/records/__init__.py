@@ -8,6 +8,7 @@ one ``trial`` a request instead, and before it that the request was ``sent``. Th
 printed in 2023 (arXiv:2305.02440) reads into the same frame.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -32,12 +33,21 @@ from idealized_runtime.records.log import Log
 from idealized_runtime.records.megatron_text import TextLog, parse_text_log
 from idealized_runtime.records.requests import trial_key
 from idealized_runtime.records.settings import joined_blocks, runtime_sentence, setting_key
+from idealized_runtime.records.validity import (
+    Finding,
+    ImplausibleLogError,
+    SuspiciousLogWarning,
+    check_log,
+    log_findings,
+)
 
 __all__ = [
     "BATCH_COLUMNS",
     "PARALLELISM_COLUMNS",
     "SETTING_COLUMNS",
     "TOKEN_COLUMNS",
+    "Finding",
+    "ImplausibleLogError",
     "IncompleteLogWarning",
     "Journal",
     "LogFormatError",
@@ -45,8 +55,10 @@ __all__ = [
     "NothingTimedError",
     "RepeatedSettingWarning",
     "SliceWarning",
+    "SuspiciousLogWarning",
     "joined_blocks",
     "load_log",
+    "log_findings",
     "parse_log",
     "read_failures",
     "read_log",
@@ -59,7 +71,7 @@ __all__ = [
 ]
 
 
-def read_log(path) -> pd.DataFrame:
+def read_log(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
     """Timings of one log, JSON Lines or the text of 2023, one row a setting.
 
     Parameters
@@ -68,6 +80,9 @@ def read_log(path) -> pd.DataFrame:
         A log of this project, or a published text log. The name of a text log's folder is its
         hardware; a registry row whose ``published_log`` is its stem names the model and says how
         many of its layers were profiled.
+    accept : iterable of str
+        Names of severe findings, as :func:`~idealized_runtime.records.validity.log_findings` has them, that are warned
+        of and not refused.
 
     Returns
     -------
@@ -89,6 +104,8 @@ def read_log(path) -> pd.DataFrame:
     ------
     LogFormatError
         A line is cut or malformed, or the file holds no timing; the message has file and line.
+    ImplausibleLogError
+        The log cannot be true, or its numbers are wrong by a factor; the message has the findings.
     OSError
         The file is missing or is a folder.
 
@@ -100,11 +117,13 @@ def read_log(path) -> pd.DataFrame:
         The line through the slices is negative at no layers.
     RepeatedSettingWarning
         A text log repeats a setting; as in the authors' notebook the last one counts.
+    SuspiciousLogWarning
+        What was timed was disturbed, or the log lacks what its header announces.
     """
-    return parse_log(path).frame()
+    return parse_log(path, accept=accept).frame()
 
 
-def read_trials(path) -> pd.DataFrame:
+def read_trials(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
     """Timings of one JSON Lines log, one row a trial.
 
     Returns
@@ -131,6 +150,7 @@ def read_trials(path) -> pd.DataFrame:
     """
     log = load_log(path)
     log.warn_if_partial()
+    check_log(log, accept=accept)
     return log.trials_frame()
 
 
@@ -158,7 +178,7 @@ def read_failures(path) -> pd.DataFrame:
     return with_frame_dtypes(pd.DataFrame(rows, columns=columns))
 
 
-def read_requests(path) -> pd.DataFrame:
+def read_requests(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
     """Every trial of a log of API trials, one row a request, warm-ups and failures included.
 
     Parameters
@@ -194,11 +214,12 @@ def read_requests(path) -> pd.DataFrame:
     log = load_log(path)
     requests = log.requests_frame()
     log.warn_if_partial()
+    check_log(log, accept=accept)
     return requests
 
 
-def parse_log(path) -> Log | TextLog:
-    """A log, JSON Lines or the text of 2023, read and parsed once.
+def parse_log(path, *, accept: Iterable[str] = ()) -> Log | TextLog:
+    """A log, JSON Lines or the text of 2023, read, parsed and checked once.
 
     Returns
     -------
@@ -214,4 +235,6 @@ def parse_log(path) -> Log | TextLog:
     path = Path(path)
     with path.open("rb") as file:
         is_json = file.read(1) == b"{" or path.suffix == ".jsonl"
-    return load_log(path) if is_json else parse_text_log(path)
+    log = load_log(path) if is_json else parse_text_log(path)
+    check_log(log, accept=accept, stacklevel=4)
+    return log

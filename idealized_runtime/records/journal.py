@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import threading
@@ -76,6 +77,7 @@ class Journal:
             self._file = _open_locked(self.path)
             try:
                 self._read_earlier_run()
+                self._check_room()
             except BaseException:
                 self.close()
                 raise
@@ -90,7 +92,7 @@ class Journal:
                 said = f"not a timing log, left as it is: {excerpt(cut)}; give another --log"
                 raise LogFormatError(f"{self.path}:1: {said}")
             return
-        log = parse_lines(self.path, lines)
+        log = parse_lines(self.path, (line + b"\n" for line in lines))
         if differing := differing_fields(log.header, self.log.header):
             named = "; ".join(differing)
             raise LogMismatchError(f"{self.path} holds another measurement; give another --log, or remove it. {named}")
@@ -101,6 +103,19 @@ class Journal:
         self._first = {"record": "resume", **self._first, **({"is_after_kill": True} if log.was_killed else {})}
         self.log = log
         log.keep(self._first)
+
+    def _check_room(self):
+        """Fail before anything is timed where a line cannot be written; if this is cut short, it is a cut line."""
+        try:
+            self._file.seek(self._num_bytes)
+            self._file.write(_line(self._first)[:-1])
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+        finally:
+            self._file.truncate(self._num_bytes)
 
     def update_environment(self, **found):
         """Add what became known of the machine to this run's first line or, once that is written, in a line after."""
@@ -158,9 +173,17 @@ class Journal:
             self.append("stop", {"reason": reason, "stopped_at": _now()})
 
     def finish(self):
-        """Append the footer: the sweep is complete. A complete log with nothing to add stays as it is."""
+        """Append the footer: the sweep is complete. A complete log with nothing to add stays as it is.
+
+        Its ``sha256`` is that of all lines before it.
+        """
         if not self._is_complete:
-            self.append("footer", {f"num_{self.log.measured}s": len(self.log.records), "finished_at": _now()})
+            footer = {f"num_{self.log.measured}s": len(self.log.records), "finished_at": _now()}
+            self.start()
+            if self._file is not None:
+                self._file.seek(0)
+                footer["sha256"] = hashlib.file_digest(self._file, "sha256").hexdigest()
+            self.append("footer", footer)
             self._is_complete = True
 
     def close(self):
@@ -182,8 +205,13 @@ class Journal:
             return
         with self._lock:
             self._refuse_other_writer()
-            self._file.write(line)
-            self._file.flush()
+            try:
+                self._file.write(line)
+                self._file.flush()
+            except OSError as error:
+                # A full disk names no file.
+                error.filename = str(self.path)
+                raise
             self._num_bytes += len(line)
         if is_waiting:
             os.fsync(self._file.fileno())

@@ -1,5 +1,7 @@
 """Lines of a JSON Lines log, parsed: its header chooses the kind of log, whose records then are checked."""
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from idealized_runtime.checks import parse_json
@@ -31,18 +33,18 @@ def load_log(path) -> Log:
         The message has file and line.
     """
     path = Path(path)
-    *lines, cut = path.read_bytes().split(b"\n")
-    if cut:
-        remedy = f"run the same command again with --log {path} to resume"
-        raise LogFormatError(f"{path}:{len(lines) + 1}: cut line: {excerpt(cut)}; {remedy}")
-    return parse_lines(path, lines)
+    with path.open("rb") as file:
+        return parse_lines(path, file)
 
 
-def parse_lines(path: Path, lines: list[bytes]) -> Log:
-    """Log of whole lines; a last one that was cut is for the caller to refuse or to drop."""
-    log = None
+def parse_lines(path: Path, lines: Iterable[bytes]) -> Log:
+    """Log of lines, each with its end; a last one that was cut is refused."""
+    log, digest = None, hashlib.sha256()
     for line_number, line in enumerate(lines, start=1):
         where = f"{path}:{line_number}"
+        if not line.endswith(b"\n"):
+            remedy = f"run the same command again with --log {path} to resume"
+            raise LogFormatError(f"{where}: cut line: {excerpt(line)}; {remedy}")
         try:
             record = parse_json(line.decode("utf-8"))
         except ValueError as error:
@@ -51,7 +53,11 @@ def parse_lines(path: Path, lines: list[bytes]) -> Log:
             raise LogFormatError(f"{where}: not a {', '.join(_RECORDS[:-1])} or footer record: {excerpt(line)}")
         if log is not None:
             log.keep(log.check(where, record))
+            if "sha256" in record:
+                log.is_intact = record["sha256"] == digest.hexdigest()
+            digest.update(line)
             continue
+        digest.update(line)
         if record["record"] != "header":
             raise LogFormatError(f"{where}: a log begins with its header; got a {record['record']!r} record")
         try:

@@ -43,6 +43,8 @@ class Log:
         Keys of what need not be measured again.
     is_complete : bool
         Whether a footer ended it.
+    is_intact : bool or None
+        Whether its lines are those that the footer's checksum was taken of; None where it has none.
 
     Raises
     ------
@@ -65,7 +67,7 @@ class Log:
         self.path, self.header = path, header
         self.kept: dict[str, list[dict]] = defaultdict(list)
         self.completed: set[tuple] = set()
-        self.is_complete = False
+        self.is_complete, self.is_intact = False, None
         self.last_record = "header"
         self.check_header()
 

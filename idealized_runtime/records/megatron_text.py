@@ -63,23 +63,25 @@ class TextLog:
 
     def frame(self) -> pd.DataFrame:
         """One row a setting, as :func:`idealized_runtime.records.read_log` gives it."""
-        keys, row = TOKEN_COLUMNS, self._row
-        rows = pd.DataFrame(
-            [setting for run in self._runs for setting in run.settings], columns=[*keys, "runtime_s", "runtime_std_s"]
-        )
+        rows, keys = self._rows(), TOKEN_COLUMNS
         repeated = rows.loc[rows.duplicated(keys, keep="last"), keys].drop_duplicates()
         if len(repeated):
             named = ", ".join(f"p={p} o={o}" for p, o in repeated.itertuples(index=False))
             counted = f"{len(repeated)} settings stand there more than once; the last of each counts: {named}"
             warnings.warn(f"{self.path}: {counted}", RepeatedSettingWarning, stacklevel=3)
-        rows = rows.drop_duplicates(keys, keep="last", ignore_index=True)
+        return self.settings_frame()
+
+    def settings_frame(self) -> pd.DataFrame:
+        """The same rows, without a word on what is repeated."""
+        rows, row = self._rows(), self._row
+        rows = rows.drop_duplicates(TOKEN_COLUMNS, keep="last", ignore_index=True)
         scale = row.num_layers / row.num_layers_profiled if row is not None and row.num_layers_profiled else 1.0
         tensor_parallel_size, pipeline_parallel_size, batch_size, num_layers = (
             self._integer(name, default=pd.NA) for name in (*_PARALLELISM_ARGUMENTS, "num_layers")
         )
         frame = rows.assign(
             model=self.path.stem if row is None else row.name,
-            hardware=self.path.resolve().parent.name,
+            hardware=self.hardware,
             software="Megatron-LM 2022",
             # The scripts of 2023 knew one micro-batch size, which was the batch.
             **dict.fromkeys(BATCH_COLUMNS, batch_size),
@@ -95,6 +97,20 @@ class TextLog:
             runtime_resolution_s=1e-3 * scale,
         )
         return with_frame_dtypes(frame[FRAME_COLUMNS])
+
+    def _rows(self) -> pd.DataFrame:
+        settings = [setting for run in self._runs for setting in run.settings]
+        return pd.DataFrame(settings, columns=[*TOKEN_COLUMNS, "runtime_s", "runtime_std_s"])
+
+    @property
+    def hardware(self) -> str:
+        """What was timed on: the name of the folder."""
+        return self.path.resolve().parent.name
+
+    @property
+    def parallelism(self) -> tuple[int, int]:
+        """Sizes of tensor and pipeline parallelism; 1 where no launch printed them."""
+        return tuple(self._integer(name, default=1) for name in _PARALLELISM_ARGUMENTS[:2])
 
     def architecture(self) -> Architecture:
         """The architecture that was printed; the registry row's depth where only some layers were profiled."""

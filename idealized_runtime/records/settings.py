@@ -34,7 +34,7 @@ TRIAL_LISTS = {
 _PER_TRIAL = ("runtimes_s", *TRIAL_LISTS.values(), "trial_starts_s")
 # A runtime below the floor of the machine: of rates that may have been measured while something kept it busy.
 REFUSED = "ImpossibleMeasurementError"
-# A trial that something else on the machine held up: see `_is_disturbed`.
+# A trial that something else on the machine held up: see `is_disturbed`.
 _DISTURBED_FACTOR, _DISTURBED_DEVIATIONS, _DISTURBED_MIN_TRIALS = 1.25, 5.0, 5
 
 
@@ -175,6 +175,16 @@ class SettingsLog(Log):
         return self.header.get("dtype") or "float32"
 
     @property
+    def hardware(self) -> str:
+        """What was timed on."""
+        return self.header["hardware"]
+
+    @property
+    def parallelism(self) -> tuple[int, int]:
+        """Sizes of tensor and pipeline parallelism."""
+        return tuple(self.header[name] for name in PARALLELISM_COLUMNS)
+
+    @property
     def is_cuda(self) -> bool:
         """Whether kernels ran on a GPU."""
         return self.header["software"].get("cuda") is not None
@@ -239,12 +249,12 @@ class SettingsLog(Log):
                 "trial": np.concatenate([np.arange(count) for count in num_trials]),
                 "runtime_s": listed("runtimes_s"),
                 **{name: listed(list_name) for name, list_name in TRIAL_LISTS.items()},
-                "is_disturbed": np.concatenate([_is_disturbed(np.array(s["runtimes_s"])) for s in settings]),
+                "is_disturbed": np.concatenate([is_disturbed(np.array(s["runtimes_s"])) for s in settings]),
             }
         )
 
 
-def _is_disturbed(runtimes_s: np.ndarray) -> np.ndarray:
+def is_disturbed(runtimes_s: np.ndarray) -> np.ndarray:
     """Which trials of one setting were held up, by a rule that ordinary noise does not meet."""
     if len(runtimes_s) < _DISTURBED_MIN_TRIALS:
         return np.zeros(len(runtimes_s), dtype=bool)

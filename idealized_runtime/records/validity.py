@@ -1,0 +1,541 @@
+"""Whether a log can be true: findings on its trials, their order, its header and the physics of the machine.
+
+A finding that makes numbers wrong by a factor is severe, and refuses the log unless it is accepted by name; one that
+widens errors, or says that something is missing, is warned of. What takes a fit to see is in ``fits.findings``. Tests
+of chance are at a level of 0.1 % each, and say nothing of effects that would not change a number by a few percent.
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.hardware.rates import MachineRates, best_rates, device_rates
+from idealized_runtime.hardware.roofline import Roofline
+from idealized_runtime.records.common import (
+    PARALLELISM_COLUMNS,
+    SETTING_COLUMNS,
+    TOKEN_COLUMNS,
+    LogFormatError,
+    setting_name,
+)
+from idealized_runtime.records.log import Log
+from idealized_runtime.records.megatron_text import TextLog
+from idealized_runtime.records.requests import RequestsLog
+from idealized_runtime.records.settings import is_disturbed, setting_key
+from idealized_runtime.statistics.trends import change_point
+from idealized_runtime.statistics.unimodality import has_two_peaks, upper_group
+
+SEVERE = (
+    "checksum", "out_of_range", "below_floor", "far_above_floor", "contradiction", "parts", "energy", "output_tokens",
+    "repeated_trials",
+)  # fmt: skip
+_SIGNIFICANCE = 1e-3
+_MAX_NAMED = 3
+# No clock of a computer tells less, and nobody waits for longer than eleven days.
+_LEAST_S, _MOST_S = 1e-6, 1e6
+# Machines that nobody measured: more than any accelerator and any host has, and less than any that runs a model.
+_FAST = {True: MachineRates(1e13, 1e16, 128e6, False), False: MachineRates(2e12, 2e14, 2e9, False)}
+_SLOW = {True: MachineRates(3e11, 5e12, 0.0, False), False: MachineRates(1e10, 5e10, 0.0, False)}
+# What a program adds to the machine's own time: a query, and a layer of each pass. Together, times this factor, is what
+# no software takes: milliseconds read as seconds are 1000 times as long.
+_QUERY_OVERHEAD_S, _LAYER_OVERHEAD_S, _MOST_TIMES_RATES = 0.05, 2e-4, 100
+# What two settings of one log may differ by beyond what their sizes explain; and what a look should be taken at.
+_CONTRADICTION, _SUSPICIOUS_FALL = 3.0, 0.1
+# Of its two parts a runtime may differ by the time between the clocks.
+_PARTS_TOLERANCE = 0.01
+_MOST_WATTS, _LEAST_WATTS = 2000.0, 1.0
+_MIN_TRIALS, _MIN_SETTINGS = 5, 8
+_HELD_UP_SHARE, _PEAK_DISTANCE, _PEAK_SHARE = 0.1, 0.15, 0.1
+_FIRST_TRIAL, _LATER_TRIALS, _DRIFT = 0.05, 0.05, 0.02
+
+
+class ImplausibleLogError(LogFormatError):
+    """A log cannot be true, or its numbers are wrong by a factor."""
+
+
+class SuspiciousLogWarning(UserWarning):
+    """What a log measured was disturbed, or it lacks what its header announces."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What speaks against a log.
+
+    Parameters
+    ----------
+    name : str
+        By which it is accepted.
+    is_severe : bool
+        It makes numbers wrong by a factor.
+    message : str
+        Numbers and remedy, one line.
+    """
+
+    name: str
+    is_severe: bool
+    message: str
+
+
+def log_findings(log: Log | TextLog) -> list[Finding]:
+    """What speaks against a log, severe findings first; empty for nearly all logs of an undisturbed machine.
+
+    Severe: ``checksum`` (the file was changed after it was finished), ``out_of_range`` (no clock tells such a time),
+    ``below_floor`` and ``far_above_floor`` (of the machine's rates, or of any machine's; over 100 times what they and
+    the launches take), ``contradiction`` (of two settings one takes what the other rules out, as milliseconds among
+    seconds), ``parts`` (prompt and generation are not the runtime), ``energy`` (watts that no device draws),
+    ``output_tokens`` (fewer or more were generated than asked for), ``repeated_trials`` (measured to the last digit).
+    Others: ``num_trials``, ``num_warmup``, ``sweep`` (not what the header announces), ``longer_is_faster`` (by more
+    than 10 %), ``held_up`` (over 10 % of trials), ``two_populations``, ``first_trial`` and ``later_trials`` (of each
+    setting: by more than 5 %), ``drift`` (over the sweep, by more than 2 %; where a log tells when trials began).
+    """
+    timed = _Timed.of(log)
+    checks = _CHECKS if timed.is_in_process else (_checksum, _out_of_range, _repeated_trials)
+    findings = [finding for check in checks for finding in check(timed)]
+    return sorted(findings, key=lambda finding: not finding.is_severe)
+
+
+def check_log(log: Log | TextLog, *, accept: Iterable[str] = (), stacklevel: int = 3):
+    """Refuse a log that cannot be true, and warn of what else speaks against it.
+
+    Parameters
+    ----------
+    log : Log or TextLog
+    accept : iterable of str
+        Names of severe findings that are warned of only.
+
+    Raises
+    ------
+    ImplausibleLogError
+        A severe finding that is not accepted; the message has all of them.
+    ValueError
+        ``accept`` holds a name that no severe finding has.
+
+    Warns
+    -----
+    SuspiciousLogWarning
+        Of each other finding.
+    """
+    accept = set(accept)
+    if unknown := accept.difference(SEVERE):
+        raise ValueError(f"accept takes names of findings: {', '.join(SEVERE)}; got {', '.join(sorted(unknown))}")
+    findings = log_findings(log)
+    if refused := [finding for finding in findings if finding.is_severe and finding.name not in accept]:
+        said = "; ".join(f"{finding.name}: {finding.message}" for finding in refused)
+        names = " ".join(dict.fromkeys(finding.name for finding in refused))
+        raise ImplausibleLogError(f"{log.path}: {said}. To read it all the same, --accept {names}")
+    for finding in findings:
+        warnings.warn(f"{log.path}: {finding.name}: {finding.message}", SuspiciousLogWarning, stacklevel=stacklevel)
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What the checks look at: one row a setting as it was timed, in the order of the log, and the trials of each.
+
+    ``rows`` has the columns of a setting and ``num_layers_profiled``, ``runtime_s`` (the median), ``quickest_s``,
+    ``error_s`` (standard error, 0 where unknown) and ``resolution_s``; of an API there is none. ``records`` are those
+    of a log of settings.
+    """
+
+    log: Log | TextLog
+    rows: pd.DataFrame
+    trials: list[np.ndarray]
+    records: list[dict]
+
+    @classmethod
+    def of(cls, log) -> "_Timed":
+        if isinstance(log, TextLog):
+            frame = log.settings_frame()
+            resolution_s = frame["runtime_resolution_s"]
+            rows = frame[SETTING_COLUMNS].fillna(1).astype(int).assign(
+                num_layers_profiled=None, runtime_s=frame["runtime_s"], quickest_s=frame["runtime_s"],
+                error_s=0.0, resolution_s=resolution_s,
+            )  # fmt: skip
+            return cls(log, rows, [], [])
+        if isinstance(log, RequestsLog):
+            runtimes_s = [trial["runtime_s"] for trial in log.records if "error" not in trial]
+            return cls(log, pd.DataFrame(), [np.array(runtimes_s, dtype=float)] if runtimes_s else [], [])
+        records = [record for record in log.records if "error" not in record]
+        trials = [np.array(record["runtimes_s"], dtype=float) for record in records]
+        columns = [*SETTING_COLUMNS, "num_layers_profiled"]
+        rows = pd.DataFrame({name: [record[name] for record in records] for name in columns})
+        rows["runtime_s"] = [np.median(times_s) for times_s in trials]
+        rows["quickest_s"] = [times_s.min() for times_s in trials]
+        rows["error_s"] = [np.std(t, ddof=1) / np.sqrt(len(t)) if len(t) > 1 else 0.0 for t in trials]
+        return cls(log, rows.assign(resolution_s=0.0), trials, records)
+
+    @property
+    def is_in_process(self) -> bool:
+        return not self.rows.empty
+
+    def rooflines(self, rates: MachineRates | None = None) -> Iterator[tuple[pd.DataFrame, Roofline]]:
+        """Rows of each slice of the layers with its roofline: by the machine's best known rates, or by others."""
+        log = self.log
+        with suppress(LogFormatError):
+            architecture, dtype = log.architecture(), log.dtype
+            if rates is None and (rates := self.known_rates()) is None:
+                return
+            for num_layers, rows in self.rows.groupby("num_layers_profiled", dropna=False, sort=False):
+                depth = architecture.num_layers if pd.isna(num_layers) else int(num_layers)
+                timed = replace(architecture, num_layers=depth, num_layers_profiled=None)
+                yield rows, Roofline(timed, rates, dtype or "float16", *log.parallelism)
+
+    def known_rates(self) -> MachineRates | None:
+        log = self.log
+        try:
+            measured = best_rates(log.machine_rates)
+        except ValueError as error:
+            raise LogFormatError(f"{log.path}: {error}") from error
+        return device_rates(measured, hardware=log.hardware, dtype=log.dtype, is_cuda=log.is_cuda)
+
+
+def _named(rows: pd.DataFrame, *columns) -> str:
+    """The first few settings, with times."""
+    named = [
+        f"{setting_name(row)} {', '.join(f'{row[column]:.3g} s' for column in columns)}"
+        for row in rows.head(_MAX_NAMED).to_dict("records")
+    ]
+    return "; ".join(named) + ("; ..." if len(rows) > _MAX_NAMED else "")
+
+
+# What the file says of itself
+
+
+def _checksum(timed):
+    if getattr(timed.log, "is_intact", None) is False:
+        yield Finding(
+            "checksum", True,
+            "its lines are not those that the checksum in its footer was taken of: somebody changed it, or the disk "
+            "did; take the file as it was written",
+        )  # fmt: skip
+
+
+def _trials_of_header(timed):
+    header = timed.log.header if timed.records else {}
+    for name, listed in (("num_trials", "runtimes_s"), ("num_warmup", "warmups_s")):
+        asked = header.get(name)
+        if not isinstance(asked, int):
+            continue
+        counts = [len(record[listed]) for record in timed.records if isinstance(record.get(listed), list)]
+        if odd := [count for count in counts if count != asked]:
+            yield Finding(
+                name, False,
+                f"{len(odd)} of {len(counts)} settings have between {min(odd)} and {max(odd)}; the header says "
+                f"{asked}. Time them again, or mind that their errors are not what the log claims",
+            )  # fmt: skip
+
+
+def _sweep_of_header(timed):
+    log = timed.log
+    sweeps = [set(_swept(header, log)) for header in (log.header, *log.kept["resume"])] if timed.records else [set()]
+    if not all(sweeps):
+        return
+    held = {setting_key(record): record for record in log.records}
+    # A run that goes on with a log may ask for other settings than the one before it.
+    asked = sweeps[-1]
+    if log.is_complete and (missing := sorted(asked - set(held))):
+        named = ", ".join(f"p={p} o={o}" for p, o, *_ in missing[:_MAX_NAMED])
+        yield Finding(
+            "sweep", False,
+            f"a footer ends it, and {len(missing)} of the {len(asked)} settings that the header asks for are in no "
+            f"line: {named}. Time them in another log, or mind that they are not there",
+        )  # fmt: skip
+    if extra := [record for key, record in held.items() if not any(key in sweep for sweep in sweeps)]:
+        named = ", ".join(map(setting_name, extra[:_MAX_NAMED]))
+        yield Finding(
+            "sweep", False, f"{len(extra)} of {len(held)} settings are none that the header asks for: {named}. Is it another log's line?"
+        )  # fmt: skip
+
+
+def _swept(header, log) -> Iterator[tuple]:
+    """Keys of the settings that a header asks for; none where it does not say."""
+    sweep = header.get("sweep")
+    with suppress(KeyError, TypeError):
+        batch_size = sweep.get("batch_size", 1)
+        batchings = sweep.get("batchings") or [dict.fromkeys(SETTING_COLUMNS[2:], batch_size)]
+        for batching in batchings:
+            batch = tuple(batching[name] for name in SETTING_COLUMNS[2:])
+            for p in sweep["all_num_prompt_tokens"]:
+                for o in sweep["all_num_output_tokens"]:
+                    yield from ((p, o, *batch, num_layers) for num_layers in log.slices)
+
+
+def _output_tokens(timed):
+    wrong = [
+        record
+        for record in timed.records
+        if isinstance(record.get("output_token_ids"), list)
+        and len(record["output_token_ids"]) != record["num_output_tokens"]
+    ]
+    if wrong:
+        named = ", ".join(f"{setting_name(it)} has {len(it['output_token_ids'])}" for it in wrong[:_MAX_NAMED])
+        yield Finding(
+            "output_tokens", True,
+            f"{len(wrong)} of {len(timed.records)} settings generated another number of tokens than they say: {named}. "
+            "Let generation go on behind an end-of-text token, and time them again",
+        )  # fmt: skip
+
+
+def _parts(timed):
+    wrong, worst = [], 0.0
+    for record, runtimes_s in zip(timed.records, timed.trials, strict=True):
+        parts = [record.get(name) for name in ("prompt_encoding_times_s", "generation_times_s")]
+        if None not in parts:
+            off = np.max(np.abs(np.sum(np.array(parts, dtype=float), axis=0) / runtimes_s - 1))
+            if off > _PARTS_TOLERANCE:
+                wrong.append(record)
+                worst = max(worst, off)
+    if wrong:
+        yield Finding(
+            "parts", True,
+            f"runtimes_s of {len(wrong)} settings are not prompt_encoding_times_s + generation_times_s, by up to "
+            f"{worst:.0%} ({', '.join(map(setting_name, wrong[:_MAX_NAMED]))}): one of the three is in another unit or "
+            "of other trials",
+        )  # fmt: skip
+
+
+def _energy(timed):
+    with_energy = [
+        (record, np.array(record["energies_joules"], dtype=float), times_s)
+        for record, times_s in zip(timed.records, timed.trials, strict=True)
+        if record.get("energies_joules") is not None
+    ]
+    if not with_energy:
+        return
+    devices = int(np.prod([timed.log.header[name] for name in PARALLELISM_COLUMNS]))
+    watts = [joules.sum() / times_s.sum() / devices for _, joules, times_s in with_energy]
+    most = int(np.argmax(watts))
+    if watts[most] > _MOST_WATTS:
+        yield Finding(
+            "energy", True,
+            f"{setting_name(with_energy[most][0])} draws {watts[most]:.3g} W a device, more than any accelerator: "
+            "joules or seconds are in another unit",
+        )  # fmt: skip
+    elif 0 < (power := sum(j.sum() for _, j, _ in with_energy) / sum(t.sum() for *_, t in with_energy)) < _LEAST_WATTS:
+        yield Finding(
+            "energy", True,
+            f"all settings together draw {power / devices:.3g} W a device, less than any that computes: joules or "
+            "seconds are in another unit",
+        )  # fmt: skip
+
+
+def _repeated_trials(timed):
+    """Values that clocks of nanoseconds do not tell twice; what was rounded may well be equal."""
+    if not timed.trials:
+        return
+    numbers = np.repeat(np.arange(len(timed.trials)), [len(times_s) for times_s in timed.trials])
+    times_s = np.concatenate(timed.trials)
+    digits = 10.0 ** (5 - np.floor(np.log10(times_s)))
+    is_rounded = np.abs(np.round(times_s * digits) / digits - times_s) <= 1e-12 * times_s
+    _, first = np.unique(times_s, return_index=True)
+    is_repeat = ~is_rounded
+    is_repeat[first] = False
+    repeats, counts = (np.bincount(numbers, kept, len(timed.trials)) for kept in (is_repeat, np.ones(len(times_s))))
+    # By chance a pair of trials may agree to the nanosecond.
+    wholly = np.flatnonzero((repeats >= counts / 2) & (repeats >= 1) & (counts >= 2))
+    if len(wholly) or (is_repeat.sum() >= max(3, 0.05 * len(times_s))):
+        named = ", ".join(setting_name(timed.records[number]) for number in wholly[:_MAX_NAMED] if timed.records)
+        yield Finding(
+            "repeated_trials", True,
+            f"{int(is_repeat.sum())} of {len(times_s)} trials repeat others to the last digit"
+            f"{f' ({named})' if named else ''}: they were copied, not measured. Remove the copies, or time again",
+        )  # fmt: skip
+
+
+# What machines can do
+
+
+def _out_of_range(timed):
+    times_s = np.concatenate(timed.trials) if timed.trials else timed.rows.get("runtime_s", np.array([]))
+    times_s = np.asarray(times_s, dtype=float)
+    odd = times_s[(times_s < _LEAST_S) | (times_s > _MOST_S)]
+    if len(odd):
+        yield Finding(
+            "out_of_range", True,
+            f"{len(odd)} of {len(times_s)} runtimes are ones that no clock told, such as {odd[0]:.3g} s; seconds lie "
+            f"between {_LEAST_S:g} and {_MOST_S:g}. Time these settings again",
+        )  # fmt: skip
+
+
+def _floors(timed):
+    known = timed.known_rates()
+    of = "the machine's rates" if known is not None else "any machine"
+    for rows, roofline in timed.rooflines(known or _FAST[timed.log.is_cuda]):
+        sizes = rows["num_prompt_tokens"].to_numpy(float), rows["num_output_tokens"].to_numpy(float)
+        floor_s = roofline.possible_s(*sizes, batch_size=rows["batch_size"].to_numpy(float))
+        quickest_s = rows["quickest_s"] + rows["resolution_s"] / 2
+        below = rows.assign(quickest_s=quickest_s, floor_s=floor_s)[quickest_s < floor_s]
+        if len(below):
+            yield Finding(
+                "below_floor", True,
+                f"{len(below)} of {len(rows)} settings are faster than {of} can be (quickest trial, floor: "
+                f"{_named(below, 'quickest_s', 'floor_s')}). Check the unit, that the clock waits for the device, and "
+                "that the header's architecture and data type are what ran; rates that were measured while the machine "
+                "was busy are too low: run the same command again, which measures them anew, and the best count",
+            )  # fmt: skip
+
+
+def _far_above_floors(timed):
+    slow, known = _SLOW[timed.log.is_cuda], timed.known_rates()
+    if known is not None:
+        slow = replace(known, matmul_flops_per_s=known.matmul_flops_per_s or slow.matmul_flops_per_s)
+    for rows, roofline in timed.rooflines(slow):
+        p, o, batch, m, k = (rows[name].to_numpy(float) for name in SETTING_COLUMNS)
+        layers_s = _LAYER_OVERHEAD_S * roofline.architecture.num_layers * roofline.pipeline_parallel_size
+        machine_s = roofline.query_s(p, o, batch_size=batch) * batch / np.minimum(m, k)
+        most_s = _MOST_TIMES_RATES * (machine_s + _QUERY_OVERHEAD_S + layers_s * (batch / m + (o - 1) * batch / k))
+        above = rows.assign(most_s=most_s)[rows["runtime_s"] > most_s]
+        if len(above):
+            yield Finding(
+                "far_above_floor", True,
+                f"{len(above)} of {len(rows)} settings take more than {_MOST_TIMES_RATES} times what "
+                f"{'the machine' if known is not None else 'a slow machine'} takes (measured, at most: "
+                f"{_named(above, 'runtime_s', 'most_s')}): are they milliseconds?",
+            )  # fmt: skip
+
+
+def _contradictions(timed):
+    """Settings that differ in one size only: more tokens take longer, but no longer than each token the first time."""
+    fixed = ["batch_size", "micro_batch_size", "token_micro_batch_size", "num_layers_profiled"]
+    wrong, falls = [], []
+    for size, other in (TOKEN_COLUMNS, TOKEN_COLUMNS[::-1]):
+        rows = timed.rows.sort_values([*fixed, other, size])
+        later = rows.groupby([*fixed, other], dropna=False, sort=False).shift(-1)
+        share = later["runtime_s"] / rows["runtime_s"]
+        times = later[size] / rows[size]
+        # A prompt's work may grow with its square; of a batch, tokens may be made in smaller parts than prompts.
+        most = times**2 if size == "num_prompt_tokens" else times * np.maximum(
+            1, rows["micro_batch_size"] / rows["token_micro_batch_size"]
+        )  # fmt: skip
+        pairs = rows.assign(other_size=later[size], other_s=later["runtime_s"], size=size)
+        wrong.append(pairs[(share < 1 / _CONTRADICTION) | (share > _CONTRADICTION * most)])
+        noise_s = 4 * np.hypot(rows["error_s"], later["error_s"]) + 2 * rows["resolution_s"]
+        is_fall = (share < 1 - _SUSPICIOUS_FALL) & (rows["runtime_s"] - later["runtime_s"] > noise_s)
+        falls.append(pairs[is_fall & ~pairs.index.isin(wrong[-1].index)])
+    wrong, falls = pd.concat(wrong), pd.concat(falls)
+    if len(wrong):
+        yield Finding(
+            "contradiction", True,
+            f"{len(wrong)} pairs of settings rule each other out: {_pairs(wrong)}. Is one in milliseconds? Time them "
+            "again",
+        )  # fmt: skip
+    if len(falls):
+        yield Finding(
+            "longer_is_faster", False,
+            f"{len(falls)} times more tokens take over {_SUSPICIOUS_FALL:.0%} less: {_pairs(falls)}. Something held "
+            "the machine up; time the slower ones again",
+        )  # fmt: skip
+
+
+def _pairs(pairs) -> str:
+    named = [
+        f"{setting_name(row)} {row['runtime_s']:.3g} s, {'p' if row['size'] == TOKEN_COLUMNS[0] else 'o'}="
+        f"{row['other_size']:.0f} {row['other_s']:.3g} s"
+        for row in pairs.head(_MAX_NAMED).to_dict("records")
+    ]
+    return "; ".join(named) + ("; ..." if len(pairs) > _MAX_NAMED else "")
+
+
+# Trials and their order
+
+
+def _populations(timed):
+    if not timed.records:
+        return
+    held_up = [is_disturbed(times_s) for times_s in timed.trials]
+    num_trials, num_held_up = sum(map(len, held_up)), int(sum(map(np.sum, held_up)))
+    if num_held_up > _HELD_UP_SHARE * num_trials:
+        yield Finding(
+            "held_up", False,
+            f"{num_held_up} of {num_trials} trials took over 1.25 times the median of their setting and are left out: "
+            "something else ran on the machine; time it when it is idle",
+        )  # fmt: skip
+        return
+    settings = [times_s for times_s in timed.trials if len(times_s) >= _MIN_TRIALS]
+    if not settings:
+        return
+    # From the fast side, where both populations of a setting have a member in nearly all cases.
+    relative = np.concatenate([np.log(times_s / _fast_side(times_s)) for times_s in settings])
+    if not has_two_peaks(relative):
+        return
+    is_slow = upper_group(relative)
+    distance = np.expm1(np.median(relative[is_slow]) - np.median(relative[~is_slow]))
+    if distance > _PEAK_DISTANCE and _PEAK_SHARE < is_slow.mean() < 1 - _PEAK_SHARE:
+        yield Finding(
+            "two_populations", False,
+            f"{is_slow.mean():.0%} of the trials take {1 + distance:.2f} times as long as the others: a mean describes "
+            "neither. Find what differs (clock, core, memory, neighbours), and time again",
+        )  # fmt: skip
+
+
+def _fast_side(times_s) -> float:
+    return np.exp(np.mean(np.log(np.sort(times_s)[: max(2, len(times_s) // 4)])))
+
+
+def _trial_order(timed):
+    counts = np.array([len(times_s) for times_s in timed.trials] if timed.records else [], dtype=int)
+    if not len(counts) or (num_trials := np.bincount(counts).argmax()) < _MIN_TRIALS:
+        return
+    times_s = np.array([times_s for times_s in timed.trials if len(times_s) == num_trials])
+    if len(times_s) < _MIN_SETTINGS:
+        return
+    # One trial that is held up must not stand for an order.
+    relative = np.clip(np.log(times_s / np.median(times_s, axis=1, keepdims=True)), -0.5, 0.5)
+    first = relative[:, 0] - relative[:, 1:].mean(axis=1)
+    if np.expm1(np.median(first)) > _FIRST_TRIAL and _p_value(first) < _SIGNIFICANCE:
+        yield Finding(
+            "first_trial", False,
+            f"the first trial of a setting takes {np.median(np.exp(first)) - 1:.0%} longer than the others: warm up "
+            "more (--num-warmup)",
+        )  # fmt: skip
+    splits = np.arange(3, num_trials - 1)
+    contrasts = [relative[:, split:].mean(axis=1) - relative[:, 1:split].mean(axis=1) for split in splits]
+    p_values = [_p_value(contrast) for contrast in contrasts]
+    best = int(np.argmin(p_values))
+    change = np.expm1(np.median(contrasts[best]))
+    if abs(change) > _LATER_TRIALS and p_values[best] * len(splits) < _SIGNIFICANCE:
+        yield Finding(
+            "later_trials", False,
+            f"from trial {splits[best] + 1} on, settings take {abs(change):.0%} {'longer' if change > 0 else 'less'}: "
+            "the machine is not in a steady state (heat, clock); time it when it is, or let it rest between trials",
+        )  # fmt: skip
+
+
+def _p_value(contrast) -> float:
+    """Two-sided, of a mean of zero, one value a setting: trials of one setting may hang on each other."""
+    from scipy.special import stdtr
+
+    spread = contrast.std(ddof=1)
+    if spread == 0:
+        return 0.0 if contrast[0] else 1.0
+    return float(2 * stdtr(len(contrast) - 1, -abs(contrast.mean()) / spread * np.sqrt(len(contrast))))
+
+
+def _drift(timed):
+    started = [
+        (record["trial_starts_s"], times_s)
+        for record, times_s in zip(timed.records, timed.trials, strict=True)
+        if isinstance(record.get("trial_starts_s"), list) and len(record["trial_starts_s"]) == len(times_s) > 1
+    ]
+    if not started:
+        return
+    starts_s = np.concatenate([np.asarray(starts, dtype=float) for starts, _ in started])
+    relative = np.concatenate([np.log(times_s / np.median(times_s)) for _, times_s in started])
+    found = change_point(relative[np.argsort(starts_s)])
+    if found is not None and found.p_value < _SIGNIFICANCE and abs(np.expm1(found.change)) > _DRIFT:
+        change = np.expm1(found.change)
+        yield Finding(
+            "drift", False,
+            f"runtimes {'rise' if change > 0 else 'fall'} by {abs(change):.0%} over the sweep, from "
+            f"{found.position:.0%} of its trials on (p = {found.p_value:.2g}): the machine was not in a steady state; "
+            "its intervals are too narrow",
+        )  # fmt: skip
+
+
+_CHECKS = (
+    _checksum, _out_of_range, _floors, _far_above_floors, _contradictions, _parts, _energy, _output_tokens,
+    _repeated_trials, _trials_of_header, _sweep_of_header, _populations, _trial_order, _drift,
+)  # fmt: skip

@@ -9,8 +9,8 @@ from itertools import groupby
 import torch
 from tqdm import tqdm
 
-from idealized_runtime.measurements.floors import ImpossibleMeasurementError
 from idealized_runtime.records import Journal, runtime_sentence, setting_key, setting_name
+from idealized_runtime.records.settings import REFUSED
 from megatron_lm import device as devices
 from megatron_lm.energy import open_energy_meter
 from megatron_lm.engines import load_engine
@@ -195,7 +195,7 @@ class _Sweep:
             failure = _attempt(lambda: trials.append(self._run_trials(engine, setting, num_positions, on_trial)))
             if failure is None:
                 message = self._floors and self._floors.why_impossible(setting, trials[0]["runtimes_s"])
-                error = {"type": ImpossibleMeasurementError.__name__, "message": message}
+                error = {"type": REFUSED, "message": message}
                 return {**setting, "error": error} if message else {**setting, **trials[0]}
             if self._grid.size > 1:
                 # The others wait for what this rank can no longer send.

@@ -27,7 +27,7 @@ HEADER = {
     "tensor_parallel_size": 1,
     "pipeline_parallel_size": 1,
     "dtype": "float32",
-    "sweep": {"all_num_prompt_tokens": [1, 16], "all_num_output_tokens": [1, 2]},
+    "sweep": {},
     "environment": {"cpu_model": "Some CPU", "load_average": [0.5]},
 }
 

@@ -1,4 +1,4 @@
-"""Timed models beside the floors of their machine: how far above, and refused where below."""
+"""Timed models beside the floors of their machine: how far above them. What lies below is refused when it is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +14,7 @@ from idealized_runtime.hardware.rates import MachineRates, device_rates
 from idealized_runtime.hardware.roofline import Roofline
 from idealized_runtime.measurements.timed_models import TimedModel
 
-_MAX_NAMED = 3
 _TOKEN = "output token"
-
-
-class ImpossibleMeasurementError(ValueError):
-    """A runtime is shorter than reading the weights, or computing the products, can take."""
 
 
 def machine_rates(model: TimedModel) -> MachineRates | None:
@@ -33,37 +28,6 @@ def roofline_of(model: TimedModel) -> Roofline | None:
     if rates is None or model.architecture is None or model.dtype is None:
         return None
     return Roofline(model.architecture, rates, model.dtype, model.tensor_parallel_size, model.pipeline_parallel_size)
-
-
-def refuse_impossible(model: TimedModel):
-    """Refuse a log that holds a runtime below its floor; one of a machine of which nothing is known passes.
-
-    The quickest trial counts where the log has trials, and rounding is allowed for.
-
-    Raises
-    ------
-    ImpossibleMeasurementError
-        The message names settings, runtimes and floors.
-    """
-    roofline = roofline_of(model)
-    if roofline is None:
-        return
-    settings = model.runtimes
-    runtime_s = settings["runtime_min_s"].fillna(settings["runtime_s"]) + settings["runtime_resolution_s"] / 2
-    sizes = (settings["num_prompt_tokens"], settings["num_output_tokens"])
-    floor_s = roofline.possible_s(*sizes, batch_size=settings["batch_size"].fillna(1).to_numpy(dtype=float))
-    below = settings.assign(quickest_s=runtime_s, floor_s=floor_s)[runtime_s < floor_s]
-    if below.empty:
-        return
-    named = "; ".join(
-        f"p={row.num_prompt_tokens} o={row.num_output_tokens}: {row.quickest_s:.3g} s, floor {row.floor_s:.3g} s"
-        for row in below.head(_MAX_NAMED).itertuples()
-    )
-    raise ImpossibleMeasurementError(
-        f"{model.name} on {model.hardware}: {len(below)} of {len(settings)} settings are faster than the "
-        f"machine can be ({named}). Check that the clock waits for the device, that the header's architecture and data "
-        "type are what ran, and the rates of the machine"
-    )
 
 
 def roofline_table(models: Mapping[str, TimedModel], *, num_prompt_tokens: int | None = None) -> pd.DataFrame:
@@ -114,15 +78,9 @@ def floor_distances(models: Mapping[str, TimedModel]) -> pd.DataFrame:
     DataFrame, one column a model
         By what was fitted: ``output token``, then each prompt size. Missing where the log does not tell the
         architecture or data type, where nothing is known of the machine, and at sizes that were not timed.
-
-    Raises
-    ------
-    ImpossibleMeasurementError
-        A log holds a runtime below its floor.
     """
     columns = {name: {} for name in models}
     for name, model in models.items():
-        refuse_impossible(model)
         if (roofline := roofline_of(model)) is not None:
             fit, sizes = model.fit, model.fit.num_prompt_tokens
             columns[name][_TOKEN] = fit.time_per_output_token_s / roofline.output_token_s(

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
@@ -95,7 +95,11 @@ class TimedModel:
 
 
 def read_timed_models(
-    name_or_path, models: Iterable[str] | None = None, *, software: str | None = None
+    name_or_path,
+    models: Iterable[str] | None = None,
+    *,
+    software: str | None = None,
+    accept: Iterable[str] = (),
 ) -> dict[str, TimedModel]:
     """Every model timed on one piece of hardware with one software stack, by name; each log is parsed once.
 
@@ -107,6 +111,8 @@ def read_timed_models(
     software : str, optional
         A software stack as logs name it, or a part of that name that no other stack has. May be left out
         where the logs are of one stack.
+    accept : iterable of str
+        Severe findings that are warned of only, as for :func:`idealized_runtime.records.read_log`.
 
     Raises
     ------
@@ -114,20 +120,25 @@ def read_timed_models(
         No folder has this name; the message lists those there are.
     LogFormatError
         A log is damaged.
+    ImplausibleLogError
+        A log cannot be true, or its numbers are wrong by a factor.
     ValueError
-        Several stacks, none of this name, two logs of one model, or nothing was timed; the message lists what
-        there is.
+        Several machines or stacks, none of this name, two logs of one model, or nothing was timed; the message lists
+        what there is.
 
     Warns
     -----
     IncompleteLogWarning
         A log in which every setting failed, or every request is under load, is left out.
     """
-    timed = _of_each(find_logs(name_or_path, models), read_timed_model, NothingTimedError)
+    paths = find_logs(name_or_path, models)
+    timed = _of_each(paths, partial(read_timed_model, accept=accept), NothingTimedError)
     stack = _choose_software(name_or_path, sorted({model.software for model in timed}), software)
+    timed = [model for model in timed if model.software == stack]
+    _check_one_machine(name_or_path, timed)
     by_name = {}
     for model in timed:
-        if model.software == stack and by_name.setdefault(model.name, model) is not model:
+        if by_name.setdefault(model.name, model) is not model:
             raise ValueError(
                 f"{name_or_path}: two logs of {model.name} with {stack}, {by_name[model.name].source['file']} and "
                 f"{model.source['file']}; keep one in the folder"
@@ -135,8 +146,8 @@ def read_timed_models(
     return by_name
 
 
-def read_timed_model(path) -> TimedModel:
-    """What one log, JSON Lines or the text of 2023, measured.
+def read_timed_model(path, *, accept: Iterable[str] = ()) -> TimedModel:
+    """What one log, JSON Lines or the text of 2023, measured; ``accept`` as for ``read_log``.
 
     Raises
     ------
@@ -144,15 +155,12 @@ def read_timed_model(path) -> TimedModel:
         As ``read_log``; or the rates that it has of the machine are none.
     """
     path = Path(path)
-    log = parse_log(path)
+    log = parse_log(path, accept=accept)
     runtimes = log.frame()
     first, architecture = runtimes.iloc[0], None
     with suppress(LogFormatError):
         architecture = replace(log.architecture(), name=first["model"])
-    try:
-        rates = best_rates(log.machine_rates)
-    except ValueError as error:
-        raise LogFormatError(f"{path}: {error}") from error
+    rates = best_rates(log.machine_rates)
     parallelism = (first["tensor_parallel_size"], first["pipeline_parallel_size"])
     return TimedModel(
         first["model"], first["hardware"], first["software"], runtimes, architecture, log.dtype, log.is_cuda,
@@ -232,6 +240,17 @@ def _of_each(items, make, refusal=ValueError) -> list:
     for reason in reasons:
         warnings.warn(f"left out: {reason}", IncompleteLogWarning, stacklevel=3)
     return made
+
+
+def _check_one_machine(name_or_path, timed):
+    """Refuse logs of several machines: one table, and one fit of a stack, is of one."""
+    files = {model.hardware: model.source["file"] for model in reversed(timed)}
+    if len(files) > 1:
+        named = "; ".join(f"{hardware} ({file})" for hardware, file in sorted(files.items()))
+        raise ValueError(
+            f"{name_or_path} has logs of {len(files)} machines: {named}. Keep each machine's in a folder of its own, or "
+            "name the models of one"
+        )
 
 
 def _choose_software(hardware, stacks, software) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.architectures.devices import parallelism_needed, sequence_bytes
 from idealized_runtime.hardware.accelerators import Accelerator, find_accelerator
-from idealized_runtime.measurements.floors import refuse_impossible
 from idealized_runtime.measurements.timed_models import TimedModel, fitted_models
 from idealized_runtime.prediction.left_out import LeftOutModel, leave_one_model_out, prediction_error
 from idealized_runtime.prediction.predicted import PredictedRuntime, PredictionError
@@ -77,8 +76,6 @@ def fit_predictor(models: Iterable[TimedModel]) -> RuntimePredictor:
     ------
     ValueError
         Fewer than two models, models of several stacks, or a log that cannot be fitted.
-    ImpossibleMeasurementError
-        A log holds a runtime below its floor.
     """
     models = tuple(fitted_models(models))
     for model in models:
@@ -87,7 +84,6 @@ def fit_predictor(models: Iterable[TimedModel]) -> RuntimePredictor:
                 f"the log of {model.name} does not tell its architecture or data type, which a prediction goes by; "
                 "name the models to go by without it"
             )
-        refuse_impossible(model)
     times = fit_stack_times(models)
     left_out = leave_one_model_out(models) if len(models) > MIN_MODELS else {}
     return RuntimePredictor(models, times, left_out)

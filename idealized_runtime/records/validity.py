@@ -31,7 +31,7 @@ from idealized_runtime.statistics.unimodality import has_two_peaks, upper_group
 
 SEVERE = (
     "checksum", "out_of_range", "below_floor", "far_above_floor", "contradiction", "parts", "energy", "output_tokens",
-    "repeated_trials",
+    "repeated_trials", "warmups",
 )  # fmt: skip
 _SIGNIFICANCE = 1e-3
 _MAX_NAMED = 3
@@ -47,6 +47,8 @@ _QUERY_OVERHEAD_S, _LAYER_OVERHEAD_S, _MOST_TIMES_RATES = 0.05, 2e-4, 100
 _CONTRADICTION, _SUSPICIOUS_FALL = 3.0, 0.1
 # Of its two parts a runtime may differ by the time between the clocks.
 _PARTS_TOLERANCE = 0.01
+# By which trials may take longer than the quickest of their warm-ups, in the median of so many settings.
+_WARMUP_SHARE, _MIN_WARMED_UP = 1.5, 3
 _MOST_WATTS, _LEAST_WATTS = 2000.0, 1.0
 _MIN_TRIALS, _MIN_SETTINGS = 5, 8
 _HELD_UP_SHARE, _PEAK_DISTANCE, _PEAK_SHARE = 0.1, 0.15, 0.1
@@ -87,7 +89,8 @@ def log_findings(log: Log | TextLog) -> list[Finding]:
     ``below_floor`` and ``far_above_floor`` (of the machine's rates, or of any machine's; over 100 times what they and
     the launches take), ``contradiction`` (of two settings one takes what the other rules out, as milliseconds among
     seconds), ``parts`` (prompt and generation are not the runtime), ``energy`` (watts that no device draws),
-    ``output_tokens`` (fewer or more were generated than asked for), ``repeated_trials`` (measured to the last digit).
+    ``output_tokens`` (fewer or more were generated than asked for), ``repeated_trials`` (measured to the last digit), ``warmups`` (trials
+    take over 1.5 times as long).
     Others: ``num_trials``, ``num_warmup``, ``sweep`` (not what the header announces), ``longer_is_faster`` (by more
     than 10 %), ``held_up`` (over 10 % of trials), ``two_populations``, ``first_trial`` and ``later_trials`` (of each
     setting: by more than 5 %), ``drift`` (over the sweep, by more than 2 %; where a log tells when trials began).
@@ -126,7 +129,7 @@ def check_log(log: Log | TextLog, *, accept: Iterable[str] = (), stacklevel: int
     if refused := [finding for finding in findings if finding.is_severe and finding.name not in accept]:
         said = "; ".join(f"{finding.name}: {finding.message}" for finding in refused)
         names = " ".join(dict.fromkeys(finding.name for finding in refused))
-        raise ImplausibleLogError(f"{log.path}: {said}. To read it all the same, --accept {names}")
+        raise ImplausibleLogError(f"{log.path}: {said}. To read it all the same, accept {names} by name")
     for finding in findings:
         warnings.warn(f"{log.path}: {finding.name}: {finding.message}", SuspiciousLogWarning, stacklevel=stacklevel)
 
@@ -223,9 +226,13 @@ def _trials_of_header(timed):
         if odd := [count for count in counts if count != asked]:
             yield Finding(
                 name, False,
-                f"{len(odd)} of {len(counts)} settings have between {min(odd)} and {max(odd)}; the header says "
+                f"{len(odd)} of {len(counts)} settings have {_span(odd)}; the header says "
                 f"{asked}. Time them again, or mind that their errors are not what the log claims",
             )  # fmt: skip
+
+
+def _span(numbers) -> str:
+    return f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)} to {max(numbers)}"
 
 
 def _sweep_of_header(timed):
@@ -246,14 +253,14 @@ def _sweep_of_header(timed):
     if extra := [record for key, record in held.items() if not any(key in sweep for sweep in sweeps)]:
         named = ", ".join(map(setting_name, extra[:_MAX_NAMED]))
         yield Finding(
-            "sweep", False, f"{len(extra)} of {len(held)} settings are none that the header asks for: {named}. Is it another log's line?"
+            "sweep", False, f"{len(extra)} of {len(held)} settings are none of the header's: {named}"
         )  # fmt: skip
 
 
 def _swept(header, log) -> Iterator[tuple]:
     """Keys of the settings that a header asks for; none where it does not say."""
     sweep = header.get("sweep")
-    with suppress(KeyError, TypeError):
+    with suppress(AttributeError, KeyError, TypeError):
         batch_size = sweep.get("batch_size", 1)
         batchings = sweep.get("batchings") or [dict.fromkeys(SETTING_COLUMNS[2:], batch_size)]
         for batching in batchings:
@@ -294,6 +301,19 @@ def _parts(timed):
             f"runtimes_s of {len(wrong)} settings are not prompt_encoding_times_s + generation_times_s, by up to "
             f"{worst:.0%} ({', '.join(map(setting_name, wrong[:_MAX_NAMED]))}): one of the three is in another unit or "
             "of other trials",
+        )  # fmt: skip
+
+
+def _warmups(timed):
+    """A warm-up may take as long as it likes, but not less than what comes after it."""
+    warmups_s = [record.get("warmups_s") or [np.nan] for record in timed.records]
+    shares = np.array([np.median(t) / np.min(warm) for t, warm in zip(timed.trials, warmups_s, strict=True)])
+    shares = shares[np.isfinite(shares)]
+    if len(shares) >= _MIN_WARMED_UP and (share := np.median(shares)) > _WARMUP_SHARE:
+        yield Finding(
+            "warmups", True,
+            f"trials take {share:.3g} times as long as the warm-ups before them, which run the same query: one of the "
+            "two is in another unit, or of another query",
         )  # fmt: skip
 
 
@@ -386,14 +406,16 @@ def _far_above_floors(timed):
         p, o, batch, m, k = (rows[name].to_numpy(float) for name in SETTING_COLUMNS)
         layers_s = _LAYER_OVERHEAD_S * roofline.architecture.num_layers * roofline.pipeline_parallel_size
         machine_s = roofline.query_s(p, o, batch_size=batch) * batch / np.minimum(m, k)
-        most_s = _MOST_TIMES_RATES * (machine_s + _QUERY_OVERHEAD_S + layers_s * (batch / m + (o - 1) * batch / k))
+        most_s = _MOST_TIMES_RATES * (
+            machine_s + _QUERY_OVERHEAD_S * batch + layers_s * (batch / m + (o - 1) * batch / k)
+        )
         above = rows.assign(most_s=most_s)[rows["runtime_s"] > most_s]
         if len(above):
             yield Finding(
                 "far_above_floor", True,
                 f"{len(above)} of {len(rows)} settings take more than {_MOST_TIMES_RATES} times what "
                 f"{'the machine' if known is not None else 'a slow machine'} takes (measured, at most: "
-                f"{_named(above, 'runtime_s', 'most_s')}): are they milliseconds?",
+                f"{_named(above, 'runtime_s', 'most_s')}). Are they milliseconds?",
             )  # fmt: skip
 
 
@@ -419,13 +441,12 @@ def _contradictions(timed):
     if len(wrong):
         yield Finding(
             "contradiction", True,
-            f"{len(wrong)} pairs of settings rule each other out: {_pairs(wrong)}. Is one in milliseconds? Time them "
-            "again",
+            f"settings rule each other out, {len(wrong)} times: {_pairs(wrong)}. Milliseconds? Time them again",
         )  # fmt: skip
     if len(falls):
         yield Finding(
             "longer_is_faster", False,
-            f"{len(falls)} times more tokens take over {_SUSPICIOUS_FALL:.0%} less: {_pairs(falls)}. Something held "
+            f"more tokens take over {_SUSPICIOUS_FALL:.0%} less, {len(falls)} times: {_pairs(falls)}. Something held "
             "the machine up; time the slower ones again",
         )  # fmt: skip
 
@@ -536,6 +557,6 @@ def _drift(timed):
 
 
 _CHECKS = (
-    _checksum, _out_of_range, _floors, _far_above_floors, _contradictions, _parts, _energy, _output_tokens,
+    _checksum, _out_of_range, _floors, _far_above_floors, _contradictions, _parts, _warmups, _energy, _output_tokens,
     _repeated_trials, _trials_of_header, _sweep_of_header, _populations, _trial_order, _drift,
 )  # fmt: skip

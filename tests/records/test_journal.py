@@ -71,7 +71,7 @@ def test_complete_log_with_nothing_to_add_keeps_its_bytes(log_path):
 def test_complete_log_with_more_settings_gets_a_resume_record_and_a_new_footer(log_path):
     write_log(log_path)
     sweep = {"all_num_prompt_tokens": [32]}
-    write_log(log_path, [make_setting(32, 1)], {**HEADER, "sweep": sweep})
+    write_log(log_path, [make_setting(32, 1, [0.8])], {**HEADER, "sweep": sweep})
     records = [json.loads(line) for line in log_path.read_text().splitlines()]
     assert [record["record"] for record in records] == ["header", *3 * ["setting"], "resume", "setting", "footer"]
     assert records[4]["sweep"] == sweep

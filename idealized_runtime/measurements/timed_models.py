@@ -248,8 +248,8 @@ def _check_one_machine(name_or_path, timed):
     if len(files) > 1:
         named = "; ".join(f"{hardware} ({file})" for hardware, file in sorted(files.items()))
         raise ValueError(
-            f"{name_or_path} has logs of {len(files)} machines: {named}. Keep each machine's in a folder of its own, or "
-            "name the models of one"
+            f"{name_or_path} has logs of {len(files)} machines: {named}. Keep each machine's in a folder of its own, "
+            "or name the models of one"
         )
 
 

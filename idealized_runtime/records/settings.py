@@ -29,8 +29,8 @@ TRIAL_LISTS = {
     "generation_time_s": "generation_times_s",
     "energy_joules": "energies_joules",
 }
-# All that a setting has one of a trial. Trials of a setting are spread over the sweep: when each began, in seconds since
-# the header's ``started_at``, tells what drifted meanwhile.
+# All that a setting has one of a trial. Trials of a setting are spread over the sweep: when each began, in seconds
+# since the header's ``started_at``, tells what drifted meanwhile.
 _PER_TRIAL = ("runtimes_s", *TRIAL_LISTS.values(), "trial_starts_s")
 # A runtime below the floor of the machine: of rates that may have been measured while something kept it busy.
 REFUSED = "ImpossibleMeasurementError"
@@ -58,8 +58,8 @@ def setting_key(setting: dict) -> tuple:
 def joined_blocks(blocks: list[dict]) -> dict:
     """Trials of one setting, as its record has them, from those of its ``block`` records in their order.
 
-    ``warmups_s`` are those before its first trial, ``later_warmups_s`` the few before later blocks. What one block lacks
-    is None.
+    ``warmups_s`` are those before its first trial, ``later_warmups_s`` the few before later blocks. What one block
+    lacks is None.
     """
     trials = {
         name: None if any(block.get(name) is None for block in blocks) else [x for block in blocks for x in block[name]]
@@ -268,6 +268,10 @@ def _check_times(where, setting):
     runtimes_s = setting.get("runtimes_s")
     if not isinstance(runtimes_s, list) or not runtimes_s or not all(is_duration(t) for t in runtimes_s):
         raise LogFormatError(f"{where}: runtimes_s must be a list of positive seconds; got {runtimes_s!r:.60}")
+    for listed in ("warmups_s", "later_warmups_s"):
+        values = setting.get(listed) or []
+        if not isinstance(values, list) or not all(map(is_duration, values)):
+            raise LogFormatError(f"{where}: {listed} must be a list of positive seconds; got {values!r:.60}")
     for listed in _PER_TRIAL[1:]:
         values = setting.get(listed)
         if values is None:

@@ -89,11 +89,13 @@ def log_findings(log: Log | TextLog) -> list[Finding]:
     ``below_floor`` and ``far_above_floor`` (of the machine's rates, or of any machine's; over 100 times what they and
     the launches take), ``contradiction`` (of two settings one takes what the other rules out, as milliseconds among
     seconds), ``parts`` (prompt and generation are not the runtime), ``energy`` (watts that no device draws),
-    ``output_tokens`` (fewer or more were generated than asked for), ``repeated_trials`` (measured to the last digit), ``warmups`` (trials
-    take over 1.5 times as long).
-    Others: ``num_trials``, ``num_warmup``, ``sweep`` (not what the header announces), ``longer_is_faster`` (by more
-    than 10 %), ``held_up`` (over 10 % of trials), ``two_populations``, ``first_trial`` and ``later_trials`` (of each
-    setting: by more than 5 %), ``drift`` (over the sweep, by more than 2 %; where a log tells when trials began).
+    ``output_tokens`` (fewer or more were generated than asked for), ``repeated_trials`` (to the last digit),
+    ``warmups`` (trials take over 1.5 times as long).
+
+    Others: ``num_trials``, ``num_warmup``, ``sweep`` (not what the header announces), ``longer_is_faster`` (more tokens
+    take over 10 % less), ``held_up`` (over 10 % of trials), ``two_populations``, ``first_trial`` and ``later_trials``
+    (of each setting: by more than 5 %), ``drift`` (over the sweep, by more than 2 %; where a log tells when trials
+    began).
     """
     timed = _Timed.of(log)
     checks = _CHECKS if timed.is_in_process else (_checksum, _out_of_range, _repeated_trials)

@@ -30,6 +30,20 @@ def parse_json(text: str | bytes):
         raise ValueError("nested too deeply") from error
 
 
+def parse_json_texts(text: str) -> list:
+    """What several JSON texts say, one behind the other; each as :func:`parse_json`."""
+    decoder, values, place = json.JSONDecoder(object_pairs_hook=_without_repetition), [], 0
+    text = text.strip()
+    try:
+        while place < len(text):
+            value, place = decoder.raw_decode(text, place)
+            values.append(value)
+            place = json.decoder.WHITESPACE.match(text, place).end()
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return values
+
+
 def _without_repetition(pairs):
     values = dict(pairs)
     if len(values) < len(pairs):

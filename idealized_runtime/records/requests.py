@@ -16,6 +16,7 @@ from idealized_runtime.records.common import (
     is_integer,
     with_frame_dtypes,
 )
+from idealized_runtime.records.definitions import IMPORTED
 from idealized_runtime.records.log import Log, means_frame
 
 # Fields that a trial under load has beside those of every trial; they tell one trial from another.
@@ -92,9 +93,9 @@ class RequestsLog(Log):
                 raise LogFormatError(f"{where}: cost_usd must be US dollars; got {cost_usd!r}")
             return record
         has_failed = "error" in record
-        # Other tools do not tell what was asked for in a request that failed.
-        sizes = [name for name in TOKEN_COLUMNS if not (has_failed and record.get(name) is None)]
-        check_integers(f"{where}:", record, sizes, 1)
+        # Other tools do not always tell sizes, and an answer of no token deviates.
+        sizes = [n for n in TOKEN_COLUMNS if record.get(n) is not None or record.get("definitions") not in IMPORTED]
+        check_integers(f"{where}:", record, sizes, 0 if has_failed or record.get("deviations") else 1)
         check_integers(f"{where}:", record, ["trial"], 0)
         chunk_times_s = record.get("chunk_times_s", [])
         is_allowed = {
@@ -132,13 +133,16 @@ class RequestsLog(Log):
         estimators of :mod:`idealized_runtime.fits.denoised`, not for a rule.
         """
         requests = self.requests_frame()
-        is_loaded = requests["load"].notna()
-        requests = requests[requests["is_fit"] & ~is_loaded].reset_index(drop=True)
+        # One at a time is how a sweep sends its queries, too.
+        is_loaded = requests["load"].notna() & ~requests["num_parallel"].eq(1).fillna(False)
+        is_sized = requests[TOKEN_COLUMNS].notna().all(axis=1)
+        requests = requests[requests["is_fit"] & ~is_loaded & is_sized].reset_index(drop=True)
         if requests.empty:
             held = f"{self.path}: holds no timing: none of its {len(self.records)} trials can be used"
             under_load = f"; {is_loaded.sum()} of them are under load: a summary reads those" if is_loaded.any() else ""
             raise NothingTimedError(held + under_load)
-        frame = requests[["model", "hardware", "software", *TOKEN_COLUMNS]].assign(
+        frame = requests[["model", "hardware", "software", *TOKEN_COLUMNS]].astype(dict.fromkeys(TOKEN_COLUMNS, int))
+        frame = frame.assign(
             batch_size=1,
             micro_batch_size=1,
             token_micro_batch_size=1,
@@ -181,7 +185,7 @@ def _row(trial: dict) -> dict:
     deviations = trial.get("deviations") or []
     per_token_s = trial.get("time_per_output_token_s")
     num_output_tokens = reported_tokens(usage, "completion_tokens") or trial["num_output_tokens"]
-    if per_token_s is None and len(chunk_times_s) > 1 and num_output_tokens > 1:
+    if per_token_s is None and len(chunk_times_s) > 1 and (num_output_tokens or 0) > 1:
         per_token_s = (chunk_times_s[-1] - chunk_times_s[0]) / (num_output_tokens - 1)
     # What asks how many tokens a prompt has is no timed trial either.
     is_warmup = bool(trial.get("is_warmup") or trial.get("is_calibration"))

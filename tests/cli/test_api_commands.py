@@ -5,7 +5,6 @@ import pytest
 from idealized_runtime.cli.main import main
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.records import IncompleteLogWarning, Journal, read_requests
-from idealized_runtime.records.importers import ImportFormatError, import_trials
 
 DATA = ROOT / "tests" / "records" / "importers" / "data"
 HEADER = {"kind": "api", "model": "m", "hardware": "h", "software": "s", "base_url": "u", "endpoint": "e"}
@@ -85,19 +84,25 @@ def test_runs_of_one_model_are_imported_into_one_log(tmp_path, capsys):
 
 
 def test_import_that_cannot_be_logged_whole_leaves_no_log(tmp_path, capsys):
-    result = json.loads((DATA / "vllm_closed.json").read_text())
-    result["input_lens"][3] = 0
-    (tmp_path / "r.json").write_text(json.dumps(result))
+    results = [json.loads((DATA / "vllm_closed.json").read_text()) | {"model_id": name} for name in "ab"]
+    (tmp_path / "r.json").write_text(json.dumps(results))
     assert main(["api", "import", str(tmp_path / "r.json"), "--log", str(tmp_path / "log.jsonl")]) == 2
-    assert "r.json: request 3: num_prompt_tokens must be an integer of at least 1; got 0" in capsys.readouterr().err
+    assert "r.json holds runs of several models" in capsys.readouterr().err
     assert not (tmp_path / "log.jsonl").exists()
 
 
 def test_helm_runs_are_no_log(tmp_path, capsys):
     assert main(["api", "import", str(tmp_path), "--log", str(tmp_path / "log.jsonl")]) == 2
-    (tmp_path / "runs").mkdir()
-    with pytest.raises(ImportFormatError, match=r"runs: holds no .*profile_export\.jsonl.*HELM"):
-        import_trials(tmp_path / "runs")
+    run = tmp_path / "quiz:model=m"
+    run.mkdir()
+    (run / "run_spec.json").write_text(json.dumps({"name": run.name, "adapter_spec": {"model": "m"}}))
+    values = {"num_prompt_tokens": 9, "num_output_tokens": 2, "inference_runtime": 1.0}
+    stats = [{"name": {"name": name, "split": "test"}, "count": 1, "sum": value} for name, value in values.items()]
+    (run / "per_instance_stats.json").write_text(
+        json.dumps([{"instance_id": "id1", "train_trial_index": 0, "stats": stats}])
+    )
+    assert main(["api", "import", str(tmp_path), "--log", str(tmp_path / "log.jsonl")]) == 2
+    assert "HELM, which do not say when a query was sent" in capsys.readouterr().err
 
 
 def test_import_does_not_write_over_a_log(tmp_path, capsys):

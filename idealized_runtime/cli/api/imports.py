@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from idealized_runtime.cli.api.summary import print_summary
+from idealized_runtime.cli.api.summary import print_imported
 from idealized_runtime.cli.flags import add_shared
 
 EXAMPLES = "example: idealized-runtime api import results.json --hardware A100-80GB --log logs/api/NAME.jsonl\n"
@@ -21,37 +21,22 @@ def add_arguments(parser):
 def run(arguments) -> int:
     """Summarise another tool's requests, and write them as a log where asked to."""
     from idealized_runtime.records import Journal
-    from idealized_runtime.records.importers import import_requests
+    from idealized_runtime.records.importers import import_file
 
-    requests = import_requests(arguments.file, hardware=arguments.hardware)
+    imported = import_file(arguments.file, hardware=arguments.hardware)
     if arguments.log is not None:
-        header, trials = _read_loggable(arguments.file, arguments.hardware)
+        try:
+            header, trials = imported.log()
+        except ValueError as error:
+            raise ValueError(f"{arguments.file} {error}") from error
+        # A journal that keeps nothing refuses what one of a file would refuse in its midst.
+        unwritten = Journal(None, header)
+        for number, trial in enumerate(trials):
+            unwritten.append("trial", trial, where=f"{arguments.file}: request {number}")
         with Journal(arguments.log, header) as journal:
             if num_trials := len(journal.log.trials):
                 raise ValueError(f"{arguments.log} holds {num_trials} trials already; give another --log")
             for trial in trials:
                 journal.append("trial", trial, is_waiting=False)
             journal.finish()
-    return print_summary(requests, {}, as_json=arguments.json)
-
-
-def _read_loggable(path, hardware) -> tuple[dict, list[dict]]:
-    """Header and trials of another tool's file.
-
-    Raises
-    ------
-    ValueError
-        They make no log; the message says why.
-    """
-    from idealized_runtime.records import Journal
-    from idealized_runtime.records.importers import import_trials
-
-    parts = import_trials(path, hardware=hardware)
-    if any(part.header != parts[0].header for part in parts):
-        raise ValueError(f"{path} holds runs of several models, protocols or hardware, and a log one: split it")
-    trials = [trial for part in parts for trial in part.trials]
-    # A journal that keeps nothing refuses what one of a file would refuse in its midst.
-    unwritten = Journal(None, parts[0].header)
-    for number, trial in enumerate(trials):
-        unwritten.append("trial", trial, where=f"{path}: request {number}")
-    return parts[0].header, trials
+    return print_imported(arguments.file, imported, {}, as_json=arguments.json)

@@ -1,9 +1,9 @@
 """Percentiles with intervals, throughput, goodput of a log or of what `import` takes; and what speaks against them."""
 
 import argparse
-import json
 from pathlib import Path
 
+from idealized_runtime.checks import parse_json
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
 from idealized_runtime.cli.output import print_json, print_tables, say
@@ -26,18 +26,13 @@ def add_objectives(parser):
 
 def run(arguments) -> int:
     """Summarise our log, or another tool's requests or totals."""
-    from idealized_runtime.api.statistics import totals_table
     from idealized_runtime.records import read_requests
-    from idealized_runtime.records.importers import import_requests, import_totals
+    from idealized_runtime.records.importers import import_file
 
     objectives = objectives_of(arguments)
     if header_of(arguments.file) is not None:
         return print_summary(read_requests(arguments.file), objectives, as_json=arguments.json)
-    totals = import_totals(arguments.file)
-    if objectives or not totals:
-        return print_summary(import_requests(arguments.file), objectives, as_json=arguments.json)
-    _print_tables({"percentiles": totals_table(totals)}, as_json=arguments.json)
-    return DONE
+    return print_imported(arguments.file, import_file(arguments.file), objectives, as_json=arguments.json)
 
 
 def objectives_of(arguments) -> dict[str, float]:
@@ -63,15 +58,32 @@ def header_of(path) -> dict | None:
         return None
     with path.open(encoding="utf-8", errors="replace") as file:
         try:
-            first = json.loads(file.readline())
+            first = parse_json(file.readline())
         except ValueError:
             return None
     return first if isinstance(first, dict) and first.get("record") == "header" else None
 
 
-def print_summary(requests, objectives, *, as_json: bool) -> int:
+def print_imported(path, imported, objectives, *, as_json: bool) -> int:
+    """Print what another tool's file holds, and what the file tells of its own numbers."""
+    import pandas as pd
+
+    from idealized_runtime.api.statistics import totals_table
+
+    say(f"{path}: {', '.join(imported.tools)}, {len(imported.requests)} requests" + "; totals" * bool(imported.totals))
+    if not imported.requests.empty:
+        return print_summary(imported.requests, objectives, imported=imported, as_json=as_json)
+    if objectives:
+        raise ValueError(f"{path}: holds totals only, and no requests that could meet an objective")
+    throughput = pd.DataFrame(imported.throughput)
+    _print({"percentiles": totals_table(imported.totals), "throughput": throughput}, imported.findings, as_json=as_json)
+    return DONE
+
+
+def print_summary(requests, objectives, *, imported=None, as_json: bool) -> int:
     """Print percentiles, throughput, goodput under the objectives, and beside them what speaks against them."""
-    from idealized_runtime.api.load import describe_load
+    import pandas as pd
+
     from idealized_runtime.api.statistics import GROUP, LOAD, measure_goodput, measure_throughput, summarize_requests
     from idealized_runtime.api.validity import check_requests
     from idealized_runtime.records.definitions import IMPORTED
@@ -81,19 +93,31 @@ def print_summary(requests, objectives, *, as_json: bool) -> int:
     tables = {"percentiles": summarize_requests(requests, by=by), "throughput": measure_throughput(requests, by=by)}
     if objectives:
         tables["goodput"] = measure_goodput(requests, objectives, by=by)
-    findings = check_requests(requests, by=by)
-    _print_tables(tables | ({"findings": findings} if as_json else {}), as_json=as_json)
-    has_models = requests["model"].nunique() > 1
-    for finding in findings.to_dict("records"):
-        model = f"{finding['model']}: " if has_models else ""
-        say(f"{finding['check']}: {model}{describe_load(finding)}: {finding['message']}")
+    findings = check_requests(requests, by=by).to_dict("records")
+    if imported is not None:
+        findings += imported.findings
+        if imported.throughput:
+            # Of a sample of the requests the tool alone knows what the server did.
+            own = pd.DataFrame(imported.throughput).reindex(columns=tables["throughput"].columns)
+            measured = tables["throughput"]
+            known = pd.MultiIndex.from_frame(own[by].astype(object))
+            measured = measured[~pd.MultiIndex.from_frame(measured[by].astype(object)).isin(known)]
+            tables["throughput"] = pd.concat([measured.astype(object), own.astype(object)]) if len(measured) else own
+    _print(tables, findings, as_json=as_json)
     return DONE
 
 
-def _print_tables(tables, *, as_json):
+def _print(tables, findings, *, as_json):
     if as_json:
-        print_json(tables)
-        return
-    summary = tables["percentiles"]
-    wanted = [name for name in summary if not name.endswith(("_lower", "_upper")) or name.startswith("p99")]
-    print_tables({**tables, "percentiles": summary[wanted]})
+        print_json({**tables, "findings": findings})
+    else:
+        summary = tables["percentiles"]
+        wanted = [name for name in summary if not name.endswith(("_lower", "_upper")) or name.startswith("p99")]
+        print_tables({**tables, "percentiles": summary[wanted]})
+    from idealized_runtime.api.load import describe_load
+
+    has_models = len({finding["model"] for finding in findings if "model" in finding}) > 1
+    for finding in findings:
+        model = f"{finding['model']}: " if has_models and "model" in finding else ""
+        load = f"{describe_load(finding)}: " if "load" in finding else ""
+        say(f"{finding['check']}: {model}{load}{finding['message']}")

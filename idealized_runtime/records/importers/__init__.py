@@ -1,47 +1,78 @@
 """Measurements of other tools as the frame of this project: nobody must measure again.
 
-``import_requests`` gives one row a request, as :func:`idealized_runtime.records.read_requests` does for a log; where a
-tool kept totals only, ``import_totals`` gives those. What the times of each tool mean stands in
-:data:`idealized_runtime.records.definitions.DEFINITIONS`.
+``import_file`` gives all that a file or a folder of them holds: one row a request, as
+:func:`idealized_runtime.records.read_requests` does for a log, the same as trials of a log and, where a tool kept
+totals only, those. :data:`idealized_runtime.records.definitions.DEFINITIONS` says what the times of each tool mean.
 """
 
-import json
+import warnings
 from pathlib import Path
 
 import pandas as pd
 
+from idealized_runtime.checks import parse_json, parse_json_texts
+from idealized_runtime.records.helm.folders import PER_INSTANCE_STATS, RUN_SPEC, natural_order
 from idealized_runtime.records.importers import aiperf, guidellm, vllm_bench
-from idealized_runtime.records.importers.common import Imported, ImportFormatError
+from idealized_runtime.records.importers.common import (
+    Imported,
+    ImportedDataWarning,
+    ImportFormatError,
+    Run,
+    UnknownFormatError,
+)
 
-__all__ = ["ImportFormatError", "import_requests", "import_totals", "import_trials"]
+__all__ = [
+    "ImportFormatError",
+    "Imported",
+    "ImportedDataWarning",
+    "UnknownFormatError",
+    "import_file",
+    "import_requests",
+]
 
 _KNOWN = (
     "known are the results of `vllm bench serve` (JSON), reports of GuideLLM (JSON), exports of AIPerf "
-    f"({aiperf.REQUESTS_FILE}, {aiperf.TOTALS_FILE}, their CSV, or the folder of them) and folders of HELM runs"
+    f"({aiperf.REQUESTS_FILE}, {aiperf.TOTALS_FILE}, their CSV), folders of these, and folders of HELM runs"
 )
+# How a tool is made to keep its requests.
+_REMEDIES = {
+    aiperf.TOOL: f"give {aiperf.REQUESTS_FILE} beside it",
+    guidellm.TOOL: f"run {guidellm.TOOL} without a sample size",
+    vllm_bench.TOOL: f"run {vllm_bench.TOOL} with --save-detailed",
+}
+# Files that look alike, by fields that no other tool writes together.
+_NOT_READ = {
+    "GenAI-Perf, the predecessor of AIPerf": ({"input_config", "request_latency"}, {"input_config", "request_count"}),
+    "SGLang's bench_serving": ({"request_throughput", "mean_e2e_latency_ms"}, {"backend", "sharegpt_output_len"}),
+    "`vllm bench throughput`": ({"elapsed_time", "requests_per_second", "tokens_per_second"},),
+    "`vllm bench latency`": ({"avg_latency", "latencies", "percentiles"},),
+    "LLMPerf": ({"results_ttft_s_mean"}, {"results_ttft_s"}, {"results_num_requests_started"}),
+    "inference-perf": ({"load_summary", "successes", "failures"},),
+    "llama-bench": ({"build_commit", "avg_ts"},),
+    "lm-evaluation-harness": ({"lm_eval_version"}, {"n-shot", "versions"}),
+    "HELM as a file of a run, whose folder is read": ({"adapter_spec"}, {"instance_id", "stats"}),
+    "this project as a log, which needs no import": ({"record", "schema_version"},),
+}
 
 
-def import_requests(path, *, hardware: str | None = None) -> pd.DataFrame:
-    """Requests that another tool timed, one a row.
+def import_file(path, *, hardware: str | None = None) -> Imported:
+    """What another tool timed.
 
     Parameters
     ----------
     path : path-like
-        A result of ``vllm bench serve --save-result --save-detailed``, a JSON report of GuideLLM, AIPerf's
-        ``profile_export.jsonl`` or its folder, or a folder of HELM runs; told apart by what they hold.
+        A result of ``vllm bench serve --save-result``, with ``--save-detailed`` for its requests; a JSON report of
+        GuideLLM; AIPerf's ``profile_export.jsonl`` or its totals; a folder of such files, or of HELM runs. They are
+        told apart by what they hold.
     hardware : str, optional
-        What the model ran on, which none of them says.
-
-    Returns
-    -------
-    DataFrame
-        The columns of :func:`idealized_runtime.records.read_requests`. The sizes are those that the tool counted, of a
-        failed request perhaps missing. ``definitions`` names what its times mean.
+        What the model ran on, which few of them say.
 
     Raises
     ------
+    UnknownFormatError
+        It is none of these; the message names the tool where that is another known one.
     ImportFormatError
-        It is none of these, or a field is missing or malformed; the message names file and field.
+        A field is missing or malformed; the message names file and field.
     FileNotFoundError
         There is no such file or folder.
 
@@ -51,90 +82,110 @@ def import_requests(path, *, hardware: str | None = None) -> pd.DataFrame:
         HELM instances without runtime.
     """
     path = Path(path)
-    if path.is_dir() and aiperf.requests_file(path) is None:
-        from idealized_runtime.records.importers.helm_runs import import_runs
-
-        return import_runs(path, hardware=hardware)
-    return pd.concat([part.frame() for part in import_trials(path, hardware=hardware)], ignore_index=True)
+    return _import_folder(path, hardware) if path.is_dir() else Imported.of(_runs(path, hardware))
 
 
-def import_trials(path, *, hardware: str | None = None) -> list[Imported]:
-    """The same requests as headers and trials of a log, one for each run in the file; HELM's have no times to log.
+def import_requests(path, *, hardware: str | None = None) -> pd.DataFrame:
+    """Requests that another tool timed, one a row, of :func:`import_file`.
 
     Raises
     ------
     ImportFormatError, FileNotFoundError
-        As :func:`import_requests`.
+        As :func:`import_file`, or it holds totals only.
+
+    Warns
+    -----
+    ImportedDataWarning
+        Some of the requests are here only, failed, or do not give the totals beside them.
     """
-    path = Path(path)
-    if path.is_dir():
-        if (found := aiperf.requests_file(path)) is None:
-            raise ImportFormatError(
-                f"{path}: holds no {aiperf.REQUESTS_FILE} of AIPerf; HELM does not say when it sent its queries, and "
-                "its runs are read without a log"
-            )
-        path = found
-    records = [] if path.suffix == ".csv" else _read_records(path)
-    first = records[0] if records else None
-    if vllm_bench.is_result(first):
-        places = [str(path) if len(records) == 1 else f"{path}: result {index}" for index in range(len(records))]
-        return [
-            vllm_bench.import_result(record, where, repetition=number, hardware=hardware)
-            for number, (record, where) in enumerate(zip(records, places, strict=True))
-        ]
-    if guidellm.is_report(first):
-        return [guidellm.import_report(first, str(path), hardware=hardware)]
+    imported = import_file(path, hardware=hardware)
+    if imported.requests.empty:
+        raise ImportFormatError(
+            f"{path}: holds totals only, no single requests; {_REMEDIES[imported.tools[0]]}, or summarise it"
+        )
+    for finding in imported.findings:
+        warnings.warn(f"{path}: {finding['message']}", ImportedDataWarning, stacklevel=2)
+    return imported.requests
+
+
+def _runs(path, hardware) -> list[Run]:
+    """The runs of one file."""
+    if path.suffix == ".csv":
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        if aiperf.is_csv(text):
+            return [aiperf.import_csv(path, hardware=hardware)]
+        named = (
+            "written by GenAI-Perf, the predecessor of AIPerf"
+            if text.startswith("Metric,avg,min")
+            else "no known format"
+        )
+        raise UnknownFormatError(f"{path}: {named}; {_KNOWN}")
+    records = [_first_line(path)] if path.suffix == ".jsonl" else []
+    if not (records and aiperf.is_request(records[0])):
+        records = _read_records(path)
+    first = records[0]
     if aiperf.is_request(first):
         return [aiperf.import_requests(path, hardware=hardware)]
-    if import_totals(path):
-        raise ImportFormatError(f"{path}: holds totals only; give {aiperf.REQUESTS_FILE} beside it, or summarise it")
-    raise ImportFormatError(f"{path}: no known format; {_KNOWN}")
+    if aiperf.is_totals(first):
+        return [aiperf.import_totals(first, str(path), hardware=hardware)]
+    if guidellm.is_report(first):
+        return guidellm.import_report(first, str(path), hardware=hardware)
+    if all(map(vllm_bench.is_result, records)):
+        places = [str(path) if len(records) == 1 else f"{path}: result {index}" for index in range(len(records))]
+        pairs = zip(records, places, strict=True)
+        return [vllm_bench.import_result(record, place, hardware=hardware) for record, place in pairs]
+    fields = first.keys() if isinstance(first, dict) else set()
+    tool = next((tool for tool, marks in _NOT_READ.items() if any(mark <= fields for mark in marks)), None)
+    raise UnknownFormatError(f"{path}: " + (f"written by {tool}: not read; " if tool else "no known format; ") + _KNOWN)
 
 
-def import_totals(path) -> list[dict]:
-    """Means and percentiles of a file that holds nothing else, a row a quantity.
+def _import_folder(folder, hardware) -> Imported:
+    """Everything at or below a folder that is of a known format: HELM's runs, or else what its files hold."""
+    paths = [path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".csv") and path.is_file()]
+    if any(path.name in (RUN_SPEC, PER_INSTANCE_STATS) for path in paths) or not paths:
+        from idealized_runtime.records.importers.helm_runs import import_runs
 
-    Returns
-    -------
-    list of dict
-        ``quantity``, and of it what the tool wrote: ``num_values, mean, std`` over all values (ddof = 0), ``minimum,
-        maximum``, percentiles such as ``p99``; ``model`` and load where the file names them. Empty where it holds
-        single requests.
+        return Imported(import_runs(folder, hardware=hardware), [])
+    # Requests before the totals beside them, and JSON before CSV of the same.
+    paths.sort(key=lambda path: ((".jsonl", ".json", ".csv").index(path.suffix), natural_order(str(path))))
+    runs, unused, known = [], [], set()
+    for path in paths:
+        if path.with_suffix("") in known:
+            continue
+        try:
+            found = _runs(path, hardware)
+        except UnknownFormatError:
+            unused.append(path)
+            continue
+        runs += found
+        known.add(path.with_suffix(""))
+        if found[0].tool == aiperf.TOOL and found[0].trials:
+            known.add(aiperf.totals_path(path).with_suffix(""))
+    if not runs:
+        raise UnknownFormatError(
+            f"{folder}: none of its {len(unused)} JSON and CSV files is of a known format; {_KNOWN}"
+        )
+    return Imported.of(runs, unused)
 
-    Raises
-    ------
-    ImportFormatError, FileNotFoundError
-        As :func:`import_requests`.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return []
-    if path.suffix == ".csv":
-        if not aiperf.is_csv(path.read_text(encoding="utf-8", errors="replace")):
-            raise ImportFormatError(f"{path}: no known format; {_KNOWN}")
-        return aiperf.import_csv(path)
-    records = _read_records(path)
-    if aiperf.is_totals(records[0]):
-        return aiperf.import_totals(records[0], str(path))
-    if all(vllm_bench.is_result(record) and "itls" not in record for record in records):
-        return [row for record in records for row in vllm_bench.import_totals(record, str(path))]
-    return []
+
+def _first_line(path):
+    with path.open("rb") as file:
+        try:
+            return parse_json(file.readline())
+        except ValueError:
+            return None
 
 
 def _read_records(path) -> list:
     """Objects of a file: of one JSON text, of several in a row, or of a list of them."""
-    decoder, records, place = json.JSONDecoder(), [], 0
     try:
-        text = path.read_text(encoding="utf-8")
-        while place < len(text):
-            record, place = decoder.raw_decode(text, place)
-            records.append(record)
-            place = json.decoder.WHITESPACE.match(text, place).end()
+        # `vllm bench serve --append-result` writes one behind the other.
+        records = parse_json_texts(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ImportFormatError(f"{path}: not JSON in UTF-8 ({error}); {_KNOWN}") from error
+        raise UnknownFormatError(f"{path}: not JSON in UTF-8 ({error}); {_KNOWN}") from error
     # `vllm bench sweep serve` writes a list.
     if len(records) == 1 and isinstance(records[0], list):
         records = records[0]
     if not records:
-        raise ImportFormatError(f"{path}: empty; {_KNOWN}")
+        raise UnknownFormatError(f"{path}: empty; {_KNOWN}")
     return records

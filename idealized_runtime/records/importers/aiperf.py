@@ -6,17 +6,19 @@ beside them.
 """
 
 import csv
-import json
+import re
 
 import numpy as np
 
 from idealized_runtime.records import definitions
 from idealized_runtime.records.importers.common import (
     Fields,
-    Imported,
     ImportFormatError,
+    Run,
     drop_missing,
     make_header,
+    measured,
+    parse,
     utc_text,
 )
 
@@ -31,120 +33,142 @@ _QUANTITIES = {
 }
 _STATISTICS = {"avg": "mean", "std": "std", "min": "minimum", "max": "maximum"}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0}
+# What is counted over a run: our column, and how it is written.
+_COUNTS = {
+    "num_requests": "request_count",
+    "num_failed": "error_request_count",
+    "duration_s": "benchmark_duration",
+    "requests_per_s": "request_throughput",
+    "output_tokens_per_s": "output_token_throughput",
+}
+_GROUPED = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 
 
 def is_totals(record) -> bool:
     """Whether an object of a JSON file is AIPerf's totals."""
+    config = record.get("input_config") if isinstance(record, dict) else None
     # Until 0.3 the version was not named.
-    named = {"aiperf_version", "request_count"}
-    return isinstance(record, dict) and "input_config" in record and bool(named & record.keys())
+    return isinstance(config, dict) and ("aiperf_version" in record or "loadgen" in config)
 
 
 def is_request(record) -> bool:
     """Whether the object of a line is one request."""
-    return isinstance(record, dict) and {"metadata", "metrics"} <= record.keys()
+    metadata = record.get("metadata") if isinstance(record, dict) else None
+    return isinstance(metadata, dict) and "benchmark_phase" in metadata and ("metrics" in record or "error" in record)
 
 
 def is_csv(text: str) -> bool:
-    """Whether a file begins as AIPerf's totals as CSV."""
-    return text.startswith("Metric,avg,min,max")
+    """Whether a file begins as AIPerf's totals as CSV; its predecessor's, GenAI-Perf's, has no ``std``."""
+    columns = text.partition("\n")[0].strip().split(",")
+    return columns[:4] == ["Metric", "avg", "min", "max"] and "std" in columns
 
 
-def requests_file(folder):
-    """The single requests in a folder: under AIPerf's own name for them, or the only ones with totals beside them."""
-    if (folder / REQUESTS_FILE).is_file():
-        return folder / REQUESTS_FILE
-    found = [path for path in folder.glob("*.jsonl") if _totals_path(path).is_file()]
-    return found[0] if len(found) == 1 else None
-
-
-def _totals_path(path):
+def totals_path(path):
     """Totals of the same run, whose name a user may have chosen (``--profile-export-prefix``)."""
     return path.with_name(TOTALS_FILE if path.name == REQUESTS_FILE else f"{path.stem}.json")
 
 
-def import_requests(path, *, hardware: str | None) -> Imported:
-    """Requests of a ``profile_export.jsonl``, warm-ups included and marked.
+def import_requests(path, *, hardware: str | None) -> Run:
+    """The run of a ``profile_export.jsonl``, its warm-ups included and marked.
 
     Raises
     ------
     ImportFormatError
         The totals are not beside it, or a line or field is missing or malformed.
     """
-    totals_path = _totals_path(path)
-    if not totals_path.is_file():
-        raise ImportFormatError(f"{path}: {totals_path.name} must lie beside it: it names the model and the load")
-    config = Fields(_parse(totals_path.read_bytes(), totals_path), str(totals_path), TOOL).inner("input_config")
+    beside = totals_path(path)
+    if not beside.is_file():
+        raise ImportFormatError(f"{path}: {beside.name} must lie beside it: it names the model and the load")
+    totals = Fields(parse(beside.read_bytes(), beside), str(beside), TOOL)
+    loads, trials = _loads(totals.inner("input_config")), []
+    # The rest of a line is large: one at a time.
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            where = f"{path}:{number + 1}"
+            record = parse(line, where)
+            if not is_request(record):
+                raise ImportFormatError(f"{where}: fields 'metadata' and 'metrics' are missing; {TOOL} writes them")
+            trials.append(_trial(Fields(record, where, TOOL), number, loads))
+    return _run(totals, str(path), hardware, trials)
+
+
+def import_totals(record: dict, where: str, *, hardware: str | None) -> Run:
+    """The run of totals as JSON."""
+    return _run(Fields(record, where, TOOL), where, hardware, [])
+
+
+def import_csv(path, *, hardware: str | None) -> Run:
+    """The run of totals as CSV, which names neither model nor load."""
+    metrics, columns = {}, []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            lines = list(csv.reader(file))
+        except (csv.Error, ValueError) as error:
+            raise ImportFormatError(f"{path}: not CSV in UTF-8 ({error})") from error
+    for number, line in enumerate(lines, start=1):
+        if not line or line[0] == "Metric":
+            # Of the second table the only column is ``Value``.
+            columns = ["avg" if name == "Value" else name for name in line[1:]]
+        elif columns:
+            metric, _, unit = line[0].rpartition(" (") if line[0].endswith(")") else (line[0], "", "")
+            values = {field: _number(text) for field, text in zip(columns, line[1:], strict=False) if text}
+            name = metric.lower().replace(" ", "_")
+            metrics.setdefault(name, (values | {"unit": unit.rstrip(")")}, f"{path}:{number}"))
+    wanted = {name: Fields(*metrics[name], TOOL) for name in (*_QUANTITIES, *_COUNTS.values()) if name in metrics}
+    run = Run(str(path), TOOL, make_header("unknown", hardware=hardware), {}, [], _rows(wanted), _counts(wanted))
+    if not run.totals:
+        raise ImportFormatError(f"{path}: none of the metrics {', '.join(_QUANTITIES)}; {TOOL} writes them")
+    return run
+
+
+def _number(text):
+    """A number of a CSV, perhaps with commas between thousands; what is none is left for its field to refuse."""
+    try:
+        return float(text.replace(",", "") if _GROUPED.fullmatch(text) else text)
+    except ValueError:
+        return text
+
+
+def _run(totals, where, hardware, trials) -> Run:
+    config = totals.inner("input_config")
     endpoint = config.inner("endpoint")
     # One address until 0.3.
-    urls = endpoint.get("urls", list, is_optional=True) or [endpoint.get("url", str)]
-    header = make_header(
-        _model(config), hardware=hardware, base_url=", ".join(urls), endpoint=endpoint.get("type", str)
-    )
-    loads, trials = _loads(config), []
-    for number, line in enumerate(path.read_bytes().splitlines()):
-        where = f"{path}:{number + 1}"
-        record = _parse(line, where)
-        if not is_request(record):
-            raise ImportFormatError(f"{where}: fields 'metadata' and 'metrics' are missing; {TOOL} writes them")
-        trials.append(_trial(Fields(record, where, TOOL), number, loads))
-    return Imported(header, trials)
+    urls = endpoint.names("urls") if endpoint.values.get("urls") else [endpoint.name("url")]
+    header = make_header(_model(config), hardware=hardware, base_url=", ".join(urls), endpoint=endpoint.name("type"))
+    metrics = {name: totals.inner(name, is_optional=True) for name in (*_QUANTITIES, *_COUNTS.values())}
+    metrics = {name: metric for name, metric in metrics.items() if metric is not None}
+    load = next(iter(_loads(config, is_counted=True).values()), {})
+    return Run(where, TOOL, header, load, trials, _rows(metrics), _counts(metrics))
 
 
-def import_totals(record: dict, where: str) -> list[dict]:
-    """Rows of :func:`idealized_runtime.records.importers.import_totals`, of the totals as JSON."""
-    totals = Fields(record, where, TOOL)
-    config = totals.inner("input_config")
-    key = {"model": _model(config), **next(iter(_loads(config, is_counted=True).values()), {})}
+def _rows(metrics) -> list[dict]:
+    """Statistics of each time, in seconds."""
     rows = []
-    for name in _QUANTITIES:
-        if metric := totals.inner(name, is_optional=True):
-            row = _total(name, metric, metric.get("unit", str))
-            rows.append({**key, "num_values": metric.get("count", int, is_optional=True), **row})
+    for name, quantity in _QUANTITIES.items():
+        if (metric := metrics.get(name)) is None:
+            continue
+        scale, row = _scale(metric), {"quantity": quantity, "num_values": metric.count("count", is_optional=True)}
+        for field in metric.values:
+            if field in _STATISTICS or (field[:1] == "p" and field[1:].isdigit()):
+                value = metric.duration(field, is_optional=True)
+                row[_STATISTICS.get(field, field)] = None if value is None else value * scale
+        rows.append(row)
     return rows
 
 
-def import_csv(path) -> list[dict]:
-    """Rows of the totals as CSV, which names neither model nor load and counts no requests."""
-    rows = []
-    with path.open(encoding="utf-8", newline="") as file:
-        columns, *lines = csv.reader(file)
-    for number, line in enumerate(lines, start=2):
-        if not line:
-            break
-        metric, _, unit = line[0].partition(" (")
-        name = metric.lower().replace(" ", "_")
-        if name in _QUANTITIES:
-            values = {field: text for field, text in zip(columns[1:], line[1:], strict=False) if text}
-            rows.append(_total(name, Fields(values, f"{path}:{number}", TOOL), unit.rstrip(")")))
-    if not rows:
-        raise ImportFormatError(f"{path}: none of the metrics {', '.join(_QUANTITIES)}; {TOOL} writes them")
-    return rows
-
-
-def _total(name, metric, unit) -> dict:
-    """Row of one metric: its statistics in seconds."""
-    scale, row = _scale(unit, metric.where), {"quantity": _QUANTITIES[name]}
-    for field, value in metric.values.items():
-        if field in _STATISTICS or (field[:1] == "p" and field[1:].isdigit()):
-            try:
-                row[_STATISTICS.get(field, field)] = float(value) * scale
-            except (TypeError, ValueError) as error:
-                raise ImportFormatError(f"{metric.where}: field {field!r} must be a number; got {value!r}") from error
-    return row
-
-
-def _parse(text, where):
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ImportFormatError(f"{where}: not JSON: {error}") from error
+def _counts(metrics) -> dict:
+    counts = {column: metrics[name].duration("avg") for column, name in _COUNTS.items() if name in metrics}
+    if "num_requests" in counts:
+        # What failed is not among them.
+        counts["num_failed"] = metrics["error_request_count"].count("avg") if "num_failed" in counts else 0
+        counts["num_requests"] = metrics["request_count"].count("avg") + counts["num_failed"]
+    return counts
 
 
 def _model(config) -> str:
     if "models" not in config.values:  # older than 0.13
-        return ", ".join(map(str, config.inner("endpoint").get("model_names", list)))
-    return ", ".join(model.get("name", str) for model in config.inner("models").items("items"))
+        return ", ".join(config.inner("endpoint").names("model_names"))
+    return ", ".join(model.name("name") for model in config.inner("models").items("items"))
 
 
 def _loads(config, *, is_counted=False) -> dict[str, dict]:
@@ -158,7 +182,7 @@ def _loads(config, *, is_counted=False) -> dict[str, dict]:
 
 def _load(phase, *, rate_name="rate") -> dict:
     """Closed where requests wait for each other, open at a rate."""
-    rate, limit = phase.number(rate_name, is_optional=True), phase.get("concurrency", int, is_optional=True)
+    rate, limit = phase.number(rate_name, is_optional=True), phase.count("concurrency", is_optional=True)
     return drop_missing({"load": "closed" if rate is None else "open", "rate_per_s": rate, "num_parallel": limit})
 
 
@@ -166,55 +190,53 @@ def _trial(line, number, loads) -> dict:
     metadata = line.inner("metadata")
     phase = metadata.get("phase_name", str, is_optional=True) or metadata.get("benchmark_phase", str)
     load = loads.get(phase, {})
-    issued_ns = metadata.number("credit_issued_ns", scale=1e9, is_optional=True)
-    record = {
+    issued_s = metadata.time("credit_issued_ns", scale=1e9, is_optional=True)
+    trial = {
         "trial": number,
         "is_warmup": metadata.get("benchmark_phase", str) != "profiling",
         **load,
-        "sent_at": utc_text(metadata.number("request_start_ns", scale=1e9)),
-        "scheduled_at": utc_text(issued_ns) if load.get("load") == "open" else None,
+        "sent_at": utc_text(metadata.time("request_start_ns", scale=1e9)),
+        "scheduled_at": utc_text(issued_s) if load.get("load") == "open" else None,
         "definitions": definitions.AIPERF,
     }
     if error := line.inner("error", is_optional=True):
         kept = {"type": error.get("type", str), "message": error.get("message", str)}
-        status = error.get("code", int, is_optional=True)
-        return record | {"num_prompt_tokens": None, "num_output_tokens": None, "status": status, "error": kept}
-    return record | _measured(line.inner("metrics"))
+        status = error.count("code", is_optional=True)
+        return trial | {"num_prompt_tokens": None, "num_output_tokens": None, "status": status, "error": kept}
+    return trial | _measured(line.inner("metrics"))
 
 
 def _measured(metrics) -> dict:
     """Sizes and times of a request."""
 
     def value(name, default=None):
-        metric = metrics.inner(name, is_optional=default is not None)
-        return default if metric is None else int(metric.number("value"))
+        metric = metrics.inner(name, is_optional=True)
+        return default if metric is None else metric.count("value")
 
     def seconds(name, *, is_optional=True):
         metric = metrics.inner(name, is_optional=is_optional)
-        return metric and metric.number("value") * _scale(metric.get("unit", str), metric.where)
+        return metric and metric.duration("value") * _scale(metric)
 
     p, o, ttft_s = value("input_sequence_length"), value("output_sequence_length"), seconds("time_to_first_token")
     between, chunk_times_s = metrics.inner("inter_chunk_latency", is_optional=True), None
     if ttft_s is not None and between is not None:
-        scale = _scale(between.get("unit", str), between.where)
+        scale = _scale(between)
         chunk_times_s = np.cumsum([ttft_s, *(time * scale for time in between.durations("value"))]).tolist()
-    return drop_missing(
-        {
-            "num_prompt_tokens": p,
-            "num_output_tokens": o,
-            "time_to_first_token_s": ttft_s,
-            "runtime_s": seconds("request_latency", is_optional=False),
-            "time_per_output_token_s": seconds("inter_token_latency"),
-            "chunk_times_s": chunk_times_s,
-            "usage": {
-                "prompt_tokens": value("usage_prompt_tokens", p),
-                "completion_tokens": value("usage_completion_tokens", o),
-            },
-        }
+    usage = {"prompt_tokens": value("usage_prompt_tokens", p), "completion_tokens": value("usage_completion_tokens", o)}
+    return measured(
+        metrics,
+        p=p,
+        o=o,
+        runtime_s=seconds("request_latency", is_optional=False),
+        ttft_s=ttft_s,
+        tpot_s=seconds("inter_token_latency"),
+        chunk_times_s=chunk_times_s,
+        usage=usage,
     )
 
 
-def _scale(unit, where) -> float:
+def _scale(metric) -> float:
+    unit = metric.get("unit", str)
     if unit not in _SECONDS:
-        raise ImportFormatError(f"{where}: field 'unit' must be one of {', '.join(_SECONDS)}; got {unit!r}")
+        raise metric.refusal("unit", f"one of {', '.join(_SECONDS)}", unit)
     return _SECONDS[unit]

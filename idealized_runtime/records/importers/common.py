@@ -1,22 +1,47 @@
-"""What every importer shares: fields that are checked, and the frame that records become."""
+"""What every importer shares: fields that are checked, and the runs that a file tells of."""
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import numpy as np
 import pandas as pd
 
+from idealized_runtime.checks import is_integer, is_number, parse_json
 from idealized_runtime.records.requests import requests_frame
+
+# Faster than any model writes: what came so was held back on its way, by a proxy or a compression.
+_LEAST_TOKEN_S = 1e-4
+# Times that a file gives twice differ by rounding, and by requests that a tool counts otherwise.
+_MOST_DIFFERENCE = 0.02
 
 
 class ImportFormatError(ValueError):
     """A file is not what the tool writes; the message names file and field."""
 
 
+class UnknownFormatError(ImportFormatError):
+    """A file is of none of the tools that are read."""
+
+
+class ImportedDataWarning(UserWarning):
+    """What a file tells of its own numbers: failures, a sample of the requests, totals that are not theirs."""
+
+
+def parse(text: str | bytes, where):
+    """What JSON says, as :func:`idealized_runtime.checks.parse_json`; a fault is of ``where``."""
+    try:
+        return parse_json(text)
+    except ValueError as error:
+        raise ImportFormatError(f"{where}: not JSON in UTF-8 ({error})") from error
+
+
 @dataclass(frozen=True)
 class Fields:
     """An object of a file, with the place it stands at.
+
+    What is asked of it by name is refused, by an ImportFormatError that names it, where it is missing or not what it
+    should be; of an optional one that is missing or null it is None.
 
     Parameters
     ----------
@@ -32,13 +57,7 @@ class Fields:
     tool: str
 
     def get(self, name: str, kind, *, is_optional: bool = False):
-        """Value of a field, of type ``kind`` or of one of them; None where an optional one is missing or null.
-
-        Raises
-        ------
-        ImportFormatError
-            It is missing or of another type.
-        """
+        """Value of a field, of type ``kind`` or of one of them."""
         value = self.values.get(name)
         if value is None and is_optional:
             return None
@@ -47,25 +66,64 @@ class Fields:
         # True is an integer to Python.
         if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
             names = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
-            raise ImportFormatError(f"{self.where}: field {name!r} must be of type {names}; got {value!r:.60}")
+            raise self.refusal(name, f"of type {names}", value)
         return value
 
+    def refusal(self, name: str, allowed: str, value) -> ImportFormatError:
+        """The error of a field that is not what it must be."""
+        return ImportFormatError(f"{self.where}: field {name!r} must be {allowed}; got {value!r:.60}")
+
+    def name(self, name: str, *, is_optional: bool = False) -> str | None:
+        """A text without what a terminal would obey."""
+        value = self.get(name, str, is_optional=is_optional)
+        if value is not None and not value.isprintable():
+            raise self.refusal(name, "a name without control characters", value)
+        return value
+
+    def names(self, name: str) -> list[str]:
+        """A list of such texts."""
+        values = self.get(name, list)
+        return [Fields({name: value}, self.where, self.tool).name(name) for value in values]
+
     def number(self, name: str, *, scale: float = 1, is_optional: bool = False) -> float | None:
-        """Value of a numeric field, divided by ``scale``; finite, though Python writes NaN into JSON."""
+        """A finite number, divided by ``scale``."""
         value = self.get(name, (int, float), is_optional=is_optional)
         if value is None:
             return None
-        if not math.isfinite(value):
-            raise ImportFormatError(f"{self.where}: field {name!r} must be finite; got {value!r}")
+        if not is_number(value):
+            raise self.refusal(name, "finite", value)
         return value / scale
 
+    def duration(self, name: str, *, scale: float = 1, is_optional: bool = False) -> float | None:
+        """A number that is not negative, divided by ``scale``."""
+        value = self.number(name, scale=scale, is_optional=is_optional)
+        if value is not None and value < 0:
+            raise self.refusal(name, "a duration, not negative", self.values[name])
+        return value
+
     def durations(self, name: str) -> list[float]:
-        """Numbers of the list in a field, none negative."""
+        """A list of numbers, none negative."""
         values = self.get(name, list)
         for index, value in enumerate(values):
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            if not (is_number(value) and value >= 0):
                 raise ImportFormatError(f"{self.where}: field {name!r}[{index}] must be a duration; got {value!r:.60}")
         return values
+
+    def count(self, name: str, *, is_optional: bool = False) -> int | None:
+        """A whole number, also where a tool writes it as 8.0."""
+        value = self.get(name, (int, float), is_optional=is_optional)
+        if value is None:
+            return None
+        if not (is_number(value) and value % 1 == 0 and is_integer(int(value), 0)):
+            raise self.refusal(name, "an integer of at least 0", value)
+        return int(value)
+
+    def time(self, name: str, *, scale: float = 1, is_optional: bool = False) -> float | None:
+        """Seconds since 1970, of this century or the end of the last."""
+        value = self.number(name, scale=scale, is_optional=is_optional)
+        if value is not None and not 0 <= value < 2**32:
+            raise self.refusal(name, f"a time, {scale:g} a second since 1970", self.values[name])
+        return value
 
     def inner(self, name: str, *, is_optional: bool = False) -> "Fields | None":
         """Object in a field."""
@@ -82,39 +140,263 @@ class Fields:
 
 
 @dataclass(frozen=True)
-class Imported:
-    """Requests of one file: the header and the trials that a log of this project would hold.
+class Run:
+    """One run of a tool under one load, as far as a file tells of it.
 
     Parameters
     ----------
+    where : str
+        File and place.
+    tool : str
     header : dict
-        ``model, hardware, software, base_url, endpoint``.
+        ``model, hardware, software, base_url, endpoint``: of a log of these requests.
+    load : dict
+        ``load, num_parallel, rate_per_s``, without those that are not told.
     trials : list of dict
-        As in a log (:mod:`idealized_runtime.records`), with ``definitions`` of the tool.
+        As in a log (:mod:`idealized_runtime.records`), with ``definitions`` of the tool; none where it kept totals.
+    totals : list of dict
+        What the tool itself wrote of a ``quantity`` over all requests: ``num_values, mean, std`` (ddof = 0), ``minimum,
+        maximum``, percentiles such as ``p99``, in seconds.
+    counts : dict
+        What the tool counted: ``num_requests``, of them ``num_failed``; ``num_unfinished`` beside them; ``duration_s,
+        requests_per_s, output_tokens_per_s``. None, or not there, where the file does not tell.
     """
 
+    where: str
+    tool: str
     header: dict
-    trials: list[dict]
+    load: dict
+    trials: list[dict] = field(default_factory=list)
+    totals: list[dict] = field(default_factory=list)
+    counts: dict = field(default_factory=dict)
 
-    def frame(self) -> pd.DataFrame:
-        """One row a request, with the columns of :func:`idealized_runtime.records.read_requests`."""
-        frame = requests_frame(self.header, self.trials)
+    def __post_init__(self):
+        # No time is 0: so a tool writes that it has none.
+        self.totals[:] = [row for row in self.totals if row.get("mean") != 0]
+        self._check_times()
+        for trial in self.trials:
+            # Warm-ups may have another.
+            trial.update({**self.load, **trial})
+        if self.is_sample:
+            said = f"one of {len(self.sent)} requests that the file keeps of {self.counts['num_requests']}"
+            for trial in self.trials:
+                # Sent so far apart, these would tell a throughput that the server never had.
+                trial |= {"sent_at": None, "scheduled_at": None, "notes": [*trial.get("notes", ()), said]}
+
+    @property
+    def sent(self) -> list[dict]:
+        """The trials that were no warm-up."""
+        return [trial for trial in self.trials if not trial.get("is_warmup")]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was sent, as far as the file tells."""
+        return not self.trials and not self.totals and not self.counts.get("num_requests")
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the file holds some of the requests only."""
+        return bool(self.trials) and len(self.sent) < (self.counts.get("num_requests") or 0)
+
+    def _check_times(self):
+        """Refuse times that cannot be seconds, by the run's own duration; find out that nothing ran at once."""
+        timed = [trial for trial in self.sent if "error" not in trial]
+        duration_s, limit = self.counts.get("duration_s"), self.load.get("num_parallel")
+        runtimes_s = np.array([trial["runtime_s"] for trial in timed])
+        if duration_s and len(runtimes_s):
+            num_in_flight = runtimes_s.sum() / duration_s
+            is_too_much = limit is not None and num_in_flight > 1.5 * limit
+            if is_too_much or runtimes_s.max() > 1.5 * duration_s + 1:
+                raise ImportFormatError(
+                    f"{self.where}: {len(runtimes_s)} requests took {runtimes_s.sum():.4g} s together in a run of "
+                    f"{duration_s:.4g} s, so that {num_in_flight:.3g} were under way at a time"
+                    + (f", with {limit} in parallel" if limit is not None else "")
+                    + ": their times are no seconds; milliseconds?"
+                )
+        # AIPerf names no limit where it has the usual one, of one request at a time.
+        starts = [trial.get("sent_at") for trial in self.sent]
+        if self.load.get("load") == "closed" and limit is None and self.sent and None not in starts:
+            starts_s = np.array([datetime.fromisoformat(start).timestamp() for start in starts])
+            ends_s = starts_s + [trial.get("runtime_s") or 0.0 for trial in self.sent]
+            order = np.argsort(starts_s)
+            if (ends_s[order][:-1] <= starts_s[order][1:]).all():
+                self.load["num_parallel"] = 1
+
+    def throughput(self) -> dict | None:
+        """What the tool counted over the whole run, where the trials do not tell it; as a row of a throughput."""
+        if (self.trials and not self.is_sample) or not self.counts:
+            return None
+        names = ("num_requests", "num_failed", "duration_s", "requests_per_s", "output_tokens_per_s")
+        return {"model": self.header["model"], **self.load, **{name: self.counts.get(name) for name in names}}
+
+    def findings(self) -> Iterator[tuple[str, str]]:
+        """Name and message of what the file tells of its own numbers; of single requests a summary tells the rest."""
+        num_requests, num_failed = self.counts.get("num_requests"), self.counts.get("num_failed")
+        if self.is_empty:
+            yield "empty", "a run without requests"
+        if num_failed and (self.is_sample or not self.trials):
+            yield "failures", f"{num_failed} of {num_requests} requests failed"
+        if num_unfinished := self.counts.get("num_unfinished"):
+            yield "unfinished", f"{num_unfinished} requests were under way when the run ended, and are left out"
+        if self.is_sample:
+            said = f"{len(self.sent)} of {num_requests} requests are here and tell no throughput"
+            yield "sample", f"{said}; what is given is {self.tool}'s own"
+        reasons = [reason for trial in self.sent for reason in (*trial.get("deviations", ()), *trial.get("notes", ()))]
+        if not self.is_sample:
+            if num_uncounted := sum(not trial["num_prompt_tokens"] for trial in self.sent if "error" not in trial):
+                yield (
+                    "odd_requests",
+                    f"{num_uncounted} of {len(self.sent)} requests do not tell their prompt tokens: no fit",
+                )
+            for reason in dict.fromkeys(reasons):
+                yield "odd_requests", f"{reasons.count(reason)} of {len(self.sent)} requests: {reason}"
+            yield from self._disagreements()
+
+    def _disagreements(self):
+        timed = [trial for trial in self.sent if "error" not in trial]
+        for row in self.totals if timed else ():
+            values = [trial[row["quantity"]] for trial in timed if trial.get(row["quantity"]) is not None]
+            if values and abs(np.mean(values) - row["mean"]) > _MOST_DIFFERENCE * row["mean"]:
+                name = row["quantity"].removesuffix("_s").replace("_", " ")
+                yield (
+                    "disagreement",
+                    f"mean {name} is {row['mean']:.4g} s by the totals in the file and {np.mean(values):.4g} s by its "
+                    "requests; the requests count here",
+                )
+        for name, counted in (("num_failed", len(self.sent) - len(timed)), ("num_requests", len(self.sent))):
+            if timed and (said := self.counts.get(name)) is not None and said != counted:
+                yield (
+                    "disagreement",
+                    f"{said} {name.removeprefix('num_')} by the totals in the file; it holds {counted}",
+                )
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What a file or folder of another tool holds.
+
+    Parameters
+    ----------
+    requests : DataFrame
+        One row a request, with the columns of :func:`idealized_runtime.records.read_requests`; the sizes are those that
+        the tool counted, missing where it did not. No row where it kept totals only.
+    runs : list of Run
+        None of HELM, which does not say when it sent a query.
+    unused : list of Path
+        Files of a folder that no tool's format knows.
+    """
+
+    requests: pd.DataFrame
+    runs: list[Run]
+    unused: list = field(default_factory=list)
+
+    @classmethod
+    def of(cls, runs: list[Run], unused=()) -> "Imported":
+        """The requests of runs, each a repetition; refused where there are neither requests nor totals."""
+        if all(run.is_empty for run in runs):
+            raise ImportFormatError(f"{runs[0].where}: holds no requests, and no totals of them")
+        frames = []
+        for number, run in enumerate(runs):
+            for trial in run.trials:
+                trial["repetition"] = number
+            frames.append(requests_frame(run.header, run.trials))
+        full = [frame for frame in frames if len(frame)] or frames[:1]
         # A failed request may lack its sizes: missing integers stay integers.
-        return frame.astype(dict.fromkeys(("num_prompt_tokens", "num_output_tokens"), "Int64"))
+        sizes = dict.fromkeys(("num_prompt_tokens", "num_output_tokens"), "Int64")
+        return cls(pd.concat([frame.astype(sizes) for frame in full], ignore_index=True), runs, list(unused))
+
+    @property
+    def tools(self) -> list[str]:
+        """Whose format it is."""
+        return list(dict.fromkeys(run.tool for run in self.runs)) or ["HELM"]
+
+    @property
+    def totals(self) -> list[dict]:
+        """Totals of the runs that keep no requests, a row a model, load and quantity."""
+        return [
+            {"model": run.header["model"], **run.load, **row}
+            for run in self.runs
+            if not run.trials
+            for row in run.totals
+        ]
+
+    @property
+    def throughput(self) -> list[dict]:
+        """What the tool counted over runs whose requests are not all there, a row a model and load."""
+        return [row for run in self.runs if (row := run.throughput()) is not None]
+
+    @property
+    def findings(self) -> list[dict]:
+        """What the files tell of their numbers: ``check``, ``message`` a row and, of several runs, model and load."""
+        rows = [
+            {
+                **({"model": run.header["model"], **run.load} if len(self.runs) > 1 else {}),
+                "check": check,
+                "message": message,
+            }
+            for run in self.runs
+            for check, message in run.findings()
+        ]
+        if self.unused:
+            said = f"{len(self.unused)} files are of no known format, the first is {self.unused[0]}"
+            rows.append({"check": "unused", "message": said})
+        return rows
+
+    def log(self) -> tuple[dict, list[dict]]:
+        """Header and trials of one log of all requests.
+
+        Raises
+        ------
+        ImportFormatError
+            There are none, or they are of several models, protocols or machines.
+        """
+        headers = [run.header for run in self.runs if run.trials]
+        if not headers:
+            raise ImportFormatError(
+                "holds totals only, or runs of HELM, which do not say when a query was sent: they make no log, and are "
+                "read by a summary"
+            )
+        if any(header != headers[0] for header in headers):
+            raise ImportFormatError("holds runs of several models, protocols or hardware, and a log one: split it")
+        return headers[0], [trial for run in self.runs for trial in run.trials]
 
 
-def make_header(
-    model: str, *, hardware: str | None, base_url="unknown", endpoint="unknown", software="unknown"
-) -> dict:
+def make_header(model: str, *, hardware: str | None, base_url=None, endpoint=None, software=None) -> dict:
     """Header of imported requests."""
-    return {
-        "kind": "api",
-        "model": model,
-        "hardware": hardware or "unknown",
-        "software": software,
-        "base_url": base_url,
-        "endpoint": endpoint,
-    }
+    named = {"hardware": hardware, "software": software, "base_url": base_url, "endpoint": endpoint}
+    return {"kind": "api", "model": model, **{name: value or "unknown" for name, value in named.items()}}
+
+
+def measured(fields: Fields, *, p, o, runtime_s, ttft_s=None, tpot_s=None, chunk_times_s=None, usage=None) -> dict:
+    """Sizes and times of a request that was answered, as a trial has them; what is odd of it is said there.
+
+    Raises
+    ------
+    ImportFormatError
+        Its first token, or the last, came after its end.
+    """
+    last_s = max(ttft_s or 0.0, chunk_times_s[-1] if chunk_times_s else 0.0)
+    if last_s > 1.01 * runtime_s + 0.005:
+        raise ImportFormatError(
+            f"{fields.where}: text came {last_s:.4g} s after the request was sent, which had ended after "
+            f"{runtime_s:.4g} s; are some times milliseconds?"
+        )
+    # No prompt is empty: its tokens were not counted.
+    trial = {"num_prompt_tokens": p or None, "num_output_tokens": o}
+    if not runtime_s:
+        return trial | {"error": {"type": "NoTime", "message": "a runtime of 0 s, which no request takes"}}
+    notes = []
+    # A first token after no time at all is none that was timed.
+    ttft_s = ttft_s or None
+    if ttft_s is not None and (o or 0) > 1 and runtime_s - ttft_s < _LEAST_TOKEN_S * (o - 1):
+        notes = ["the answer came in one piece: held back on its way, it has no times of its tokens"]
+    if ttft_s is None or notes:
+        ttft_s = tpot_s = chunk_times_s = None
+    trial |= {"time_to_first_token_s": ttft_s, "runtime_s": runtime_s, "time_per_output_token_s": tpot_s or None,
+              "chunk_times_s": chunk_times_s, "deviations": None if o else ["no output token counted"],
+              "notes": notes or None,
+              "usage": usage or {"prompt_tokens": p, "completion_tokens": o}}  # fmt: skip
+    return {name: value for name, value in trial.items() if value is not None or name.startswith("num_")}
 
 
 def utc_text(seconds: float | None) -> str | None:

@@ -8,7 +8,8 @@ import pandas as pd
 from idealized_runtime.checks import MissingValueWarning, warn_missing
 from idealized_runtime.records import TOKEN_COLUMNS, definitions
 from idealized_runtime.records.helm import read_runs
-from idealized_runtime.records.importers.common import Imported, make_header
+from idealized_runtime.records.importers.common import make_header
+from idealized_runtime.records.requests import requests_frame
 
 
 def import_runs(folder, *, hardware: str | None) -> pd.DataFrame:
@@ -38,7 +39,7 @@ def import_runs(folder, *, hardware: str | None) -> pd.DataFrame:
     header = make_header("", software="HELM", hardware=hardware)
     # One plain request tells all that is the same of them.
     plain = {**dict.fromkeys(TOKEN_COLUMNS, 1), "trial": 0, "runtime_s": 1.0, "definitions": definitions.HELM}
-    columns = Imported(header, [plain]).frame()
+    columns = requests_frame(header, [plain])
     frame = pd.DataFrame({name: np.repeat(columns[name].array, len(runs)) for name in columns})
     # HELM's tables round means as well.
     sizes = pd.DataFrame(np.maximum(np.rint(numbers[:, :2]), 1), columns=TOKEN_COLUMNS)

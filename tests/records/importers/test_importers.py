@@ -11,7 +11,11 @@ from idealized_runtime.api.statistics import LOAD, measure_throughput, summarize
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.records import IncompleteLogWarning, Journal, read_requests
 from idealized_runtime.records.definitions import DEFINITIONS
-from idealized_runtime.records.importers import ImportFormatError, import_requests, import_totals, import_trials
+from idealized_runtime.records.importers import (
+    ImportFormatError,
+    import_file,
+    import_requests,
+)
 
 DATA = ROOT / "tests" / "records" / "importers" / "data"
 CLOSED = ["vllm_closed.json", "guidellm_concurrent.json", "aiperf_closed"]
@@ -134,7 +138,8 @@ def test_vllm_request_that_was_refused_without_a_reason_failed(tmp_path):
     result = load("vllm_closed.json")
     for name, value in (("ttfts", 0.0), ("itls", []), ("latencies", 0.0), ("output_lens", 0)):
         result[name][1] = value
-    requests = import_requests(write(tmp_path / "r.json", result))
+    with pytest.warns(ImportedDataWarning, match="0 failed by the totals in the file; it holds 1"):
+        requests = import_requests(write(tmp_path / "r.json", result))
     assert requests["error_message"].notna().tolist() == [False, True, False, False, False, False]
     assert requests["is_fit"].sum() == 5
 
@@ -165,9 +170,9 @@ def summarize(path):
 
 def test_vllm_totals_are_no_requests_but_a_summary(tmp_path):
     path = write(tmp_path / "totals.json", without_details(load("vllm_closed.json")))
-    with pytest.raises(ImportFormatError, match=r"totals\.json: field 'input_lens' is missing.*--save-detailed"):
+    with pytest.raises(ImportFormatError, match=r"totals\.json: holds totals only.*--save-detailed"):
         import_requests(path)
-    totals, ours = totals_table(import_totals(path)), summarize(DATA / "vllm_closed.json")
+    totals, ours = totals_table(import_file(path).totals), summarize(DATA / "vllm_closed.json")
     for quantity in ("time_to_first_token_s", "time_per_output_token_s", "inter_chunk_time_s"):
         theirs, recomputed = (table.set_index("quantity").loc[quantity] for table in (totals, ours))
         assert theirs[["mean", "p50", "p99"]].tolist() == pytest.approx(recomputed[["mean", "p50", "p99"]].tolist())
@@ -178,7 +183,7 @@ def test_vllm_totals_are_no_requests_but_a_summary(tmp_path):
     ("name", "tolerance"), [("profile_export_aiperf.json", 1e-6), ("profile_export_aiperf.csv", 1e-2)]
 )
 def test_totals_of_aiperf_are_those_of_its_requests(name, tolerance):
-    totals = totals_table(import_totals(DATA / "aiperf_closed" / name)).set_index("quantity")
+    totals = totals_table(import_file(DATA / "aiperf_closed" / name).totals).set_index("quantity")
     ours = summarize(DATA / "aiperf_closed").set_index("quantity").loc[totals.index]
     columns = ["mean", "minimum", "maximum", "p50", "p90", "p99"]
     np.testing.assert_allclose(totals[columns].astype(float), ours[columns].astype(float), rtol=tolerance)
@@ -186,21 +191,23 @@ def test_totals_of_aiperf_are_those_of_its_requests(name, tolerance):
 
 def test_totals_have_the_columns_of_a_summary():
     for name in ("profile_export_aiperf.json", "profile_export_aiperf.csv"):
-        columns = list(totals_table(import_totals(DATA / "aiperf_closed" / name)))
+        columns = list(totals_table(import_file(DATA / "aiperf_closed" / name).totals))
         assert columns[: len(summary_columns())] == summary_columns()
 
 
 @pytest.mark.parametrize("name", ["profile_export_aiperf.json", "profile_export_aiperf.csv"])
 def test_totals_of_aiperf_are_no_requests(name):
-    with pytest.raises(ImportFormatError, match=r"holds totals only; give profile_export\.jsonl beside it"):
+    with pytest.raises(ImportFormatError, match=r"holds totals only.*give profile_export\.jsonl beside it"):
         import_requests(DATA / "aiperf_closed" / name)
 
 
-def test_older_aiperf_is_read(tmp_path):
-    requests = import_requests(DATA / "aiperf_0.3")
+def test_older_aiperf_is_read():
+    with pytest.warns(ImportedDataWarning, match="8 of 8 requests do not tell their prompt tokens"):
+        requests = import_requests(DATA / "aiperf_0.3")
+    assert requests["is_fit"].all()
     assert set(requests["num_parallel"]) == {3}
     assert set(requests["model"]) == {"NAME"}
-    totals = totals_table(import_totals(DATA / "aiperf_0.3" / "profile_export_aiperf.json")).set_index("quantity")
+    totals = totals_table(import_file(DATA / "aiperf_0.3" / "profile_export_aiperf.json").totals).set_index("quantity")
     assert totals.loc["runtime_s", "mean"] == pytest.approx(requests["runtime_s"].mean())
     assert set(totals["num_parallel"]) == {3}
 
@@ -210,7 +217,7 @@ def test_older_aiperf_at_a_rate_is_an_open_loop(tmp_path):
     totals = json.loads((tmp_path / "profile_export_aiperf.json").read_text())
     totals["input_config"]["loadgen"] = {"request_rate": 10.0, "request_rate_mode": "poisson", "request_count": 8}
     write(tmp_path / "profile_export_aiperf.json", totals)
-    assert set(import_requests(tmp_path)["rate_per_s"]) == {10.0}
+    assert set(import_file(tmp_path).requests["rate_per_s"]) == {10.0}
 
 
 def test_export_of_aiperf_under_a_chosen_name_is_found(tmp_path):
@@ -264,6 +271,7 @@ def test_failed_request_of_guidellm_before_it_named_its_version_is_read(tmp_path
     report = load("guidellm_0.3.json")
     requests = report["benchmarks"][0]["requests"]
     requests["errored"] = [{**requests["successful"].pop(), "error": "Server Error", "output_tokens": None}]
+    report["benchmarks"][0]["request_totals"] |= {"successful": 2, "errored": 1}
     assert import_requests(write(tmp_path / "r.json", report))["error_message"].tolist()[2] == "Server Error"
 
 
@@ -271,7 +279,7 @@ def test_failed_request_of_guidellm_without_a_reason_has_failed(tmp_path):
     report = load("guidellm_concurrent.json")
     requests = report["benchmarks"][0]["requests"]
     requests["errored"] = [requests["successful"].pop()]
-    assert import_requests(write(tmp_path / "r.json", report))["is_fit"].tolist() == [True] * 5 + [False]
+    assert import_file(write(tmp_path / "r.json", report)).requests["is_fit"].tolist() == [True] * 5 + [False]
 
 
 def test_guidellm_before_it_named_the_protocol_is_read(tmp_path):
@@ -291,6 +299,7 @@ def test_guidellm_before_it_named_the_protocol_is_read(tmp_path):
 def test_strategies_of_guidellm_are_loads(tmp_path, strategy, load_columns):
     report = load("guidellm_concurrent.json")
     report["benchmarks"][0]["config"]["strategy"] = strategy
+    report["benchmarks"][0]["duration"] *= 2
     first = import_requests(write(tmp_path / "r.json", report)).iloc[0]
     assert (first["load"], str(first["num_parallel"])) == (load_columns[0], str(load_columns[1]))
 
@@ -341,7 +350,7 @@ def damage(record, place, value):
             "guidellm_concurrent.json",
             ["benchmarks", 0, "requests", "successful"],
             [],
-            "no benchmark holds single requests",
+            "holds totals only, no single requests; run GuideLLM without a sample size",
         ),
     ],
 )
@@ -396,16 +405,17 @@ def test_missing_file_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("name", CLOSED + OPEN)
 def test_imported_requests_written_to_a_log_are_read_back_alike(tmp_path, name):
-    (part,) = import_trials(DATA / name)
-    with Journal(tmp_path / "log.jsonl", part.header) as journal:
-        for trial in part.trials:
+    imported = import_file(DATA / name)
+    header, trials = imported.log()
+    with Journal(tmp_path / "log.jsonl", header) as journal:
+        for trial in trials:
             journal.append("trial", trial)
         journal.finish()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", IncompleteLogWarning)
         back = read_requests(tmp_path / "log.jsonl")
     columns = ["model", "load", "sent_at", "runtime_s", "time_to_first_token_s", "time_per_output_token_s", "is_fit"]
-    pd.testing.assert_frame_equal(back[columns], part.frame()[columns])
+    pd.testing.assert_frame_equal(back[columns], imported.requests[columns])
 
 
 @pytest.fixture

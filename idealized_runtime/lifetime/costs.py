@@ -12,7 +12,7 @@ import numpy as np
 
 from idealized_runtime.checks import check_not_negative, check_positive, check_utilization
 from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
-from idealized_runtime.hardware.prices import dollar_cost_usd
+from idealized_runtime.hardware.prices import DeviceRate, device_price, dollar_cost_usd
 from idealized_runtime.lifetime.scaling_law import ModelSize
 
 INFERENCE_FLOPS_PER_PARAM_AND_TOKEN = 2
@@ -118,7 +118,7 @@ class Rental:
     accelerator: Accelerator
     dtype: str
     price_usd_per_hour: float
-    price_source: str = "given"
+    price_source: str = "as given"
 
     def __post_init__(self):
         check_positive(price_usd_per_hour=self.price_usd_per_hour)
@@ -160,14 +160,12 @@ def rent(name: str, dtype: str, price_usd_per_hour=None) -> Rental:
         short = {name: abbreviation for abbreviation, name in DTYPE_NAMES.items()}
         known = ", ".join(short.get(name, name) for name in accelerator.peak_flops_per_s) or "none"
         raise ValueError(f"{accelerator.name}: no peak rate is known for {dtype!r}; known: {known}")
-    if price_usd_per_hour is not None:
-        return Rental(accelerator, full_dtype, price_usd_per_hour)
-    if accelerator.name in ASSUMED_PRICES_USD_PER_HOUR:
-        return Rental(accelerator, full_dtype, ASSUMED_PRICES_USD_PER_HOUR[accelerator.name], _ASSUMED)
-    if accelerator.price_usd_per_hour is None:
+    price = device_price(price_usd_per_hour, accelerator)
+    if price_usd_per_hour is None and accelerator.name in ASSUMED_PRICES_USD_PER_HOUR:
+        price = DeviceRate.exactly(ASSUMED_PRICES_USD_PER_HOUR[accelerator.name], _ASSUMED)
+    if price is None:
         raise ValueError(f"{accelerator.name} has no price: give one, in dollars an hour of one accelerator")
-    source = f"{accelerator.sources['price_usd_per_hour']} ({accelerator.price_date})"
-    return Rental(accelerator, full_dtype, accelerator.price_usd_per_hour, source)
+    return Rental(accelerator, full_dtype, price.value, price.source)
 
 
 def dollar_costs(

@@ -5,6 +5,7 @@ by start with finite differences; here every step advances all starts together, 
 """
 
 import itertools
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,8 +23,14 @@ MIN_DISTINCT = 3
 _EXPONENTS = (0, 0.5, 1, 1.5, 2)
 _LOG_E = (-1, -0.5, 0, 0.5, 1)
 _LOG_SCALES = (0, 5, 10, 15, 20, 25)
+# Log of predicted over observed loss beyond which a run is no scatter: published runs lie within 0.07.
+_MOST_OFF = 0.15
 # Two starts have found the same minimum if their objectives agree so well.
 _SAME_MINIMUM = 1e-6
+
+
+class OutlyingRunsWarning(UserWarning):
+    """Training runs that the law of the others does not describe: mistyped, or of another kind."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +99,27 @@ def fit_scaling_law(runs: pd.DataFrame, *, delta: float = HUBER_DELTA, starts=No
         law = law_of(minima[best], source=f"fitted to {len(runs)} training runs")
     except ValueError as error:
         raise ValueError(f"no law with positive coefficients describes these runs: {error}") from error
+    residuals = objective.residuals(minima[best : best + 1])[0]
+    _warn_of_outliers(runs, residuals)
     return ScalingLawFit(
         law=replace(law, fitted_range=FittedRange.of_runs(runs)),
         objective=float(values[best]),
-        log_residuals=objective.residuals(minima[best : best + 1])[0],
+        log_residuals=residuals,
         num_starts=len(starts),
         num_at_optimum=int(np.count_nonzero(values <= values[best] * (1 + _SAME_MINIMUM))),
     )
+
+
+def _warn_of_outliers(runs, residuals):
+    if (off := np.abs(residuals) > _MOST_OFF).any():
+        run = runs[["num_params", "num_training_tokens", "loss"]].iloc[int(np.argmax(np.abs(residuals)))]
+        warnings.warn(
+            f"{off.sum()} of {len(runs)} training runs lie more than {100 * _MOST_OFF:g} % off the law that the others "
+            f"follow: check them; the farthest has {run.iloc[0]:.3g} parameters, {run.iloc[1]:.3g} tokens and loss "
+            f"{run.iloc[2]:.4g}",
+            OutlyingRunsWarning,
+            stacklevel=3,
+        )
 
 
 def law_of(coefficients, source="") -> ScalingLaw:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from idealized_runtime.checks import parse_json
 from idealized_runtime.lifetime.fitted_range import FittedRange
 from idealized_runtime.lifetime.scaling_law import COEFFICIENTS, ScalingLaw
 from idealized_runtime.records.files import replacing
@@ -48,7 +49,7 @@ def read_law(path) -> FittedLaw:
         It is not JSON, or not of that form; the message begins with the path.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = parse_json(Path(path).read_bytes())
         law = ScalingLaw(
             **{name: float(data[name]) for name in COEFFICIENTS},
             source=data.get("source", str(path)),

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pandas as pd
+from pyarrow import csv
 
-from idealized_runtime.checks import check_columns
+from idealized_runtime.checks import numeric_columns
 
 # What arXiv:2401.00448's trainingresults.csv calls them.
 COLUMNS = {"num_params": "Parameters", "num_training_tokens": "Tokens", "loss": "Smoothed Loss"}
@@ -38,13 +39,22 @@ def read_training_runs(path, *, columns=None, max_training_tokens_per_param=None
     """
     names = {**COLUMNS, **(columns or {})}
     try:
-        table = pd.read_csv(path)
+        # Stricter than pandas, for which a row may lack fields.
+        table = csv.read_csv(path).to_pandas()
     except FileNotFoundError:
         raise FileNotFoundError(f"no such file: {path}") from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as CSV: {error}") from error
-    check_columns(table, names.values(), name=str(path))
-    runs = pd.DataFrame({ours: _numbers(path, table[theirs]) for ours, theirs in names.items()})
+    if twice := [name for name in names.values() if list(table).count(name) > 1]:
+        raise ValueError(f"{path}: two columns are named {twice[0]!r}")
+    runs = pd.DataFrame(dict(zip(names, numeric_columns(table, names.values(), name=str(path)), strict=True)))
+    for ours, theirs in names.items():
+        if (bad := ~(runs[ours].between(0, np.inf, inclusive="neither"))).any():
+            # The header is line 1.
+            raise ValueError(
+                f"{path}, line {bad.idxmax() + 2}: {theirs!r} must be a positive finite number; got "
+                f"{runs[ours][bad.idxmax()]:g} ({bad.sum()} of {len(bad)} rows)"
+            )
     limit = ""
     if max_training_tokens_per_param is not None:
         ratio = runs["num_training_tokens"] / runs["num_params"]
@@ -53,16 +63,3 @@ def read_training_runs(path, *, columns=None, max_training_tokens_per_param=None
     if runs.empty:
         raise ValueError(f"{path} has no runs{limit}")
     return runs
-
-
-def _numbers(path, column) -> np.ndarray:
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
-    bad = ~(np.isfinite(numbers) & (numbers > 0))
-    if bad.any():
-        row = int(np.argmax(bad))
-        # The header is line 1.
-        raise ValueError(
-            f"{path}, line {row + 2}: {column.name!r} must be a positive finite number; got {column.iloc[row]!s} "
-            f"({np.count_nonzero(bad)} of {len(bad)} rows)"
-        )
-    return numbers

@@ -15,7 +15,7 @@ from idealized_runtime.lifetime import (
     read_training_runs,
 )
 from idealized_runtime.lifetime.bootstrap import UnreachableLossError, intervals_of
-from idealized_runtime.lifetime.fitting import coefficients_of, default_starts, law_of
+from idealized_runtime.lifetime.fitting import OutlyingRunsWarning, coefficients_of, default_starts, law_of
 from idealized_runtime.lifetime.log_huber import LogHuber
 from idealized_runtime.lifetime.scaling_law import is_reachable
 
@@ -63,10 +63,11 @@ def test_coefficients_are_recovered_from_noiseless_runs():
     assert fit.objective < 1e-15
 
 
-def test_one_wild_run_hardly_moves_the_fit():
+def test_one_wild_run_hardly_moves_the_fit_and_is_named():
     runs = make_runs()
     runs.loc[5, "loss"] *= 2
-    fit = fit_scaling_law(runs, starts=FEW_STARTS)
+    with pytest.warns(OutlyingRunsWarning, match=r"1 of 16 training runs .* off the law .* has 3e\+08 parameters"):
+        fit = fit_scaling_law(runs, starts=FEW_STARTS)
     np.testing.assert_allclose(coefficients_of(fit.law), coefficients_of(TRUE_LAW), rtol=1e-2)
 
 
@@ -145,12 +146,15 @@ def test_columns_may_have_other_names(tmp_path):
     [
         ("Parameters,Tokens\n1,2\n", "no column Smoothed Loss; needed: .*; there are: Parameters, Tokens"),
         ("Parameters,Tokens,Smoothed Loss\n1e9,2e10,2.5\n1e9,2e10,\n", "line 3: 'Smoothed Loss'.*got nan"),
-        ("Parameters,Tokens,Smoothed Loss\n1e9,2e10,n/k\n", "line 2: 'Smoothed Loss' must be a positive.*got n/k"),
+        ("Parameters,Tokens,Smoothed Loss\n1e9,2e10,n/k\n", "column Smoothed Loss must hold.*in row 1 of 1: 'n/k'"),
+        ("Parameters,Tokens,Smoothed Loss\n1e9,\"2,000\",2.5\n", "column Tokens must hold numbers.*'2,000'. Write"),
+        ("Parameters,Tokens,Smoothed Loss,Tokens\n1e9,2e10,2.5,1\n", "two columns are named 'Tokens'"),
+        ("Parameters,Tokens,Smoothed Loss\n1e9,2e10,2.5\n1e9,2e10\n", "cannot be read as CSV.*Expected 3 columns"),
         ("Parameters,Tokens,Smoothed Loss\n-1e9,2e10,2\n", "line 2: 'Parameters' must be a positive finite number"),
         ("Parameters,Tokens,Smoothed Loss\n", "has no runs"),
         ("", "cannot be read as CSV"),
     ],
-    ids=["column absent", "loss absent", "no number", "negative size", "no rows", "empty"],
+    ids=["column absent", "loss absent", "no number", "thousands", "twice", "short row", "negative", "no rows", "empty"],
 )  # fmt: skip
 def test_files_without_usable_runs_are_refused(tmp_path, text, message):
     path = tmp_path / "runs.csv"

@@ -4,7 +4,7 @@ starts (arXiv:2203.15556, section D.2), then refits to resampled runs."""
 from idealized_runtime.checks import positive_number, whole_number
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
-from idealized_runtime.cli.output import print_answer
+from idealized_runtime.cli.output import check_format, print_answer
 
 EXAMPLES = "example: idealized-runtime lifetime fit --data trainingresults.csv --out law.json\n"
 
@@ -32,6 +32,8 @@ def run(arguments) -> int:
     from idealized_runtime.lifetime.law_files import FittedLaw, write_law
     from idealized_runtime.lifetime.training_runs import read_training_runs
 
+    if arguments.out is not None:
+        check_format(arguments.out, (".json",))
     columns = {"num_params": arguments.params_column, "num_training_tokens": arguments.tokens_column,
                "loss": arguments.loss_column}  # fmt: skip
     runs = read_training_runs(arguments.data, columns=columns, max_training_tokens_per_param=arguments.cutoff)

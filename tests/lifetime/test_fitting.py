@@ -154,7 +154,7 @@ def test_columns_may_have_other_names(tmp_path):
         ("Parameters,Tokens,Smoothed Loss\n", "has no runs"),
         ("", "cannot be read as CSV"),
     ],
-    ids=["column absent", "loss absent", "no number", "thousands", "twice", "short row", "negative", "no rows", "empty"],
+    ids=["column absent", "loss absent", "no number", "thousands", "twice", "short", "negative", "no rows", "empty"],
 )  # fmt: skip
 def test_files_without_usable_runs_are_refused(tmp_path, text, message):
     path = tmp_path / "runs.csv"

@@ -154,7 +154,7 @@ class Architecture:
     source: str = ""
 
     def __post_init__(self):
-        if self.ffn_hidden_size is None:
+        if self.ffn_hidden_size is None and isinstance(self.hidden_size, int):
             self._set("ffn_hidden_size", 4 * self.hidden_size)
         if self.num_query_groups is None:
             self._set("num_query_groups", self.num_attention_heads)
@@ -164,7 +164,8 @@ class Architecture:
             # JSON has lists.
             if isinstance(getattr(self, name), list):
                 self._set(name, tuple(getattr(self, name)))
-        self._set("uncounted_options", dict(self.uncounted_options))
+        if isinstance(self.uncounted_options, Mapping):
+            self._set("uncounted_options", dict(self.uncounted_options))
         check_architecture(self)
         self._leave_out_what_is_usual()
 
@@ -282,7 +283,9 @@ class Architecture:
         ValueError
             The family, or an option of it, cannot be counted here: named, never approximated.
         """
-        name = name or str(config.get("_name_or_path") or config.get("model_type")).rstrip("/").rsplit("/", 1)[-1]
+        path = config.get("_name_or_path")
+        path = path if isinstance(path, str) and path else str(config.get("model_type"))
+        name = name or path.rstrip("/").rsplit("/", 1)[-1]
         return cls(name, **fields_of_hf_config(config), source="Hugging Face config.json")
 
 

@@ -1,5 +1,7 @@
 """What an architecture must satisfy before anything is counted, built or timed."""
 
+from collections.abc import Mapping
+
 from idealized_runtime.checks import is_number
 
 POSITION_EMBEDDINGS = ("learned_absolute", "rope", "alibi")
@@ -9,6 +11,8 @@ _SIZES = ("num_layers", "hidden_size", "num_attention_heads", "num_query_groups"
 _OPTIONAL_SIZES = ("kv_channels", "moe_shared_expert_intermediate_size", "window_size", "q_lora_rank", "embedding_size")
 _EXPERT_FIELDS = ("num_experts", "moe_router_topk", "moe_ffn_hidden_size")
 _LATENT_FIELDS = ("kv_lora_rank", "qk_head_dim", "qk_pos_emb_head_dim", "v_head_dim")
+# Logs are files of this name.
+_LONGEST_NAME = 200
 # Counts are polynomials of sizes, and must stay within a float's range.
 _LARGEST_SIZE = 2**40
 _CHOICES = {
@@ -35,6 +39,13 @@ def check_architecture(architecture):
     ValueError
         A size is not positive, heads do not divide the width, or a choice is unknown; the message says which.
     """
+    name = architecture.name
+    if not (isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and name.isprintable()):
+        raise ValueError(
+            f"a model's name must be printable text of at most {_LONGEST_NAME} characters; got {name!r:.80}"
+        )
+    if not isinstance(architecture.uncounted_options, Mapping):
+        raise ValueError(f"{name}: uncounted_options must be an object; got {architecture.uncounted_options!r:.60}")
     for check in (_check_sizes, _check_choices, _check_experts, _check_latent_attention, _check_heads):
         for refusal in check(architecture):
             raise ValueError(f"{architecture.name}: {refusal}")
@@ -55,7 +66,7 @@ def _check_sizes(a):
 def _no_integer(a, name, *, at_least=1, where=""):
     value = getattr(a, name)
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        yield f"{where}{name} must be an integer of at least {at_least}; got {value!r}"
+        yield f"{where}{name} must be an integer of at least {at_least}; got {value!r:.80}"
     elif value > _LARGEST_SIZE:
         yield f"{where}{name} must be at most 2**40; got a number of {value.bit_length()} bits"
 
@@ -64,7 +75,7 @@ def _no_pattern(a, name, *, at_least):
     pattern = getattr(a, name)
     if not isinstance(pattern, tuple):
         yield from _no_integer(a, name, at_least=at_least)
-    elif len(pattern) != a.num_layers or 1 not in pattern or not set(pattern) <= {0, 1}:
+    elif len(pattern) != a.num_layers or 1 not in pattern or any(layer not in (0, 1) for layer in pattern):
         yield (
             f"{name} must be a number, or a 0 or 1 for each of {a.num_layers} layers with at least one 1; "
             f"got {pattern!r:.80}"
@@ -75,11 +86,11 @@ def _check_choices(a):
     for name, allowed in _CHOICES.items():
         value = getattr(a, name)
         if not any(value == choice and type(value) is type(choice) for choice in allowed):
-            yield f"{name} must be one of {allowed}; got {value!r}"
+            yield f"{name} must be one of {allowed}; got {value!r:.80}"
     for name in ("rotary_base", "layernorm_epsilon"):
         value = getattr(a, name)
-        if not (is_number(value) and value > 0):
-            yield f"{name} must be a positive number; got {value!r}"
+        if not (is_number(value) and 0 < value <= _LARGEST_SIZE):
+            yield f"{name} must be a positive number of at most 2**40; got {value!r:.80}"
 
 
 def _check_experts(a):

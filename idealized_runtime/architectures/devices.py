@@ -1,4 +1,4 @@
-"""Devices that a model needs: the fewest whose memory holds its weights and the cache of one sequence."""
+"""Devices that a model needs, and how they share it: the fewest whose memory holds weights and cache of a sequence."""
 
 import math
 
@@ -8,6 +8,54 @@ from idealized_runtime.checks import check_positive
 
 # Tensor parallelism stays within one server (arXiv:2305.02440, section 3.2).
 MAX_TENSOR_PARALLEL_SIZE = 8
+_SHARED_SIZES = ("num_attention_heads", "num_query_groups", "ffn_hidden_size")
+
+
+def check_tensor_parallel_size(architecture: Architecture, size: int, *, name: str = "tensor_parallel_size"):
+    """Refuse a number of devices that cannot share a layer, as the engines do: heads, key-value groups, widths.
+
+    Raises
+    ------
+    ValueError
+        ``name``, as the size is called, stands in the message.
+    """
+    for shared in _SHARED_SIZES:
+        if size < 1 or getattr(architecture, shared) % size:
+            raise ValueError(
+                f"{name} {size} must divide {shared} of {architecture.name}, {getattr(architecture, shared)}"
+            )
+
+
+def tensor_parallel_sizes(architecture: Architecture) -> list[int]:
+    """Numbers of devices of one server that can share a layer, ascending."""
+    sizes = (1, 2, 4, MAX_TENSOR_PARALLEL_SIZE)
+    return [size for size in sizes if not any(getattr(architecture, shared) % size for shared in _SHARED_SIZES)]
+
+
+def num_cache_shares(architecture: Architecture, tensor_parallel_size: int) -> int:
+    """Parts that tensor parallelism divides the cache into.
+
+    Ranks beyond the key-value heads hold copies of them, and every rank holds all of a latent.
+    """
+    return 1 if architecture.multi_latent_attention else min(tensor_parallel_size, architecture.num_query_groups)
+
+
+def device_bytes(
+    architecture: Architecture,
+    *,
+    num_context_tokens: int,
+    tensor_parallel_size: int = 1,
+    pipeline_parallel_size: int = 1,
+    dtype: str = "float16",
+) -> float:
+    """Bytes that the fullest device holds of the weights and the cache of one sequence.
+
+    Embeddings count as spread over all layers. Activations and the software's own needs come on top.
+    """
+    cache_bytes = kv_cache_bytes_per_token(architecture, dtype=dtype) * num_context_tokens
+    whole = weight_bytes(architecture, dtype=dtype) / tensor_parallel_size
+    whole += cache_bytes / num_cache_shares(architecture, tensor_parallel_size)
+    return whole * -(-architecture.num_layers // pipeline_parallel_size) / architecture.num_layers
 
 
 def num_accelerators_needed(architecture: Architecture, memory_bytes: float, **options) -> int:
@@ -25,16 +73,15 @@ def parallelism_needed(
 ) -> tuple[int, int]:
     """Tensor and pipeline parallel size of the fewest devices that hold weights and cache of one sequence.
 
-    Tensor parallelism splits every layer over 1, 2, 4 or 8 devices of a server, where that divides the
-    attention heads; beyond one server the layers are shared out among pipeline stages, and the stage with the
+    Tensor parallelism splits every layer over 1, 2, 4 or 8 devices of a server, those of
+    :func:`tensor_parallel_sizes`; beyond, the layers are shared out among pipeline stages, and the stage with the
     most of them must fit.
 
     Parameters
     ----------
     architecture : Architecture
     memory_bytes : float
-        Of one device; one device where it is not known (None). All of it counts: activations and the software's own
-        needs come on top.
+        Of one device; one device where it is not known (None).
     num_context_tokens : int, optional
         Length of the sequence; the longest the model takes where it is not given.
     dtype : str
@@ -52,25 +99,16 @@ def parallelism_needed(
     if num_context_tokens is None:
         num_context_tokens = architecture.max_position_embeddings
     check_positive(memory_bytes=memory_bytes, num_context_tokens=num_context_tokens)
-    total_bytes = sequence_bytes(architecture, num_context_tokens=num_context_tokens, dtype=dtype)
     num_layers, widths = architecture.num_layers, tensor_parallel_sizes(architecture)
     depths = [depth for depth in range(2, num_layers + 1) if not (even_stages and num_layers % depth)]
     for width, depth in [*((width, 1) for width in widths), *((widths[-1], depth) for depth in depths)]:
-        # Embeddings count as spread over all layers.
-        if -(-num_layers // depth) * total_bytes <= num_layers * width * memory_bytes:
+        needed = device_bytes(
+            architecture, num_context_tokens=num_context_tokens, dtype=dtype,
+            tensor_parallel_size=width, pipeline_parallel_size=depth,
+        )  # fmt: skip
+        if needed <= memory_bytes:
             return width, depth
     raise ValueError(
-        f"{architecture.name}: {total_bytes / num_layers:.3g} bytes a layer do not fit "
+        f"{architecture.name}: {needed * widths[-1]:.3g} bytes a layer do not fit "
         f"{widths[-1]} devices of {memory_bytes:.3g} bytes"
     )
-
-
-def tensor_parallel_sizes(architecture: Architecture) -> list[int]:
-    """Numbers of devices of one server that can share a layer, ascending."""
-    return [size for size in (1, 2, 4, MAX_TENSOR_PARALLEL_SIZE) if architecture.num_attention_heads % size == 0]
-
-
-def sequence_bytes(architecture: Architecture, *, num_context_tokens: int, dtype: str = "float16") -> int:
-    """Bytes of the weights and of the cache of one sequence."""
-    cache_bytes = kv_cache_bytes_per_token(architecture, dtype=dtype) * num_context_tokens
-    return weight_bytes(architecture, dtype=dtype) + cache_bytes

@@ -22,7 +22,9 @@ def _is_number(value):
 
 
 def _is_built_scaling(scaling):
-    if scaling["rope_type"] not in _SCALINGS:
+    if not isinstance(scaling, Mapping) or scaling.get("rope_type") not in list(_SCALINGS):
+        return False
+    if not all(_is_number(value) for name, value in scaling.items() if name != "rope_type"):
         return False
     needed, allowed = _SCALINGS[scaling["rope_type"]]
     # Of the two multipliers each means another thing without the other.

@@ -86,7 +86,7 @@ def _estimates(arguments, models, accelerator, predicted, own_log) -> dict:
     sizes = {"num_prompt_tokens": p, "num_output_tokens": [1, o, o]}
     queries = pd.DataFrame(sizes | {"model": ["predicted", "predicted", "own"]}, index=["prompt", "query", "own"])
     rates = {"price_usd_per_hour": price_usd, "power_watts": power_watts}
-    number = predicted.placement.num_devices
+    number = predicted.placement.num_accelerators
     table = price(queries, answers, num_accelerators=number, level=level, extrapolate=True, **rates).table
     has_own = own_log is not None and not table.loc["own", "is_extrapolated"]
     token_s, bounds = predicted.output_token_s(p + 1), (None, None)

@@ -146,7 +146,7 @@ def _predict(names, timed, arguments, queries) -> dict:
             tensor_parallel_size=width, pipeline_parallel_size=width and number // width, accelerator=accelerator,
         )  # fmt: skip
         predicted[name] = ServedModel(
-            architecture.name, runtimes, runtimes.placement.num_devices, architecture.num_params,
+            architecture.name, runtimes, runtimes.placement.num_accelerators, architecture.num_params,
             # A prediction is for the accelerator that is given.
             stack.hardware if arguments.hardware is None else accelerator.name,
             stack.software, stack.dtype, architecture=architecture, measured_watts=watts,

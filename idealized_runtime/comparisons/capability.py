@@ -169,7 +169,7 @@ def _placed(predictor, timed, architecture, num_tokens, parallelism):
             tensor_parallel_size=width,
             pipeline_parallel_size=depth,
         )
-        return predicted, predicted.placement.num_devices, predicted.caveats
+        return predicted, predicted.placement.num_accelerators, predicted.caveats
     number = num_accelerators_of(timed, num_tokens)
     if not timed.runtimes["is_extrapolated"].any():
         return timed.fit, number, ()

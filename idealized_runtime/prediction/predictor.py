@@ -154,8 +154,8 @@ def _place(architecture, models, sizes, memory_bytes, num_context_tokens) -> Pla
             f"pipeline_parallel_size must lie in [1, {architecture.num_layers}], the layers of {architecture.name}; "
             f"got {depth}"
         )
-    if placement.num_devices > 1 and "message_s" not in identified_terms(models):
-        devices = f"{placement.num_devices} devices" + (f" of {memory_bytes / 1e9:.3g} GB" if memory_bytes else "")
+    if placement.num_accelerators > 1 and "message_s" not in identified_terms(models):
+        devices = f"{placement.num_accelerators} devices" + (f" of {memory_bytes / 1e9:.3g} GB" if memory_bytes else "")
         raise MessagesNotTimedError(
             f"{architecture.name} in {dtype} {'takes' if is_chosen else 'was asked for on'} {devices}, and every log "
             "of this stack is of one device, so nothing is known of messages between devices. Time one model on "
@@ -190,7 +190,7 @@ def _context_caveats(models, architecture, placement, num_context_tokens, memory
     if num_context_tokens > longest:
         yield f"contexts of {num_context_tokens} tokens were not timed, only of up to {longest}"
     needed = sequence_bytes(architecture, num_context_tokens=num_context_tokens, dtype=placement.dtype)
-    needed = needed / placement.num_devices
+    needed = needed / placement.num_accelerators
     if memory_bytes is not None and needed > memory_bytes:
         yield f"weights and cache take {needed / 1e9:.3g} GB a device, which has {memory_bytes / 1e9:.3g} GB"
 

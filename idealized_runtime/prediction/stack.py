@@ -100,7 +100,7 @@ def identified_terms(models: Iterable[TimedModel]) -> tuple[str, ...]:
     """Fields of :class:`StackTimes` that the logs of these models tell of."""
     placements = [(model.architecture, placement_of(model)) for model in models]
     terms = _ALWAYS
-    if any(placement.num_devices > 1 for _, placement in placements):
+    if any(placement.num_accelerators > 1 for _, placement in placements):
         terms += _IF_PARALLEL
     if any(is_misaligned(*layout) for layout in placements):
         terms += ("misaligned",)

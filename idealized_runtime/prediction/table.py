@@ -45,7 +45,7 @@ def prediction_table(
     if refusals and not predictions:
         raise refusals[0]
     sizes = {"num_prompt_tokens": num_prompt_tokens, "num_output_tokens": num_output_tokens}
-    numbers = {name: predicted.placement.num_devices for name, predicted in predictions.items()}
+    numbers = {name: predicted.placement.num_accelerators for name, predicted in predictions.items()}
     usd = device_price(None, predictor.accelerator)
     queries = pd.DataFrame({"model": list(predictions), **sizes}, index=pd.Index(list(predictions), name="model"))
     priced = price(queries, predictions, num_accelerators=numbers, price_usd_per_hour=usd, level=level).table

@@ -12,6 +12,7 @@ from idealized_runtime.architectures import (
     prompt_encoding_flops,
     weight_bytes_read,
 )
+from idealized_runtime.architectures.devices import num_cache_shares
 from idealized_runtime.architectures.memory import BYTES_PER_ELEMENT
 from idealized_runtime.fits.interpolation import TILE_SHARE, coordinate
 
@@ -42,7 +43,7 @@ class Placement:
     slices: float = 1.0
 
     @property
-    def num_devices(self) -> int:
+    def num_accelerators(self) -> int:
         """Devices that answer a query together; several wait for each other's messages."""
         return self.tensor_parallel_size * self.pipeline_parallel_size
 
@@ -120,24 +121,25 @@ def _prompt_weight_bytes(architecture, num_tokens, dtype) -> np.ndarray:
 
 def _work(architecture, num_tokens, placement, *, weights, cache, flops, is_prompt) -> Work:
     element_bytes = BYTES_PER_ELEMENT[placement.dtype]
-    num_devices, slices = placement.tensor_parallel_size, placement.slices
+    width, slices = placement.tensor_parallel_size, placement.slices
+    cache = cache / num_cache_shares(architecture, width)
     head = architecture.vocab_size * (architecture.embedding_size or architecture.hidden_size) * element_bytes
     num_layers = architecture.num_layers / slices
-    num_reduced = _ALL_REDUCES_PER_LAYER * num_layers * (num_devices > 1)
+    num_reduced = _ALL_REDUCES_PER_LAYER * num_layers * (width > 1)
     num_handed_on = placement.pipeline_parallel_size - 1
     # A ring all-reduce sends each element 2 (t - 1) / t times.
-    num_copies = num_reduced * 2 * (num_devices - 1) / num_devices + num_handed_on
+    num_copies = num_reduced * 2 * (width - 1) / width + num_handed_on
     entries = {
         "is_prompt": is_prompt,
         "num_tokens": num_tokens,
         "num_layers": num_layers,
-        "layer_bytes": (weights - head + cache) / num_devices / slices,
-        "weight_bytes": (weights - head) / num_devices / slices,
-        "layer_flops": flops / num_devices / slices,
-        "head_bytes": head / num_devices,
+        "layer_bytes": ((weights - head) / width + cache) / slices,
+        "weight_bytes": (weights - head) / width / slices,
+        "layer_flops": flops / width / slices,
+        "head_bytes": head / width,
         "num_messages": num_reduced + num_handed_on,
         "message_bytes": num_copies * num_tokens * architecture.hidden_size * element_bytes,
-        "is_tensor_parallel": num_devices > 1,
+        "is_tensor_parallel": width > 1,
         "is_misaligned": is_misaligned(architecture, placement),
         "slices": slices,
     }

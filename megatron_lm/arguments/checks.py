@@ -2,6 +2,7 @@
 
 import os
 
+from idealized_runtime.architectures.devices import check_tensor_parallel_size
 from megatron_lm.arguments.sampling import Sampling
 from megatron_lm.batching import all_batchings
 from megatron_lm.engines import ENGINES, PORTABLE_ENGINES
@@ -61,12 +62,7 @@ def check_parallelism(arguments, num_ranks: int):
             "machines with --nnodes"
         )
     architecture = arguments.architecture
-    for name in ("num_attention_heads", "num_query_groups", "ffn_hidden_size"):
-        size = getattr(architecture, name)
-        if size % tensor_size:
-            raise ValueError(
-                f"--tensor-model-parallel-size {tensor_size} must divide {name} of {architecture.name}, {size}"
-            )
+    check_tensor_parallel_size(architecture, tensor_size, name="--tensor-model-parallel-size")
     for size in arguments.num_layers_profiled:
         if size % num_stages:
             raise ValueError(

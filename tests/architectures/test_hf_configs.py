@@ -14,6 +14,7 @@ from makers import (
 )
 
 from idealized_runtime.architectures import HF_FAMILIES, Architecture, get_architecture, unsupported_features
+from idealized_runtime.architectures.hf import SilentConfigurationWarning
 from idealized_runtime.architectures.open_models import OPEN_MODELS
 
 OPTIONS = [
@@ -144,9 +145,31 @@ def test_falcon_is_read_under_its_first_names_too(old, new):
         ({"model_type": None}, "model_type None cannot be counted here"),
         ({"num_attention_heads": 0}, "num_attention_heads must be an integer of at least 1"),
         ({"model_type": ["llama"]}, r"model_type \['llama'\] cannot be counted here"),
-        ({"num_hidden_layers": "4", "model_type": "mistral"}, "'mistral' has a malformed value"),
-        ({"num_hidden_layers": 10**30, "model_type": "mistral"}, "num_hidden_layers = 10+: must be at most"),
-        ({"hidden_size": 48 * 10**400}, r"hidden_size must be at most 2\*\*40; got a number of 1335 bits"),
+        ({"num_hidden_layers": "4", "model_type": "mistral"}, "num_hidden_layers = '4': must be a whole number, wit"),
+        ({"num_hidden_layers": True}, "llama with num_hidden_layers = True: must be a whole number"),
+        ({"num_hidden_layers": 4.0}, "num_hidden_layers = 4.0: must be a whole number"),
+        ({"vocab_size": float("nan")}, "vocab_size = nan: must be a whole number"),
+        ({"vocab_size": -5}, "vocab_size = -5: must be at most"),
+        ({"num_attention_heads": [6]}, r"num_attention_heads = \[6\]: must be a whole number"),
+        ({"rms_norm_eps": float("inf")}, r"rms_norm_eps = inf: must be at most 2\*\*40"),
+        ({"rms_norm_eps": None}, "layernorm_epsilon must be a positive number .*; got None"),
+        ({"rope_theta": 10**400}, r"rope_theta = a number of 1329 bits: must be at most 2\*\*40"),
+        ({"rope_theta": True}, "rope_theta = True: must be a number"),
+        ({"rope_parameters": {"rope_theta": 10**400}}, "rope_parameters .* must hold numbers of at most"),
+        ({"rope_parameters": {"rope_theta": "1e4"}}, "rope_theta = '1e4': must be a positive number"),
+        ({"rope_scaling": {"type": ["linear"]}}, r"type = \['linear'\]: must be text"),
+        ({"rope_scaling": "linear"}, "rope_scaling = 'linear': must be an object"),
+        ({"tie_word_embeddings": 1}, "tie_word_embeddings = 1: must be true or false"),
+        ({"hidden_act": 5}, "hidden_act = 5: must be text"),
+        ({"quantization_config": [4]}, "quantization_config = .*: must be an object"),
+        ({"model_type": "gemma2", "query_pre_attn_scalar": "x"}, "query_pre_attn_scalar = 'x': must be a number"),
+        ({"model_type": "qwen2_moe", **MOE, "mlp_only_layers": 3}, "mlp_only_layers = 3: must be a list"),
+        ({"model_type": "qwen3_moe", **MOE, "decoder_sparse_step": 0}, "'qwen3_moe' has a malformed value: .*zero"),
+        ({"model_type": "gpt2", "n_layer": 10**6}, "n_layer = 1000000: must be at most 100000"),
+        ({"_name_or_path": "x" * 300}, "name must be printable text of at most 200 characters; got 'xxx"),
+        ({"_name_or_path": "a\x1b[2J"}, "name must be printable text"),
+        ({"num_hidden_layers": 10**30, "model_type": "mistral"}, "num_hidden_layers = a number of 100 bits: must"),
+        ({"hidden_size": 48 * 10**400}, r"hidden_size = a number of 1335 bits: must be at most 2\*\*40"),
         ({"tie_word_embeddings": "false"}, "llama with tie_word_embeddings = 'false': must be true or false, without"),
         ({"rope_theta": "1e4"}, "llama with rope_theta = '1e4': must be a number, without quotes"),
         ({"intermediate_size": None}, "family 'llama' lacks 'intermediate_size'"),
@@ -170,22 +193,50 @@ def test_what_would_be_counted_wrongly_is_refused_by_name(change, message):
         Architecture.from_hf_config({**LLAMA, **change})
 
 
+def test_rotary_parameters_nested_beyond_reason_are_refused():
+    deep = {}
+    for _ in range(300):
+        deep = {"a": deep}
+    with pytest.raises(ValueError, match=r"quantization_config = .*must not be nested more than 50 deep"):
+        Architecture.from_hf_config({**LLAMA, "quantization_config": deep})
+
+
+@pytest.mark.filterwarnings("ignore::idealized_runtime.architectures.hf.SilentConfigurationWarning")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_configuration_without_sizes_has_those_of_its_class(family):
+    transformers = pytest.importorskip("transformers")
+    # The class of DeepSeek-V2 has none of its own.
+    given = {"num_experts_per_tok": 6} if family == "deepseek_v2" else {}
+    config = transformers.AutoConfig.for_model(family, **given)
+    ours = Architecture.from_hf_config({"model_type": family, **given}, name="toy")
+    assert ours.num_params == num_params_of_model(config)
+    assert ours == Architecture.from_hf_config(written(config), name="toy")
+
+
+@pytest.mark.parametrize("missing", ["vocab_size", "intermediate_size", "num_hidden_layers"])
+def test_size_that_a_configuration_leaves_out_is_named(missing):
+    config = {name: value for name, value in LLAMA.items() if name != missing}
+    with pytest.warns(SilentConfigurationWarning, match=rf"'llama' leaves out {missing} \(\d+\): taken as"):
+        Architecture.from_hf_config(config)
+
+
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    ("family", "missing"),
+    ("wrapper", "text", "num_params"),
     [
-        ("llama", "intermediate_size"),
-        ("llama", "vocab_size"),
-        ("gpt2", "n_layer"),
-        ("opt", "ffn_dim"),
-        ("qwen3_moe", "num_experts"),
-        ("qwen2_moe", "moe_intermediate_size"),
-        ("deepseek_v3", "kv_lora_rank"),
+        # LLaVA 1.5, 1.6 with Mistral, Pixtral, a PaliGemma; as their owners write them.
+        ("llava", {"model_type": "llama", "max_position_embeddings": 4096, "vocab_size": 32064}, 6_738_939_904),
+        ("llava", {"vocab_size": 32064}, 6_738_939_904),
+        ("llava_next", {"model_type": "mistral", "vocab_size": 32064, "sliding_window": None}, 7_242_256_384),
+        ("llava", {"model_type": "mistral", "hidden_size": 5120, "head_dim": 128, "num_hidden_layers": 40,
+                   "vocab_size": 131072}, 12_247_782_400),
+        ("paligemma", {"hidden_size": 2048, "intermediate_size": 16384, "num_attention_heads": 8, "vocab_size": 257216,
+                       "num_hidden_layers": 18, "num_key_value_heads": 1}, 2_508_662_784),
     ],
-)
-def test_missing_size_is_named(family, missing):
-    config = {name: value for name, value in FAMILIES[family].items() if name != missing}
-    with pytest.raises(ValueError, match=f"family '{family}' lacks '{missing}'"):
-        Architecture.from_hf_config({**config, "model_type": family})
+)  # fmt: skip
+def test_language_model_that_lists_what_differs_from_its_class_is_counted(wrapper, text, num_params):
+    config = {"model_type": wrapper, "text_config": text, "vision_config": {"hidden_size": 1024}}
+    assert Architecture.from_hf_config(config).num_params == num_params
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}

@@ -18,6 +18,11 @@ LLAMA_DEFAULTS = {
 }
 
 
+def sizes(num_hidden_layers, hidden_size, num_attention_heads, vocab_size, intermediate_size=None) -> dict:
+    """Sizes of a family's class, spelled as most families do."""
+    return {name: size for name, size in locals().items() if size is not None}
+
+
 @dataclass(frozen=True)
 class HfFamily:
     """How the configurations of one ``model_type`` are read.
@@ -67,13 +72,20 @@ def rotary_fields(config) -> dict:
     if any(isinstance(value, dict) for value in parameters.values()):
         # One set of parameters a kind of layer: only Gemma 3 is known to mean that.
         require_options(config, rope_parameters=(None,), rope_scaling=(None,))
-    base = float(parameters.pop("rope_theta"))
+    for name, value in parameters.items():
+        if name in ("rope_type", "type"):
+            is_allowed, what = isinstance(value, str), "text"
+        else:
+            is_allowed, what = type(value) in (int, float) and value > 0, "a positive number"
+        if not is_allowed and name in ("rope_type", "type", "rope_theta", "partial_rotary_factor", "factor"):
+            raise ValueError(f"{config['model_type']} with {name} = {value!r:.60}: must be {what}")
+    base = parameters.pop("rope_theta")
     fraction = parameters.pop("partial_rotary_factor", config.get("partial_rotary_factor"))
     kind = parameters.pop("rope_type", parameters.pop("type", "default"))
     options = {} if fraction in (None, 1.0) else {"rotary_percent": fraction}
     if kind != "default":
         options["rope_scaling"] = {"rope_type": kind, **parameters}
-    return {"position_embedding_type": "rope", "rotary_base": base, "uncounted_options": options}
+    return {"position_embedding_type": "rope", "rotary_base": float(base), "uncounted_options": options}
 
 
 def window_fields(config, usual: Callable[[int], bool]) -> dict:

@@ -7,6 +7,7 @@ from idealized_runtime.architectures.hf.common import (
     require_one_a_layer,
     require_options,
     required_size,
+    sizes,
     unusual_options,
     window_fields,
 )
@@ -143,32 +144,37 @@ def _expert_groups(config, *, num_best):
 
 
 _QWEN_MOE = {**QWEN_DEFAULTS, "decoder_sparse_step": 1, "mlp_only_layers": None, "norm_topk_prob": False}
-_DEEPSEEK_V2 = {**LLAMA_DEFAULTS, "max_position_embeddings": 2048, "n_shared_experts": 2, "first_k_dense_replace": 0,
-                "routed_scaling_factor": 1.0, "n_group": None, "topk_group": None, "topk_method": "greedy",
-                "norm_topk_prob": False}  # fmt: skip
-# A nested configuration lists only what differs from its class, so this one has every size.
+_DEEPSEEK = {**LLAMA_DEFAULTS, "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_nope_head_dim": 128,
+             "qk_rope_head_dim": 64, "v_head_dim": 128}  # fmt: skip
+_DEEPSEEK_V2 = {**_DEEPSEEK, **sizes(32, 4096, 32, 102400, 11008), "n_routed_experts": 64,
+                "moe_intermediate_size": 1407, "max_position_embeddings": 2048, "n_shared_experts": 2,
+                "first_k_dense_replace": 0, "routed_scaling_factor": 1.0, "n_group": None, "topk_group": None,
+                "topk_method": "greedy", "norm_topk_prob": False}  # fmt: skip
 _LLAMA_4 = HfFamily(
     _read_llama4,
     {**LLAMA_DEFAULTS, "max_position_embeddings": 131072, "rope_theta": 5e5, "rms_norm_eps": 1e-5, "head_dim": 128,
-     "num_key_value_heads": 8, "vocab_size": 202048, "hidden_size": 5120, "intermediate_size": 8192,
-     "intermediate_size_mlp": 16384, "num_hidden_layers": 48, "num_attention_heads": 40, "num_experts_per_tok": 1,
+     "num_key_value_heads": 8, **sizes(48, 5120, 40, 202048, 8192), "intermediate_size_mlp": 16384,
+     "num_experts_per_tok": 1,
      "num_local_experts": 16, "interleave_moe_layer_step": 1, "moe_layers": None, "no_rope_layers": None,
      "no_rope_layer_interval": 4, "attention_chunk_size": 8192, "use_qk_norm": True, "attn_temperature_tuning": True},
 )  # fmt: skip
 FAMILIES = {
     "mixtral": HfFamily(
         _read_mixtral,
-        {**LLAMA_DEFAULTS, "max_position_embeddings": 131072, "num_key_value_heads": 8, "rms_norm_eps": 1e-5,
-         "rope_theta": 1e6},
+        {**LLAMA_DEFAULTS, **sizes(32, 4096, 32, 32000, 14336), "num_local_experts": 8, "num_experts_per_tok": 2,
+         "max_position_embeddings": 131072, "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6},
         {"num_experts": "num_local_experts"},
     ),
     "qwen2_moe": HfFamily(
         _read_qwen2_moe,
-        {**_QWEN_MOE, "num_key_value_heads": 16, "qkv_bias": True},
+        {**_QWEN_MOE, **sizes(24, 2048, 16, 151936, 5632), "num_experts": 60, "num_experts_per_tok": 4,
+         "moe_intermediate_size": 1408, "shared_expert_intermediate_size": 5632, "num_key_value_heads": 16,
+         "qkv_bias": True},
     ),
     "qwen3_moe": HfFamily(
         _read_qwen3_moe,
-        {**_QWEN_MOE, "num_key_value_heads": 4},
+        {**_QWEN_MOE, **sizes(24, 2048, 32, 151936, 6144), "num_experts": 128, "num_experts_per_tok": 8,
+         "moe_intermediate_size": 768, "num_key_value_heads": 4},
         {"num_local_experts": "num_experts"},
     ),
     "llama4": _LLAMA_4,
@@ -176,13 +182,16 @@ FAMILIES = {
     "deepseek_v2": HfFamily(_read_deepseek, _DEEPSEEK_V2, {"num_experts": "n_routed_experts"}),
     "deepseek_v3": HfFamily(
         _read_deepseek,
-        {**_DEEPSEEK_V2, "max_position_embeddings": 4096, "n_shared_experts": 1, "first_k_dense_replace": 3,
-         "routed_scaling_factor": 2.5, "n_group": 8, "topk_group": 4, "norm_topk_prob": True},
+        {**_DEEPSEEK_V2, **sizes(61, 7168, 128, 129280, 18432), "n_routed_experts": 256, "num_experts_per_tok": 8,
+         "moe_intermediate_size": 2048, "max_position_embeddings": 4096, "n_shared_experts": 1,
+         "first_k_dense_replace": 3, "routed_scaling_factor": 2.5, "n_group": 8, "topk_group": 4,
+         "norm_topk_prob": True},
         {"num_local_experts": "n_routed_experts"},
     ),
     "gpt_oss": HfFamily(
         _read_gpt_oss,
-        {**LLAMA_DEFAULTS, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 150000.0,
+        {**LLAMA_DEFAULTS, **sizes(36, 2880, 64, 201088, 2880), "num_local_experts": 128, "num_experts_per_tok": 4,
+         "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "rope_theta": 150000.0,
          "attention_bias": True, "head_dim": 64, "num_key_value_heads": 8, "sliding_window": 128,
          "rope_scaling": {"rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
                           "truncate": False, "original_max_position_embeddings": 4096}},

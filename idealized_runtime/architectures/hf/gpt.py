@@ -6,6 +6,7 @@ from idealized_runtime.architectures.hf.common import (
     read_sizes,
     require_options,
     rotary_fields,
+    sizes,
     unusual_options,
 )
 
@@ -101,6 +102,11 @@ def _read_falcon(config):
     )
 
 
+def _gpt(n_layer, n_embd, n_head, vocab_size) -> dict:
+    """Sizes of a class, spelled as GPT-2, GPT-J and BLOOM do."""
+    return dict(locals())
+
+
 _GPT = {"layer_norm_epsilon": 1e-5, "n_inner": None, "activation_function": "gelu_new"}
 _ALIASES = {"num_hidden_layers": "n_layer", "num_attention_heads": "n_head", "hidden_size": "n_embd",
             "n_embed": "n_embd", "max_position_embeddings": "n_positions"}  # fmt: skip
@@ -110,27 +116,34 @@ _FALCON = {"max_position_embeddings": 2048, "layer_norm_epsilon": 1e-5, "num_ln_
            "tie_word_embeddings": True}  # fmt: skip
 _REFINED_WEB = {"n_layer": "num_hidden_layers", "n_head": "num_attention_heads", "n_head_kv": "num_kv_heads"}
 FAMILIES = {
-    "gpt2": HfFamily(_read_gpt2, {**_GPT, "n_positions": 1024, "tie_word_embeddings": True}, _ALIASES),
+    "gpt2": HfFamily(
+        _read_gpt2, {**_GPT, **_gpt(12, 768, 12, 50257), "n_positions": 1024, "tie_word_embeddings": True}, _ALIASES
+    ),
     "gptj": HfFamily(
-        _read_gptj, {**_GPT, "n_positions": 2048, "rotary_dim": 64, "tie_word_embeddings": False}, _ALIASES
+        _read_gptj,
+        {**_GPT, **_gpt(28, 4096, 16, 50400), "n_positions": 2048, "rotary_dim": 64, "tie_word_embeddings": False},
+        _ALIASES,
     ),
     "gpt_neox": HfFamily(
         _read_gpt_neox,
-        {"max_position_embeddings": 2048, "layer_norm_eps": 1e-5, "hidden_act": "gelu", "rotary_pct": 0.25,
+        {**sizes(44, 6144, 64, 50432, 24576), "max_position_embeddings": 2048,
+         "layer_norm_eps": 1e-5, "hidden_act": "gelu", "rotary_pct": 0.25,
          "rope_theta": 1e4, "attention_bias": True, "use_parallel_residual": True, "tie_word_embeddings": False},
         {"rotary_emb_base": "rope_theta"},
     ),
     "opt": HfFamily(
         _read_opt,
-        {"max_position_embeddings": 2048, "activation_function": "relu", "enable_bias": True,
+        {**sizes(12, 768, 12, 50272), "ffn_dim": 3072, "max_position_embeddings": 2048,
+         "activation_function": "relu", "enable_bias": True,
          "tie_word_embeddings": True, "do_layer_norm_before": True, "_remove_final_layer_norm": False,
          "word_embed_proj_dim": None},
     ),
     "bloom": HfFamily(
-        _read_bloom, {"layer_norm_epsilon": 1e-5, "n_positions": 2048, "tie_word_embeddings": True},
+        _read_bloom,
+        {**_gpt(2, 64, 8, 250880), "layer_norm_epsilon": 1e-5, "n_positions": 2048, "tie_word_embeddings": True},
         {**_ALIASES, "seq_length": "n_positions"},
     ),
-    "falcon": HfFamily(_read_falcon, _FALCON),
+    "falcon": HfFamily(_read_falcon, {**_FALCON, **sizes(32, 4544, 71, 65024)}),
     # Falcon as its owners called it before transformers had it: RefinedWeb the one with groups of heads.
     "RefinedWebModel": HfFamily(_read_falcon, {**_FALCON, "multi_query": False, "parallel_attn": False}, _REFINED_WEB),
     "RefinedWeb": HfFamily(_read_falcon, {**_FALCON, "new_decoder_architecture": True}, _REFINED_WEB),

@@ -5,6 +5,7 @@ from idealized_runtime.architectures.hf.common import (
     HfFamily,
     read_llama_like,
     require_options,
+    sizes,
     unusual_options,
     window_fields,
 )
@@ -80,31 +81,42 @@ def _read_later_gemma(config, *, options=None, **fields):
 
 QWEN_DEFAULTS = {**LLAMA_DEFAULTS, "max_position_embeddings": 32768, "use_sliding_window": False,
                  "sliding_window": 4096, "max_window_layers": 28}  # fmt: skip
+_QWEN = sizes(32, 4096, 32, 151936, 22016)
 _GEMMA = {**LLAMA_DEFAULTS, "tie_word_embeddings": True, "max_position_embeddings": 8192, "head_dim": 256,
           "hidden_act": "gelu_pytorch_tanh"}  # fmt: skip
 _LATER_GEMMA = {**_GEMMA, "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 256,
                 "sliding_window": 4096, "num_key_value_heads": 4}  # fmt: skip
-# A nested configuration lists only what differs from its class, so this one has every size.
 _GEMMA_3 = HfFamily(
     _read_gemma3,
-    {**_LATER_GEMMA, "max_position_embeddings": 131072, "rope_theta": 1e6, "rope_local_base_freq": 1e4,
-     "vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
-     "num_attention_heads": 8},
+    {**_LATER_GEMMA, **sizes(26, 2304, 8, 262208, 9216), "max_position_embeddings": 131072, "rope_theta": 1e6,
+     "rope_local_base_freq": 1e4},
 )  # fmt: skip
 FAMILIES = {
-    "llama": HfFamily(_read_llama, {**LLAMA_DEFAULTS, "max_position_embeddings": 2048, "mlp_bias": False}),
+    "llama": HfFamily(
+        _read_llama,
+        {**LLAMA_DEFAULTS, **sizes(32, 4096, 32, 32000, 11008), "max_position_embeddings": 2048, "mlp_bias": False},
+    ),
     "mistral": HfFamily(
         _read_windowed_everywhere,
-        {**LLAMA_DEFAULTS, "max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
+        {**LLAMA_DEFAULTS, **sizes(32, 4096, 32, 32000, 14336), "max_position_embeddings": 131072,
+         "num_key_value_heads": 8, "sliding_window": 4096},
     ),
-    "qwen2": HfFamily(_read_qwen2, {**QWEN_DEFAULTS, "num_key_value_heads": 32}),
-    "qwen3": HfFamily(_read_qwen3, {**QWEN_DEFAULTS, "num_key_value_heads": 32, "head_dim": 128}),
-    "gemma": HfFamily(_read_gemma, {**_GEMMA, "num_key_value_heads": 16}),
-    "gemma2": HfFamily(_read_gemma2, {**_LATER_GEMMA, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}),
+    "qwen2": HfFamily(_read_qwen2, {**QWEN_DEFAULTS, **_QWEN, "num_key_value_heads": 32}),
+    "qwen3": HfFamily(_read_qwen3, {**QWEN_DEFAULTS, **_QWEN, "num_key_value_heads": 32, "head_dim": 128}),
+    "gemma": HfFamily(_read_gemma, {**_GEMMA, **sizes(28, 3072, 16, 256000, 24576), "num_key_value_heads": 16}),
+    "gemma2": HfFamily(
+        _read_gemma2,
+        {**_LATER_GEMMA, **sizes(26, 2304, 8, 256000, 9216), "attn_logit_softcapping": 50.0,
+         "final_logit_softcapping": 30.0},
+    ),
     "gemma3": _GEMMA_3,
     "gemma3_text": _GEMMA_3,
     "phi3": HfFamily(
-        _read_windowed_everywhere, {**LLAMA_DEFAULTS, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
+        _read_windowed_everywhere,
+        {**LLAMA_DEFAULTS, **sizes(32, 3072, 32, 32064, 8192), "max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
     ),
-    "olmo2": HfFamily(_read_olmo2, {**LLAMA_DEFAULTS, "max_position_embeddings": 2048, "rms_norm_eps": 1e-5}),
-}
+    "olmo2": HfFamily(
+        _read_olmo2,
+        {**LLAMA_DEFAULTS, **sizes(32, 4096, 32, 50304, 11008), "max_position_embeddings": 2048, "rms_norm_eps": 1e-5},
+    ),
+}  # fmt: skip

@@ -19,7 +19,7 @@ TRIALS := --num-warmup 3 --num-trials 10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures notebooks test lint lab published benchmarks clean
+.PHONY: help setup figures notebooks test lint lab published stacks benchmarks clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ lab: $(INSTALLED)  ## JupyterLab in notebooks/
 	@$(BIN)/jupyter lab --notebook-dir notebooks
 
 published: published/helm-efficiency published/beyond-chinchilla  ## get the published measurements of others
+
+stacks: $(INSTALLED)  ## fit anew the coefficients that come with the package, of the logs a100, cpu and v100
+	@$(BIN)/python -c 'from idealized_runtime.prediction.predictor import ship_stack; [*map(ship_stack, ("a100", "cpu", "v100"))]'
 
 benchmarks: $(INSTALLED) $(HELM) $(GUIDELLM)  ## our ratios against named peers; wants a quiet machine
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done

@@ -21,9 +21,8 @@ def check_tensor_parallel_size(architecture: Architecture, size: int, *, name: s
     """
     for shared in _SHARED_SIZES:
         if size < 1 or getattr(architecture, shared) % size:
-            raise ValueError(
-                f"{name} {size} must divide {shared} of {architecture.name}, {getattr(architecture, shared)}"
-            )
+            given = f"{getattr(architecture, shared)}; got {size}"
+            raise ValueError(f"{name} must divide {shared} of {architecture.name}, {given}")
 
 
 def tensor_parallel_sizes(architecture: Architecture) -> list[int]:

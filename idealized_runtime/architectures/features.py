@@ -128,14 +128,19 @@ def require_buildable(architecture, *, tensor_parallel_size: int = 1):
             + "; ".join(feature if len(feature) <= 80 else feature[:77] + "..." for feature in missing)
             + remedy
         )
-    unshared = None
-    if architecture.multi_latent_attention:
-        unshared = f"multi-latent attention (kv_lora_rank = {architecture.kv_lora_rank}), which is"
-    elif architecture.num_experts is not None:
-        unshared = f"experts (num_experts = {architecture.num_experts}), which are"
+    unshared = unshared_feature(architecture)
     if unshared and tensor_parallel_size > 1:
         raise ValueError(
             f"{architecture.name} has {unshared} not shared out among tensor parallel ranks here; got "
             f"--tensor-model-parallel-size {tensor_parallel_size}: use 1, and --pipeline-model-parallel-size to share "
             "the layers out"
         )
+
+
+def unshared_feature(architecture) -> str | None:
+    """What the engines give every tensor parallel rank in full, in words that go on "... not shared out"."""
+    if architecture.multi_latent_attention:
+        return f"multi-latent attention (kv_lora_rank = {architecture.kv_lora_rank}), which is"
+    if architecture.num_experts is not None:
+        return f"experts (num_experts = {architecture.num_experts}), which are"
+    return None

@@ -1,13 +1,13 @@
 """The registry: every architecture that can be named, one row a model, each with its source."""
 
 import difflib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.open_models import open_architectures
+from idealized_runtime.checks import parse_json
 
 _PAPER = "arXiv:2305.02440, Table 1"
 _LOG = "arguments printed by the published log"
@@ -106,10 +106,10 @@ def read_architecture(name_or_path: str | Path, *, suggested: Iterable[str] | No
     if os.path.isdir(path):
         raise ValueError(f"{path} is a folder: give the path of the config.json in it")
     try:
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
+        config = parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} is not a JSON object")

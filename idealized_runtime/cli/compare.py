@@ -27,6 +27,9 @@ def add_arguments(parser):
     add_shared(parser, "--queries", help="table of queries (default: a grid of sizes within what both timed)")
     add_shared(parser, "--columns")
     add_shared(parser, "--model", action="append", help="only this model; several times for several")
+    add_shared(
+        parser, "--num-accelerators", help="accelerators that serve one query on either side (default: as timed)"
+    )
     add_shared(parser, "--level", "--out", "--json")
 
 
@@ -34,8 +37,8 @@ def run(arguments) -> int:
     """Print the ratios, by model and of the whole workload."""
     from idealized_runtime.architectures import registry_name
     from idealized_runtime.comparisons.stacks import compare_stacks, summarize_speed_ups
-    from idealized_runtime.queries.served import on_terms, read_served
     from idealized_runtime.queries.tables import grid_queries, read_queries
+    from idealized_runtime.queries.terms import on_terms, read_priced_models, shared_conditions
 
     if arguments.out is not None:
         check_format(arguments.out)
@@ -43,54 +46,53 @@ def run(arguments) -> int:
         raise ValueError(f"A and B are both {arguments.a}: name two stacks or machines")
     sides = {
         # A parameter file has HELM's names, several for one architecture.
-        source: {registry_name(name): on_terms(model) for name, model in read_served(source, arguments.model).items()}
+        source: {
+            registry_name(name): on_terms(model, num_accelerators=arguments.num_accelerators)
+            for name, model in read_priced_models(source, arguments.model).items()
+        }
         for source in (arguments.a, arguments.b)
     }
-    stacks = {source: {name: model.runtimes for name, model in side.items()} for source, side in sides.items()}
     if arguments.queries is None:
-        queries = grid_queries(_common_prompt_sizes(stacks), _OUTPUT_SIZES)
+        queries = grid_queries(_common_prompt_sizes(sides), _OUTPUT_SIZES)
     else:
         queries = read_queries(arguments.queries, columns=arguments.columns)
-    table = compare_stacks(queries, stacks, baseline=arguments.a, level=arguments.level)
+    table = compare_stacks(queries, sides, baseline=arguments.a, level=arguments.level)
     if arguments.out is not None:
         write_table(table, arguments.out)
     summary = summarize_speed_ups(table).droplevel("stack")
     _warn_of_left_out(queries, summary)
-    answer = _ratios(table, summary, sides)
-    described = {source: _describe(source, side) for source, side in sides.items()}
+    answer = _ratios(table, summary)
     if arguments.json:
         *models, workload = answer.reset_index().to_dict("records")
-        a, b = (dict(zip(("source", "hardware", "software"), own, strict=True)) for own in described.values())
+        a, b = ({"source": source, **shared_conditions(side.values())} for source, side in sides.items())
         print_json({"a": a, "b": b, "models": models, "workload": workload})
     else:
-        for side, own in zip("AB", described.values(), strict=True):
-            print(f"{side}: {', '.join(part for part in own if part)}")
+        print("; ".join(
+            f"{letter}: {', '.join(part for part in (str(source), *shared_conditions(side.values()).values()) if part)}"
+            for letter, (source, side) in zip("AB", sides.items(), strict=True)
+        ))  # fmt: skip
         grid = " of a grid" if arguments.queries is None else ""
         print(f"B over A, {len(queries):,} queries{grid} one after the other, {100 * arguments.level:g} % intervals:\n")
         print_table(answer.reset_index())
     return DONE
 
 
-def _ratios(table, summary, sides):
+def _ratios(table, summary):
     """By model and for all of them: how many queries, and what they take, cost and draw with B over what with A."""
     from idealized_runtime.comparisons.stacks import workload_ratios
 
     answer = summary[["num_queries", "percent_faster", "percent_slower"]]
     answer.loc["all models"] = answer["num_queries"].sum(), None, None
-    for metric in ("runtime", "cost", "energy"):
-        rates = {name: [_rate(metric, side[name]) for side in sides.values()] for name in summary.index}
-        if rates := {name: both for name, both in rates.items() if None not in both}:
-            answer = answer.join(workload_ratios(table, rates).add_prefix(f"{metric}_"))
-            if len(rates) < len(summary):
-                # A ratio over some of the models would pass for that of all.
-                answer.loc["all models", [f"{metric}_ratio{side}" for side in ("", "_lower", "_upper")]] = None
+    for name, metric in (("runtime", "runtime_s"), ("cost", "cost_usd"), ("energy", "energy_joules")):
+        if metric in table:
+            answer = answer.join(workload_ratios(table, metric).add_prefix(f"{name}_"))
     return answer
 
 
-def _common_prompt_sizes(stacks) -> list[int]:
+def _common_prompt_sizes(sides) -> list[int]:
     """Powers of two that lie within what both timed, of every model that both hold."""
-    sizes, (a, b) = [2**power for power in range(_MOST_POWER)], stacks.values()
-    pairs = [(a[name], b[name]) for name in a.keys() & b.keys()]
+    sizes, (a, b) = [2**power for power in range(_MOST_POWER)], sides.values()
+    pairs = [(a[name].runtimes, b[name].runtimes) for name in a.keys() & b.keys()]
     is_timed = [not any(model.is_extrapolated(size) for pair in pairs for model in pair) for size in sizes]
     return [size for size, is_so in zip(sizes, is_timed, strict=True) if is_so] or sizes[:1]
 
@@ -108,22 +110,3 @@ def _warn_of_left_out(queries, summary):
             MissingValueWarning,
             stacklevel=3,
         )
-
-
-def _rate(metric, model) -> float | None:
-    """What a second of a query costs; None where it is not known."""
-    from idealized_runtime.hardware.prices import dollar_cost_usd, energy_joules
-
-    rate = {"runtime": 1.0, "cost": model.price_usd_per_hour, "energy": model.power_watts}[metric]
-    if metric == "runtime" or rate is None:
-        return rate
-    accelerators = {"num_accelerators": model.num_accelerators / model.batch_size}
-    if metric == "cost":
-        return dollar_cost_usd(1.0, price_usd_per_hour=rate.value, **accelerators)
-    return energy_joules(1.0, power_watts=rate.value, **accelerators)
-
-
-def _describe(source, side) -> tuple[str, str, str]:
-    """Where the models of a side come from, and what they ran on."""
-    ran_on = ({getattr(model, name) for model in side.values()} - {""} for name in ("hardware", "software"))
-    return str(source), *(" or ".join(sorted(names)) for names in ran_on)

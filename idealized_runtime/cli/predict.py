@@ -18,7 +18,7 @@ def add_arguments(parser):
     """Flags of the command."""
     add_shared(parser, "--model", required=True, help="a name of the registry, or the path of a config.json")
     add_shared(parser, "--logs", "--num-prompt-tokens", "--num-output-tokens", required=True)
-    add_shared(parser, "--software", "--extrapolate")
+    add_shared(parser, "--software", "--extrapolate", "--num-accelerators")
     parser.add_argument("--tensor-parallel-size", type=positive_int, metavar="N", help="devices that share each layer")
     parser.add_argument("--pipeline-parallel-size", type=positive_int, metavar="N", help="stages of layers")
     add_shared(parser, "--hardware", help="row of the accelerators with memory, price and power (default: the logs')")
@@ -28,66 +28,69 @@ def add_arguments(parser):
 def run(arguments) -> int:
     """Predict one query, and print what it takes, costs and draws, and what is known of the error."""
     from idealized_runtime.architectures import read_architecture
-    from idealized_runtime.hardware.accelerators import get_accelerator
-    from idealized_runtime.measurements.timed_models import read_timed_models
-    from idealized_runtime.prediction import fit_predictor, predict_model
-    from idealized_runtime.prediction.left_out import left_out_summary
+    from idealized_runtime.measurements.shipped import read_stack
+    from idealized_runtime.prediction import fit_predictor, predict_priced
 
     p, o = arguments.num_prompt_tokens, arguments.num_output_tokens
-    timed = read_timed_models(arguments.logs, software=arguments.software)
+    timed = read_stack(arguments.logs, software=arguments.software)
     architecture = read_architecture(arguments.model, suggested=timed)
     predictor = fit_predictor(timed.values())
-    accelerator = predictor.accelerator if arguments.hardware is None else get_accelerator(arguments.hardware)
-    predicted = predict_model(
-        architecture, predictor, num_context_tokens=p + o, accelerator=accelerator,
-        tensor_parallel_size=arguments.tensor_parallel_size, pipeline_parallel_size=arguments.pipeline_parallel_size,
-    )  # fmt: skip
-    stack = predictor.models[0]
-    left_out = left_out_summary(predictor.left_out)[["median", "worst"]] if predictor.left_out else None
-    caveats = [*predicted.caveats, *predicted.context_caveats]
+    given = ("num_accelerators", "tensor_parallel_size", "pipeline_parallel_size", "hardware", "price_usd_per_hour",
+             "power_watts")  # fmt: skip
+    model = predict_priced(
+        architecture, predictor, num_context_tokens=p + o, **{name: getattr(arguments, name) for name in given}
+    )
+    predicted, caveats = model.runtimes, list(model.caveats)
     if predicted.is_extrapolated(p):
         low, high = predicted.prompt_range
         caveats.append(f"prompts of {p} tokens were not timed, only of {low} to {high}")
+    price, power = model.price_usd_per_hour, model.power_watts
     answer = {
         "model": architecture.name,
         "logs": arguments.logs,
-        "hardware": stack.hardware,
-        "software": stack.software,
-        "dtype": stack.dtype,
+        "hardware": model.hardware,
+        "software": model.software,
+        "dtype": model.dtype,
+        "measured_on": model.measured_on or None,
+        "conditions": model.conditions(),
+        "num_accelerators": model.num_accelerators,
         "tensor_parallel_size": predicted.placement.tensor_parallel_size,
         "pipeline_parallel_size": predicted.placement.pipeline_parallel_size,
         "num_prompt_tokens": p,
         "num_output_tokens": o,
         "level": arguments.level,
-        **_estimates(arguments, predictor.models, accelerator, predicted, predictor.own_log(predicted)),
-        "left_out_percent": None if left_out is None else left_out.to_dict(orient="index"),
+        "price_usd_per_hour": price and price.value,
+        "price_source": price and price.source,
+        "power_watts": power and power.value,
+        "power_source": power and power.source,
+        **_estimates(arguments, model, predictor.own_log(predicted)),
+        "left_out_percent": predictor.left_out_percent,
         "caveats": caveats,
     }
     print_answer(answer, _rows(answer), as_json=arguments.json)
     return DONE
 
 
-def _estimates(arguments, models, accelerator, predicted, own_log) -> dict:
+def _estimates(arguments, model, own_log) -> dict:
     """Times, cost and energy; None where neither the command nor a log nor the accelerator has a price or a power.
 
     ``own_log_runtime_s`` is by the fit of the model's own log; None for prompts beyond what it holds.
     """
+    from dataclasses import replace
+
     import pandas as pd
 
-    from idealized_runtime.hardware.prices import device_power, device_price
-    from idealized_runtime.queries.price import price
+    from idealized_runtime.queries.terms import price_models
 
     p, o, level = arguments.num_prompt_tokens, arguments.num_output_tokens, arguments.level
+    predicted = model.runtimes
     # Refused, and not missing, where it lies beyond the timed sizes.
     predicted.predict(p, o, extrapolate=arguments.extrapolate)
-    price_usd = device_price(arguments.price_usd_per_hour, accelerator)
-    power_watts = device_power(arguments.power_watts, (model.mean_power_watts for model in models), accelerator)
-    answers = {"predicted": predicted} | ({} if own_log is None else {"own": own_log.fit})
+    models = {"predicted": model} | ({} if own_log is None else {"own": replace(model, runtimes=own_log.fit)})
     sizes = {"num_prompt_tokens": p, "num_output_tokens": [1, o, o]}
     queries = pd.DataFrame(sizes | {"model": ["predicted", "predicted", "own"]}, index=["prompt", "query", "own"])
-    rates = {"price_usd_per_hour": price_usd, "power_watts": power_watts}
-    number = predicted.placement.num_accelerators
-    table = price(queries, answers, num_accelerators=number, level=level, extrapolate=True, **rates).table
+    priced = price_models(queries, models, level=level, extrapolate=True)
+    table, whole = priced.table, priced.totals(queries.index == "query")
     has_own = own_log is not None and not table.loc["own", "is_extrapolated"]
     token_s, bounds = predicted.output_token_s(p + 1), (None, None)
     if predicted.error is not None:
@@ -95,28 +98,23 @@ def _estimates(arguments, models, accelerator, predicted, own_log) -> dict:
     return {
         "prompt_encoding_time_s": _estimate(table.loc["prompt"], "runtime_s"),
         "time_per_output_token_s": dict(zip(("estimate", "lower", "upper"), (token_s, *bounds), strict=True)),
-        "runtime_s": _estimate(table.loc["query"], "runtime_s"),
-        "num_accelerators": number,
-        "price_usd_per_hour": price_usd and price_usd.value,
-        "price_source": price_usd and price_usd.source,
-        "power_watts": power_watts and power_watts.value,
-        "power_source": power_watts and power_watts.source,
-        "cost_usd": price_usd and _estimate(table.loc["query"], "cost_usd"),
-        "energy_joules": power_watts and _estimate(table.loc["query"], "energy_joules"),
+        **{name: _estimate(table.loc["query"], name) for name in ("runtime_s", "cost_usd", "energy_joules")},
+        "per_million_tokens": whole["per_million_tokens"],
         "is_timed": own_log is not None,
         "own_log_runtime_s": _estimate(table.loc["own"], "runtime_s") if has_own else None,
     }
 
 
-def _estimate(row, name) -> dict:
-    """A priced number, and its bounds, None where they are not known."""
+def _estimate(row, name) -> dict | None:
+    """A priced number, and its bounds, None where they are not known; None for what has no price."""
+    if name not in row:
+        return None
     estimates = {"estimate": row[name], "lower": row[f"{name}_lower"], "upper": row[f"{name}_upper"]}
     return {bound: None if value != value else float(value) for bound, value in estimates.items()}
 
 
 def _rows(answer):
-    devices = f"{answer['num_accelerators']} device{'s' if answer['num_accelerators'] > 1 else ''}"
-    yield f"{answer['model']} on {answer['logs']}, {devices}, {answer['dtype']}, {answer['software']}"
+    yield answer["conditions"]
     yield f"{answer['num_prompt_tokens']} prompt tokens, {answer['num_output_tokens']} output tokens"
     yield ""
     for label, name, flag in (
@@ -128,6 +126,9 @@ def _rows(answer):
     ):
         estimate = answer[name]
         yield label, f"unknown: give {flag}" if estimate is None else bounded(estimate["estimate"], estimate)
+        if millions := answer["per_million_tokens"].get(name):
+            of_output, of_all = (f"{millions[tokens]:.4g}" for tokens in ("output", "all"))
+            yield "  a million tokens", f"{of_output} of output, {of_all} of prompt and output"
     if answer["left_out_percent"] is None:
         yield "\nNo interval: with fewer than three timed models, none can be left out. Time another."
     else:
@@ -143,9 +144,5 @@ def _rows(answer):
             f": its own log says {bounded(own_s['estimate'], own_s)} s" if own_s else ", not at this prompt size though"
         )
         yield f"{answer['model']} was timed on this stack itself{says}."
-    if answer["price_source"] is not None:
-        yield f"Price: {answer['price_usd_per_hour']:.4g} USD an hour a device, {answer['price_source']}."
-    if answer["power_source"] is not None:
-        yield f"Power: {answer['power_watts']:.4g} W a device, {answer['power_source']}."
     for caveat in answer["caveats"]:
         yield f"Not in the interval: {caveat}."

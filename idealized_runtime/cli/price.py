@@ -39,8 +39,8 @@ def run(arguments) -> int:
     import pandas as pd
 
     from idealized_runtime.checks import MissingValueWarning
-    from idealized_runtime.queries.served import price_served
     from idealized_runtime.queries.tables import WEIGHT_COLUMN, read_queries
+    from idealized_runtime.queries.terms import price_models
 
     if arguments.out is not None:
         check_format(arguments.out)
@@ -51,7 +51,7 @@ def run(arguments) -> int:
     groups = _groups(arguments, queries)
     answers, frames, missing = [], [], {}
     for asked, models in groups:
-        priced = price_served(asked, models, level=arguments.level, extrapolate=arguments.extrapolate)
+        priced = price_models(asked, models, level=arguments.level, extrapolate=arguments.extrapolate)
         for cause, number in _causes(priced.missing, asked, models).items():
             missing.setdefault(f"{number} of {len(asked)} queries have no price: {cause}", []).extend(models)
         for name, model in models.items():
@@ -77,25 +77,24 @@ def run(arguments) -> int:
 
 def _groups(arguments, queries) -> list[tuple]:
     """Tables of queries, each with the models that answer it: all by the column model, or a copy for each model."""
-    from idealized_runtime.queries.served import on_terms
+    from idealized_runtime.queries.terms import on_terms
 
-    served = _read_served(arguments, queries)
+    models = _read_models(arguments, queries)
     if arguments.model is None and "model" in queries and not queries.empty:
-        groups = [(queries, _by_name_of_queries(queries, served))]
+        groups = [(queries, _by_name_of_queries(queries, models))]
     else:
         queries = queries.rename(columns={"model": "model_of_query"})
-        groups = [(queries.assign(model=name), {name: model}) for name, model in served.items()]
+        groups = [(queries.assign(model=name), {name: model}) for name, model in models.items()]
     names = ("hardware", "num_accelerators", "price_usd_per_hour", "power_watts")
     given = {name: getattr(arguments, name) for name in names}
     return [(asked, {name: on_terms(model, **given) for name, model in models.items()}) for asked, models in groups]
 
 
-def _read_served(arguments, queries) -> dict:
+def _read_models(arguments, queries) -> dict:
     """Models that may answer, by name; those that nobody timed are predicted from the logs."""
     from idealized_runtime.architectures import registry_name
-    from idealized_runtime.measurements.folders import find_logs
-    from idealized_runtime.measurements.timed_models import read_timed_models
-    from idealized_runtime.queries.served import served_by_parameters, served_by_timed
+    from idealized_runtime.measurements.shipped import read_stack
+    from idealized_runtime.queries.terms import priced_by_parameters, priced_by_timed
 
     asked = arguments.model
     if arguments.parameters is not None:
@@ -103,69 +102,61 @@ def _read_served(arguments, queries) -> dict:
             raise ValueError("--software chooses among the logs of a folder: give it with --logs, not --parameters")
         if configs := [name for name in asked or () if name.endswith(".json")]:
             raise ValueError(f"{configs[0]}: a model that nobody timed is predicted from logs; give --logs")
-        return served_by_parameters(arguments.parameters, asked)
+        models = priced_by_parameters(arguments.parameters, asked)
+        if asked is None:
+            return models
+        # Of HELM's names for one model that is asked for by another of its names, the first.
+        first = {id(model.runtimes): name for name, model in reversed(models.items())}
+        return {name: it for name, it in models.items() if name in asked or first[id(it.runtimes)] == name}
     if asked is not None:
         # One model under two names is one.
         asked = list({registry_name(name): name for name in reversed(asked)}.values())[::-1]
     own_names = asked and [registry_name(name) for name in asked]
-    read = own_names
     try:
-        find_logs(arguments.logs, own_names)
+        timed = read_stack(arguments.logs, own_names, software=arguments.software)
     except ValueError:
+        if asked is None:
+            raise
         # One was not timed: what is known of it comes from all the others.
-        read = None
-    timed = read_timed_models(arguments.logs, read, software=arguments.software)
-    served = served_by_timed(timed)
+        timed = read_stack(arguments.logs, software=arguments.software)
+    models = priced_by_timed(timed)
     if asked is None:
-        return served
-    missing = [name for name, own in zip(asked, own_names, strict=True) if own not in served]
+        return models
+    missing = [name for name, own in zip(asked, own_names, strict=True) if own not in models]
     predicted = _predict(missing, timed, arguments, queries) if missing else {}
-    found = ((name, served.get(own) or predicted[name]) for name, own in zip(asked, own_names, strict=True))
+    found = ((name, models.get(own) or predicted[name]) for name, own in zip(asked, own_names, strict=True))
     return {model.name if name in predicted else name: model for name, model in found}
 
 
 def _predict(names, timed, arguments, queries) -> dict:
     """Models that nobody timed, by a name of the registry or the path of a config.json."""
     from idealized_runtime.architectures import read_architecture
-    from idealized_runtime.architectures.devices import tensor_parallel_sizes
-    from idealized_runtime.hardware.accelerators import get_accelerator
-    from idealized_runtime.prediction import fit_predictor, predict_model
-    from idealized_runtime.queries.served import ServedModel
+    from idealized_runtime.prediction import fit_predictor, predict_priced
 
-    predictor, number = fit_predictor(timed.values()), arguments.num_accelerators
-    stack = predictor.models[0]
-    accelerator = predictor.accelerator if arguments.hardware is None else get_accelerator(arguments.hardware)
+    architectures = {name: read_architecture(name, suggested=timed) for name in names}
+    predictor = fit_predictor(timed.values())
     longest = (queries["num_prompt_tokens"] + queries["num_output_tokens"]).max()
-    watts = tuple(watts for model in predictor.models if (watts := model.mean_power_watts) is not None)
-    predicted = {}
-    for name in names:
-        architecture = read_architecture(name, suggested=timed)
-        width = number and max(size for size in tensor_parallel_sizes(architecture) if number % size == 0)
-        runtimes = predict_model(
+    return {
+        name: predict_priced(
             architecture, predictor, num_context_tokens=int(min(architecture.max_position_embeddings, longest)),
-            tensor_parallel_size=width, pipeline_parallel_size=width and number // width, accelerator=accelerator,
-        )  # fmt: skip
-        predicted[name] = ServedModel(
-            architecture.name, runtimes, runtimes.placement.num_accelerators, architecture.num_params,
-            # A prediction is for the accelerator that is given.
-            stack.hardware if arguments.hardware is None else accelerator.name,
-            stack.software, stack.dtype, architecture=architecture, measured_watts=watts,
-        )  # fmt: skip
-    return predicted
+            num_accelerators=arguments.num_accelerators, hardware=arguments.hardware,
+        )
+        for name, architecture in architectures.items()
+    }  # fmt: skip
 
 
-def _by_name_of_queries(queries, served) -> dict:
+def _by_name_of_queries(queries, models) -> dict:
     """Models that the queries name, by the names they have there: the file's, the registry's or HELM's."""
     from idealized_runtime.architectures import registry_name
 
-    own_names = {registry_name(name): model for name, model in served.items()}
+    own_names = {registry_name(name): model for name, model in models.items()}
     names = [str(name) for name in queries["model"].dropna().unique()]
-    found = {name: served.get(name) or own_names.get(registry_name(name)) for name in names}
+    found = {name: models.get(name) or own_names.get(registry_name(name)) for name in names}
     found = {name: model for name, model in found.items() if model is not None}
     if not found:
         raise ValueError(
             f"no model that the queries name is known: {', '.join(map(_name, names[:5])) or '(none)'}; there are: "
-            f"{', '.join(served)}. Give --model for one that answers them all"
+            f"{', '.join(models)}. Give --model for one that answers them all"
         )
     return found
 
@@ -187,18 +178,22 @@ def _name(name) -> str:
 def _print_text(num_queries, answers, workload, level):
     import pandas as pd
 
-    described = [_describe(name, model) for name, model, _ in answers]
-    to = {True: "the model that each names", False: f"each of {len(answers)} models"}[bool(workload)]
-    print(
-        f"{num_queries:,} quer{'y' if num_queries == 1 else 'ies'} to "
-        + (described[0] if len(answers) == 1 else "\n".join([f"{to}:", *described]))
-    )
+    from idealized_runtime.queries.terms import shared_conditions
+
+    described = [model.conditions(name) for name, model, _ in answers]
+    if len(answers) > 1:
+        to = "the model that each names" if workload else f"each of {len(answers)} models"
+        shared = ", ".join(it for it in shared_conditions(model for _, model, _ in answers).values() if it)
+        described = [f"{to}, {shared}:", *described]
+    print(f"{num_queries:,} quer{'y' if num_queries == 1 else 'ies'} to", "\n".join(described))
     rows = []
     for name, totals in [*((name, totals) for name, _, totals in answers), *(("all", it) for it in workload.values())]:
         for metric, label in (("runtime_s", "runtime, s"), ("cost_usd", "cost, USD"), ("energy_joules", "energy, J")):
             if totals[metric] is not None:
                 priced = totals["num_queries"] - totals["num_missing"]
-                rows.append({"model": name, "queries": priced, "": label, **totals[metric]})
+                millions = totals["per_million_tokens"].get(metric) or {}
+                per_million = {"1M output tokens": millions.get("output"), "1M tokens": millions.get("all")}
+                rows.append({"model": name, "queries": priced, "": label, **totals[metric], **per_million})
     if rows:
         print()
         frame = pd.DataFrame(rows)
@@ -206,23 +201,5 @@ def _print_text(num_queries, answers, workload, level):
         if frame["total_lower"].notna().any():
             print(f"\ntotal_lower and total_upper: the {100 * level:g} % interval of the total")
     for name, model, _ in answers:
-        for caveat in getattr(model.runtimes, "caveats", ()):
+        for caveat in model.caveats:
             print(f"Not in the interval of {name}: {caveat}.")
-
-
-def _describe(name, model) -> str:
-    """The conditions of a model's prices in one line."""
-    queries = "one at a time" if model.batch_size == 1 else f"in batches of {model.batch_size}"
-    stack = [model.software, *([] if model.dtype in model.software else [model.dtype])]
-    rates = ["no number of accelerators: give --num-accelerators"]
-    if model.num_accelerators is not None:
-        rates = [
-            f"no {what} is known: give --{flag}" if rate is None else f"{rate.value:.4g} {unit} each ({rate.source})"
-            for rate, unit, what, flag in (
-                (model.price_usd_per_hour, "USD an hour", "price", "price-usd-per-hour"),
-                (model.power_watts, "W", "power", "power-watts"),
-            )
-        ]
-    # Only what was not timed has caveats.
-    origin = "predicted from the logs of other models" if hasattr(model.runtimes, "caveats") else ""
-    return "; ".join([", ".join(part for part in (name, origin, queries, model.devices, *stack) if part), *rates])

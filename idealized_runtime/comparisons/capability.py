@@ -7,17 +7,17 @@ of its log; one that was not, with a prediction from the logs of others.
 import contextlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.architectures import get_architecture
-from idealized_runtime.architectures.devices import sequence_bytes
+from idealized_runtime.architectures.devices import device_bytes
 from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES
 from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier
-from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor, predict_model
-from idealized_runtime.queries.price import price
-from idealized_runtime.queries.served import num_accelerators_of
+from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor, predict_priced
+from idealized_runtime.queries.terms import on_terms, price_models, priced_by_log
 from idealized_runtime.statistics.intervals import draw_log_normal, standard_error_of_interval
 
 # Of the test's 57 subjects (Hendrycks et al. 2021, arXiv:2009.03300).
@@ -68,19 +68,29 @@ def capability_points(
     num_tokens, parallelisms = num_prompt_tokens + num_output_tokens, parallelisms or {}
     if unknown := parallelisms.keys() - CAPABILITY_SCORES.keys():
         raise ValueError(f"parallelisms are of models with a score; there is none of {', '.join(sorted(unknown))}")
-    runtimes, rows = _answering(predictor, num_tokens, parallelisms)
-    if not rows:
+    terms = {"price_usd_per_hour": price_usd_per_hour, "power_watts": power_watts}
+    timed, models = {model.name: model for model in predictor.models}, {}
+    for name in CAPABILITY_SCORES:
+        if get_architecture(name).max_position_embeddings >= num_tokens:
+            with contextlib.suppress(MessagesNotTimedError):
+                model = _model(predictor, timed.get(name), name, num_tokens, parallelisms.get(name))
+                models[name] = on_terms(model, **terms)
+    if not models:
         raise ValueError(f"no model with a score can answer {num_tokens} tokens on the devices that were timed")
+    rows = {
+        name: {
+            "mmlu_percent": CAPABILITY_SCORES[name].mmlu_percent,
+            "params_billion": get_architecture(name).num_params / 1e9,
+            "num_accelerators": model.num_accelerators,
+            "is_measured": name in timed,
+            "caveats": "; ".join(model.caveats),
+        }
+        for name, model in models.items()
+    }
     points = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
     sizes = {"num_prompt_tokens": num_prompt_tokens, "num_output_tokens": num_output_tokens}
-    priced = price(
-        pd.DataFrame({"model": points.index, **sizes}, index=points.index),
-        runtimes,
-        num_accelerators=points["num_accelerators"].to_dict(),
-        price_usd_per_hour=price_usd_per_hour,
-        power_watts=power_watts,
-        level=level,
-    ).table.drop(columns="is_extrapolated")
+    queries = pd.DataFrame({"model": points.index, **sizes}, index=points.index)
+    priced = price_models(queries, models, level=level).table.drop(columns="is_extrapolated")
     if (is_unknown := priced["runtime_s_lower"].isna()).any():
         raise ValueError(
             f"no runtime with an interval is known of {', '.join(points.index[is_unknown])} for this query"
@@ -128,50 +138,21 @@ def frontier_table(
     return table.sort_values(value, kind="stable")
 
 
-def _answering(predictor, num_tokens, parallelisms) -> tuple[dict, dict]:
-    """Runtimes and rows of the models with a score that can answer so many tokens, by name."""
-    timed = {model.name: model for model in predictor.models}
-    runtimes, rows = {}, {}
-    for name, score in CAPABILITY_SCORES.items():
-        architecture = get_architecture(name)
-        if architecture.max_position_embeddings < num_tokens:
-            continue
-        with contextlib.suppress(MessagesNotTimedError):
-            model, parallelism = timed.get(name), parallelisms.get(name)
-            runtimes[name], number, caveats = _placed(predictor, model, architecture, num_tokens, parallelism)
-            rows[name] = {
-                "mmlu_percent": score.mmlu_percent,
-                "params_billion": architecture.num_params / 1e9,
-                "num_accelerators": number,
-                "is_measured": model is not None,
-                "caveats": "; ".join(caveats),
-            }
-    return runtimes, rows
-
-
-def _placed(predictor, timed, architecture, num_tokens, parallelism):
-    """Runtimes of a model, the devices that hold it, and what the interval does not know of."""
-    dtype, accelerator = predictor.models[0].dtype, predictor.accelerator
-    width, depth = parallelism or (None, None)
+def _model(predictor, timed, name, num_tokens, parallelism):
+    """A model with a score on the devices that hold it, as timed or else predicted."""
+    architecture, sizes = get_architecture(name), {"tensor_parallel_size": None, "pipeline_parallel_size": None}
     if parallelism is not None:
-        num_bytes = sequence_bytes(architecture, num_context_tokens=num_tokens, dtype=dtype)
-        memory_bytes = getattr(accelerator, "memory_bytes", None)
-        if memory_bytes is not None and num_bytes > width * depth * memory_bytes:
+        sizes = dict(zip(sizes, parallelism, strict=True))
+        memory_bytes, dtype = getattr(predictor.accelerator, "memory_bytes", None), predictor.models[0].dtype
+        num_bytes = device_bytes(architecture, num_context_tokens=num_tokens, dtype=dtype, **sizes)
+        if memory_bytes is not None and num_bytes > memory_bytes:
             raise ValueError(
-                f"{architecture.name} on {width} x {depth} devices: {num_bytes:.3g} bytes do not fit their memory of "
-                f"{memory_bytes:.3g} bytes each; give other parallelisms for it"
+                f"{name} on {' x '.join(map(str, parallelism))} devices: {num_bytes:.3g} bytes a device do not fit its "
+                f"memory of {memory_bytes:.3g} bytes; give other parallelisms for it"
             )
     if timed is None:
-        predicted = predict_model(
-            architecture,
-            predictor,
-            num_context_tokens=num_tokens,
-            tensor_parallel_size=width,
-            pipeline_parallel_size=depth,
-        )
-        return predicted, predicted.placement.num_accelerators, predicted.caveats
-    number = num_accelerators_of(timed, num_tokens)
-    if not timed.runtimes["is_extrapolated"].any():
-        return timed.fit, number, ()
-    number = max(number, math.prod(parallelism or ()))
-    return timed.fit, number, ("timed by slices of its layers, without messages between them",)
+        return predict_priced(architecture, predictor, num_context_tokens=num_tokens, **sizes)
+    model = priced_by_log(name, timed.fit, timed, num_context_tokens=num_tokens)
+    if timed.is_sliced and parallelism is not None:
+        model = replace(model, num_accelerators=max(model.num_accelerators, math.prod(parallelism)))
+    return model

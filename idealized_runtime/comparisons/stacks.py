@@ -12,12 +12,19 @@ import pandas as pd
 
 from idealized_runtime.measurements.floors import FloorRuntime, roofline_of
 from idealized_runtime.measurements.timed_models import TimedModel, fitted_models, read_timed_models
-from idealized_runtime.queries.price import add_independent, price
+from idealized_runtime.queries.price import add_independent
 from idealized_runtime.queries.tables import WEIGHT_COLUMN
+from idealized_runtime.queries.terms import PricedModel, price_models
 from idealized_runtime.records import TOKEN_COLUMNS
 from idealized_runtime.statistics.ratios import ratio_interval
 
 _SIDES = ("", "_lower", "_upper")
+# What is compared: its columns of the baseline and of the stack.
+_COLUMNS = {
+    "runtime_s": ("baseline_s", "runtime_s"),
+    "cost_usd": ("baseline_cost_usd", "cost_usd"),
+    "energy_joules": ("baseline_energy_joules", "energy_joules"),
+}
 
 
 def read_stacks(folders: Mapping[str, str]) -> dict[str, dict[str, TimedModel]]:
@@ -63,7 +70,7 @@ def compare_stacks(
     workload : DataFrame, one row a query
         ``num_prompt_tokens, num_output_tokens``; optional ``weight``.
     stacks : mapping by name of a stack of mappings by model
-        Runtime models with ``predict_interval``.
+        Models of runtimes, or :class:`~idealized_runtime.queries.terms.PricedModel` to compare cost and energy, too.
     baseline : str
         The stack that the others are compared with.
     level : float
@@ -73,7 +80,8 @@ def compare_stacks(
     -------
     DataFrame, one row a stack, model and size of query
         ``stack, model, num_prompt_tokens, num_output_tokens``; ``num_queries``, how many of the workload have this
-        size, or their weight; ``baseline_s`` and ``runtime_s`` of one, each with ``_lower`` and ``_upper``;
+        size, or their weight; ``baseline_s`` and ``runtime_s`` of one, each with ``_lower`` and ``_upper``, so too
+        ``baseline_cost_usd, cost_usd, baseline_energy_joules, energy_joules`` where both models have a price or watts;
         ``speed_up``, how many times the stack's runtime the baseline takes, with ``speed_up_lower`` and
         ``speed_up_upper``. Queries beyond the prompt sizes that both stacks timed are left out.
 
@@ -99,15 +107,21 @@ def compare_stacks(
     counts = sizes[WEIGHT_COLUMN].sum() if WEIGHT_COLUMN in workload else sizes.size()
     queries = counts.rename("num_queries").reset_index()
     frames = []
+    queries = queries.assign(model="")
     for (stack, model), both in pairs.items():
-        base, other = (price(queries, runtimes, level=level).table for runtimes in both)
+        both = [one if isinstance(one, PricedModel) else PricedModel("", one) for one in both]
+        base, other = (price_models(queries, {"": one}, level=level).table for one in both)
         is_known = base["runtime_s"].notna() & other["runtime_s"].notna()
-        columns = {}
-        for name, table in (("baseline_s", base), ("runtime_s", other)):
-            columns |= {f"{name}{side}": table[f"runtime_s{side}"] for side in _SIDES}
+        columns = {
+            f"{name}{side}": table[f"{metric}{side}"]
+            for metric, names in _COLUMNS.items()
+            if metric in base and metric in other
+            for name, table in zip(names, (base, other), strict=True)
+            for side in _SIDES
+        }
         ratios = ratio_interval(*([table[f"runtime_s{side}"] for side in _SIDES] for table in (base, other)))
         columns |= {f"speed_up{side}": ratio for side, ratio in zip(_SIDES, ratios, strict=True)}
-        frames.append(queries.assign(**columns).loc[is_known].assign(stack=stack, model=model))
+        frames.append(queries.drop(columns="model").assign(**columns).loc[is_known].assign(stack=stack, model=model))
     table = pd.concat(frames, ignore_index=True)
     if table.empty:
         shortest = queries["num_prompt_tokens"].min()
@@ -151,36 +165,37 @@ def summarize_speed_ups(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=["stack", "model"]))
 
 
-def workload_ratios(table: pd.DataFrame, rates: Mapping[str, tuple[float, float]]) -> pd.DataFrame:
+def workload_ratios(table: pd.DataFrame, metric: str = "runtime_s") -> pd.DataFrame:
     """What all queries, one after the other, take or cost with one stack, over what they do with the baseline.
 
     Parameters
     ----------
     table : DataFrame
         As from :func:`compare_stacks`, of one stack.
-    rates : mapping by model of (float, float)
-        What a second costs with the baseline and with the stack: dollars or joules; 1 and 1 for the seconds themselves.
+    metric : {"runtime_s", "cost_usd", "energy_joules"}
 
     Returns
     -------
-    DataFrame, by model with a rate and for ``"all models"``
-        ``ratio, ratio_lower, ratio_upper``. Errors of one model's queries count as one, those of models and of stacks
-        are independent.
+    DataFrame, by model of which it is known, and for ``"all models"``
+        ``ratio, ratio_lower, ratio_upper``; of all together NaN where it is not known of each. Errors of one model's
+        queries count as one, those of models and of stacks are independent.
     """
-    totals = {model: _totals(sizes) for model, sizes in table.groupby("model", sort=False) if model in rates}
+    by_model = {model: np.array(_totals(sizes, metric)) for model, sizes in table.groupby("model", sort=False)}
+    known = {model: totals for model, totals in by_model.items() if not np.isnan(totals[:, 0]).any()}
     # (models, stacks, bounds)
-    costs = np.array([np.array(both) * np.array(rates[model])[:, None] for model, both in totals.items()])
-    costs = np.concatenate([costs, [[add_independent(*side.T) for side in costs.swapaxes(0, 1)]]])
-    ratios = ratio_interval(costs[:, 1].T, costs[:, 0].T)
+    totals = np.array([*known.values()]).reshape(-1, 2, 3)
+    whole = [add_independent(*side.T) for side in totals.swapaxes(0, 1)]
+    totals = np.concatenate([totals, [whole if len(known) == len(by_model) else np.full((2, 3), np.nan)]])
+    ratios = ratio_interval(totals[:, 1].T, totals[:, 0].T)
     columns = dict(zip(("ratio", "ratio_lower", "ratio_upper"), ratios, strict=True))
-    return pd.DataFrame(columns, index=pd.Index([*totals, "all models"], name="model"))
+    return pd.DataFrame(columns, index=pd.Index([*known, "all models"], name="model"))
 
 
-def _totals(sizes) -> list[list[float]]:
-    """Sums over a model's queries of the baseline's and the stack's runtimes, each with its bounds."""
+def _totals(sizes, metric="runtime_s") -> list[list[float]]:
+    """Sums over a model's queries of what they take with the baseline and with the stack, each with its bounds."""
     return [
-        [float((sizes["num_queries"] * sizes[f"{name}{side}"]).sum()) for side in _SIDES]
-        for name in ("baseline_s", "runtime_s")
+        [float((sizes["num_queries"] * sizes[f"{name}{side}"]).sum(skipna=False)) for side in _SIDES]
+        for name in _COLUMNS[metric]
     ]
 
 

@@ -18,7 +18,7 @@ from idealized_runtime.lifetime.costs import LifetimeCosts, Rental, inference_fl
 from idealized_runtime.lifetime.size_curve import FloorPowerLaw, SizeCurve
 from idealized_runtime.queries.mix import QueryMix
 from idealized_runtime.queries.price import price
-from idealized_runtime.queries.served import ServedModel
+from idealized_runtime.queries.terms import PricedModel
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class MeasuredQueryCost:
 
     Parameters
     ----------
-    profiles : tuple of ServedModel
+    profiles : tuple of PricedModel
         By size.
     mix : QueryMix
     per_query : SizeCurve
@@ -69,7 +69,7 @@ class MeasuredQueryCost:
         Share of the queries whose prompt lies outside the sizes that some model was profiled at.
     """
 
-    profiles: tuple[ServedModel, ...]
+    profiles: tuple[PricedModel, ...]
     mix: QueryMix
     per_query: SizeCurve
     per_prompt: SizeCurve
@@ -77,12 +77,12 @@ class MeasuredQueryCost:
     share_extrapolated: float
 
     @classmethod
-    def fit(cls, profiles: Sequence[ServedModel], mix: QueryMix, *, extrapolate: bool = False) -> "MeasuredQueryCost":
+    def fit(cls, profiles: Sequence[PricedModel], mix: QueryMix, *, extrapolate: bool = False) -> "MeasuredQueryCost":
         """Regress the cost of a mix on the size of the profiled models.
 
         Parameters
         ----------
-        profiles : sequence of ServedModel
+        profiles : sequence of PricedModel
             Of one hardware and software; see :func:`~idealized_runtime.lifetime.profiles.read_profiles`.
         mix : QueryMix
         extrapolate : bool
@@ -199,7 +199,7 @@ def profile_table(measured: MeasuredQueryCost, peak_flops_per_s: float) -> pd.Da
     )
 
 
-def mean_accelerator_s(profile: ServedModel, mix: QueryMix, *, extrapolate: bool = False) -> tuple[float, float, float]:
+def mean_accelerator_s(profile: PricedModel, mix: QueryMix, *, extrapolate: bool = False) -> tuple[float, float, float]:
     """Accelerator-seconds of the mean query of a mix, of its prompt, and of a further output token.
 
     The prompt yields the first output token. The token is the mean over those of the mix after the first; where there

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from idealized_runtime.queries.served import ServedModel, select_names, served_by_parameters
+from idealized_runtime.queries.terms import PricedModel, priced_by_parameters, select_names
 
 
 def read_profiles(
     path, *, models: Iterable[str] | None = None, num_accelerators: Mapping[str | None, int] | None = None
-) -> tuple[ServedModel, ...]:
+) -> tuple[PricedModel, ...]:
     """Models of a parameter file, such as ``processed_jsons/a100.json``, smallest model first.
 
     HELM lists some models under several names; each architecture counts once, under its own. The number of
@@ -29,7 +29,7 @@ def read_profiles(
         The file is no parameter file, lacks a model asked for, or a model cannot be placed: its size or number of
         accelerators is not known, or a token visits only a part of it. The message begins with path and model.
     """
-    served, given = served_by_parameters(path, models), dict(num_accelerators or {})
+    served, given = priced_by_parameters(path, models), dict(num_accelerators or {})
     of_all_others = given.pop(None, None)
     select_names(path, served, given)
     by_architecture = {}

@@ -42,6 +42,8 @@ class TimedModel:
         where it did so more than once.
     source : mapping or None
         Its log: ``file`` (with its folder, the same on every machine) and ``sha256``.
+    measured_on : str
+        ISO date; empty where the log does not tell.
     """
 
     name: str
@@ -56,6 +58,17 @@ class TimedModel:
     num_layers_profiled: int | None = None
     machine_rates: Mapping | None = None
     source: Mapping | None = None
+    measured_on: str = ""
+
+    @property
+    def is_sliced(self) -> bool:
+        """Only slices of the layers were timed, and their times multiplied."""
+        return bool(self.runtimes["is_extrapolated"].any())
+
+    @property
+    def longest_context(self) -> int:
+        """Tokens of the longest query that was timed, prompt and output."""
+        return int((self.runtimes["num_prompt_tokens"] + self.runtimes["num_output_tokens"]).max())
 
     @property
     def slices(self) -> float:
@@ -168,6 +181,7 @@ def read_timed_model(path, *, accept: Iterable[str] = ()) -> TimedModel:
         num_layers_profiled=log.num_layers_scaled,
         machine_rates=rates,
         source={"file": "/".join(path.absolute().parts[-2:]), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
+        measured_on=str(getattr(log, "header", {}).get("started_at") or "")[:10],
     )  # fmt: skip
 
 

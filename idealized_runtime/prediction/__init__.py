@@ -2,7 +2,8 @@
 
 ``work`` counts what a pass asks of a device, ``stack`` fits what the machine takes for it, ``left_out`` leaves out
 one model after the other to see how well that predicts, ``predictor`` puts both together and places a new model on the
-devices it needs, ``predicted`` is the runtime of that model with its interval, ``table`` has one query to several.
+devices it needs, ``predicted`` is the runtime of that model with its interval, ``priced`` puts it on the terms that
+its queries are priced by.
 """
 
 from idealized_runtime.prediction.left_out import (
@@ -15,8 +16,8 @@ from idealized_runtime.prediction.left_out import (
 )
 from idealized_runtime.prediction.predicted import PredictedRuntime, PredictionError
 from idealized_runtime.prediction.predictor import MessagesNotTimedError, RuntimePredictor, fit_predictor, predict_model
+from idealized_runtime.prediction.priced import predict_priced, prediction_table
 from idealized_runtime.prediction.stack import StackTimes, fit_stack_times, stack_times_table
-from idealized_runtime.prediction.table import prediction_table
 
 __all__ = [
     "LeftOutModel",
@@ -32,6 +33,7 @@ __all__ = [
     "left_out_summary",
     "left_out_table",
     "predict_model",
+    "predict_priced",
     "prediction_error",
     "prediction_table",
     "stack_times_table",

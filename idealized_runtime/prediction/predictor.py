@@ -1,15 +1,22 @@
 """From the logs of one machine and software stack to the runtime of any architecture on it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.architectures.devices import parallelism_needed, sequence_bytes
+from idealized_runtime.architectures.devices import (
+    check_tensor_parallel_size,
+    device_bytes,
+    parallelism_needed,
+    tensor_parallel_sizes,
+)
+from idealized_runtime.architectures.features import unshared_feature
 from idealized_runtime.hardware.accelerators import Accelerator, find_accelerator
-from idealized_runtime.measurements.timed_models import TimedModel, fitted_models
-from idealized_runtime.prediction.left_out import LeftOutModel, leave_one_model_out, prediction_error
+from idealized_runtime.measurements.shipped import ShippedModel, write_shipped
+from idealized_runtime.measurements.timed_models import TimedModel, fitted_models, read_timed_models
+from idealized_runtime.prediction.left_out import LeftOutModel, leave_one_model_out, left_out_summary, prediction_error
 from idealized_runtime.prediction.predicted import PredictedRuntime, PredictionError
 from idealized_runtime.prediction.stack import (
     MIN_MODELS,
@@ -39,17 +46,38 @@ class RuntimePredictor:
         What it was fitted to.
     times : StackTimes
     left_out : mapping of LeftOutModel, by model name
-        Each model predicted from the others; empty with too few of them.
+        Each model predicted from the others; empty with too few of them, or where the stack is shipped.
+    shipped : mapping, optional
+        :attr:`together` of a stack that is shipped.
     """
 
     models: tuple[TimedModel, ...]
     times: StackTimes
     left_out: dict[str, LeftOutModel]
+    shipped: Mapping | None = None
 
     @property
     def error(self) -> PredictionError | None:
         """What the left-out models show; None with too few of them."""
-        return prediction_error(self.left_out.values())
+        if self.shipped is None:
+            return prediction_error(self.left_out.values())
+        return self.shipped["error"] and PredictionError(**self.shipped["error"])
+
+    @property
+    def left_out_percent(self) -> dict | None:
+        """Relative errors of the left-out models by quantity, ``median`` and ``worst``; None with too few of them."""
+        if self.shipped is not None:
+            return self.shipped["left_out_percent"]
+        return left_out_summary(self.left_out)[["median", "worst"]].to_dict("index") if self.left_out else None
+
+    @property
+    def together(self) -> dict:
+        """What a shipped stack keeps of all its models."""
+        return {
+            "times": asdict(self.times),
+            "error": self.error and asdict(self.error),
+            "left_out_percent": self.left_out_percent,
+        }
 
     @property
     def accelerator(self) -> Accelerator | None:
@@ -72,11 +100,17 @@ class RuntimePredictor:
 def fit_predictor(models: Iterable[TimedModel]) -> RuntimePredictor:
     """Fit the times of a stack, and see how well it predicts each model from the others.
 
+    Of a stack that is shipped they are known already.
+
     Raises
     ------
     ValueError
         Fewer than two models, models of several stacks, or a log that cannot be fitted.
     """
+    models = tuple(models)
+    if models and all(isinstance(model, ShippedModel) for model in models):
+        together = models[0].together
+        return RuntimePredictor(models, StackTimes(**together["times"]), {}, together)
     models = tuple(fitted_models(models))
     for model in models:
         if model.architecture is None or model.dtype is None:
@@ -89,11 +123,18 @@ def fit_predictor(models: Iterable[TimedModel]) -> RuntimePredictor:
     return RuntimePredictor(models, times, left_out)
 
 
+def ship_stack(name: str):
+    """Fit the logs of a name anew, and write the stack that is shipped under it."""
+    predictor = fit_predictor(read_timed_models(name).values())
+    write_shipped(name, predictor.models, predictor.together)
+
+
 def predict_model(
     architecture: Architecture,
     predictor: RuntimePredictor,
     *,
     num_context_tokens: int | None = None,
+    num_accelerators: int | None = None,
     tensor_parallel_size: int | None = None,
     pipeline_parallel_size: int | None = None,
     accelerator: Accelerator | None = None,
@@ -106,16 +147,17 @@ def predict_model(
     predictor : RuntimePredictor
     num_context_tokens : int, optional
         Of the longest query, prompt and output together; the most the model takes where it is not given.
-    tensor_parallel_size, pipeline_parallel_size : int, optional
-        Where neither is given, those of the fewest devices that hold weights and cache of that query; one device where
-        the machine's memory is not known. Where one is given, the other is 1.
+    num_accelerators, tensor_parallel_size, pipeline_parallel_size : int, optional
+        Where none is given, those of the fewest devices that hold weights and cache of that query; one device where
+        the machine's memory is not known. Of a number of devices as many share each layer as can. Where one of the
+        sizes is given, the other is 1, or what the number of devices leaves for it.
     accelerator : Accelerator, optional
         One of the devices; :attr:`RuntimePredictor.accelerator` where it is not given.
 
     Raises
     ------
     ValueError
-        The query is longer than the model's context, or the devices cannot share its heads or layers.
+        The query is longer than the model's context, or the devices cannot share its heads, widths or layers.
     MessagesNotTimedError
         It takes several devices, and no log of the stack tells what messages between devices take.
     """
@@ -126,7 +168,7 @@ def predict_model(
             f"together; got {num_context_tokens}"
         )
     memory_bytes = getattr(accelerator or predictor.accelerator, "memory_bytes", None)
-    sizes = tensor_parallel_size, pipeline_parallel_size
+    sizes = _sizes(architecture, num_accelerators, tensor_parallel_size, pipeline_parallel_size)
     placement = _place(architecture, predictor.models, sizes, memory_bytes, num_context_tokens)
     return PredictedRuntime(
         architecture, placement, predictor.times, prompt_range(predictor.models), predictor.error,
@@ -137,29 +179,40 @@ def predict_model(
     )  # fmt: skip
 
 
+def _sizes(architecture, number, width, depth) -> tuple[int, int] | None:
+    """Tensor and pipeline parallel size that were asked for; None where nothing was."""
+    if number is None:
+        return None if width is None and depth is None else (width or 1, depth or 1)
+    if width is None:
+        widths = [size for size in tensor_parallel_sizes(architecture) if number % size == 0]
+        width = number // depth if depth else widths[-1]
+    depth = number // width if depth is None else depth
+    if width * depth != number:
+        raise ValueError(
+            f"num_accelerators must be tensor_parallel_size {width} x pipeline_parallel_size {depth}; got {number}"
+        )
+    return width, depth
+
+
 def _place(architecture, models, sizes, memory_bytes, num_context_tokens) -> Placement:
     """The devices asked for, or as few as hold the model."""
-    dtype, is_chosen = models[0].dtype, sizes == (None, None)
+    dtype, is_chosen = models[0].dtype, sizes is None
     if is_chosen:
         sizes = parallelism_needed(architecture, memory_bytes, num_context_tokens=num_context_tokens, dtype=dtype)
-    placement = Placement(dtype, models[0].is_cuda, *(1 if size is None else size for size in sizes))
-    width, depth = placement.tensor_parallel_size, placement.pipeline_parallel_size
-    if width < 1 or architecture.num_attention_heads % width:
-        raise ValueError(
-            f"tensor_parallel_size must divide the {architecture.num_attention_heads} attention heads of "
-            f"{architecture.name}; got {width}"
-        )
+    width, depth = sizes
+    check_tensor_parallel_size(architecture, width)
     if not 1 <= depth <= architecture.num_layers:
         raise ValueError(
             f"pipeline_parallel_size must lie in [1, {architecture.num_layers}], the layers of {architecture.name}; "
             f"got {depth}"
         )
+    placement = Placement(dtype, models[0].is_cuda, width, depth)
     if placement.num_accelerators > 1 and "message_s" not in identified_terms(models):
         devices = f"{placement.num_accelerators} devices" + (f" of {memory_bytes / 1e9:.3g} GB" if memory_bytes else "")
         raise MessagesNotTimedError(
             f"{architecture.name} in {dtype} {'takes' if is_chosen else 'was asked for on'} {devices}, and every log "
             "of this stack is of one device, so nothing is known of messages between devices. Time one model on "
-            "several, or ask for a tensor parallel size of 1 to see what one would take if it held the model"
+            "several; to see what one device would take if it held the model, num_accelerators must be 1"
         )
     return placement
 
@@ -171,6 +224,8 @@ def _caveats(models, architecture, placement):
         timed = sorted({getattr(model, f"{name}_parallel_size") for model in models})
         if size not in timed:
             yield f"{name} parallelism of size {size} was not timed, only of {', '.join(map(str, timed))}"
+    if placement.tensor_parallel_size > 1 and (unshared := unshared_feature(architecture)):
+        yield f"it has {unshared} not shared out among tensor parallel ranks by the engines that time here"
     layer_bytes = _bytes_per_layer(architecture, placement)
     largest = max(_bytes_per_layer(model.architecture, placement_of(model)) for model in models)
     if layer_bytes > largest:
@@ -186,11 +241,13 @@ def _caveats(models, architecture, placement):
 
 def _context_caveats(models, architecture, placement, num_context_tokens, memory_bytes):
     """What it does not know of queries that are longer than all that were timed, or than the memory has room for."""
-    longest = max((model.runtimes["num_prompt_tokens"] + model.runtimes["num_output_tokens"]).max() for model in models)
+    longest = max(model.longest_context for model in models)
     if num_context_tokens > longest:
         yield f"contexts of {num_context_tokens} tokens were not timed, only of up to {longest}"
-    needed = sequence_bytes(architecture, num_context_tokens=num_context_tokens, dtype=placement.dtype)
-    needed = needed / placement.num_accelerators
+    needed = device_bytes(
+        architecture, num_context_tokens=num_context_tokens, dtype=placement.dtype,
+        tensor_parallel_size=placement.tensor_parallel_size, pipeline_parallel_size=placement.pipeline_parallel_size,
+    )  # fmt: skip
     if memory_bytes is not None and needed > memory_bytes:
         yield f"weights and cache take {needed / 1e9:.3g} GB a device, which has {memory_bytes / 1e9:.3g} GB"
 

@@ -50,9 +50,11 @@ class PricedQueries:
     accelerator_s : array
         Seconds of one accelerator that each query takes. NaN where their number is not known.
     model_of : array of int
-        Number of each query's model, -1 without one.
+        Number of each query's model of runtimes, -1 without one. One under several names has one number.
     weights : array
         How often, or with what share, each query is asked.
+    num_tokens : array of shape (2, queries)
+        Output tokens of each; prompt and output tokens.
     """
 
     table: pd.DataFrame
@@ -60,6 +62,7 @@ class PricedQueries:
     accelerator_s: np.ndarray
     model_of: np.ndarray
     weights: np.ndarray
+    num_tokens: np.ndarray
 
     def totals(self, rows: np.ndarray | None = None) -> dict:
         """Sums, means and percentiles over the queries that have a price, each as often as its weight says.
@@ -80,14 +83,23 @@ class PricedQueries:
             ``num_queries``, rows; ``num_missing`` of them without a runtime; ``runtime_s``, ``cost_usd`` and
             ``energy_joules``: each a dict of ``total, total_lower, total_upper`` (NaN where a query has no interval),
             ``mean`` and ``p50, p95, p99``, the least value that so many per cent of the queries do not exceed; or
-            None where it is not known for every query that has a runtime.
+            None where it is not known for every query that has a runtime; ``per_million_tokens``: of ``cost_usd`` and
+            ``energy_joules``, what a million ``output`` tokens take, and a million prompt and output tokens, ``all``.
         """
         rows = np.ones(len(self.table), dtype=bool) if rows is None else rows
         has_runtime = rows & self.table["runtime_s"].notna().to_numpy()
         num_queries, num_priced = int(np.count_nonzero(rows)), int(np.count_nonzero(has_runtime))
         counts = {"num_queries": num_queries, "num_missing": num_queries - num_priced}
         is_counted = has_runtime & (self.weights > 0)
-        return counts | {name: self._totals_of(name, is_counted) for name in METRICS}
+        totals = {name: self._totals_of(name, is_counted) for name in METRICS}
+        millions = dict(
+            zip(("output", "all"), self.num_tokens[:, is_counted] @ self.weights[is_counted] / 1e6, strict=True)
+        )
+        rates = {
+            name: totals[name] and {tokens: totals[name]["total"] / number for tokens, number in millions.items()}
+            for name in METRICS[1:]
+        }
+        return counts | totals | {"per_million_tokens": rates}
 
     def _totals_of(self, name, is_counted) -> dict | None:
         if name not in self.table or not is_counted.any():
@@ -182,7 +194,11 @@ def price(
         joules = energy_joules(runtimes_s, num_accelerators=accelerators, power_watts=rates)
         columns |= _with_bounds("energy_joules", joules)
     table = pd.DataFrame(columns | {"is_extrapolated": is_extrapolated}, index=queries.index, copy=False)
-    return PricedQueries(table, missing, runtimes_s[0] * accelerators, model_of, weights)
+    # Queries of one model share its error, under whatever names they ask for it.
+    numbers = {id(one): number for number, one in enumerate(models.values())}
+    same = np.array([*(numbers[id(one)] for one in models.values()), -1])
+    tokens = np.array([o, p + o])
+    return PricedQueries(table, missing, runtimes_s[0] * accelerators, same[model_of], weights, tokens)
 
 
 def _models_of(queries, model) -> tuple[dict[str, ModelOfRuntimes], np.ndarray]:

@@ -1,6 +1,7 @@
 """Queries as tables: the rows of a file or of a HELM run folder, or every pair of a grid."""
 
 import contextlib
+import difflib
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,8 @@ from idealized_runtime.records import TOKEN_COLUMNS
 
 WEIGHT_COLUMN = "weight"
 _OPTIONAL_NUMBERS = ("arrival_s", WEIGHT_COLUMN)
+# With or without separators of thousands.
+_NUMBER = r" *((\d{1,3}(,\d{3})+|\d+)(\.\d+)?)? *"
 
 
 def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -48,7 +51,7 @@ def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.Data
         queries = _read(source)
         if not all(isinstance(name, str) and name.isprintable() for name in queries.columns):
             raise ValueError("not a table of queries (its columns have no names)")
-        queries.columns = [name.strip() for name in queries.columns]
+        queries.columns = _plain_names(queries.columns)
         check_columns(queries, renamed, name="queries")
         # Ours that is there already gives way.
         queries = queries.drop(columns=set(renamed.values()) - set(renamed), errors="ignore").rename(columns=renamed)
@@ -64,6 +67,8 @@ def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.Data
                 f"Python columns={{{absent[0]!r}: THEIRS}}"
             )
         numbers = [*TOKEN_COLUMNS, *(name for name in _OPTIONAL_NUMBERS if name in queries)]
+        for name in numbers:
+            queries[name] = _without_separators(queries[name])
         values = dict(zip(numbers, numeric_columns(queries, numbers, name="queries"), strict=True))
         weights = values.get(WEIGHT_COLUMN, np.zeros(0))
         if (rows := np.flatnonzero((weights < 0) | np.isinf(weights))).size:
@@ -79,6 +84,26 @@ def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.Data
 def grid_queries(prompt_sizes: Iterable[int], output_sizes: Iterable[int]) -> pd.DataFrame:
     """Every pair of a prompt and an output size: ``num_prompt_tokens``, ``num_output_tokens``."""
     return pd.DataFrame([(p, o) for p in prompt_sizes for o in output_sizes], columns=TOKEN_COLUMNS)
+
+
+def _plain_names(names) -> list[str]:
+    """Names of columns without the spaces around them, those that only differ from ours in their case as ours."""
+    names = [name.strip() for name in names]
+    ours = {*TOKEN_COLUMNS, *_OPTIONAL_NUMBERS, "model"}
+    plain = [one if (one := name.casefold().replace(" ", "_")) in ours - set(names) else name for name in names]
+    for name in sorted(ours - set(plain)):
+        if near := difflib.get_close_matches(name, [one for one in plain if one not in ours], n=1, cutoff=0.8):
+            message = f"queries: column {near[0]!r} is not read; if it is the {name}, give --columns {name}={near[0]}"
+            warnings.warn(message, MissingValueWarning, stacklevel=4)
+    return plain
+
+
+def _without_separators(column) -> pd.Series:
+    """A column of texts such as "1,024" as numbers; any other as it is."""
+    texts = column.dropna()
+    if not pd.api.types.is_string_dtype(texts) or not texts.astype(str).str.fullmatch(_NUMBER).all():
+        return column
+    return pd.to_numeric(column.str.replace(",", ""), errors="coerce")
 
 
 def _read(source) -> pd.DataFrame:

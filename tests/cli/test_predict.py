@@ -68,8 +68,8 @@ def test_answer_says_where_price_and_power_come_from(published, capsys):
     assert result["power_source"] == "maximum of its data sheet, so energy is an upper bound"
     assert main(["predict", "--model", "gpt2-small", "--logs", "a100", *QUERY]) == 0
     text = capsys.readouterr().out
-    assert "Price: 4.096 USD an hour a device, list price of 2023-05." in text
-    assert "Power: 400 W a device, maximum of its data sheet" in text
+    first = text.splitlines()[0]
+    assert "4.096 USD an hour each (list price of 2023-05); 400 W each (maximum of its data sheet" in first
 
 
 def write_stack(folder, *, num_models=3, watts=None, **header):
@@ -147,7 +147,9 @@ def test_answer_is_that_of_the_library(published, capsys):
 def test_text_names_the_model_the_stack_and_what_is_unknown(config, capsys):
     assert main(["predict", "--model", str(config), "--logs", "cpu", *QUERY]) == 0
     text = capsys.readouterr().out
-    assert "between on cpu, 1 device, float32, megatron-core" in text
+    assert text.startswith("between, predicted from the logs of other models, one at a time (batch 1), 1 x cpu, ")
+    assert "megatron-core 0.16.1 sdpa, torch 2.13.0+cpu, float32, measured 2026-" in text.splitlines()[0]
+    assert "at worst" in text
     assert "95 % interval" in text
     assert "unknown: give --price-usd-per-hour" in text
     assert "Each timed model predicted from the others is off by: time per output token" in text
@@ -202,7 +204,7 @@ def test_model_that_the_devices_cannot_hold_is_named(published, capsys):
 def test_model_beyond_one_device_of_a_stack_of_one_device_says_what_can_be_done(capsys):
     message = error_of(capsys, "--model", "llama-3.1-8b", "--logs", "cpu", *QUERY)
     assert "llama-3.1-8b in float32 takes 2 devices of 25.3 GB" in message
-    assert "ask for a tensor parallel size of 1" in message
+    assert "--num-accelerators must be 1" in message
 
 
 def test_devices_that_no_log_tells_of_are_refused(config, capsys):

@@ -33,7 +33,8 @@ def answer(capsys, *arguments):
 def test_totals_of_one_model_are_those_of_its_fit(capsys, queries):
     found = answer(capsys, queries, *ADA, "--power-watts", 300)
     fit, sizes = read_parameters(A100)["openai/ada"], ([100, 500], [20, 64])
-    assert set(found) == {"model", "hardware", "num_queries", "num_missing", "runtime_s", "cost_usd", "energy_joules"}
+    assert set(found) == {"model", "hardware", "num_queries", "num_missing", "runtime_s", "cost_usd", "energy_joules",
+                          "per_million_tokens"}  # fmt: skip
     assert (found["model"], found["hardware"]) == ("openai/ada", "A100-80GB")
     assert (found["num_queries"], found["num_missing"]) == (2, 0)
     assert all(set(found[name]) == TOTALS for name in ("runtime_s", "cost_usd", "energy_joules"))
@@ -43,6 +44,9 @@ def test_totals_of_one_model_are_those_of_its_fit(capsys, queries):
     assert bounds == pytest.approx((lower_s.sum(), upper_s.sum()))
     assert found["cost_usd"]["total"] == pytest.approx(found["runtime_s"]["total"] * 4.096 / 3600)
     assert found["energy_joules"]["mean"] == pytest.approx(found["runtime_s"]["mean"] * 300)
+    rates = found["per_million_tokens"]["cost_usd"]
+    assert rates["output"] == pytest.approx(found["cost_usd"]["total"] / (20 + 64) * 1e6)
+    assert rates["all"] == pytest.approx(found["cost_usd"]["total"] / (100 + 20 + 500 + 64) * 1e6)
 
 
 def test_price_and_power_that_nobody_knows_are_null(capsys, queries):
@@ -142,7 +146,7 @@ def test_number_of_accelerators_that_is_given_counts(capsys, queries):
     ("text", "arguments", "message"),
     [
         ("prompt,num_output_tokens\n1,1\n", ADA, "queries.csv: .*no column num_prompt_tokens"),
-        ('num_prompt_tokens,num_output_tokens\n"1,024",1\n', ADA, "queries.csv: .*row 1 of 1: '1,024'"),
+        ('num_prompt_tokens,num_output_tokens\n"1,02",1\n', ADA, "queries.csv: .*row 1 of 1: '1,02'"),
         ("num_prompt_tokens,num_output_tokens\n1,1\n", ("--parameters", A100, "--model", "curie"), "no model curie"),
         ("num_prompt_tokens,num_output_tokens\n1,1\n", (*ADA, "--columns", "x"), "must be OURS=THEIRS"),
         ("num_prompt_tokens,num_output_tokens\n1,1\n", (*ADA, "--columns", "a=x,a=y"), "names a twice; got"),

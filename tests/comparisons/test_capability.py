@@ -89,7 +89,7 @@ def test_model_timed_by_slices_counts_the_devices_that_hold_all_of_it(predictor,
 
 
 def test_devices_that_do_not_hold_a_model_are_refused(predictor):
-    with pytest.raises(ValueError, match=r"deepseek-v3 on 8 x 1 devices: 1\.34e\+12 bytes do not fit"):
+    with pytest.raises(ValueError, match=r"deepseek-v3 on 8 x 1 devices: 1\.68e\+11 bytes a device do not fit"):
         capability_points(predictor, **QUERY, **PRICES, parallelisms={"deepseek-v3": (8, 1)})
 
 

@@ -11,8 +11,10 @@ from idealized_runtime.comparisons.stacks import (
     summarize_speed_ups,
     workload_ratios,
 )
+from idealized_runtime.hardware.prices import DeviceRate
 from idealized_runtime.measurements.timed_models import read_timed_models
 from idealized_runtime.queries.tables import grid_queries
+from idealized_runtime.queries.terms import PricedModel
 
 
 class Linear:
@@ -138,12 +140,17 @@ def test_weights_count_as_so_many_queries():
 def test_workload_of_several_models_is_surer_than_that_of_each():
     stacks = {"slow": {"a": Linear(2.0), "b": Linear(2.0)}, "fast": {"a": Linear(1.0), "b": Linear(1.0)}}
     table = compare_stacks(grid_queries([10], [5]), stacks, baseline="slow")
-    ratios = workload_ratios(table, {"a": (1.0, 1.0), "b": (1.0, 1.0)})
+    ratios = workload_ratios(table)
     assert ratios["ratio"].tolist() == pytest.approx([0.5, 0.5, 0.5])
     widths = (ratios["ratio_upper"] / ratios["ratio_lower"]).to_numpy()
     assert widths[2] < widths[0] == pytest.approx(widths[1])
 
 
 def test_what_a_second_costs_counts_on_both_sides():
-    table = compare_stacks(grid_queries([10], [5]), STACKS, baseline="slow")
-    assert workload_ratios(table, {"a": (3.0, 1.5)}).loc["a", "ratio"] == pytest.approx(0.25)
+    rates = {"slow": DeviceRate.exactly(1.0), "fast": DeviceRate.exactly(0.5)}
+    stacks = {
+        name: {"a": PricedModel("a", models["a"], 1, price_usd_per_hour=rates[name])} for name, models in STACKS.items()
+    }
+    table = compare_stacks(grid_queries([10], [5]), stacks, baseline="slow")
+    assert workload_ratios(table, "cost_usd").loc["a", "ratio"] == pytest.approx(0.25)
+    assert "energy_joules" not in table

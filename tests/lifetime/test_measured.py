@@ -12,7 +12,7 @@ from idealized_runtime.lifetime.scaling_law import get_scaling_law
 from idealized_runtime.lifetime.size_curve import FloorPowerLaw
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.queries.mix import QueryMix
-from idealized_runtime.queries.served import ServedModel
+from idealized_runtime.queries.terms import PricedModel
 
 LAW = get_scaling_law()
 TRAINING = rent("A100_80", "bf16")
@@ -30,7 +30,7 @@ def make_profile(num_params, *, prompt_mfu=0.4, output_mfu=0.01, hardware="box")
         time_per_output_token_s=seconds / output_mfu,
         reference_num_prompt_tokens=1,
     )
-    return ServedModel(f"m{num_params:.0f}", runtime, 1, int(num_params), hardware)
+    return PricedModel(f"m{num_params:.0f}", runtime, 1, int(num_params), hardware)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def make_served(num_accelerators, batch_size=None):
         reference_num_prompt_tokens=1,
         batch_size=batch_size,
     )
-    return ServedModel("m", runtimes, num_accelerators)
+    return PricedModel("m", runtimes, num_accelerators)
 
 
 def test_accelerator_seconds_of_a_mix_are_means_over_its_queries():
@@ -207,4 +207,4 @@ def test_class_without_the_option_answers_beyond_its_sizes_as_it_is():
     own = make_served(1)
     beyond = QueryMix.from_means(1000, 5)
     expected = mean_accelerator_s(own, beyond, extrapolate=True)
-    assert mean_accelerator_s(ServedModel("m", Bare(own.runtimes), 1), beyond, extrapolate=True) == expected
+    assert mean_accelerator_s(PricedModel("m", Bare(own.runtimes), 1), beyond, extrapolate=True) == expected

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 
 from idealized_runtime.architectures import Architecture, get_architecture, output_token_bytes
-from idealized_runtime.architectures.devices import parallelism_needed
+from idealized_runtime.architectures.devices import device_bytes, parallelism_needed
 from idealized_runtime.hardware.accelerators import Accelerator
+from idealized_runtime.measurements.shipped import SHIPPED_STACKS, read_shipped, read_stack, write_shipped
 from idealized_runtime.measurements.timed_models import TimedModel, read_timed_models
 from idealized_runtime.prediction import (
     MessagesNotTimedError,
@@ -20,6 +21,7 @@ from idealized_runtime.prediction import (
     left_out_summary,
     left_out_table,
     predict_model,
+    predict_priced,
     prediction_error,
     prediction_table,
 )
@@ -286,7 +288,7 @@ def test_stages_that_were_not_timed_are_named(a100):
 
 
 def test_devices_that_cannot_share_the_model_are_refused(a100):
-    with pytest.raises(ValueError, match="must divide the 64 attention heads of new; got 3"):
+    with pytest.raises(ValueError, match="must divide num_attention_heads of new, 64; got 3"):
         predict_model(NEW, a100, tensor_parallel_size=3)
     with pytest.raises(ValueError, match=r"must lie in \[1, 30\], the layers of new; got 31"):
         predict_model(NEW, a100, pipeline_parallel_size=31)
@@ -310,6 +312,89 @@ def test_fewest_devices_can_share_heads_and_layers(name, memory_bytes, devices):
         get_architecture(name), accelerator and accelerator.memory_bytes, num_context_tokens=100, dtype="float16"
     )
     assert found == devices
+
+
+KV4 = Architecture(
+    "kv4", 94, 4096, 64, 151936, 40960, 12288, num_query_groups=4, kv_channels=128, num_experts=128, moe_router_topk=8,
+    moe_ffn_hidden_size=1536, swiglu=True, normalization="RMSNorm", position_embedding_type="rope",
+    add_bias_linear=False, add_qkv_bias=False,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("architecture", "width", "per_token"),
+    [
+        # Bytes of keys and values in half precision: a head a rank, and copies of it beyond four ranks.
+        (KV4, 4, 94 * 2 * 128 * 2),
+        (KV4, 8, 94 * 2 * 128 * 2),
+        (dataclasses.replace(KV4, num_query_groups=1), 8, 94 * 2 * 128 * 2),
+        (dataclasses.replace(KV4, num_query_groups=64), 8, 94 * 2 * 8 * 128 * 2),
+        # A latent of 512 and a shared key of 64.
+        (get_architecture("deepseek-r1"), 8, 70272),
+    ],
+)  # fmt: skip
+def test_ranks_beyond_the_key_value_heads_hold_copies_and_each_holds_all_of_a_latent(architecture, width, per_token):
+    placement = dataclasses.replace(CUDA, tensor_parallel_size=width)
+    first, second = token_work(architecture, [1, 2], placement).layer_bytes
+    assert second - first == pytest.approx(per_token)
+    shorter, longer = (
+        device_bytes(architecture, num_context_tokens=n, tensor_parallel_size=width) for n in (1000, 2000)
+    )
+    assert longer - shorter == pytest.approx(1000 * per_token)
+
+
+def test_devices_that_engines_would_refuse_are_not_chosen_and_refused_where_they_are_given(a100):
+    chosen = predict_model(KV4, a100)
+    assert (chosen.placement.tensor_parallel_size, chosen.placement.pipeline_parallel_size) == (4, 2)
+    assert any("not shared out among tensor parallel ranks" in caveat for caveat in chosen.caveats)
+    eight = predict_model(KV4, a100, num_accelerators=8).placement
+    assert (eight.tensor_parallel_size, eight.pipeline_parallel_size) == (4, 2)
+    with pytest.raises(ValueError, match="tensor_parallel_size must divide num_query_groups of kv4, 4; got 8"):
+        predict_model(KV4, a100, tensor_parallel_size=8)
+    with pytest.raises(ValueError, match="num_accelerators must be tensor_parallel_size 4 x pipeline_parallel_size 2"):
+        predict_model(KV4, a100, num_accelerators=9, tensor_parallel_size=4, pipeline_parallel_size=2)
+
+
+@pytest.mark.parametrize("name", SHIPPED_STACKS)
+def test_stack_that_is_shipped_is_what_the_logs_give(name, published, tmp_path, monkeypatch, request):
+    predictor = request.getfixturevalue(name) if name != "v100" else fit_predictor(read_timed_models(name).values())
+    shipped = read_shipped(name)
+    monkeypatch.setattr("idealized_runtime.measurements.shipped._FOLDER", tmp_path)
+    write_shipped(name, predictor.models, predictor.together)
+    anew = read_shipped.__wrapped__(name)
+    assert list(anew) == list(shipped)
+    for model in anew:
+        assert_near(shipped[model].timed, anew[model].timed, 1e-6)
+    assert_near(shipped[model].together, predictor.together, 1e-3)
+
+
+def assert_near(value, expected, rel):
+    if isinstance(expected, dict | list):
+        assert len(value) == len(expected)
+        for name, it in expected.items() if isinstance(expected, dict) else enumerate(expected):
+            assert_near(value[name], it, rel)
+    else:
+        assert value == (pytest.approx(expected, rel=rel) if isinstance(expected, float) else expected)
+
+
+def test_shipped_stack_predicts_as_its_logs_do(cpu, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("idealized_runtime.measurements.published.ROOT", tmp_path)
+    monkeypatch.setenv("PUBLISHED_DATA", "/nowhere")
+    shipped = fit_predictor(read_stack("cpu").values())
+    new = dataclasses.replace(NEW, num_layers=6, hidden_size=512, num_attention_heads=8, num_query_groups=8)
+    for ours, theirs in zip(*(predict_model(new, it).predict_interval(100, 20) for it in (shipped, cpu)), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    priced = predict_priced(new, shipped, price_usd_per_hour=1.0)
+    assert priced.origin == "predicted from coefficients shipped with this package"
+    with pytest.raises(
+        FileNotFoundError, match=r"no timing logs of hardware 'h9'.*come with this package for a100, cpu"
+    ):
+        read_stack("h9")
+    with pytest.raises(ValueError, match=r"cpu has no gpt2-smal \(did you mean 'gpt2-small'\?\)"):
+        read_stack("cpu", ["gpt2-smal"])
+    with pytest.raises(ValueError, match=r"cpu: the coefficients in this package are of .*got software 'x'"):
+        read_stack("cpu", software="x")
 
 
 def test_left_out_models_on_a100_are_predicted_within_the_targets(a100):

@@ -135,7 +135,25 @@ def test_no_queries_give_no_prices():
     priced = price(queries, {}, num_accelerators=1, price_usd_per_hour=1.0)
     assert priced.table.empty
     assert priced.totals() == {"num_queries": 0, "num_missing": 0, "runtime_s": None, "cost_usd": None,
-                               "energy_joules": None}  # fmt: skip
+                               "energy_joules": None,
+                               "per_million_tokens": {"cost_usd": None, "energy_joules": None}}  # fmt: skip
+
+
+def test_one_model_under_two_names_has_one_error_and_two_models_have_two():
+    queries = make_queries(("a", 900, 1), ("b", 900, 1))
+    one, other = Line(error=0.5), Line(error=0.5)
+    same, apart = (price(queries, {"a": one, "b": second}).totals()["runtime_s"] for second in (one, other))
+    assert same["total_upper"] == pytest.approx(1.5 * same["total"])
+    assert apart["total_upper"] == pytest.approx((1 + 0.5 / np.sqrt(2)) * apart["total"])
+
+
+def test_million_tokens_count_every_query_as_often_as_its_weight_says():
+    queries = make_queries(("a", 900, 1), ("a", 100, 11)).assign(weight=[3, 1])
+    totals = price(queries, Line(), num_accelerators=1, price_usd_per_hour=3600.0).totals()
+    rates = totals["per_million_tokens"]["cost_usd"]
+    assert rates["output"] == pytest.approx(1e6 * totals["cost_usd"]["total"] / 14)
+    assert rates["all"] == pytest.approx(1e6 * totals["cost_usd"]["total"] / 2814)
+    assert totals["per_million_tokens"]["energy_joules"] is None
 
 
 def test_cost_and_energy_have_the_intervals_of_the_runtime_and_of_their_rates():

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from idealized_runtime.checks import MissingValueWarning
 from idealized_runtime.queries.tables import grid_queries, read_queries
 
 
@@ -108,7 +109,7 @@ def test_missing_numbers_stay_missing(tmp_path):
     ("text", "message"),
     [
         ("prompt,num_output_tokens\n1,1\n", "no column num_prompt_tokens; .*there are: prompt, num_output_tokens"),
-        ('num_prompt_tokens,num_output_tokens\n5,1\n"1,024",1\n', "column num_prompt_tokens .*row 2 of 2: '1,024'"),
+        ('num_prompt_tokens,num_output_tokens\n5,1\n"1,02",1\n', "column num_prompt_tokens .*row 2 of 2: '1,02'"),
         ("num_prompt_tokens,num_output_tokens\n5,1\n6,many\n", "column num_output_tokens .*row 2 of 2: 'many'"),
         ("num_prompt_tokens,num_output_tokens,weight\n5,1,x\n", "column weight .*row 1 of 1: 'x'"),
         ("num_prompt_tokens,num_output_tokens\n5,1,6\n", "Expected 2 columns, got 3"),
@@ -155,3 +156,35 @@ def test_negative_weight_is_refused_with_its_row(tmp_path):
 def test_absent_columns_say_how_to_name_them(tmp_path):
     with pytest.raises(ValueError, match="--columns num_prompt_tokens=THEIRS,num_output_tokens=THEIRS"):
         read_queries(write(tmp_path, "p,o\n1,1\n"))
+
+
+@pytest.mark.parametrize("weight", [" weight", "weight ", "Weight", "WEIGHT"])
+def test_header_with_spaces_or_capitals_keeps_its_weights(tmp_path, weight):
+    path = tmp_path / "queries.csv"
+    path.write_text(f" num_prompt_tokens,Num Output Tokens,{weight}\n100,20,3\n")
+    assert read_queries(path).iloc[0].to_dict() == {"num_prompt_tokens": 100, "num_output_tokens": 20, "weight": 3}
+
+
+def test_column_that_is_nearly_one_of_ours_is_said_not_to_be_read(tmp_path):
+    path = tmp_path / "queries.csv"
+    path.write_text("num_prompt_tokens,num_output_tokens,weights\n100,20,3\n")
+    with pytest.warns(MissingValueWarning, match="column 'weights' is not read; .*--columns weight=weights"):
+        read_queries(path)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "queries.csv"
+    path.write_text("num_prompt_tokens,num_output_tokens, num_output_tokens\n100,20,3\n")
+    with pytest.raises(ValueError, match="two columns of one name"):
+        read_queries(path)
+
+
+def test_thousands_may_be_separated(tmp_path):
+    path = tmp_path / "queries.csv"
+    path.write_text('num_prompt_tokens,num_output_tokens,weight\n"1,024",20,"1,234,567.5"\n,12,100\n')
+    queries = read_queries(path)
+    assert queries["num_prompt_tokens"].iloc[0] == 1024
+    assert queries["weight"].tolist() == [1234567.5, 100]
+    path.write_text('num_prompt_tokens,num_output_tokens\n"1,02",20\n')
+    with pytest.raises(ValueError, match="row 1 of 1: '1,02'"):
+        read_queries(path)

@@ -1,4 +1,4 @@
-"""Models that answer queries, with what they ran on: all that a folder of logs or a parameter file says of both."""
+"""Models on the terms that their queries are priced by: what they ran on, of how many accelerators, at what rates."""
 
 import difflib
 import warnings
@@ -10,34 +10,23 @@ import pandas as pd
 
 from idealized_runtime.architectures import Architecture, find_architecture, registry_name
 from idealized_runtime.architectures.devices import num_accelerators_needed
+from idealized_runtime.architectures.registry import by_helm_name
 from idealized_runtime.checks import check_positive
 from idealized_runtime.fits import read_parameters
 from idealized_runtime.fits.protocol import ModelOfRuntimes
 from idealized_runtime.hardware.accelerators import find_accelerator, get_accelerator
 from idealized_runtime.hardware.prices import DeviceRate, device_power, device_price
+from idealized_runtime.measurements import published
 from idealized_runtime.measurements.folders import find_logs
 from idealized_runtime.measurements.published import PublishedDataMissingError
-from idealized_runtime.measurements.timed_models import TimedModel, fitted_models, read_timed_model, read_timed_models
+from idealized_runtime.measurements.shipped import SHIPPED_STACKS, ShippedModel, read_shipped, read_stack
+from idealized_runtime.measurements.timed_models import TimedModel, fitted_models, read_timed_model
 from idealized_runtime.queries.price import PricedQueries, price
-
-# Of the published logs, as their printed arguments have it: they need not be at hand. A third of TNLG's layers were
-# timed on 8 A100s and on 16 V100s.
-_PUBLISHED_STACK = {"software": "Megatron-LM 2022", "dtype": "float16"}
-_PUBLISHED_NUM_ACCELERATORS = {
-    "a100": {
-        "ada": 1, "anthropic-v4-s3": 4, "bloom": 8, "davinci": 8, "gpt-j": 1, "gpt-neox-20b": 1, "gpt2-9.9b": 1,
-        "j1-grande": 1, "j1-jumbo": 8, "j1-large": 1, "opt-66b": 4, "tnlg-v2": 24, "yalm": 4,
-    },
-    "v100": {
-        "ada": 1, "anthropic-v4-s3": 4, "bloom": 16, "davinci": 16, "gpt-j": 1, "gpt-neox-20b": 2, "j1-grande": 2,
-        "j1-jumbo": 16, "j1-large": 1, "tnlg-v2": 48, "yalm": 8,
-    },
-}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class ServedModel:
-    """A model with its runtimes, and what those were timed on, as far as it is known.
+class PricedModel:
+    """A model with its runtimes and, as far as it is known, what those were timed on and what its queries cost.
 
     Parameters
     ----------
@@ -57,6 +46,12 @@ class ServedModel:
         Draws of one accelerator, as its log measured it; of a predicted model, as those of the others did.
     price_usd_per_hour, power_watts : DeviceRate or None
         What its queries are priced by; see :func:`on_terms`.
+    origin : str
+        In words, where the runtimes come from, if not from a fit of its log that is at hand.
+    measured_on : str
+        ISO date of the measurement; empty where it is not known.
+    caveats : tuple of str
+        What the intervals do not hold.
     """
 
     name: str
@@ -71,6 +66,9 @@ class ServedModel:
     measured_watts: tuple[float, ...] = ()
     price_usd_per_hour: DeviceRate | None = None
     power_watts: DeviceRate | None = None
+    origin: str = ""
+    measured_on: str = ""
+    caveats: tuple[str, ...] = ()
 
     def __post_init__(self):
         if self.num_accelerators is not None:
@@ -81,20 +79,48 @@ class ServedModel:
         """Queries that are answered together."""
         return getattr(self.runtimes, "batch_size", None) or 1
 
+    @property
+    def queries(self) -> str:
+        """How they come, in words."""
+        return "one at a time (batch 1)" if self.batch_size == 1 else f"in batches of {self.batch_size}"
+
+    @property
+    def stack(self) -> str:
+        """Software and data type that it was timed with, and when, in words."""
+        dtype = "" if self.dtype in self.software else self.dtype
+        dated = self.measured_on and f"measured {self.measured_on}"
+        return ", ".join(part for part in (self.software, dtype, dated) if part)
+
+    def conditions(self, name: str | None = None) -> str:
+        """What its prices hold for, in one line: how queries come, on what, measured when, at which rates."""
+        rates = ["no number of accelerators: give --num-accelerators"]
+        if self.num_accelerators is not None:
+            rates = [
+                f"no {what} is known: give --{flag}"
+                if rate is None
+                else f"{rate.value:.4g} {unit} each ({rate.source})"
+                for rate, unit, what, flag in (
+                    (self.price_usd_per_hour, "USD an hour", "price", "price-usd-per-hour"),
+                    (self.power_watts, "W", "power", "power-watts"),
+                )
+            ]
+        said = (name or self.name, self.origin, self.queries, self.devices, self.stack)
+        return "; ".join([", ".join(part for part in said if part), *rates])
+
 
 def on_terms(
-    model: ServedModel,
+    model: PricedModel,
     *,
     hardware: str | None = None,
     num_accelerators: int | None = None,
     price_usd_per_hour: float | None = None,
     power_watts: float | None = None,
-) -> ServedModel:
+) -> PricedModel:
     """The model with what its queries are priced by: as given, else as its log and the accelerator's row have it.
 
     Parameters
     ----------
-    model : ServedModel
+    model : PricedModel
     hardware : str, optional
         A row of the accelerators, whose price and power count; that of the log where it is not given. The model's own
         hardware stays what it was timed on, where that is known.
@@ -138,8 +164,8 @@ def _devices(number, hardware) -> str:
     return f"{number or 'unknown'} x {hardware or 'unknown hardware'}"
 
 
-def price_served(
-    queries: pd.DataFrame, models: Mapping[str, ServedModel], *, level: float = 0.95, extrapolate: bool = False
+def price_models(
+    queries: pd.DataFrame, models: Mapping[str, PricedModel], *, level: float = 0.95, extrapolate: bool = False
 ) -> PricedQueries:
     """:func:`~idealized_runtime.queries.price.price` on the terms of the models, by the queries' ``model``."""
     terms = {
@@ -150,40 +176,61 @@ def price_served(
     return price(queries, runtimes, **terms, level=level, extrapolate=extrapolate)
 
 
-def read_served(source, models: Iterable[str] | None = None) -> dict[str, ServedModel]:
+def read_priced_models(source, models: Iterable[str] | None = None) -> dict[str, PricedModel]:
     """Every model of a parameter file, which ends in ``.json``, or else of a folder of logs."""
     if Path(source).suffix == ".json":
-        return served_by_parameters(source, models)
-    return served_by_logs(source, models)
+        return priced_by_parameters(source, models)
+    models = None if models is None else [registry_name(name) for name in models]
+    return priced_by_timed(read_stack(source, models))
 
 
-def served_by_logs(
-    name_or_path, models: Iterable[str] | None = None, *, software: str | None = None
-) -> dict[str, ServedModel]:
-    """Every model timed with one software stack, one query at a time, by name.
-
-    Parameters, errors and warnings are those of
-    :func:`~idealized_runtime.measurements.timed_models.read_timed_models`; models may go by HELM's names, too.
-    """
-    if models is not None:
-        models = [registry_name(name) for name in models]
-    return served_by_timed(read_timed_models(name_or_path, models, software=software))
+def shared_conditions(models: Iterable[PricedModel]) -> dict[str, str]:
+    """What the prices of several models hold for, in words: ``hardware, stack, queries, origin, price``."""
+    models = list(models)
+    said = {name: [getattr(model, name) for model in models] for name in ("hardware", "stack", "queries", "origin")}
+    rates = [model.price_usd_per_hour for model in models if model.price_usd_per_hour is not None]
+    said["price"] = [f"{rate.value:.4g} USD an hour each ({rate.source})" for rate in rates]
+    return {name: " or ".join(sorted({one for one in each if one})) for name, each in said.items()}
 
 
-def served_by_timed(timed: Mapping[str, TimedModel]) -> dict[str, ServedModel]:
+def priced_by_timed(timed: Mapping[str, TimedModel]) -> dict[str, PricedModel]:
     """The timed models whose settings of one query at a time can be fitted, by name."""
-    return {model.name: _of_log(model.name, model.fit, model) for model in fitted_models(timed.values())}
+    return {model.name: priced_by_log(model.name, model.fit, model) for model in fitted_models(timed.values())}
 
 
-def served_by_parameters(path, models: Iterable[str] | None = None) -> dict[str, ServedModel]:
+def priced_by_log(name, runtimes, timed: TimedModel, *, num_context_tokens: int | None = None) -> PricedModel:
+    """A model with what its log says it was timed on.
+
+    It holds the devices that it ran on, or, where only slices of its layers were timed, as many as its weights and a
+    cache of ``num_context_tokens`` need; of the longest query timed where that is not given.
+    """
+    return PricedModel(
+        name,
+        runtimes,
+        _num_accelerators_of(timed, num_context_tokens),
+        getattr(timed.architecture, "num_params", None),
+        timed.hardware,
+        timed.software,
+        timed.dtype or "",
+        architecture=timed.architecture,
+        measured_watts=() if timed.mean_power_watts is None else (timed.mean_power_watts,),
+        origin="by coefficients shipped with this package" if isinstance(timed, ShippedModel) else "",
+        measured_on=timed.measured_on,
+        caveats=("timed by slices of its layers, without messages between them",) if timed.is_sliced else (),
+    )
+
+
+def priced_by_parameters(path, models: Iterable[str] | None = None) -> dict[str, PricedModel]:
     """Every model of a parameter file, such as ``processed_jsons/a100.json``, by its name there.
 
-    What a model was timed on comes from the log that its parameters name as their source: from the log itself where it
-    is at hand, or for the published ones from their printed arguments.
+    What a model was timed on comes from the log that its parameters name as their source: from the stack that is
+    shipped with the package, or from the log itself where it is at hand. Models of one source are one model.
 
     Parameters
     ----------
     path : path-like
+        From the working directory or the repository root; or the name of a shipped stack, with or without its folder
+        and ending, where there is no such file.
     models : iterable of str, optional
         Only these: names in the file, or of the registry.
 
@@ -192,14 +239,21 @@ def served_by_parameters(path, models: Iterable[str] | None = None) -> dict[str,
     ValueError
         The file is no parameter file, or lacks a model asked for; the message begins with the path.
     """
-    served = {}
-    runtimes = read_parameters(path)
+    places = Path(path), published.ROOT / path
+    found = next((place for place in places if place.exists()), Path(path))
+    if not found.exists() and found.stem in SHIPPED_STACKS:
+        timed = by_helm_name(read_shipped(found.stem))
+        return {name: priced_by_log(name, timed[name].fit, timed[name]) for name in select_names(path, timed, models)}
+    priced, same, runtimes = {}, {}, read_parameters(found)
     for name in select_names(path, runtimes, models):
         try:
-            served[name] = _of_entry(name, runtimes[name])
+            model = _of_entry(name, runtimes[name])
         except ValueError as error:
             raise ValueError(f"{path}: {name}: {error}") from error
-    return served
+        # HELM has several names for one: its queries then share one error.
+        source = str(getattr(model.runtimes, "sources", ()) or name)
+        priced[name] = replace(model, runtimes=same.setdefault((registry_name(name), source), model.runtimes))
+    return priced
 
 
 def select_names(path, names: Iterable[str], asked: Iterable[str] | None) -> list[str]:
@@ -223,69 +277,44 @@ def select_names(path, names: Iterable[str], asked: Iterable[str] | None) -> lis
     return [name for name in names if name in asked or registry_names[name] in asked]
 
 
-def num_accelerators_of(timed: TimedModel, num_context_tokens: int | None = None) -> int:
-    """Devices that hold a timed model: those it ran on, or more where only slices of its layers were timed there.
-
-    Parameters
-    ----------
-    timed : TimedModel
-    num_context_tokens : int, optional
-        Length of the sequence whose cache they hold; the longest timed where it is not given.
-    """
+def _num_accelerators_of(timed, num_context_tokens) -> int:
     number = timed.tensor_parallel_size * timed.pipeline_parallel_size
     if timed.architecture is None:
         return number
     number = round(timed.slices * number)
     memory_bytes = getattr(find_accelerator(timed.hardware), "memory_bytes", None)
-    if not timed.runtimes["is_extrapolated"].any() or memory_bytes is None:
+    if not timed.is_sliced or memory_bytes is None:
         return number
-    sizes = timed.runtimes["num_prompt_tokens"] + timed.runtimes["num_output_tokens"]
-    context = int(sizes.max()) if num_context_tokens is None else num_context_tokens
     needed = num_accelerators_needed(
-        timed.architecture, memory_bytes, num_context_tokens=context, dtype=timed.dtype or "float16"
-    )
+        timed.architecture, memory_bytes, num_context_tokens=num_context_tokens or timed.longest_context,
+        dtype=timed.dtype or "float16",
+    )  # fmt: skip
     return max(number, needed)
 
 
-def _of_log(name, runtimes, timed: TimedModel) -> ServedModel:
-    return ServedModel(
-        name,
-        runtimes,
-        num_accelerators_of(timed),
-        getattr(timed.architecture, "num_params", None),
-        timed.hardware,
-        timed.software,
-        timed.dtype or "",
-        architecture=timed.architecture,
-        measured_watts=() if timed.mean_power_watts is None else (timed.mean_power_watts,),
-    )
-
-
-def _of_entry(name, runtimes) -> ServedModel:
+def _of_entry(name, runtimes) -> PricedModel:
     row, sources = find_architecture(name), getattr(runtimes, "sources", ())
-    bare = ServedModel(name, runtimes, num_params=getattr(row, "num_params", None), architecture=row)
+    bare = PricedModel(name, runtimes, num_params=getattr(row, "num_params", None), architecture=row)
     if not sources:
         return bare
     log = Path(sources[0]["file"])
     folder = log.parent.name
-    published = _PUBLISHED_NUM_ACCELERATORS.get(folder, {})
-    if row is not None and row.name in published and row.published_log == log.stem:
-        return replace(bare, num_accelerators=published[row.name], hardware=folder, **_PUBLISHED_STACK)
-    try:
-        (path,) = find_logs(folder, [log.stem])
-    except (PublishedDataMissingError, ValueError):
-        return replace(bare, hardware=folder)
-    timed = read_timed_model(path)
+    shipped = read_shipped(folder).values() if folder in SHIPPED_STACKS else ()
+    timed = next((model for model in shipped if model.source["sha256"] == sources[0]["sha256"]), None)
+    if timed is None:
+        try:
+            (path,) = find_logs(folder, [log.stem])
+        except (PublishedDataMissingError, ValueError):
+            return replace(bare, hardware=folder)
+        timed = read_timed_model(path)
     if runtimes.batch_size is None:
-        sizes = timed.runtimes["batch_size"].unique()
+        sizes = [1] if timed.runtimes is None else timed.runtimes["batch_size"].unique()
         if len(sizes) > 1:
             found = ", ".join(map(str, sizes))
             raise ValueError(
                 f"its log holds batches of {found} queries, and its parameters do not state fit.batch_size"
             )
         runtimes = replace(runtimes, batch_size=int(sizes[0]))
-    served = _of_log(name, runtimes, timed)
     # The registry counts parameters without what a run padded.
-    return replace(
-        served, hardware=folder, **({} if row is None else {"architecture": row, "num_params": row.num_params})
-    )
+    known = {} if row is None else {"architecture": row, "num_params": row.num_params}
+    return replace(priced_by_log(name, runtimes, timed), hardware=folder, origin="", **known)

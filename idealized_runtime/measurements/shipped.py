@@ -47,7 +47,11 @@ class ShippedModel(TimedModel):
 
 
 def read_stack(
-    name_or_path, models: Iterable[str] | None = None, *, software: str | None = None
+    name_or_path,
+    models: Iterable[str] | None = None,
+    *,
+    software: str | None = None,
+    accept: Iterable[str] = (),
 ) -> dict[str, TimedModel]:
     """Timed models of a folder of logs; where there is none of that name, those of the stack that is shipped under it.
 
@@ -55,7 +59,7 @@ def read_stack(
     :func:`~idealized_runtime.measurements.timed_models.read_timed_models`.
     """
     try:
-        return read_timed_models(name_or_path, models, software=software)
+        return read_timed_models(name_or_path, models, software=software, accept=accept)
     except PublishedDataMissingError as error:
         if str(name_or_path) not in SHIPPED_STACKS:
             shipped = f"coefficients come with this package for {', '.join(SHIPPED_STACKS)}"

@@ -176,12 +176,14 @@ def price_models(
     return price(queries, runtimes, **terms, level=level, extrapolate=extrapolate)
 
 
-def read_priced_models(source, models: Iterable[str] | None = None) -> dict[str, PricedModel]:
+def read_priced_models(
+    source, models: Iterable[str] | None = None, *, accept: Iterable[str] = ()
+) -> dict[str, PricedModel]:
     """Every model of a parameter file, which ends in ``.json``, or else of a folder of logs."""
     if Path(source).suffix == ".json":
         return priced_by_parameters(source, models)
     models = None if models is None else [registry_name(name) for name in models]
-    return priced_by_timed(read_stack(source, models))
+    return priced_by_timed(read_stack(source, models, accept=accept))
 
 
 def shared_conditions(models: Iterable[PricedModel]) -> dict[str, str]:

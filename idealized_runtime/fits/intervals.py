@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from idealized_runtime.fits import entries
-from idealized_runtime.fits.interpolation import Anchors, choose_tile_share, leave_one_out_errors
+from idealized_runtime.fits.interpolation import Anchors, choose_tile_share, leave_one_out_errors, tile_share_spread
 from idealized_runtime.fits.uncertainty import Covariance
 from idealized_runtime.statistics.intervals import half_width, satterthwaite_dof
 
@@ -20,11 +20,14 @@ class RuleError:
 
     Its standard deviation is ``scale * sqrt(prompt time)``: between a constant number of seconds and a constant
     share, as the left-out sizes of the published logs show it (94 % of them on A100 and 97 % on V100 fall into
-    their 95 % intervals). NaN with fewer than ``MIN_LEFT_OUT`` sizes to leave out.
+    their 95 % intervals). NaN with fewer than ``MIN_LEFT_OUT`` sizes to leave out. Sizes that are all whole tiles say
+    nothing of the staircase between them: ``tile_share_spread`` is how far the tile share may be from the one chosen,
+    and the error is at least so many times the difference that all tiles would make.
     """
 
     scale: float
     dof: float
+    tile_share_spread: float = 0.0
 
 
 def choose_rule(sizes, times_s) -> tuple[float, RuleError]:
@@ -34,7 +37,7 @@ def choose_rule(sizes, times_s) -> tuple[float, RuleError]:
     if len(errors_s) < MIN_LEFT_OUT:
         return tile_share, RuleError(scale=np.nan, dof=np.nan)
     scale = float(np.sqrt(np.mean(errors_s**2 / times_s[1:-1])))
-    return tile_share, RuleError(scale=scale, dof=float(len(errors_s)))
+    return tile_share, RuleError(scale, float(len(errors_s)), tile_share_spread(sizes, times_s, tile_share))
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,10 @@ class Intervals:
         rule_error = {name: entries.from_json(value, np.nan) for name, value in intervals["rule_error"].items()}
         return cls(Covariance(**covariance), reference, RuleError(**rule_error))
 
-    def runtime(self, anchors: Anchors, p, decoded, prompt_time_s, level, *, is_extrapolated):
+    def runtime(self, anchors: Anchors, p, decoded, prompt_time_s, level, *, is_extrapolated, tile_difference_s):
         """Lower and upper bound of the true mean runtime at each query.
 
-        Where the error of the rule between sizes is not known, monotony stands in: the interval goes from the
+        ``tile_difference_s`` is what a rule of tiles alone and one without them differ by. Where the error of the rule between sizes is not known, monotony stands in: the interval goes from the
         lower bound of the smaller neighbour to the upper bound of the larger one.
         """
         # On a profiled size the rule adds nothing.
@@ -67,7 +70,9 @@ class Intervals:
         if not np.isnan(self.rule_error.scale):
             # An extrapolation leans on two sizes, each as far off the line as the query itself may be.
             reach = np.where(anchors.position > 1, 1 + anchors.position**2 + (1 - anchors.position) ** 2, 1.0)
-            rule_variance = np.where(is_between, self.rule_error.scale**2 * prompt_time_s * reach, 0.0)
+            of_tiles = (self.rule_error.tile_share_spread * tile_difference_s) ** 2
+            of_left_out = self.rule_error.scale**2 * prompt_time_s * reach
+            rule_variance = np.where(is_between, np.maximum(of_left_out, of_tiles), 0.0)
             return self._bounds(anchors, p, decoded, level, rule_variance)
         lower, upper = self._bounds(anchors, p, decoded, level, 0.0)
         ends = [Anchors(side, side, np.zeros_like(anchors.position)) for side in (anchors.left, anchors.right)]
@@ -122,7 +127,10 @@ class Intervals:
         known = self.covariance
         # Where both anchors are one size the position is 0, and only the left one counts.
         left = (1 - anchors.position) ** 2 * known.level_variance[anchors.left]
-        levels = left + anchors.position**2 * known.level_variance[anchors.right]
+        right = anchors.position**2 * known.level_variance[anchors.right]
+        # Beyond the last size the two count with different signs: taken as independent, the variance is larger.
+        is_between = anchors.position < 1
+        levels = left + right + is_between * 2 * known.level_correlation * np.sqrt(left * right)
         slopes = np.einsum("...i,ij,...j->...", contrast, known.slope_covariance, contrast)
         crossed = np.stack([anchors.blend(column) for column in known.level_slope_covariance.T], axis=-1)
         return levels, slopes, 2 * np.einsum("...i,...i->...", contrast, crossed)

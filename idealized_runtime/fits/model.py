@@ -13,7 +13,7 @@ from idealized_runtime.fits import interpolation
 from idealized_runtime.fits.entries import SCHEMA_VERSION, number
 from idealized_runtime.fits.intervals import Intervals, choose_rule
 from idealized_runtime.fits.protocol import NoIntervalError, PredictingModel, plain
-from idealized_runtime.fits.settings import batch_size_of, validate_settings
+from idealized_runtime.fits.settings import batch_size_of, trials_in_order, validate_settings
 from idealized_runtime.fits.weighted import fit_weighted
 from idealized_runtime.statistics.errors import summarize_errors
 from idealized_runtime.statistics.intervals import standard_error_of_interval
@@ -92,7 +92,7 @@ class RuntimeModel(PredictingModel):
             The runtimes cannot be fitted; the message names rows, values and remedy.
         """
         settings = validate_settings(runtimes, min_prompt_sizes=min_prompt_sizes)
-        model = replace(cls._fit_settings(settings), batch_size=batch_size_of(runtimes))
+        model = replace(cls._fit_settings(settings, trials_in_order(runtimes)), batch_size=batch_size_of(runtimes))
         predicted_s = model.predict(settings["num_prompt_tokens"], settings["num_output_tokens"])
         runtime_s = settings["runtime_s"].to_numpy()
         errors = summarize_errors(predicted_s / runtime_s - 1)
@@ -283,9 +283,9 @@ class RuntimeModel(PredictingModel):
         )
 
     @classmethod
-    def _fit_settings(cls, settings) -> "RuntimeModel":
-        """The model of checked settings."""
-        fit = fit_weighted(settings)
+    def _fit_settings(cls, settings, trials) -> "RuntimeModel":
+        """The model of checked settings, and their trials where these are known."""
+        fit = fit_weighted(settings, trials)
         tile_share, rule_error = choose_rule(fit.sizes, fit.prompt_times_s)
         return cls(
             num_prompt_tokens=fit.sizes,
@@ -307,8 +307,9 @@ class RuntimeModel(PredictingModel):
             raise ValueError(f"one prompt size was profiled, {only}, so there is no line to go on along")
         return self._anchors(p).blend(self.profiled_prompt_times_s)
 
-    def _anchors(self, p):
-        return interpolation.locate(p, self.num_prompt_tokens, self.profiled_prompt_times_s, self.tile_share)
+    def _anchors(self, p, tile_share=None):
+        tile_share = self.tile_share if tile_share is None else tile_share
+        return interpolation.locate(p, self.num_prompt_tokens, self.profiled_prompt_times_s, tile_share)
 
     def _runtimes(self, p, o, out=None):
         decode_s = np.multiply(self._tokens_times(p), o - 1.0, out=out)
@@ -355,9 +356,11 @@ class RuntimeModel(PredictingModel):
             return (np.full(p.shape, np.nan),) * 2
         is_extrapolated = self.is_extrapolated(p)
         held = self._held_if_falling(p, known.covariance.slopes[1:].sum())
+        tiles_s, line_s = (self._anchors(p, share).blend(self.profiled_prompt_times_s) for share in (1.0, 0.0))
         bounds_s = known.runtime(
-            self._anchors(p), held, decoded, self._prompt_times(p), level, is_extrapolated=is_extrapolated
-        )
+            self._anchors(p), held, decoded, self._prompt_times(p), level,
+            is_extrapolated=is_extrapolated, tile_difference_s=tiles_s - line_s,
+        )  # fmt: skip
         if np.isnan(known.rule_error.scale):
             # Between profiled sizes monotony stands in for the error of the rule; beyond them nothing does.
             bounds_s = np.where(is_extrapolated, np.nan, bounds_s)

@@ -48,7 +48,7 @@ class PublishedRuntimeModel(RuntimeModel):
         return replace(model, reference_num_prompt_tokens=int(model.num_prompt_tokens[0]))
 
     @classmethod
-    def _fit_settings(cls, settings) -> "PublishedRuntimeModel":
+    def _fit_settings(cls, settings, trials) -> "PublishedRuntimeModel":
         time_per_output_token_s, prompt_times_s = fit_published(settings)
         return cls(
             num_prompt_tokens=np.array(list(prompt_times_s)),

@@ -1,5 +1,7 @@
 """From a frame of timings to one checked row a setting."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -9,7 +11,61 @@ from idealized_runtime.records.common import BATCH_COLUMNS, IDENTITY_COLUMNS, PA
 _NEEDED = ("num_prompt_tokens", "num_output_tokens", "runtime_s")
 _IDENTITY = (*IDENTITY_COLUMNS, *BATCH_COLUMNS, *PARALLELISM_COLUMNS)
 _OPTIONAL = ("runtime_std_s", "num_trials", "runtime_resolution_s")
+_OF_TRIALS = ("runtime_std_s", "runtime_min_s", "num_trials", "num_disturbed", "trial_runtimes_s", "trial_starts_s")
 _MAX_NAMED = 5
+# Decimal places to which trials may have been rounded, and the fewest trials that tell.
+_DECIMALS, _FEWEST_ROUNDED = range(6), 10
+
+
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """Every trial of the settings that ``validate_settings`` makes of the same timings, in the order of time.
+
+    ``setting`` (n,) is the number of the setting's row; ``runtime_s`` (n,).
+    """
+
+    setting: np.ndarray
+    runtime_s: np.ndarray
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether settings took turns, so that whatever drifts meets all of them alike."""
+        num_changes = np.count_nonzero(np.diff(self.setting))
+        return num_changes >= 2 * (self.setting.max() + 1)
+
+    @property
+    def resolution_s(self) -> float:
+        """The decimal place that all of them are rounded to; 0 where they are not."""
+        for decimals in _DECIMALS if len(self.runtime_s) >= _FEWEST_ROUNDED else ():
+            units = self.runtime_s * 10**decimals
+            if np.all(np.abs(units - np.round(units)) < 1e-6):
+                return 10.0**-decimals
+        return 0.0
+
+
+def trials_in_order(runtimes: pd.DataFrame) -> Trials | None:
+    """The trials behind timings, in the order of time; None where the timings do not tell them, or only one of each.
+
+    Parameters
+    ----------
+    runtimes : DataFrame
+        One row a trial, as from ``read_trials``; their order is that of ``trial_start_s`` or, without it, of the rows.
+        Or one row a setting, as from ``read_log``, with ``trial_runtimes_s`` and, where known, ``trial_starts_s``.
+    """
+    if "trial" in runtimes:
+        trials = _undisturbed(runtimes)
+    elif "trial_runtimes_s" in runtimes and runtimes["trial_runtimes_s"].notna().all():
+        lists = ["trial_runtimes_s", *(["trial_starts_s"] if runtimes["trial_starts_s"].notna().all() else [])]
+        trials = runtimes[[*TOKEN_COLUMNS, *lists]].explode(lists, ignore_index=True)
+        trials = trials.rename(columns={"trial_runtimes_s": "runtime_s", "trial_starts_s": "trial_start_s"})
+    else:
+        return None
+    if "trial_start_s" in trials and trials["trial_start_s"].notna().all():
+        trials = trials.sort_values("trial_start_s", kind="stable")
+    setting = trials.groupby(TOKEN_COLUMNS).ngroup().to_numpy()
+    if np.bincount(setting).min() < 2:
+        return None
+    return Trials(setting, trials["runtime_s"].to_numpy(dtype=float))
 
 
 def validate_settings(runtimes: pd.DataFrame, *, min_prompt_sizes: int = 2) -> pd.DataFrame:
@@ -45,6 +101,8 @@ def validate_settings(runtimes: pd.DataFrame, *, min_prompt_sizes: int = 2) -> p
     frame = runtimes.assign(**columns).astype(dict.fromkeys(TOKEN_COLUMNS, "int64"))
     settings = _aggregate_trials(frame) if "trial" in frame else _single_settings(frame)
     settings = settings.astype({"num_trials": float}).fillna({"runtime_resolution_s": 0.0})
+    if not settings["runtime_resolution_s"].any() and (trials := trials_in_order(frame)) is not None:
+        settings["runtime_resolution_s"] = trials.resolution_s
     settings = settings.sort_values(TOKEN_COLUMNS, ignore_index=True)
     check_design(settings, min_prompt_sizes)
     return settings
@@ -91,7 +149,7 @@ def settings_of_batch(timings: pd.DataFrame, batch_size: int) -> pd.DataFrame:
     means_s = parts.groupby("num_prompt_tokens")["prompt_encoding_time_s"].mean()
     singles = parts.drop_duplicates("num_prompt_tokens")
     singles = singles.assign(num_output_tokens=1, runtime_s=singles["num_prompt_tokens"].map(means_s))
-    unknown = [name for name in ("runtime_std_s", "runtime_min_s", "num_trials", "num_disturbed") if name in singles]
+    unknown = [name for name in _OF_TRIALS if name in singles]
     return pd.concat([settings, singles.assign(**dict.fromkeys(unknown, pd.NA))], ignore_index=True)
 
 
@@ -142,13 +200,17 @@ def _aggregate_trials(trials):
         p, o, trial = trials.loc[repeated, [*TOKEN_COLUMNS, "trial"]].iloc[0]
         raise ValueError(f"{repeated.sum()} trial(s) stand there twice, the first at p={p} o={o}: trial {trial}")
     resolution_s = trials["runtime_resolution_s"].max() if "runtime_resolution_s" in trials else 0.0
-    if "is_disturbed" in trials:
-        # As read_log does: both ways to read a log give one model.
-        trials = trials[~trials["is_disturbed"].astype(bool)]
-    settings = trials.groupby(TOKEN_COLUMNS, as_index=False).agg(
-        runtime_s=("runtime_s", "mean"), runtime_std_s=("runtime_s", "std"), num_trials=("runtime_s", "size")
+    settings = (
+        _undisturbed(trials)
+        .groupby(TOKEN_COLUMNS, as_index=False)
+        .agg(runtime_s=("runtime_s", "mean"), runtime_std_s=("runtime_s", "std"), num_trials=("runtime_s", "size"))
     )
     return settings.assign(runtime_resolution_s=resolution_s)
+
+
+def _undisturbed(trials):
+    # As read_log does: both ways to read a log give one model.
+    return trials[~trials["is_disturbed"].astype(bool)] if "is_disturbed" in trials else trials
 
 
 def check_design(settings: pd.DataFrame, min_prompt_sizes: int = 2):

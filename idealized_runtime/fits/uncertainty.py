@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.fits.linear import LinearFit
+from idealized_runtime.fits.settings import Trials
+from idealized_runtime.statistics.dependence import MeansCovariance, dependence_p_value, means_covariance
 from idealized_runtime.statistics.intervals import satterthwaite_dof
 
-# Level of every test here: lack of fit, g linear in p, a prompt time that falls with the prompt size.
+# Level of every test here: trials that depend on their neighbours, lack of fit, g linear in p, a prompt time that falls
+# with the prompt size.
 SIGNIFICANCE = 0.01
 # Shares of proportional noise tried where nothing but the residuals tells how noise grows with runtime.
 # Spaced by their odds: a hundredth of constant noise already rules the shortest runtimes.
@@ -20,7 +23,8 @@ class MeanVariances:
     """Variance of each setting's mean runtime (s^2), and how well it is itself known.
 
     ``trial_s2`` are variances of means over trials, with ``trial_dof`` degrees of freedom each; ``rounding_s2``
-    are known. Where ``residual_dof`` is given, ``trial_s2`` is one estimate from residuals.
+    are known. Where ``residual_dof`` is given, ``trial_s2`` is one estimate from residuals. Where trials depend on each
+    other ``dependence`` has the covariance of their means, and ``trial_s2`` is 0.
     """
 
     trial_s2: np.ndarray
@@ -29,25 +33,32 @@ class MeanVariances:
     lack_of_fit: float = 0.0  # variance of the model's relative error
     lack_of_fit_dof: float = np.inf
     residual_dof: float | None = None
+    dependence: MeansCovariance | None = None
 
-    def total_s2(self, fitted_s) -> np.ndarray:
-        return self.trial_s2 + self.rounding_s2 + self.lack_of_fit * fitted_s**2
+    def covariance_of(self, rows, others, fitted_s) -> np.ndarray:
+        """Covariance of linear combinations of means, which are the rows, with others."""
+        own_s2 = self.trial_s2 + self.rounding_s2 + self.lack_of_fit * fitted_s**2
+        independent = (rows * own_s2) @ others.T
+        return independent if self.dependence is None else independent + rows @ self.dependence.mean_s2 @ others.T
 
     def dof(self, rows, fitted_s) -> np.ndarray:
         """Degrees of freedom of the variance of each row of linear combinations of means."""
         if self.residual_dof is not None:
             return np.full(len(rows), self.residual_dof)
         squares = rows**2
-        variance = squares @ self.total_s2(fitted_s)
+        variance = np.diag(self.covariance_of(rows, rows, fitted_s))
         spread = squares**2 @ (self.trial_s2**2 / self.trial_dof)
         spread += (squares @ (self.lack_of_fit * fitted_s**2)) ** 2 / self.lack_of_fit_dof
+        if self.dependence is not None:
+            spread += self.dependence.spread(np.einsum("ki,gij,kj->gk", rows, self.dependence.covariances_s2, rows))
         return satterthwaite_dof(variance, spread)
 
 
-def mean_variances(settings: pd.DataFrame, fit: LinearFit) -> MeanVariances | None:
+def mean_variances(settings: pd.DataFrame, fit: LinearFit, trials: Trials | None = None) -> MeanVariances | None:
     """Variances of the mean runtimes: from trials where every setting has them, else from the residuals.
 
-    None where there are neither trials nor residual degrees of freedom.
+    Where trials are known in their order, and a test says that they depend on each other, their means do. None where
+    there are neither trials nor residual degrees of freedom.
     """
     std_s = settings["runtime_std_s"].to_numpy()
     num_trials = settings["num_trials"].to_numpy()
@@ -62,26 +73,40 @@ def mean_variances(settings: pd.DataFrame, fit: LinearFit) -> MeanVariances | No
         variances = _with_estimated_trials(trial_s2, rounding_s2, runtime_s, fit)
     else:
         variances = MeanVariances(trial_s2 / num_trials, num_trials - 1, rounding_s2)
+    if trials is not None and dependence_p_value(trials.runtime_s, trials.setting) < SIGNIFICANCE:
+        design = np.column_stack([np.eye(len(fit.levels))[fit.group], fit.regressors])[trials.setting]
+        scales = _noise_profile(trial_s2, num_trials - 1, fit.fitted_s)[trials.setting]
+        dependence = means_covariance(trials.runtime_s, scales, design / np.linalg.norm(design, axis=0), trials.setting)
+        variances = replace(variances, trial_s2=np.zeros(len(trial_s2)), dependence=dependence)
     return _with_lack_of_fit(variances, runtime_s, fit)
+
+
+def _noise_profile(trial_s2, dof, fitted_s) -> np.ndarray:
+    """Standard deviations of the trials, but for a factor: between constant and proportional, as is most likely."""
+    profiles = (1 - _PROPORTIONAL_SHARES[:, None]) * np.mean(fitted_s**2) + _PROPORTIONAL_SHARES[:, None] * fitted_s**2
+    scales = (trial_s2 / profiles) @ dof / dof.sum()
+    costs = np.log(scales[:, None] * profiles) @ dof
+    return np.sqrt(profiles[np.argmin(costs)])
 
 
 @dataclass(frozen=True)
 class _ResidualForm:
-    """The weighted residual sum of squares, and its moments were the mean runtimes to vary by ``total_s2``."""
+    """The weighted residual sum of squares, and its moments were the mean runtimes to vary as said."""
 
     observed: float
     shares: np.ndarray  # of each setting's variance in the expectation
     expected: float
     dof: float  # matches the first two moments
+    matrix: np.ndarray  # of the sum of squares as a quadratic form of the runtimes
 
 
-def _residual_form(runtime_s, total_s2, fit) -> _ResidualForm:
+def _residual_form(runtime_s, covariance_s2, fit) -> _ResidualForm:
     maker = fit.residual_maker() * np.sqrt(fit.weights)[:, None]
     form = maker.T @ maker
-    shares = np.diag(form)
-    scaled = form * np.sqrt(np.outer(total_s2, total_s2))
-    expected = float(shares @ total_s2)
-    return _ResidualForm(float(np.sum((maker @ runtime_s) ** 2)), shares, expected, expected**2 / np.sum(scaled**2))
+    scaled = form @ covariance_s2
+    expected = float(np.trace(scaled))
+    observed = float(np.sum((maker @ runtime_s) ** 2))
+    return _ResidualForm(observed, np.diag(form), expected, expected**2 / np.sum(scaled * scaled.T), form)
 
 
 def _with_estimated_trials(trial_s2, rounding_s2, runtime_s, fit):
@@ -91,7 +116,7 @@ def _with_estimated_trials(trial_s2, rounding_s2, runtime_s, fit):
     """
     if len(runtime_s) <= fit.num_parameters:
         return MeanVariances(trial_s2, np.full(len(trial_s2), np.inf), rounding_s2)
-    form = _residual_form(runtime_s, trial_s2, fit)
+    form = _residual_form(runtime_s, np.diag(trial_s2), fit)
     one_over_trials = np.clip((form.observed - form.shares @ rounding_s2) / form.expected, 0, 1)
     # One estimated scale stands in all of them: its degrees of freedom are shared, not added up.
     zeros = np.zeros(len(trial_s2))
@@ -108,10 +133,13 @@ def _with_lack_of_fit(variances, runtime_s, fit):
 
     if len(runtime_s) <= fit.num_parameters:
         return variances
-    form = _residual_form(runtime_s, variances.total_s2(fit.fitted_s), fit)
+    each = np.eye(len(runtime_s))
+    form = _residual_form(runtime_s, variances.covariance_of(each, each, fit.fitted_s), fit)
     denominator_dof = np.inf
     if variances.residual_dof is None:
         spread = np.sum((form.shares * variances.trial_s2) ** 2 / variances.trial_dof)
+        if (dependence := variances.dependence) is not None:
+            spread += dependence.spread(np.einsum("ij,gij->g", form.matrix, dependence.covariances_s2))
         denominator_dof = satterthwaite_dof(form.expected, spread)
     if fdtrc(form.dof, min(denominator_dof, 1e9), form.observed / form.expected) >= SIGNIFICANCE:
         return variances
@@ -152,8 +180,8 @@ def _variances_from_residuals(runtime_s, rounding_s2, fit):
 class Covariance:
     """Covariance of levels and slopes, which is all an interval needs.
 
-    Arrays over groups (K) and slopes (S): the levels are independent of each other, since no setting
-    belongs to two groups, and correlate with the slopes only.
+    Arrays over groups (K) and slopes (S): where trials are independent so are the levels of each other, since no
+    setting belongs to two groups, and they correlate with the slopes only.
     """
 
     levels_s: np.ndarray  # (K,)
@@ -168,18 +196,21 @@ class Covariance:
     lack_of_fit: float  # variance of the relative error of the model at a setting
     lack_of_fit_dof: float
     is_from_residuals: bool
+    # Largest correlation of two neighbouring levels.
+    level_correlation: float = 0.0
 
 
 def covariance(fit: LinearFit, variances: MeanVariances) -> Covariance:
     """Sandwich covariance of a fit, given the variances of the mean runtimes."""
-    total_s2 = variances.total_s2(fit.fitted_s)
+    levels = variances.covariance_of(fit.level_rows, fit.level_rows, fit.fitted_s)
+    correlations = np.diag(levels, 1) / np.sqrt(np.diag(levels)[1:] * np.diag(levels)[:-1])
     return Covariance(
         levels_s=fit.levels,
         mean_regressors=fit.mean_regressors,
         slopes=fit.slopes,
-        level_variance=fit.level_rows**2 @ total_s2,
-        level_slope_covariance=(fit.level_rows * total_s2) @ fit.slope_rows.T,
-        slope_covariance=(fit.slope_rows * total_s2) @ fit.slope_rows.T,
+        level_variance=np.diag(levels),
+        level_slope_covariance=variances.covariance_of(fit.level_rows, fit.slope_rows, fit.fitted_s),
+        slope_covariance=variances.covariance_of(fit.slope_rows, fit.slope_rows, fit.fitted_s),
         level_dof=variances.dof(fit.level_rows, fit.fitted_s),
         # The one uniform variable that has the kurtosis of the sum of all of them.
         level_rounding_variance=np.sqrt(fit.level_rows**4 @ variances.rounding_s2**2),
@@ -187,4 +218,5 @@ def covariance(fit: LinearFit, variances: MeanVariances) -> Covariance:
         lack_of_fit=variances.lack_of_fit,
         lack_of_fit_dof=variances.lack_of_fit_dof,
         is_from_residuals=variances.residual_dof is not None,
+        level_correlation=float(np.clip(correlations.max(initial=0.0), 0, 1)),
     )

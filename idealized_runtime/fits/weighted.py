@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.fits.linear import LinearFit, fit_linear, reference_prompt_size
+from idealized_runtime.fits.settings import Trials
 from idealized_runtime.fits.uncertainty import (
     SIGNIFICANCE,
     Covariance,
@@ -21,6 +22,7 @@ class WeightedFit:
 
     ``covariance`` is that of the wide model, every size with a prompt time of its own and g linear in p: an
     interval from it holds whichever way the tests went. None where the settings leave nothing to judge by.
+    ``correlation_trials``: after how many trials noise has faded, where trials were found to depend on each other.
     """
 
     sizes: np.ndarray
@@ -29,9 +31,10 @@ class WeightedFit:
     time_per_output_token_s: float
     slope: float
     covariance: Covariance | None
+    correlation_trials: float | None = None
 
 
-def fit_weighted(settings: pd.DataFrame) -> WeightedFit:
+def fit_weighted(settings: pd.DataFrame, trials: Trials | None = None) -> WeightedFit:
     """Least squares of relative errors, with the tests at level ``SIGNIFICANCE``.
 
     Raises
@@ -41,7 +44,7 @@ def fit_weighted(settings: pd.DataFrame) -> WeightedFit:
     """
     sizes, own_group = np.unique(settings["num_prompt_tokens"], return_inverse=True)
     reference = reference_prompt_size(settings)
-    wide, variances = _fit_wide_model(settings, own_group, reference)
+    wide, variances = _fit_wide_model(settings, own_group, reference, trials)
     known = None if variances is None else covariance(wide, variances)
     # A line of g that does not stay positive at every profiled size is noise.
     is_linear_in_p = (
@@ -51,19 +54,21 @@ def fit_weighted(settings: pd.DataFrame) -> WeightedFit:
     )
     size_group, fit = _pool_insignificant_decreases(settings, own_group, reference, is_linear_in_p, variances)
     slope = float(fit.slopes[1]) if is_linear_in_p else 0.0
-    result = WeightedFit(sizes, fit.prompt_times_s[size_group], reference, float(fit.slopes[0]), slope, known)
+    dependence = None if variances is None else variances.dependence
+    faded = None if dependence is None else dependence.correlation_trials
+    result = WeightedFit(sizes, fit.prompt_times_s[size_group], reference, float(fit.slopes[0]), slope, known, faded)
     _check_positive(result)
     return result
 
 
-def _fit_wide_model(settings, group, reference) -> tuple[LinearFit, MeanVariances | None]:
+def _fit_wide_model(settings, group, reference, trials) -> tuple[LinearFit, MeanVariances | None]:
     # A prompt size tells of g only if it was timed at two numbers of output tokens.
     if (np.bincount(group) > 1).sum() > 1:
         wide = fit_linear(settings, group, reference=reference, is_linear_in_p=True)
-        if (variances := mean_variances(settings, wide)) is not None:
+        if (variances := mean_variances(settings, wide, trials)) is not None:
             return wide, variances
     wide = fit_linear(settings, group, reference=reference, is_linear_in_p=False)
-    return wide, mean_variances(settings, wide)
+    return wide, mean_variances(settings, wide, trials)
 
 
 def _slope_is_significant(known: Covariance) -> bool:
@@ -100,7 +105,7 @@ def _decrease_probabilities(fit: LinearFit, variances) -> np.ndarray:
         return np.where(decrease_s > 0, 1.0, -1.0)
     rows = fit.level_rows - fit.mean_regressors @ fit.slope_rows
     step_rows = rows[:-1] - rows[1:]
-    spread_s = np.sqrt(step_rows**2 @ variances.total_s2(fit.fitted_s))
+    spread_s = np.sqrt(np.diag(variances.covariance_of(step_rows, step_rows, fit.fitted_s)))
     dof = variances.dof(step_rows, fit.fitted_s)
     return np.where(decrease_s > 0, stdtr(dof, -decrease_s / spread_s), -1.0)
 

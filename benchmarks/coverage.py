@@ -1,8 +1,8 @@
 """How often 95 % intervals hold the truth, under noise that is not what textbooks assume.
 
-Every simulation draws a truth (prompt times that saturate, or a staircase of 128 tokens; a time per output token), times
-its settings under one regime of noise, fits them by ``RuntimeModel.fit`` and looks which intervals hold the truth. Prints
-docs/intervals.md's table; run it on two revisions to compare them. Seeded; one core.
+Every simulation draws a truth (prompt times that saturate, or a staircase of 128 tokens; a time per output token),
+times its settings under one regime of noise, fits them by ``RuntimeModel.fit`` and looks which intervals hold the
+truth. Prints docs/intervals.md's table; run it on two revisions to compare them. Seeded; one core.
 
 Run:  python benchmarks/coverage.py [--simulations 100] [--seed 1]
 """
@@ -20,7 +20,7 @@ OUTPUT_SIZES = np.array([1, 2, 4, 8, 16, 32])
 BETWEEN = np.array([90, 150, 200, 300, 400, 600, 650, 900, 1100, 1300])
 NUM_TRIALS = 8
 NOISE = 0.01
-P, O = (axis.ravel() for axis in np.meshgrid(PROMPT_SIZES, OUTPUT_SIZES, indexing="ij"))
+PROMPTS, OUTPUTS = (axis.ravel() for axis in np.meshgrid(PROMPT_SIZES, OUTPUT_SIZES, indexing="ij"))
 # Regime, noise, whether trials were timed in shuffled blocks, prompt times, how times are told.
 REGIMES = (
     ("independent noise of 1 %", "independent", False, "smooth", "trials"),
@@ -68,18 +68,18 @@ def relative_noise(rng, noise, num_trials):
 
 def time_sweep(rng, prompt_time_s, g, noise, *, in_blocks, told) -> pd.DataFrame:
     """Timings of one sweep: a row a trial, or what the logs of 2023 print of them."""
-    setting = np.repeat(np.arange(len(P)), NUM_TRIALS)
+    setting = np.repeat(np.arange(len(PROMPTS)), NUM_TRIALS)
     if in_blocks:
-        setting = np.concatenate([rng.permutation(len(P)) for _ in range(NUM_TRIALS)])
-    runtime_s = (prompt_time_s(P) + (O - 1) * g)[setting]
+        setting = np.concatenate([rng.permutation(len(PROMPTS)) for _ in range(NUM_TRIALS)])
+    runtime_s = (prompt_time_s(PROMPTS) + (OUTPUTS - 1) * g)[setting]
     if noise == "quiet":
         runtime_s = runtime_s + 5e-5 * rng.standard_normal(len(setting))
     else:
         runtime_s = runtime_s * (1 + relative_noise(rng, noise, len(setting)))
     trials = pd.DataFrame(
         {
-            "num_prompt_tokens": P[setting],
-            "num_output_tokens": O[setting],
+            "num_prompt_tokens": PROMPTS[setting],
+            "num_output_tokens": OUTPUTS[setting],
             "runtime_s": runtime_s.round(3) if told == "rounded" else runtime_s,
             "trial_start_s": np.cumsum(runtime_s) - runtime_s[0],
         }
@@ -100,7 +100,7 @@ def hits(rng, noise, in_blocks, shape, told) -> list[float]:
     pairs = (
         (model.time_per_output_token_interval_s(), g),
         (model.prompt_encoding_interval_s(PROMPT_SIZES), prompt_time_s(PROMPT_SIZES)),
-        (model.predict_interval(P, O), prompt_time_s(P) + (O - 1) * g),
+        (model.predict_interval(PROMPTS, OUTPUTS), prompt_time_s(PROMPTS) + (OUTPUTS - 1) * g),
         (model.predict_interval(BETWEEN, o), between_s),
     )
     return [float(np.mean((lower <= truth) & (truth <= upper))) for (lower, upper), truth in pairs]
@@ -110,11 +110,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="regimes whose name has this part")
     arguments = parser.parse_args()
     # Notes and findings of a log are what this script simulates.
     warnings.simplefilter("ignore")
     print("| regime | g | prompt times | prediction at sizes | prediction between sizes |\n|---|---|---|---|---|")
     for number, (name, *regime) in enumerate(REGIMES):
+        if arguments.only not in name:
+            continue
         rng = np.random.default_rng([arguments.seed, number])
         held = np.mean([hits(rng, *regime) for _ in range(arguments.simulations)], axis=0)
         print(f"| {name} | {' | '.join(f'{100 * share:.0f} %' for share in held)} |")

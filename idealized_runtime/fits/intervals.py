@@ -62,8 +62,9 @@ class Intervals:
     def runtime(self, anchors: Anchors, p, decoded, prompt_time_s, level, *, is_extrapolated, tile_difference_s):
         """Lower and upper bound of the true mean runtime at each query.
 
-        ``tile_difference_s`` is what a rule of tiles alone and one without them differ by. Where the error of the rule between sizes is not known, monotony stands in: the interval goes from the
-        lower bound of the smaller neighbour to the upper bound of the larger one.
+        ``tile_difference_s`` is what a rule of tiles alone and one without them differ by. Where the error of the rule
+        between sizes is not known, monotony stands in: the interval goes from the lower bound of the smaller neighbour
+        to the upper bound of the larger one.
         """
         # On a profiled size the rule adds nothing.
         is_between = (anchors.position != 0) & (anchors.position != 1) | is_extrapolated

@@ -54,11 +54,10 @@ class MeanVariances:
         return satterthwaite_dof(variance, spread)
 
 
-def mean_variances(settings: pd.DataFrame, fit: LinearFit, trials: Trials | None = None) -> MeanVariances | None:
+def mean_variances(settings: pd.DataFrame, fit: LinearFit) -> MeanVariances | None:
     """Variances of the mean runtimes: from trials where every setting has them, else from the residuals.
 
-    Where trials are known in their order, and a test says that they depend on each other, their means do. None where
-    there are neither trials nor residual degrees of freedom.
+    None where there are neither trials nor residual degrees of freedom.
     """
     std_s = settings["runtime_std_s"].to_numpy()
     num_trials = settings["num_trials"].to_numpy()
@@ -73,12 +72,19 @@ def mean_variances(settings: pd.DataFrame, fit: LinearFit, trials: Trials | None
         variances = _with_estimated_trials(trial_s2, rounding_s2, runtime_s, fit)
     else:
         variances = MeanVariances(trial_s2 / num_trials, num_trials - 1, rounding_s2)
-    if trials is not None and dependence_p_value(trials.runtime_s, trials.setting) < SIGNIFICANCE:
-        design = np.column_stack([np.eye(len(fit.levels))[fit.group], fit.regressors])[trials.setting]
-        scales = _noise_profile(trial_s2, num_trials - 1, fit.fitted_s)[trials.setting]
-        dependence = means_covariance(trials.runtime_s, scales, design / np.linalg.norm(design, axis=0), trials.setting)
-        variances = replace(variances, trial_s2=np.zeros(len(trial_s2)), dependence=dependence)
     return _with_lack_of_fit(variances, runtime_s, fit)
+
+
+def dependent_variances(settings: pd.DataFrame, fit: LinearFit, trials: Trials) -> MeanVariances | None:
+    """Variances of the mean runtimes over trials that depend on each other; None where a test does not say so."""
+    if dependence_p_value(trials.runtime_s, trials.setting) >= SIGNIFICANCE:
+        return None
+    rounding_s2, zeros = settings["runtime_resolution_s"].to_numpy() ** 2 / 12, np.zeros(len(settings))
+    trial_s2 = settings["runtime_std_s"].to_numpy() ** 2 + rounding_s2 + (1e-12 * fit.fitted_s) ** 2
+    scales = _noise_profile(trial_s2, settings["num_trials"].to_numpy() - 1, fit.fitted_s)[trials.setting]
+    dependence = means_covariance(trials.runtime_s, scales, trials.setting)
+    variances = MeanVariances(zeros, zeros + np.inf, rounding_s2, dependence=dependence)
+    return _with_lack_of_fit(variances, settings["runtime_s"].to_numpy(), fit)
 
 
 def _noise_profile(trial_s2, dof, fitted_s) -> np.ndarray:

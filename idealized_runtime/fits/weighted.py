@@ -12,6 +12,7 @@ from idealized_runtime.fits.uncertainty import (
     Covariance,
     MeanVariances,
     covariance,
+    dependent_variances,
     mean_variances,
 )
 
@@ -44,7 +45,7 @@ def fit_weighted(settings: pd.DataFrame, trials: Trials | None = None) -> Weight
     """
     sizes, own_group = np.unique(settings["num_prompt_tokens"], return_inverse=True)
     reference = reference_prompt_size(settings)
-    wide, variances = _fit_wide_model(settings, own_group, reference, trials)
+    wide, variances = _fit_wide_model(settings, own_group, reference)
     known = None if variances is None else covariance(wide, variances)
     # A line of g that does not stay positive at every profiled size is noise.
     is_linear_in_p = (
@@ -54,21 +55,23 @@ def fit_weighted(settings: pd.DataFrame, trials: Trials | None = None) -> Weight
     )
     size_group, fit = _pool_insignificant_decreases(settings, own_group, reference, is_linear_in_p, variances)
     slope = float(fit.slopes[1]) if is_linear_in_p else 0.0
-    dependence = None if variances is None else variances.dependence
-    faded = None if dependence is None else dependence.correlation_trials
+    faded = None
+    # Estimates stay what they are; what is known of them changes where trials depend on each other.
+    if trials is not None and (dependent := dependent_variances(settings, wide, trials)) is not None:
+        known, faded = covariance(wide, dependent), dependent.dependence.correlation_trials
     result = WeightedFit(sizes, fit.prompt_times_s[size_group], reference, float(fit.slopes[0]), slope, known, faded)
     _check_positive(result)
     return result
 
 
-def _fit_wide_model(settings, group, reference, trials) -> tuple[LinearFit, MeanVariances | None]:
+def _fit_wide_model(settings, group, reference) -> tuple[LinearFit, MeanVariances | None]:
     # A prompt size tells of g only if it was timed at two numbers of output tokens.
     if (np.bincount(group) > 1).sum() > 1:
         wide = fit_linear(settings, group, reference=reference, is_linear_in_p=True)
-        if (variances := mean_variances(settings, wide, trials)) is not None:
+        if (variances := mean_variances(settings, wide)) is not None:
             return wide, variances
     wide = fit_linear(settings, group, reference=reference, is_linear_in_p=False)
-    return wide, mean_variances(settings, wide, trials)
+    return wide, mean_variances(settings, wide)
 
 
 def _slope_is_significant(known: Covariance) -> bool:

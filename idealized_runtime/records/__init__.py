@@ -96,9 +96,10 @@ def read_log(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
         was rounded), ``prompt_encoding_time_s``, ``generation_time_s`` and ``energy_joules`` (means; NaN where not
         recorded), ``num_layers_profiled`` (the smallest slice) and ``is_extrapolated`` (no slice was the whole
         model: times and energies are scaled with depth or, from several slices, on the line through them, and then
-        ``runtime_std_s / sqrt(num_trials)`` is the standard error of its value). Text logs print neither the
-        minimum nor the number of trials: missing there, as are the batch sizes, parallelism and layers of a
-        text log without Megatron's arguments.
+        ``runtime_std_s / sqrt(num_trials)`` is the standard error of its value); ``trial_runtimes_s`` and
+        ``trial_starts_s``, tuples of all trials but the disturbed ones (None where not known, or of a line through
+        slices). Text logs print neither the minimum nor the number of trials: missing there, as are the batch sizes,
+        parallelism and layers of a text log without Megatron's arguments.
 
     Raises
     ------
@@ -132,7 +133,8 @@ def read_trials(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
         ``model, hardware, software, num_prompt_tokens, num_output_tokens, batch_size, micro_batch_size,
         token_micro_batch_size, tensor_parallel_size, pipeline_parallel_size, num_layers_profiled, trial`` (from
         0), the ``runtime_s`` of that trial, of the whole model, its parts ``prompt_encoding_time_s`` and
-        ``generation_time_s`` and its ``energy_joules`` (NaN where not recorded), and ``is_disturbed``: slower
+        ``generation_time_s``, its ``energy_joules`` and ``trial_start_s``, by the wall clock (NaN where not recorded),
+        and ``is_disturbed``: slower
         than 1.25 times the median of its setting and more than 5 standard deviations (from the median absolute
         deviation) above it, judged where there are 5 trials or more. Warm-ups are left out.
 

@@ -15,6 +15,7 @@ FRAME_COLUMNS = [
     *IDENTITY_COLUMNS, *SETTING_COLUMNS, *PARALLELISM_COLUMNS,
     "runtime_s", "runtime_std_s", "runtime_min_s", "num_trials", "num_disturbed", "runtime_resolution_s",
     "prompt_encoding_time_s", "generation_time_s", "energy_joules", "num_layers_profiled", "is_extrapolated",
+    "trial_runtimes_s", "trial_starts_s",
 ]  # fmt: skip
 # Integers that a text log may lack: nullable, and so of one type whatever a frame was read from.
 _NULLABLE_COLUMNS = (*BATCH_COLUMNS, *PARALLELISM_COLUMNS, "num_layers_profiled", "num_trials", "num_disturbed")

@@ -154,4 +154,16 @@ def means_frame(trials: pd.DataFrame) -> pd.DataFrame:
     kept = trials[~trials["is_disturbed"]].groupby(keys, sort=False, dropna=False)
     frame = kept["runtime_s"].agg(runtime_s="mean", runtime_std_s="std", runtime_min_s="min", num_trials="size")
     parts = kept[["prompt_encoding_time_s", "generation_time_s", "energy_joules"]].mean()
-    return frame.assign(num_disturbed=num_disturbed).join(parts).reset_index()
+    # Trials in their order tell whether they depend on those before them.
+    order, ends = kept.ngroup().dropna().sort_values(kind="stable").index, frame["num_trials"].cumsum()
+    in_order = trials.loc[order]
+    lists = {
+        column: [tuple(values[end - count : end]) for count, end in zip(frame["num_trials"], ends, strict=True)]
+        for column, values in (
+            ("trial_runtimes_s", in_order["runtime_s"].tolist()),
+            ("trial_starts_s", in_order["trial_start_s"].tolist()),
+        )
+    }
+    frame = frame.assign(num_disturbed=num_disturbed, **lists).join(parts).reset_index()
+    is_unknown = kept["trial_start_s"].count().to_numpy() < frame["num_trials"]
+    return frame.assign(trial_starts_s=frame["trial_starts_s"].mask(is_unknown, None))

@@ -93,6 +93,7 @@ class TextLog:
             is_extrapolated=scale > 1,
             **dict.fromkeys(["runtime_min_s", "prompt_encoding_time_s", "generation_time_s", "energy_joules"], np.nan),
             **dict.fromkeys(["num_trials", "num_disturbed"], pd.NA),
+            **dict.fromkeys(["trial_runtimes_s", "trial_starts_s"]),
             # Mean and std are both printed with three decimals.
             runtime_resolution_s=1e-3 * scale,
         )

@@ -151,6 +151,7 @@ class RequestsLog(Log):
             num_layers_profiled=pd.NA,
             trial=requests["trial"].astype(int),
             runtime_s=requests["runtime_s"],
+            trial_start_s=(requests["sent_at"] - requests["sent_at"].min()).dt.total_seconds(),
             # The time to the first token holds what the way and the queue took: it is no prompt encoding time.
             prompt_encoding_time_s=np.nan,
             generation_time_s=np.nan,

@@ -249,6 +249,7 @@ class SettingsLog(Log):
                 "trial": np.concatenate([np.arange(count) for count in num_trials]),
                 "runtime_s": listed("runtimes_s"),
                 **{name: listed(list_name) for name, list_name in TRIAL_LISTS.items()},
+                "trial_start_s": listed("trial_starts_s"),
                 "is_disturbed": np.concatenate([is_disturbed(np.array(s["runtimes_s"])) for s in settings]),
             }
         )

@@ -71,6 +71,7 @@ def combine_slices(path, slices: pd.DataFrame, num_layers: int, *, num_slices: i
             raise LogFormatError(f"{path}: of {num_slices} slices only that of {only} layers was timed; time another")
         scale = num_layers / slices["num_layers_profiled"].iloc[0]
         scaled = {name: slices[name] * scale for name in [*_SCALED, "runtime_std_s"]}
+        scaled["trial_runtimes_s"] = [tuple(scale * np.array(trials_s)) for trials_s in slices["trial_runtimes_s"]]
         return slices.assign(**scaled, is_extrapolated=is_extrapolated)
     groups = slices.groupby(_KEYS, sort=False)
     is_whole = groups["num_layers_profiled"].transform("size") == num_timed
@@ -118,6 +119,9 @@ def _extrapolated(slices: pd.DataFrame, num_layers) -> dict:
         "num_trials": count,
         "num_disturbed": slices["num_disturbed"].sum(),
         "num_layers_profiled": int(sizes.min()),
+        # No trial tells the whole model's runtime.
+        "trial_runtimes_s": None,
+        "trial_starts_s": None,
         "is_negative": none @ means_s < -noise_s,
     }
 

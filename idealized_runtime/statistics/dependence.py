@@ -10,8 +10,8 @@ import numpy as np
 
 # A process slower than this share of the sweep is a level of the machine, which one sweep does not tell from the truth.
 _SLOWEST_SHARE = 0.25
-_NUM_TIMES = 8
-_FADING_SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
+_NUM_TIMES = 7
+_FADING_SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.9, 1.0)
 # Noise models that are less likely than the best by more than this are left out.
 _LEAST_WEIGHT = 1e-3
 
@@ -37,9 +37,7 @@ class MeansCovariance:
 
     def spread(self, of_each) -> np.ndarray:
         """Squared variance over its degrees of freedom, from the variance under each model, on the first axis."""
-        mean = np.tensordot(self.weights, of_each, 1)
-        scatter = np.tensordot(self.weights, of_each**2, 1) * (1 + 2 / self.dof) - mean**2
-        return scatter / 2
+        return np.tensordot(self.weights, of_each, 1) ** 2 / self.dof
 
 
 def dependence_p_value(values, group) -> float:
@@ -72,8 +70,10 @@ def dependence_p_value(values, group) -> float:
     return float(ndtr(-np.sum(products - expected) / np.sqrt(variance))) if variance > 0 else 1.0
 
 
-def means_covariance(values, scales, design, group) -> MeansCovariance:
+def means_covariance(values, scales, group) -> MeansCovariance:
     """Covariance of the means over dependent trials, by restricted likelihood over a grid of noise models.
+
+    The trials of a group tell it among themselves: whatever model the means obey, they need not.
 
     Parameters
     ----------
@@ -81,17 +81,14 @@ def means_covariance(values, scales, design, group) -> MeansCovariance:
         Seconds of the trials, in the order of time.
     scales : array, shape (n,)
         Standard deviation of the noise of each, up to one factor.
-    design : array, shape (n, k)
-        What the expectation of the trials is linear in; of full rank.
     group : int array, shape (n,)
         Settings, numbered from 0: whose means are meant.
     """
-    num_trials, num_terms = design.shape
-    dof = num_trials - num_terms
-    design, values = design / scales[:, None], values / scales
+    num_trials, is_of_group = len(values), np.eye(group.max() + 1)[group]
+    dof = num_trials - is_of_group.shape[1]
+    design, values = is_of_group / scales[:, None], values / scales
     # Settings' means as sums over scaled trials.
-    averages = np.zeros((num_trials, group.max() + 1))
-    averages[np.arange(num_trials), group] = scales / np.bincount(group)[group]
+    averages = is_of_group * (scales / np.bincount(group)[group])[:, None]
     times = np.geomspace(1.0, max(_SLOWEST_SHARE * num_trials, 2.0), _NUM_TIMES)
     models = [(share, np.exp(-1 / time)) for share in _FADING_SHARES for time in times]
     fits = [_restricted_fit(values, design, _Noise(*model), dof) for model in models]
@@ -106,7 +103,7 @@ def means_covariance(values, scales, design, group) -> MeansCovariance:
 
 @dataclass(frozen=True)
 class _Noise:
-    """Correlation (1 - share) I + share A of n trials, A[i, j] = fading^|i - j|; the inverse of A has three diagonals."""
+    """Correlation (1 - share) I + share A of trials, A[i, j] = fading^|i - j|; the inverse of A has three diagonals."""
 
     share: float
     fading: float

@@ -203,7 +203,8 @@ class Run:
         timed = [trial for trial in self.sent if "error" not in trial]
         duration_s, limit = self.counts.get("duration_s"), self.load.get("num_parallel")
         runtimes_s = np.array([trial["runtime_s"] for trial in timed])
-        if duration_s and len(runtimes_s):
+        is_whole = len(self.sent) <= (self.counts.get("num_requests") or 0)
+        if duration_s and len(runtimes_s) and is_whole:
             num_in_flight = runtimes_s.sum() / duration_s
             is_too_much = limit is not None and num_in_flight > 1.5 * limit
             if is_too_much or runtimes_s.max() > 1.5 * duration_s + 1:

@@ -12,6 +12,7 @@ from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.records import IncompleteLogWarning, Journal, read_requests
 from idealized_runtime.records.definitions import DEFINITIONS
 from idealized_runtime.records.importers import (
+    ImportedDataWarning,
     ImportFormatError,
     import_file,
     import_requests,

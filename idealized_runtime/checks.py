@@ -24,6 +24,16 @@ def parse_json(text: str | bytes):
     ValueError
         It is not JSON in UTF-8, is nested too deeply, or an object has a key twice, of which one would not count.
     """
+    import msgspec
+
+    try:
+        # Several times as fast, but silent on a key that stands twice: then there are fewer of them than in the text.
+        value = msgspec.json.decode(text)
+        colon, spaced = ('":', '" :') if isinstance(text, str) else (b'":', b'" :')
+        if spaced not in text and text.count(colon) == msgspec.json.encode(value).count(b'":'):
+            return value
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
+        pass  # Numbers that are not finite, unusual text, or a fault: the other one tells.
     try:
         return json.loads(text, object_pairs_hook=_without_repetition)
     except RecursionError as error:
@@ -61,7 +71,7 @@ def is_integer(value, least: int) -> bool:
 
 def is_number(value) -> bool:
     """Whether a value of a file is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def check_positive(**values):

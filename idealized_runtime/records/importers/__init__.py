@@ -5,6 +5,7 @@
 totals only, those. :data:`idealized_runtime.records.definitions.DEFINITIONS` says what the times of each tool mean.
 """
 
+import contextlib
 import warnings
 from pathlib import Path
 
@@ -169,18 +170,18 @@ def _import_folder(folder, hardware) -> Imported:
 
 
 def _first_line(path):
-    with path.open("rb") as file:
-        try:
-            return parse_json(file.readline())
-        except ValueError:
-            return None
+    with path.open("rb") as file, contextlib.suppress(ValueError):
+        return parse_json(file.readline())
 
 
 def _read_records(path) -> list:
     """Objects of a file: of one JSON text, of several in a row, or of a list of them."""
+    text, records = path.read_bytes(), None
+    with contextlib.suppress(ValueError):
+        records = [parse_json(text)]
     try:
         # `vllm bench serve --append-result` writes one behind the other.
-        records = parse_json_texts(path.read_text(encoding="utf-8-sig"))
+        records = records or parse_json_texts(text.decode("utf-8-sig"))
     except ValueError as error:
         raise UnknownFormatError(f"{path}: not JSON in UTF-8 ({error}); {_KNOWN}") from error
     # `vllm bench sweep serve` writes a list.

@@ -85,8 +85,7 @@ def import_requests(path, *, hardware: str | None) -> Run:
     with path.open("rb") as file:
         for number, line in enumerate(file):
             where = f"{path}:{number + 1}"
-            record = parse(line, where)
-            if not is_request(record):
+            if not is_request(record := parse(line, where)):
                 raise ImportFormatError(f"{where}: fields 'metadata' and 'metrics' are missing; {TOOL} writes them")
             trials.append(_trial(Fields(record, where, TOOL), number, loads))
     return _run(totals, str(path), hardware, trials)

@@ -1,5 +1,6 @@
 """What every importer shares: fields that are checked, and the runs that a file tells of."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,7 +37,6 @@ def parse(text: str | bytes, where):
         raise ImportFormatError(f"{where}: not JSON in UTF-8 ({error})") from error
 
 
-@dataclass(frozen=True)
 class Fields:
     """An object of a file, with the place it stands at.
 
@@ -46,19 +46,27 @@ class Fields:
     Parameters
     ----------
     values : mapping
-    where : str
-        File and place, the beginning of every message.
+    where : str or Fields
+        File and place, the beginning of every message; or what it stands in, under ``name``.
     tool : str
         Whose format is expected.
     """
 
-    values: Mapping
-    where: str
-    tool: str
+    __slots__ = ("_name", "_within", "tool", "values")
+
+    def __init__(self, values: Mapping, where: "str | Fields", tool: str, name: str = ""):
+        self.values, self.tool, self._within, self._name = values, tool, where, name
+
+    @property
+    def where(self) -> str:
+        """File and place: put together where a message needs it, of some of a million."""
+        return self._within.where + self._name if isinstance(self._within, Fields) else self._within + self._name
 
     def get(self, name: str, kind, *, is_optional: bool = False):
         """Value of a field, of type ``kind`` or of one of them."""
         value = self.values.get(name)
+        if type(value) is kind:
+            return value
         if value is None and is_optional:
             return None
         if name not in self.values:
@@ -83,7 +91,7 @@ class Fields:
     def names(self, name: str) -> list[str]:
         """A list of such texts."""
         values = self.get(name, list)
-        return [Fields({name: value}, self.where, self.tool).name(name) for value in values]
+        return [Fields({name: value}, self, self.tool).name(name) for value in values]
 
     def number(self, name: str, *, scale: float = 1, is_optional: bool = False) -> float | None:
         """A finite number, divided by ``scale``."""
@@ -104,6 +112,10 @@ class Fields:
     def durations(self, name: str) -> list[float]:
         """A list of numbers, none negative."""
         values = self.get(name, list)
+        # The sum of what is no number is none, too.
+        is_plain = set(map(type, values)) <= {int, float} and min(values, default=0) >= 0
+        if is_plain and max(values, default=0) < 1e300 and sum(values) < math.inf:
+            return values
         for index, value in enumerate(values):
             if not (is_number(value) and value >= 0):
                 raise ImportFormatError(f"{self.where}: field {name!r}[{index}] must be a duration; got {value!r:.60}")
@@ -128,7 +140,7 @@ class Fields:
     def inner(self, name: str, *, is_optional: bool = False) -> "Fields | None":
         """Object in a field."""
         values = self.get(name, dict, is_optional=is_optional)
-        return None if values is None else Fields(values, f"{self.where}.{name}", self.tool)
+        return None if values is None else Fields(values, self, self.tool, f".{name}")
 
     def items(self, name: str, *, is_optional: bool = False) -> list["Fields"]:
         """Objects of the list in a field."""
@@ -136,7 +148,7 @@ class Fields:
         for index, value in enumerate(values):
             if not isinstance(value, dict):
                 raise ImportFormatError(f"{self.where}.{name}[{index}]: must be an object; got {value!r:.60}")
-        return [Fields(value, f"{self.where}.{name}[{index}]", self.tool) for index, value in enumerate(values)]
+        return [Fields(value, self, self.tool, f".{name}[{index}]") for index, value in enumerate(values)]
 
 
 @dataclass(frozen=True)

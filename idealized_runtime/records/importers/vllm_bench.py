@@ -103,7 +103,7 @@ def _trials(lists, fields, duration_s) -> list[dict]:
             )
     trials = []
     for index, start_s in enumerate(starts_s):
-        request = Fields({name: values[index] for name, values in lists.items()}, f"{fields.where}[{index}]", TOOL)
+        request = Fields({name: values[index] for name, values in lists.items()}, fields, TOOL, f"[{index}]")
         trial = {"trial": index, "sent_at": utc_text(start_s), "definitions": definitions.VLLM}
         trials.append(trial | _measured(request))
     return trials

@@ -1,5 +1,7 @@
 """Training runs from a CSV file: size, training tokens and final loss."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from pyarrow import csv
@@ -38,13 +40,12 @@ def read_training_runs(path, *, columns=None, max_training_tokens_per_param=None
         The file is no CSV, lacks a column or rows, or holds something other than positive finite numbers.
     """
     names = {**COLUMNS, **(columns or {})}
-    try:
-        # Stricter than pandas, for which a row may lack fields.
-        table = csv.read_csv(path).to_pandas()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no such file: {path}") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
+    with Path(path).open("rb") as file:
+        try:
+            # Stricter than pandas, for which a row may lack fields.
+            table = csv.read_csv(file).to_pandas()
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read as CSV: {error}") from error
     if twice := [name for name in names.values() if list(table).count(name) > 1]:
         raise ValueError(f"{path}: two columns are named {twice[0]!r}")
     runs = pd.DataFrame(dict(zip(names, numeric_columns(table, names.values(), name=str(path)), strict=True)))

@@ -23,24 +23,25 @@ def replacing(path) -> Iterator[Path]:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the name of a file in it")
     # Asked of the path as given: what a link in /proc to a pipe resolves to is no path.
-    if path.exists() and not path.is_file():
-        yield path
-        return
-    target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A name is at most 255 bytes long, of which a character may take four.
-    part = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.part")
+    is_replaced = path.is_file() or not path.exists()
+    target = part = Path(os.path.realpath(path)) if is_replaced else path
     try:
-        # As readable as any other new file, or as the one that it replaces.
-        part.touch(exist_ok=False)
-        if target.exists():
-            part.chmod(target.stat().st_mode & 0o7777)
+        if is_replaced:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # A name is at most 255 bytes long, of which a character may take four.
+            part = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.part")
+            # As readable as any other new file, or as the one that it replaces.
+            part.touch(exist_ok=False)
+            if target.exists():
+                part.chmod(target.stat().st_mode & 0o7777)
         yield part
-        os.replace(part, target)
+        if is_replaced:
+            os.replace(part, target)
     except OSError as error:
         # A full disk names no file, and nobody knows the part's name.
         if error.filename in (None, str(part)):
             error.filename = str(path)
         raise
     finally:
-        part.unlink(missing_ok=True)
+        if part != target:
+            part.unlink(missing_ok=True)

@@ -79,3 +79,9 @@ def test_what_cannot_be_written_is_named_as_it_was_given(tmp_path, monkeypatch):
         write(tmp_path / "file" / "b.json")
     with pytest.raises(OSError, match=r"No space left on device: .*b\.json'"), replacing(tmp_path / "b.json"):
         raise OSError(28, "No space left on device")
+
+
+def test_full_device_is_named():
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write("/dev/full")
+    assert raised.value.filename == "/dev/full"

@@ -215,7 +215,7 @@ def _is_plausible(kind, name, old, new):
         # Whatever stands beside the numbers: names of instances, order of rows.
         return key not in kind.free and "rows" in kind.free
     least, most = kind.free[key]
-    if key in ("runtimes_s", "seconds"):
+    if key in ("runtimes_s", "runtime_s", "seconds"):
         least, most = least * old, most * old
     return least <= new <= most
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""Time Megatron text generation: arguments -> model -> timed generation -> log."""
+"""Time Megatron text generation: ``idealized-runtime time`` under the name that scripts of 2023 call."""
 
 import sys
 
-from megatron_lm import driver
+from idealized_runtime.cli import main as command
 
 
 def main(argv=None) -> int:
-    """As ``idealized-runtime time``, under the name that scripts of 2023 call."""
-    return driver.main(argv, program="generate_text.py")
+    """Run it; its exit code."""
+    return command.main(["time", *(sys.argv[1:] if argv is None else argv)], program="generate_text.py")
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ class Floors:
         return (
             f"a trial took {min(runtimes_s):.3g} s; reading the weights once a token and computing the prompt takes at "
             f"least {possible_s:.3g} s at the rates of this machine, caches and an error of the rates allowed for. "
-            "Check that the clock waits for the device and that the model was run whole; to time it again, give "
-            "another log"
+            "Check that the clock waits for the device and that the model was run whole. If something else kept the "
+            "machine busy, also while its rates were measured again just now, the same command times the setting again"
         )
 
     def _possible_s(self, setting) -> float | None:

@@ -26,6 +26,7 @@ class Measurement:
     all_num_output_tokens: tuple[int, ...]
     num_warmup: int
     num_trials: int
+    num_blocks: int
     tokenizer_type: str
     prompts_sha256: str
 
@@ -52,6 +53,7 @@ class Measurement:
             all_num_output_tokens=tuple(arguments.all_num_output_tokens),
             num_warmup=arguments.num_warmup,
             num_trials=arguments.num_trials,
+            num_blocks=min(arguments.num_blocks, arguments.num_trials),
             tokenizer_type=arguments.tokenizer_type,
             prompts_sha256=hashlib.sha256(arguments.prompts_file.read_bytes()).hexdigest(),
         )
@@ -65,6 +67,13 @@ class Measurement:
             for p in self.all_num_prompt_tokens
             for o in self.all_num_output_tokens
         ]
+
+    @property
+    def varying_columns(self) -> list[str]:
+        """What settings of the same tokens differ in: sizes of batch and micro-batches, and slices of the layers."""
+        batchings = self._named_batchings()
+        batches = [name for name in BATCH_COLUMNS if len({batching[name] for batching in batchings}) > 1]
+        return batches + ["num_layers_profiled"] * (len(self.all_num_layers) > 1)
 
     def header(self) -> dict:
         """Fields of the log's header (see :mod:`idealized_runtime.records`) that do not depend on the machine."""
@@ -86,6 +95,7 @@ class Measurement:
                 "all_num_prompt_tokens": self.all_num_prompt_tokens,
                 "all_num_output_tokens": self.all_num_output_tokens,
                 "batchings": self._named_batchings(),
+                "num_blocks": self.num_blocks,
             },
         }
 

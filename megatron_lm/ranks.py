@@ -1,6 +1,9 @@
 """What torchrun tells each of its processes, and how a failure is told once. Imports neither torch nor Megatron."""
 
 import os
+import time
+
+_OTHER_RANKS_WAIT_S = 2.0
 
 
 class OtherRankError(ValueError):
@@ -33,6 +36,11 @@ class RankOutOfMemoryError(ValueError):
 def rank() -> int:
     """Number of this process among all, from 0; rank 0 prints and writes the log."""
     return _from_torchrun("RANK", 0)
+
+
+def let_rank_0_speak():
+    """Wait, on any other: every rank sees the fault of a command line, and rank 0 is given the time to say so."""
+    time.sleep(_OTHER_RANKS_WAIT_S if rank() > 0 else 0)
 
 
 def local_rank() -> int:

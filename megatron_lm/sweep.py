@@ -1,16 +1,20 @@
-"""A sweep over prompt, output and batch sizes: each setting timed, logged and printed as it is done."""
+"""A sweep over prompt, output and batch sizes: each setting timed, logged and printed as it is complete."""
 
+import gc
 import os
 import sys
+import time
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import groupby
+from datetime import datetime
 
 import torch
 from tqdm import tqdm
 
-from idealized_runtime.records import Journal, runtime_sentence, setting_key, setting_name
-from idealized_runtime.records.settings import REFUSED
+from idealized_runtime.records import Journal, joined_blocks, runtime_sentence, setting_key, setting_name
+from idealized_runtime.records.settings import REFUSED, disturbance_of
+from idealized_runtime.records.validity import SuspiciousLogWarning, log_findings
 from megatron_lm import device as devices
 from megatron_lm.energy import open_energy_meter
 from megatron_lm.engines import load_engine
@@ -21,7 +25,8 @@ from megatron_lm.measurement import Measurement
 from megatron_lm.model import build_model
 from megatron_lm.parallel import ProcessGrid
 from megatron_lm.ranks import OtherRankError, RankOutOfMemoryError
-from megatron_lm.timing import time_trials
+from megatron_lm.timing import Trials, time_trials
+from megatron_lm.visits import by_slice, plan_visits
 
 # One token is read weights, a prompt is arithmetic: about this many prompt tokens take as long as one output token.
 _PROMPT_TOKENS_PER_OUTPUT_TOKEN = 32
@@ -60,14 +65,25 @@ def run_sweep(measurement: Measurement, token_ids: list[int], *, log_path, grid:
             _Sweep(measurement, dtype, token_ids, grid, journal, out=unseen, err=unseen).run(grid.share())
         return 0
     with Journal(log_path, header) as journal:
-        pending, floors = _pending_settings(measurement, journal.log), None
-        if pending:
+        visits, floors = plan_visits(measurement, journal.log), None
+        _say_what_is_held(measurement, journal.log)
+        if visits:
             parallelism = measurement.tensor_parallel_size, measurement.pipeline_parallel_size
             floors = Floors(measurement.architecture, grid.device, dtype, *parallelism, journal)
         sweep = _Sweep(measurement, dtype, token_ids, grid, journal, floors, out=sys.stdout, err=sys.stderr)
-        sweep.run(grid.share(pending))
+        sweep.run(grid.share(visits))
         journal.finish()
-        return 1 if journal.log.failed and len(journal.log.failed) == len(journal.log.settings) else 0
+        if sweep.num_disturbed:
+            warnings.warn(
+                f"{sweep.num_disturbed} of {sweep.num_timed} settings were disturbed while they were timed: something "
+                "else kept the machine busy, and their runtimes are too long. Time them again when it is quiet, into "
+                "another log",
+                SuspiciousLogWarning,
+                stacklevel=2,
+            )
+        for finding in log_findings(journal.log):
+            warnings.warn(f"{finding.name}: {finding.message}", SuspiciousLogWarning, stacklevel=2)
+        return 1 if len(journal.log.failed) == len(journal.log.records) else 0
 
 
 def _header(measurement, device) -> dict:
@@ -82,16 +98,14 @@ def _header(measurement, device) -> dict:
     }
 
 
-def _pending_settings(measurement, log) -> list[dict]:
+def _say_what_is_held(measurement, log):
     settings = measurement.settings()
-    pending = [setting for setting in settings if setting_key(setting) not in log.completed]
-    if len(pending) < len(settings):
-        done = ", ".join(setting_name(setting) for setting in settings if setting not in pending)
-        left = f"{len(pending)} left" if pending else "nothing left to do"
-        print(
-            f"{log.path}: skipping {len(settings) - len(pending)} settings it holds ({done}); {left}", file=sys.stderr
-        )
-    return pending
+    held = [setting for setting in settings if setting_key(setting) in log.completed]
+    if held:
+        num_left = len(settings) - len(held)
+        left = f"{num_left} left" if num_left else "nothing left to do"
+        done = ", ".join(map(setting_name, held))
+        print(f"{log.path}: skipping {len(held)} settings it holds ({done}); {left}", file=sys.stderr)
 
 
 class _Sweep:
@@ -106,21 +120,29 @@ class _Sweep:
         # Another process's device has a counter of its own: what one counts is then a part of the energy.
         self._meter = open_energy_meter(self._device) if grid.size == 1 else None
         self._out, self._err = out, err
+        self._failed: set[tuple] = set()
+        self.num_timed = self.num_disturbed = 0
 
-    def run(self, pending):
-        """Time the settings, those of one slice of the layers after those of another."""
-        architecture = self._measurement.architecture
+    def run(self, visits):
+        """Make the visits; weights are made anew where the next one is to another slice of the layers."""
         bar_format = "{desc}{percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
-        total = sum(_weight(setting, self._measurement) for setting in pending)
+        total, name = sum(map(_weight, visits)), self._measurement.architecture.name
+        self._origin_s = _origin_s(self._journal.log.header)
+        # What was imported is not looked through again before every visit.
+        gc.collect()
+        gc.freeze()
         with (
-            tqdm(total=total, desc=architecture.name, bar_format=bar_format, file=self._err)
-            if pending
-            else nullcontext() as progress
+            tqdm(total=total, desc=name, bar_format=bar_format, file=self._err)
+            if visits
+            else nullcontext() as self._progress
         ):
-            for num_layers, settings in groupby(pending, key=lambda setting: setting["num_layers_profiled"]):
+            for num_layers, of_slice in by_slice(visits):
                 engine = self._build_engine(num_layers)
-                for setting in settings:
-                    self._time_and_log(engine, setting, progress)
+                # Known now are the device and that the weights fit: a disk that is full is found before anything is
+                # timed.
+                self._journal.start()
+                for visit in of_slice:
+                    self._make(engine, visit)
                 # Its weights go before those of the next slice come.
                 del engine
                 devices.release_memory(self._device)
@@ -149,54 +171,77 @@ class _Sweep:
                 "model, --bf16, --num-layers-profiled, more processes or another device"
             ) from error
 
-    def _time_and_log(self, engine, setting, progress):
-        measurement = self._measurement
-        weight = _weight(setting, measurement)
-        step = weight / (measurement.num_warmup + measurement.num_trials)
-        progress.set_description(f"{measurement.architecture.name} {setting_name(setting)}")
-        start = progress.n
-        try:
-            record = self._time_setting(engine, setting, lambda: progress.update(step))
-        except BaseException as error:
-            self._log_failed_rank(setting, error)
-            raise
-        self._journal.append("setting", record)
-        if "error" in record:
-            # The trials it did not run are not left to do.
-            progress.total -= weight - (progress.n - start)
-            progress.write(f"{setting_name(setting)} failed: {record['error']['message']}", file=self._err)
-        else:
-            progress.write(runtime_sentence(record), file=self._out)
-            self._out.flush()
+    def _make(self, engine, visit):
+        """Time one visit, and log its setting if that is complete, or else the block."""
+        setting, weight, start = visit["setting"], _weight(visit), self._progress.n
+        self._progress.set_description(f"{self._measurement.architecture.name} {setting_name(setting)}")
+        key, trials, error = setting_key(setting), Trials(), None
+        if key not in self._failed:
+            try:
+                on_trial = lambda: self._progress.update(weight / _num_runs(visit))  # noqa: E731
+                error = self._why_failed(engine, visit, trials, on_trial)
+            except BaseException as stop:
+                self._log_part(visit, trials, stop)
+                raise
+            block = {**setting, **trials.record()}
+            if error is None and not visit["is_last"]:
+                self._journal.append("block", block)
+            else:
+                self._log_setting(setting, block, trials, error)
+        # Runs that did not take place are not left to do.
+        self._progress.total -= weight - (self._progress.n - start) if key in self._failed else 0
 
-    def _log_failed_rank(self, setting, error):
-        """A rank without memory ends the run; the same command then goes on behind the setting it failed at."""
+    def _log_setting(self, setting, block, trials, error):
+        key = setting_key(setting)
+        record = {**setting, **joined_blocks([*self._journal.log.blocks.get(key, []), block])}
+        if error is None and (message := self._floors and self._floors.why_impossible(setting, record["runtimes_s"])):
+            error = {"type": REFUSED, "message": message, "runtimes_s": record["runtimes_s"]}
+        if error is not None:
+            self._failed.add(key)
+            self._journal.append("setting", {**setting, "error": error})
+            self._progress.write(f"{setting_name(setting)} failed: {error['message']}", file=self._err)
+            return
+        self._journal.append("setting", {**record, "output_token_ids": trials.result[0].tolist()})
+        self._progress.write(runtime_sentence(record, self._measurement.varying_columns), file=self._out)
+        self._out.flush()
+        self.num_timed += 1
+        if disturbance := disturbance_of(record):
+            self.num_disturbed += 1
+            self._progress.write(f"warning: {setting_name(setting)} was disturbed: {disturbance}", file=self._err)
+
+    def _log_part(self, visit, trials, stop):
+        """Keep what a visit that was stopped had timed; a setting that another rank had no memory for has failed.
+
+        The last trial is left for the run that goes on: what was generated is known when it ends.
+        """
+        setting = visit["setting"]
+        if num_whole := min(len(trials.runtimes_s), visit["num_trials"] - 1):
+            self._journal.append("block", {**setting, **trials.record(num_whole)})
+        lacks_memory = stop if isinstance(stop, RankOutOfMemoryError) else None
         try:
-            self._grid.explain(error)
+            # The same command then goes on behind the setting that a rank failed at.
+            self._grid.explain(stop)
         except OtherRankError as other:
-            if other.is_out_of_memory:
-                self._journal.append("setting", {**setting, "error": _out_of_memory(other)})
+            lacks_memory = other if other.is_out_of_memory else None
             raise
-        if isinstance(error, RankOutOfMemoryError):
-            self._journal.append("setting", {**setting, "error": _out_of_memory(error)})
+        finally:
+            if lacks_memory is not None:
+                self._journal.append("setting", {**setting, "error": _out_of_memory(lacks_memory)})
 
-    def _time_setting(self, engine, setting, on_trial) -> dict:
-        """Record of one setting: its trials, or its error where it does not fit."""
+    def _why_failed(self, engine, visit, trials, on_trial) -> dict | None:
+        """Error of a setting that does not fit; None where its trials were timed."""
+        setting = visit["setting"]
         num_positions = setting["num_prompt_tokens"] + setting["num_output_tokens"] - 1
         limit = self._measurement.architecture.max_position_embeddings
         if num_positions > limit:
-            message = f"needs {num_positions} positions; the model has {limit}"
-            return {**setting, "error": {"type": "ContextLengthError", "message": message}}
+            return {"type": "ContextLengthError", "message": f"needs {num_positions} positions; the model has {limit}"}
         failure = _attempt(lambda: engine.reset(setting["batch_size"], num_positions))
         if not self._grid.all_agree(failure is None):
             failure = failure or "out of memory on another rank"
         if failure is None:
-            trials = []
-            failure = _attempt(lambda: trials.append(self._run_trials(engine, setting, num_positions, on_trial)))
+            failure = _attempt(lambda: self._run_trials(engine, visit, num_positions, trials, on_trial))
             if failure is None:
-                message = self._floors and self._floors.why_impossible(setting, trials[0]["runtimes_s"])
-                error = {"type": REFUSED, "message": message}
-                return {**setting, "error": error} if message else {**setting, **trials[0]}
+                return None
             if self._grid.size > 1:
                 # The others wait for what this rank can no longer send.
                 raise RankOutOfMemoryError(
@@ -205,10 +250,10 @@ class _Sweep:
                 )
         # Only here, with the tensors of the failed attempt gone, does freeing give anything back.
         devices.release_memory(self._device)
-        return {**setting, "error": _out_of_memory(failure)}
+        return _out_of_memory(failure)
 
-    def _run_trials(self, engine, setting, num_positions, on_trial) -> dict:
-        measurement = self._measurement
+    def _run_trials(self, engine, visit, num_positions, trials, on_trial):
+        measurement, setting = self._measurement, visit["setting"]
         prompt = torch.tensor(self._token_ids[: setting["num_prompt_tokens"]], dtype=torch.int64, device=self._device)
         prompts = prompt.expand(setting["batch_size"], -1).contiguous()
         generator = torch.Generator(self._device)
@@ -228,18 +273,23 @@ class _Sweep:
                 on_prompts_encoded=split,
             )
 
-        trials = time_trials(
+        time_trials(
             generate_once,
             device=self._device,
-            num_warmup=measurement.num_warmup,
-            num_trials=measurement.num_trials,
+            num_warmup=visit["num_warmup"],
+            num_trials=visit["num_trials"],
             meter=self._meter,
             barrier=self._grid.barrier,
             on_trial=on_trial,
+            origin_s=self._origin_s,
+            trials=trials,
         )
-        # The fields of the trials are the names of the log.
-        times = {name: values for name, values in vars(trials).items() if name != "result"}
-        return {**times, "output_token_ids": trials.result[0].tolist()}
+
+
+def _origin_s(header) -> float:
+    """What ``perf_counter`` read, or would have read, when the log was begun: by another run perhaps."""
+    age_s = time.time() - datetime.fromisoformat(header["started_at"]).timestamp()
+    return time.perf_counter() - max(0.0, age_s)
 
 
 def _attempt(work) -> str | None:
@@ -257,9 +307,14 @@ def _out_of_memory(message) -> dict:
     return {"type": "OutOfMemoryError", "message": str(message)}
 
 
-def _weight(setting, measurement) -> float:
-    """Rough time of a setting, in arbitrary units, for the time left to be worth something."""
+def _num_runs(visit) -> int:
+    return visit["num_warmup"] + visit["num_trials"]
+
+
+def _weight(visit) -> float:
+    """Rough time of a visit, in arbitrary units, for the time left to be worth something."""
+    setting = visit["setting"]
     num_rounds = setting["batch_size"] // setting["token_micro_batch_size"]
     tokens = setting["batch_size"] * setting["num_prompt_tokens"]
     tokens += num_rounds * _PROMPT_TOKENS_PER_OUTPUT_TOKEN * setting["num_output_tokens"]
-    return setting["num_layers_profiled"] * tokens * (measurement.num_warmup + measurement.num_trials)
+    return setting["num_layers_profiled"] * tokens * _num_runs(visit)

@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import torch
@@ -12,17 +12,24 @@ from megatron_lm.device import synchronize
 from megatron_lm.energy import EnergyMeter
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trials:
     """Seconds and joules of every run, in the order they were taken, unrounded; and what the last run returned."""
 
-    warmups_s: list[float]
-    runtimes_s: list[float]
-    prompt_encoding_times_s: list[float]
-    generation_times_s: list[float]
+    warmups_s: list[float] = field(default_factory=list)
+    runtimes_s: list[float] = field(default_factory=list)
+    prompt_encoding_times_s: list[float] = field(default_factory=list)
+    generation_times_s: list[float] = field(default_factory=list)
     # None without a meter.
-    energies_joules: list[float] | None
-    result: object
+    energies_joules: list[float] | None = None
+    trial_starts_s: list[float] = field(default_factory=list)
+    result: object = None
+
+    def record(self, num_trials: int | None = None) -> dict:
+        """The fields of a log, of the first ``num_trials`` trials."""
+        times = {name: values for name, values in vars(self).items() if name != "result"}
+        kept = {name: values and values[:num_trials] for name, values in times.items()}
+        return {**kept, "warmups_s": self.warmups_s}
 
 
 def time_trials(
@@ -34,6 +41,8 @@ def time_trials(
     meter: EnergyMeter | None = None,
     barrier: Callable[[], None] = lambda: None,
     on_trial: Callable[[], object] = lambda: None,
+    origin_s: float = 0.0,
+    trials: Trials | None = None,
 ) -> Trials:
     """Time each warm-up and each trial of ``work``.
 
@@ -50,33 +59,35 @@ def time_trials(
         Called before each run, outside the timed region: waits for the other ranks.
     on_trial : callable
         Called after each run, outside the timed region.
+    origin_s : float
+        Reading of ``perf_counter`` from which the starts of trials are counted.
+    trials : Trials, optional
+        Is given what is timed, as it is timed: an exception in ``work`` leaves what came before it.
     """
     clock = _Clock(device)
-    runs, energies_joules = [], []
-    result = None
+    trials = Trials() if trials is None else trials
+    if meter is not None:
+        trials.energies_joules = []
     with _no_garbage_collection(), torch.inference_mode():
-        for _ in range(num_warmup + num_trials):
+        for run in range(num_warmup + num_trials):
             barrier()
             if meter is not None:
                 meter.start()
-            clock.start()
-            result = work(clock.split)
-            runs.append(clock.stop())
-            if meter is not None:
-                energies_joules.append(meter.joules())
+            start_s = clock.start()
+            trials.result = work(clock.split)
+            prompt_s, runtime_s = clock.stop()
+            if run < num_warmup:
+                trials.warmups_s.append(runtime_s)
+            else:
+                if meter is not None:
+                    trials.energies_joules.append(meter.joules())
+                trials.trial_starts_s.append(start_s - origin_s)
+                trials.prompt_encoding_times_s.append(prompt_s)
+                trials.generation_times_s.append(runtime_s - prompt_s)
+                # The last: as many trials as there are runtimes are whole.
+                trials.runtimes_s.append(runtime_s)
             on_trial()
-    prompts_s, runtimes_s = [prompt_s for prompt_s, _ in runs], [runtime_s for _, runtime_s in runs]
-    trials = slice(num_warmup, None)
-    return Trials(
-        warmups_s=runtimes_s[:num_warmup],
-        runtimes_s=runtimes_s[trials],
-        prompt_encoding_times_s=prompts_s[trials],
-        generation_times_s=[
-            total - prompt for prompt, total in zip(prompts_s[trials], runtimes_s[trials], strict=True)
-        ],
-        energies_joules=None if meter is None else energies_joules[trials],
-        result=result,
-    )
+    return trials
 
 
 @contextmanager
@@ -100,11 +111,13 @@ class _Clock:
         if device.type == "cuda":
             self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
 
-    def start(self):
+    def start(self) -> float:
+        """Reading of the clock, from now on."""
         synchronize(self._device)
         self._start_s = perf_counter()
         if self._events:
             self._events[0].record()
+        return self._start_s
 
     def split(self):
         if self._events:

@@ -59,6 +59,8 @@ _GPU_DEFAULTS = {("--device",): ("cuda",), ("--bf16", "--fp16"): ()}
 
 def add_arguments(parser):
     """Add the flags of what is timed, where, and of Slurm."""
+    from megatron_lm.engines import DEFAULT_ENGINE, GPU_ENGINES
+
     group = parser.add_argument_group("what is timed: all of the first model, then one engine and size after the other")
     add_shared(
         group, "--model", nargs="+", action="extend",
@@ -67,7 +69,7 @@ def add_arguments(parser):
     )  # fmt: skip
     group.add_argument(
         "--engines", nargs="+", metavar="ENGINE",
-        help="values of --inference-engine (default: sdpa; without --model sdpa+graph sdpa eager)",
+        help=f"values of --inference-engine (default: {DEFAULT_ENGINE}; without --model {' '.join(GPU_ENGINES)})",
     )  # fmt: skip
     group.add_argument(
         "--parallelisms", nargs="+", type=_parallelism, default=[(1, 1)], metavar="TxP",
@@ -125,8 +127,8 @@ def run(arguments) -> int:
 def _plan(arguments):
     """Jobs with what the driver has against each, and the accelerator that they are planned for (None: not known)."""
     from megatron_lm.arguments import build_parser
-    from megatron_lm.campaigns.jobs import GPU_ENGINES, GPU_MODELS, has_flag, plan_jobs
-    from megatron_lm.engines import ENGINES
+    from megatron_lm.campaigns.jobs import GPU_MODELS, has_flag, plan_jobs
+    from megatron_lm.engines import DEFAULT_ENGINE, ENGINES, GPU_ENGINES
 
     is_default = arguments.model is None
     flags = arguments.passed_on
@@ -134,7 +136,7 @@ def _plan(arguments):
         flags = flags if has_flag(flags, *names) else [*flags, names[0], *values]
     # A mistyped flag is refused at once, and not by every job.
     device = build_parser().parse_args(flags).device
-    engines = arguments.engines or (GPU_ENGINES if is_default else ["sdpa"])
+    engines = arguments.engines or (GPU_ENGINES if is_default else [DEFAULT_ENGINE])
     if unknown := [engine for engine in engines if engine not in ENGINES]:
         raise ValueError(f"--engines {' '.join(unknown)}: there are {', '.join(ENGINES)}")
     accelerator = _accelerator(arguments, device)

@@ -55,14 +55,14 @@ eval "$(register-python-argcomplete idealized-runtime)".
 """
 
 
-def main(argv=None) -> int:
-    """Run a subcommand; its exit code."""
+def main(argv=None, *, program: str | None = None) -> int:
+    """Run a subcommand; its exit code. ``program`` is what a script that is one of them calls itself."""
     if "_ARGCOMPLETE" in os.environ:
         _complete()
     # Closed by the caller, as cron and daemons do.
     sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     name, words = _split_command(sys.argv[1:] if argv is None else list(argv))
-    parser = Parser(prog=f"{PROGRAM} {name}".strip())
+    parser = Parser(prog=program or f"{PROGRAM} {name}".strip())
     with _stopped_by_signals() as signals:
         try:
             try:
@@ -157,9 +157,6 @@ def _run(name, words, parser) -> int:
     if name not in COMMANDS:
         return _choose(name, words, parser)
     module = import_module(f"idealized_runtime.cli.{COMMANDS[name][0]}")
-    if hasattr(module, "main"):
-        # The driver of Megatron has a way of its own to end, with what was measured kept.
-        return module.main(words)
     _describe(parser, module)
     words = _with_dashes(words)
     if hasattr(module, "PASSES_FLAGS_ON"):

@@ -34,6 +34,8 @@ TRIAL_LISTS = {
 _PER_TRIAL = ("runtimes_s", *TRIAL_LISTS.values(), "trial_starts_s")
 # A runtime below the floor of the machine: of rates that may have been measured while something kept it busy.
 REFUSED = "ImpossibleMeasurementError"
+# Standard deviation of the trials of a setting, as a share of their mean: on CPUs that were idle it was 2 to 7 %.
+_QUIET_SPREAD = 0.1
 # A trial that something else on the machine held up: see `is_disturbed`.
 _DISTURBED_FACTOR, _DISTURBED_DEVIATIONS, _DISTURBED_MIN_TRIALS = 1.25, 5.0, 5
 
@@ -263,6 +265,20 @@ def is_disturbed(runtimes_s: np.ndarray) -> np.ndarray:
     # 1.4826 turns the median absolute deviation of normal noise into its standard deviation.
     std_s = 1.4826 * np.median(np.abs(excess_s))
     return (runtimes_s > _DISTURBED_FACTOR * np.median(runtimes_s)) & (excess_s > _DISTURBED_DEVIATIONS * std_s)
+
+
+def disturbance_of(setting: dict) -> str | None:
+    """What says that trials of a setting were held up; None where they scatter as they do on a quiet machine."""
+    runtimes_s = np.array(setting["runtimes_s"])
+    num_disturbed, mean_s = int(is_disturbed(runtimes_s).sum()), runtimes_s.mean()
+    std_s = runtimes_s.std(ddof=1) if len(runtimes_s) > 1 else 0.0
+    if std_s <= _QUIET_SPREAD * mean_s and not num_disturbed:
+        return None
+    held_up = f"; {num_disturbed} were held up, and readers leave them out" if num_disturbed else ""
+    return (
+        f"its {len(runtimes_s)} trials took {runtimes_s.min():.3g} to {runtimes_s.max():.3g} s, their standard "
+        f"deviation is {std_s / mean_s:.0%} of the mean{held_up}"
+    )
 
 
 def _check_times(where, setting):

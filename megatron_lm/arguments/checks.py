@@ -3,10 +3,11 @@
 import os
 
 from idealized_runtime.architectures.devices import check_tensor_parallel_size
+from megatron_lm.arguments.flags import flag_of
 from megatron_lm.arguments.sampling import Sampling
 from megatron_lm.batching import all_batchings
 from megatron_lm.engines import ENGINES, PORTABLE_ENGINES
-from megatron_lm.prompts import DEFAULT_PROMPTS_FILES
+from megatron_lm.prompts import DEFAULT_PROMPTS_FILES, TOKENIZER_TYPES
 
 
 def complete(arguments):
@@ -35,9 +36,20 @@ def complete(arguments):
     if not 0 <= arguments.seed < 2**63:
         raise ValueError(f"--seed must lie in [0, 2**63); got {arguments.seed}")
     arguments.sampling = Sampling(arguments.temperature, arguments.top_k, arguments.top_p)
+    _choose_tokenizer(arguments)
     arguments.prompts_file = arguments.prompts_file or DEFAULT_PROMPTS_FILES[arguments.tokenizer_type]
     if arguments.log is not None:
         _check_log(arguments.log)
+
+
+def _choose_tokenizer(arguments):
+    """GPT-2's where its files are given, as in 2023; they are not given in vain."""
+    files = [flag_of(name) for name in ("vocab_file", "merge_file") if getattr(arguments, name) is not None]
+    if arguments.tokenizer_type is None:
+        arguments.tokenizer_type = "GPT2BPETokenizer" if files else TOKENIZER_TYPES[0]
+    elif files and arguments.tokenizer_type != "GPT2BPETokenizer":
+        given = f"--tokenizer-type {arguments.tokenizer_type}"
+        raise ValueError(f"{', '.join(files)}: {given} reads no such file; leave out the one or the other")
 
 
 def _check_log(path):
@@ -58,8 +70,8 @@ def check_parallelism(arguments, num_ranks: int):
         raise ValueError(
             f"--tensor-model-parallel-size {tensor_size} x --pipeline-model-parallel-size {num_stages} needs "
             f"{tensor_size * num_stages} processes; there are {num_ranks}: start them with torchrun --nproc-per-node "
-            f"{tensor_size * num_stages} -- generate_text.py ... (installed: -m -- megatron_lm.driver ...), on more "
-            "machines with --nnodes"
+            f"{tensor_size * num_stages} -- generate_text.py ... (installed: -m -- idealized_runtime time ...), on "
+            "more machines with --nnodes"
         )
     architecture = arguments.architecture
     check_tensor_parallel_size(architecture, tensor_size, name="--tensor-model-parallel-size")
@@ -73,32 +85,25 @@ def check_parallelism(arguments, num_ranks: int):
 
 def check_engine(arguments):
     """Refuse, with a ValueError, what the software stack cannot do."""
-    engine = arguments.inference_engine
-    if not ENGINES[engine].needs_cuda:
+    name = arguments.inference_engine
+    flag, engine, portable = f"--inference-engine {name}", ENGINES[name], " or ".join(PORTABLE_ENGINES)
+    if engine.needs_cuda and arguments.device == "cpu":
+        raise ValueError(f"{flag} needs CUDA; with --device cpu use {portable}")
+    if engine.needs_cuda and arguments.tensor_model_parallel_size * arguments.pipeline_model_parallel_size > 1:
+        raise ValueError(f"{flag} runs on one process; over several use {portable}")
+    if engine.needs_warmup and arguments.num_warmup == 0:
+        raise ValueError(f"{flag} captures its graphs in warm-up runs: --num-warmup at least 1")
+    if engine.cuts_batches:
         return
-    portable = " or ".join(PORTABLE_ENGINES)
-    if arguments.device == "cpu":
-        raise ValueError(f"--inference-engine {engine} needs CUDA; with --device cpu use {portable}")
-    if arguments.tensor_model_parallel_size * arguments.pipeline_model_parallel_size > 1:
-        raise ValueError(f"--inference-engine {engine} runs on one process; over several use {portable}")
-    if engine == "sdpa+graph" and arguments.num_warmup == 0:
-        raise ValueError("--inference-engine sdpa+graph captures its graphs in warm-up runs: --num-warmup at least 1")
-    if engine == "megatron":
-        _check_megatron_engine(arguments)
-
-
-def _check_megatron_engine(arguments):
-    batch_sizes = {sizes for sizes in arguments.batchings if len(set(sizes)) > 1}
-    if batch_sizes:
+    if cut := sorted({sizes for sizes in arguments.batchings if len(set(sizes)) > 1}):
         raise ValueError(
-            "--inference-engine megatron generates a batch as a whole: without --micro-batch-size and "
-            f"--token-micro-batch-size, or with those of the batch; got (batch, prompts, tokens) {sorted(batch_sizes)}"
+            f"{flag} generates a batch as a whole: without --micro-batch-size and --token-micro-batch-size, or with "
+            f"those of the batch; got (batch, prompts, tokens) {cut}"
         )
     sampling, vocab_size = arguments.sampling, arguments.architecture.vocab_size
     if sampling.top_k and sampling.top_p:
-        raise ValueError("--inference-engine megatron takes --top-k or --top-p, not both")
+        raise ValueError(f"{flag} takes --top-k or --top-p, not both")
     if sampling.top_k > 1 and sampling.top_k >= vocab_size:
         raise ValueError(
-            f"--inference-engine megatron: --top-k must be below the vocabulary, {vocab_size}; got {sampling.top_k} "
-            "(0 keeps all tokens)"
+            f"{flag}: --top-k must be below the vocabulary, {vocab_size}; got {sampling.top_k} (0 keeps all tokens)"
         )

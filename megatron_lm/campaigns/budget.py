@@ -24,14 +24,18 @@ def estimated_s(job: Job, accelerator: Accelerator) -> float:
     measurement, pending = job.measurement, job.pending_settings()
     # Of the cache, which depends on it, an estimate knows nothing.
     rates = device_rates(None, hardware=accelerator.name, dtype=measurement.dtype, is_cuda=True)
-    num_runs = measurement.num_warmup + measurement.num_trials
+    # Each further block warms up once more, and makes the weights of all slices but one again.
+    num_more = measurement.num_blocks - 1
+    num_runs = measurement.num_warmup + measurement.num_trials + min(measurement.num_warmup, 1) * num_more
+    num_slices = len({setting["num_layers_profiled"] for setting in pending})
+    num_builds = 1 + num_more * (num_slices - 1) / max(num_slices, 1)
     seconds = _START_S
     for num_layers in {setting["num_layers_profiled"] for setting in pending}:
         part = first_layers(measurement.architecture, num_layers)
         parallelism = measurement.tensor_parallel_size, measurement.pipeline_parallel_size
         roofline = Roofline(part, rates, measurement.dtype, *parallelism)
         launch_s = num_layers * ENGINES[measurement.engine].launch_s
-        seconds += weight_bytes(part, dtype=measurement.dtype) / _BUILD_BYTES_PER_S
+        seconds += num_builds * weight_bytes(part, dtype=measurement.dtype) / _BUILD_BYTES_PER_S
         for setting in pending:
             if setting["num_layers_profiled"] == num_layers:
                 seconds += num_runs * _runtime_s(roofline, launch_s, setting)

@@ -147,7 +147,9 @@ def _drive(job, command):
     torch = sys.modules.get("torch")
     if job.num_processes > 1 or (torch and torch.cuda._is_in_bad_fork()):
         os.execv(command[0], command)
-    sys.exit(driver.main(job.arguments))
+    from idealized_runtime.cli.main import main
+
+    sys.exit(main(["time", *job.arguments]))
 
 
 def run_command(command: list[str], output: Path) -> int:

@@ -15,13 +15,13 @@ from idealized_runtime.records import LogFormatError, load_log, setting_key
 from idealized_runtime.records.journal import differing_fields
 from idealized_runtime.records.log import Log
 from megatron_lm.arguments import parse_arguments
+from megatron_lm.engines import DEFAULT_ENGINE
 from megatron_lm.measurement import Measurement
 
-DRIVER = "megatron_lm.driver"
+DRIVER = ("idealized_runtime", "time")
 # What a campaign of a GPU times where nothing else is said: 7 to 8 B, 13 to 14 B, 32 B, 70 B, experts; then two
 # shapes that arXiv:2305.02440 timed in 2022.
 GPU_MODELS = ("llama-3-8b", "qwen2.5-14b", "qwen2.5-32b", "llama-3-70b", "mixtral-8x7b", "gpt-j", "davinci")
-GPU_ENGINES = ("sdpa+graph", "sdpa", "eager")
 # Flags that each job is given by the campaign, and what says so in its place.
 _OWN_FLAGS = {
     "--architecture": "--model", "--hf-config": "--model", "--inference-engine": "--engines", "--log": "--logs",
@@ -54,7 +54,7 @@ class Job:
 
     source: str
     folder: Path
-    engine: str = "sdpa"
+    engine: str = DEFAULT_ENGINE
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     driver_flags: tuple[str, ...] = ()
@@ -282,7 +282,7 @@ def launch_command(job: Job, *, num_nodes: int = 1, endpoint: str = "", run_id: 
         launcher += ["--nproc-per-node", str(job.num_processes // num_nodes)]
     # Without the dashes torchrun takes the driver's --log for a shortened flag of its own.
     dashes = ["--"] if launcher else []
-    return [sys.executable, *launcher, "-m", *dashes, DRIVER, *job.arguments]
+    return [sys.executable, *launcher, "-m", *dashes, *DRIVER, *job.arguments]
 
 
 def describe_command(command: list[str]) -> str:

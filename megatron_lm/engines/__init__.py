@@ -13,8 +13,6 @@ class EngineEntry:
 
     Parameters
     ----------
-    name : str
-        Value of ``--inference-engine``.
     description : str
     home : str
         Module of this package and class in it; made of a model and its architecture. The class obeys
@@ -23,13 +21,18 @@ class EngineEntry:
         Roughly, seconds to launch the kernels of a layer: below this no pass through it ends.
     needs_cuda : bool
         It runs on one CUDA device only, and in one process.
+    needs_warmup : bool
+        Its first run of a setting takes what later ones do not.
+    cuts_batches : bool
+        It runs a batch in micro-batches.
     """
 
-    name: str
     description: str
     home: str
     launch_s: float
     needs_cuda: bool = False
+    needs_warmup: bool = False
+    cuts_batches: bool = True
 
 
 # What sdpa leaves out is overhead of a single forward pass at inference: the autograd function around each linear
@@ -38,17 +41,19 @@ class EngineEntry:
 # where eager caches the keys and values made of them. Two blocks stand side by side where a family has them so,
 # which Megatron does not.
 ENGINES = {
-    entry.name: entry
-    for entry in (
-        EngineEntry("sdpa", "Megatron's parameters, plain torch calls, fused attention", "sdpa:SdpaEngine", 1.5e-4),
-        EngineEntry("eager", "Megatron's layers as they come", "eager:EagerEngine", 4e-4),
-        EngineEntry("sdpa+graph", "sdpa, each generated token a CUDA graph", "graph:GraphEngine", 1e-5, True),
-        EngineEntry(
-            "megatron", "Megatron's own static inference engine", "megatron:MegatronEngine", 4e-4, needs_cuda=True
-        ),
-    )
+    "sdpa": EngineEntry("Megatron's parameters, plain torch calls, fused attention", "sdpa:SdpaEngine", 1.5e-4),
+    "eager": EngineEntry("Megatron's layers as they come", "eager:EagerEngine", 4e-4),
+    "sdpa+graph": EngineEntry(
+        "sdpa, each generated token a CUDA graph", "graph:GraphEngine", 1e-5, needs_cuda=True, needs_warmup=True
+    ),
+    "megatron": EngineEntry(
+        "Megatron's own static inference engine", "megatron:MegatronEngine", 4e-4, needs_cuda=True, cuts_batches=False
+    ),
 }
+DEFAULT_ENGINE = next(iter(ENGINES))
 PORTABLE_ENGINES = tuple(name for name, entry in ENGINES.items() if not entry.needs_cuda)
+# What a campaign of a GPU compares where nothing else is said: all that give every batch, the quickest first.
+GPU_ENGINES = tuple(sorted((name for name in ENGINES if ENGINES[name].cuts_batches), key=lambda n: ENGINES[n].launch_s))
 
 
 def load_engine(name: str) -> type:

@@ -26,7 +26,8 @@ GRIDS_AND_CASES = [(grid, case) for grid in GRIDS for case in CASES if can_be_sh
 GRIDS_AND_NAMES = [(grid, name) for grid in GRIDS for name in ARCHITECTURES if can_be_shared_out(name, grid[0])]
 SHAPE = ("--num-layers", 4, "--hidden-size", 32, "--num-attention-heads", 2, "--max-position-embeddings", 64,
          "--vocab-size", 256, "--make-vocab-size-divisible-by", 1, "--device", "cpu")  # fmt: skip
-SWEEP = ("--all-num-input-tokens", 5, 16, "--all-num-output-tokens", 1, 4, "--num-warmup", 1, "--num-trials", 3)
+SWEEP = ("--all-num-input-tokens", 5, 16, "--all-num-output-tokens", 1, 4, "--num-warmup", 1, "--num-trials", 3,
+         "--num-blocks", 1)  # fmt: skip
 BATCHES = ("--global-batch-size", 4, "--token-micro-batch-size", 1, 2)
 
 
@@ -216,7 +217,7 @@ def test_rank_that_dies_ends_the_run_and_the_log_keeps_what_was_measured(failed,
 def test_run_ends_within_seconds_of_the_death_of_a_rank(tmp_path):
     log = tmp_path / "long.jsonl"
     process = launch(2, "generate_text.py", *SHAPE, *parallel_flags(1, 2), "--all-num-input-tokens", 1,
-                     "--all-num-output-tokens", 1, 60, 61, "--num-warmup", 1, "--num-trials", 2000,
+                     "--all-num-output-tokens", 1, 60, 61, "--num-warmup", 1, "--num-trials", 2000, "--num-blocks", 1,
                      "--log", log)  # fmt: skip
     assert process.stdout.readline().startswith("Runtime for")
     ranks = psutil.Process(process.pid).children(recursive=True)

@@ -133,14 +133,14 @@ def test_models_for_a_gpu_are_of_the_registry_and_ordered_from_small_to_large():
 
 def test_one_process_needs_no_launcher():
     command = launch_command(Job("gpt2-small", Path("logs"), driver_flags=("--seed", "7")))
-    assert command[:3] == [sys.executable, "-m", "megatron_lm.driver"]
+    assert command[:3] == [sys.executable, "-m", "idealized_runtime"]
     assert command[3:5] == ["--architecture", "gpt2-small"]
     assert command[-4:] == ["--seed", "7", "--log", "logs/sdpa/gpt2-small.jsonl"]
 
 
 def test_several_processes_are_launched_by_torchrun():
     command = launch_command(Job("tiny.json", Path("logs"), "sdpa", 2, 3))
-    launcher = command[1 : command.index("megatron_lm.driver")]
+    launcher = command[1 : command.index("idealized_runtime")]
     assert launcher == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "6", "-m", "--"]
     sizes = "--hf-config tiny.json --tensor-model-parallel-size 2 --pipeline-model-parallel-size 3"
     assert sizes in " ".join(command)
@@ -149,7 +149,7 @@ def test_several_processes_are_launched_by_torchrun():
 def test_nodes_share_the_processes_and_meet_at_one_endpoint():
     job = Job("gpt2-small", Path("logs"), "sdpa", 4, 2)
     command = launch_command(job, num_nodes=2, endpoint="node1:20012", run_id="12")
-    launcher = " ".join(command[3 : command.index("megatron_lm.driver")])
+    launcher = " ".join(command[3 : command.index("idealized_runtime")])
     rendezvous = "--rdzv-backend c10d --rdzv-endpoint node1:20012 --rdzv-id 12"
     assert launcher == f"--nnodes 2 {rendezvous} --nproc-per-node 4 -m --"
 

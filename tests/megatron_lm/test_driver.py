@@ -29,7 +29,7 @@ from idealized_runtime.records import (
     runtime_sentence,
 )
 from megatron_lm import device as devices
-from megatron_lm import environment, floors, sweep
+from megatron_lm import environment, floors, sweep, timing
 from megatron_lm.engines import PORTABLE_ENGINES
 from megatron_lm.engines.sdpa import SdpaEngine
 from megatron_lm.prompts import DEFAULT_PROMPTS_FILES
@@ -558,6 +558,131 @@ def test_interrupt_keeps_what_was_measured(drive, uninterrupted, log_path, monke
         assert len(read_log(log_path)) == 2
     monkeypatch.setattr(sweep, "generate", whole_generate)
     check_resumed(log_path, output_tokens(uninterrupted), 2, drive(*TINY, *SWEEP, "--log", log_path))
+
+
+# Trials in blocks.
+
+BLOCKS = (*SHAPE, "--device", "cpu", "--num-warmup", 2, "--num-trials", 5, "--num-blocks", 3, *SWEEP)
+
+
+def test_trials_of_every_setting_are_spread_over_the_sweep(drive, log_path):
+    answer = drive(*BLOCKS, "--log", log_path)
+    assert answer.code == 0
+    assert [record["record"] for record in records(log_path)] == [
+        "header", *["block"] * 12, *["setting"] * 6, "footer"
+    ]  # fmt: skip
+    read_whole(log_path)
+    starts = [(start_s, p) for p, setting in enumerate(settings(log_path)) for start_s in setting["trial_starts_s"]]
+    order = [p for _, p in sorted(starts)]
+    assert len(order) == 30
+    for number, end in enumerate((6, 18, 30)):
+        # One trial of every setting, then two, then two.
+        assert {p: order[:end].count(p) for p in range(6)} == dict.fromkeys(range(6), (1, 3, 5)[number])
+    for setting in settings(log_path):
+        assert (len(setting["warmups_s"]), len(setting["later_warmups_s"])) == (2, 2)
+        assert setting["trial_starts_s"] == sorted(setting["trial_starts_s"])
+        assert all(start_s >= 0 for start_s in setting["trial_starts_s"])
+    assert (records(log_path)[0]["num_trials"], records(log_path)[0]["sweep"]["num_blocks"]) == (5, 3)
+
+
+def test_blocks_generate_the_tokens_that_single_settings_do(drive, log_path, uninterrupted):
+    drive(*BLOCKS, "--log", log_path)
+    assert output_tokens(log_path) == output_tokens(uninterrupted)
+
+
+@pytest.mark.parametrize(("num_lines", "num_blocks"), [(1, 3), (5, 3), (5, 2), (13, 3), (15, 1)])
+def test_log_cut_in_the_midst_of_its_blocks_is_finished_and_keeps_them(drive, log_path, num_lines, num_blocks):
+    drive(*BLOCKS, "--log", log_path)
+    lines = log_path.read_bytes().splitlines(keepends=True)
+    log_path.write_bytes(b"".join(lines[:num_lines]) + lines[num_lines][:30])
+    answer = drive(*BLOCKS, "--num-blocks", num_blocks, "--log", log_path)
+    assert answer.code == 0
+    assert log_path.read_bytes().startswith(b"".join(lines[:num_lines]))
+    read_whole(log_path)
+    assert sorted(sizes(log_path)) == sorted(SETTINGS)
+    kept = [record for record in records(log_path)[1:num_lines] if record["record"] == "block"]
+    for setting in settings(log_path):
+        assert len(setting["runtimes_s"]) == 5
+        of_setting = [block for block in kept if sizes_of(block) == sizes_of(setting)]
+        held = [seconds for block in of_setting for seconds in block["runtimes_s"]][:5]
+        assert setting["runtimes_s"][: len(held)] == held
+
+
+def sizes_of(record):
+    return record["num_prompt_tokens"], record["num_output_tokens"]
+
+
+def test_interrupt_in_a_block_keeps_the_trials_before_it(drive, log_path, monkeypatch):
+    whole_generate, calls = sweep.generate, []
+
+    def interrupted_generate(*args, **kwargs):
+        calls.append(1)
+        # Two warm-ups and a trial of each of six settings, then one and two trials: the second trial of the first.
+        if len(calls) == 6 * 3 + 3:
+            raise KeyboardInterrupt
+        return whole_generate(*args, **kwargs)
+
+    monkeypatch.setattr(sweep, "generate", interrupted_generate)
+    assert drive(*BLOCKS, "--log", log_path).code == 130
+    blocks = [len(record["runtimes_s"]) for record in records(log_path) if record["record"] == "block"]
+    assert blocks == [1] * 6 + [1]
+    calls.clear()
+    monkeypatch.setattr(sweep, "generate", lambda *a, **k: calls.append(1) or whole_generate(*a, **k))
+    assert drive(*BLOCKS, "--log", log_path).code == 0
+    # Seven of thirty trials are held; all settings warm up twice, and five of them once more.
+    assert len(calls) == 30 - 7 + 6 * 2 + 6
+    assert len(read_whole(log_path)) == 6
+
+
+def test_setting_that_failed_is_not_visited_again(drive, log_path):
+    answer = drive(*BLOCKS, "--all-num-output-tokens", 64, 1, "--log", log_path)
+    assert answer.code == 0
+    assert answer.err.count("p=16 o=64 failed") == 1
+    assert sum("error" in setting for setting in settings(log_path)) == 1
+    assert len(answer.out.splitlines()) == 3
+
+
+def test_sentences_name_what_else_varies(drive):
+    answer = drive(*TINY, "--all-num-input-tokens", 4, "--all-num-output-tokens", 2, "--global-batch-size", 4,
+                   "--token-micro-batch-size", 1, 4)  # fmt: skip
+    assert [line.split(":")[-2] for line in answer.out.splitlines()] == [" 1}", " 4}"]
+    assert "{'num_input_tokens': 4, 'num_output_tokens': 2, 'token_micro_batch_size': 1}: " in answer.out
+
+
+# A machine that is not quiet.
+
+
+@pytest.fixture
+def slow_trials(monkeypatch):
+    """Runtimes that the clock of trials shows, one after the other; what follows them is the last."""
+
+    def show(*runtimes_s):
+        left = list(runtimes_s)
+
+        def stop(clock):
+            runtime_s = left.pop(0) if len(left) > 1 else left[0]
+            return runtime_s / 2, runtime_s
+
+        monkeypatch.setattr(timing._Clock, "stop", stop)
+
+    return show
+
+
+ONE = ("--all-num-input-tokens", 1, "--all-num-output-tokens", 1)
+
+
+def test_disturbed_setting_is_named_at_once_and_counted_at_the_end(drive, slow_trials):
+    slow_trials(1.0, 1.0, 1.02, 1.9)
+    answer = drive(*TINY, *ONE)
+    assert answer.code == 0
+    assert "p=1 o=1 was disturbed: its 3 trials took 1 to 1.9 s, their standard deviation is 39% of the" in answer.err
+    last = answer.err.splitlines()[-1]
+    assert last.startswith("generate_text.py: warning: 1 of 1 settings were disturbed while they were timed")
+
+
+def test_quiet_setting_is_not_called_disturbed(drive, slow_trials):
+    slow_trials(5.0, 1.0, 1.02, 1.05)
+    assert "disturbed" not in drive(*TINY, *ONE).err
 
 
 # Settings that fail.

@@ -1,4 +1,4 @@
-"""Runs the jobs of a campaign on this machine, each in a process of its own, and takes stop signals in order.
+"""Runs the jobs of a campaign on this machine, each in a process of its own.
 
 Importing torch and Megatron takes about as long as timing a small model: a server imports them once, and every job of
 one process is a fork of it; one of several is torchrun, in the place of a fork. The server itself must not touch
@@ -8,7 +8,6 @@ CUDA, which does not survive a fork; where it did, a job begins as a new program
 import contextlib
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -58,29 +57,12 @@ def run_campaign(
         # Wherever they run, jobs find this package, also where it is not installed.
         os.environ["PYTHONPATH"] = os.pathsep.join((str(ROOT), *paths))
     try:
-        with stop_signals_as_interrupts():
-            for job, outcome in execute(pending, announce) if pending else ():
-                outcomes[job] = outcome
-                announce(f"{job.name}: {outcome.status}" + (f": {outcome.error}" if outcome.error else ""))
+        for job, outcome in execute(pending, announce) if pending else ():
+            outcomes[job] = outcome
+            announce(f"{job.name}: {outcome.status}" + (f": {outcome.error}" if outcome.error else ""))
     except KeyboardInterrupt:
         return outcomes, True
     return outcomes, False
-
-
-@contextlib.contextmanager
-def stop_signals_as_interrupts():
-    """A scheduler's stop signal and the end of the terminal become Ctrl-C's exception, as long as the block runs."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    if handlers[signal.SIGHUP] == signal.SIG_IGN:
-        # Under nohup the end of the terminal is not the end of the campaign.
-        del handlers[signal.SIGHUP]
-    for number in handlers:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def run_here(jobs: list[Job], announce: Callable, budget: Budget | None = None) -> Iterator[tuple[Job, Outcome]]:

@@ -121,7 +121,7 @@ def test_campaign_times_tiny_models_and_goes_on_where_it_stopped(folder, capfd):
     timed = load_log(log)
     assert timed.is_complete
     assert timed.header["environment"]["machine_rates"]["memory_bytes_per_s"] > 0
-    sizes = [(setting["num_prompt_tokens"], setting["num_output_tokens"]) for setting in timed.settings]
+    sizes = sorted((setting["num_prompt_tokens"], setting["num_output_tokens"]) for setting in timed.settings)
     assert sizes == [(1, 1), (1, 3), (4, 1), (4, 3)]
     assert log.with_suffix(".out").read_text().splitlines()[-1] == "exit status 0"
     whole, none = json.loads(printed.out)["jobs"]
@@ -145,7 +145,7 @@ def test_campaign_times_tiny_models_and_goes_on_where_it_stopped(folder, capfd):
 def test_interrupted_campaign_stops_its_job_and_keeps_its_log(tmp_path, number):
     write_config(tmp_path / "tiny.json")
     flags = ("--all-num-input-tokens", "1", "--all-num-output-tokens", "1", "60", "--num-warmup", "0",
-             "--num-trials", "1000", "--device", "cpu")  # fmt: skip
+             "--num-trials", "1000", "--num-blocks", "1", "--device", "cpu")  # fmt: skip
     started = subprocess.Popen(
         [sys.executable, "-m", "idealized_runtime", "campaign", "--model", "tiny.json", "--logs", "logs", *flags],
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -157,9 +157,9 @@ def test_interrupted_campaign_stops_its_job_and_keeps_its_log(tmp_path, number):
         time.sleep(0.1)
     started.send_signal(number)
     out, err = started.communicate(timeout=60)
-    assert started.returncode == 130
-    assert "interrupted; what was measured is kept: give the same command to go on" in err
+    assert started.returncode == 128 + number
+    assert "ed; what was measured is kept: give the same command to go on" in err
     assert [line.split()[-1] for line in out.splitlines()] == ["status", "unfinished"]
-    assert "exit status 130" not in output.read_text(), "the campaign itself was interrupted"
+    assert "exit status" not in output.read_text(), "the campaign itself was interrupted"
     assert "what was measured is in logs/sdpa/tiny.jsonl" in output.read_text()
     assert len(load_log(tmp_path / "logs/sdpa/tiny.jsonl").settings) == 1

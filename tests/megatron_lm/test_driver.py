@@ -862,7 +862,7 @@ def stopped(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("SIGKILL", -signal.SIGKILL), ("SIGINT", 130), ("SIGTERM", 130), ("closed pipe", 141)]
+    ("name", "code"), [("SIGKILL", -signal.SIGKILL), ("SIGINT", 130), ("SIGTERM", 143), ("closed pipe", 141)]
 )
 def test_stopped_run_leaves_a_log_that_the_same_command_finishes(stopped, drive, name, code):
     answer = stopped[name]

@@ -247,6 +247,9 @@ def _report(outcomes, arguments) -> int:
         output.print_json({"jobs": summary})
     else:
         output.print_table(shorten(summary))
+    for job, findings in zip(outcomes, summary["findings"], strict=True):
+        if findings:
+            output.say(f"{job.name}: {findings}")
     failed = {job.name: outcome.error for job, outcome in outcomes.items() if outcome.status == "failed"}
     if failed:
         named = (f"  {name}: {error}" for name, error in failed.items())

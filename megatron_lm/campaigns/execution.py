@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from time import monotonic
 
+from tqdm import tqdm
+
 from idealized_runtime.measurements.published import ROOT
 from megatron_lm import driver
 from megatron_lm.campaigns.budget import Budget, estimated_s
@@ -45,23 +47,32 @@ def run_campaign(
         Ctrl-C or a stop signal came before the end.
     """
     outcomes = {job: Outcome("failed", why) if why else UNFINISHED for job, why in plan.items()}
-    for job, why in plan.items():
-        if why:
-            announce(f"{job.name}: refused: {why}")
-        elif job.is_complete():
-            announce(f"{job.name}: complete already, skipped")
-            outcomes[job] = COMPLETE
-    pending = [job for job, outcome in outcomes.items() if outcome == UNFINISHED]
     paths = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
     if str(ROOT) not in paths:
         # Wherever they run, jobs find this package, also where it is not installed.
         os.environ["PYTHONPATH"] = os.pathsep.join((str(ROOT), *paths))
-    try:
-        for job, outcome in execute(pending, announce) if pending else ():
-            outcomes[job] = outcome
-            announce(f"{job.name}: {outcome.status}" + (f": {outcome.error}" if outcome.error else ""))
-    except KeyboardInterrupt:
-        return outcomes, True
+    # Drawn on a terminal only.
+    with tqdm(total=len(plan), desc="campaign", unit="job", disable=None) as progress:
+
+        def say(sentence):
+            with tqdm.external_write_mode():
+                announce(sentence)
+
+        for job, why in plan.items():
+            if why:
+                say(f"{job.name}: refused: {why}")
+            elif job.is_complete():
+                say(f"{job.name}: complete already, skipped")
+                outcomes[job] = COMPLETE
+        pending = [job for job, outcome in outcomes.items() if outcome == UNFINISHED]
+        progress.update(len(plan) - len(pending))
+        try:
+            for job, outcome in execute(pending, say) if pending else ():
+                outcomes[job] = outcome
+                say(f"{job.name}: {outcome.status}" + (f": {outcome.error}" if outcome.error else ""))
+                progress.update()
+        except KeyboardInterrupt:
+            return outcomes, True
     return outcomes, False
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from idealized_runtime.measurements.floors import roofline_table
 from idealized_runtime.measurements.timed_models import TimedModel, read_timed_model
-from idealized_runtime.records import IncompleteLogWarning
+from idealized_runtime.records.validity import SEVERE, SuspiciousLogWarning
 from megatron_lm.campaigns.jobs import Job
 from megatron_lm.campaigns.outcomes import Outcome
 
@@ -44,7 +44,8 @@ def summarize(outcomes: Mapping[Job, Outcome]) -> pd.DataFrame:
         ``output_tokens_per_s`` (batch size x output tokens / runtime, prompt encoding included), and
         ``is_extrapolated`` where slices of the layers were timed and not the whole model; at that prompt size and a
         batch of one the times of :func:`idealized_runtime.measurements.floors.roofline_table`, and
-        ``joules_per_output_token``; ``status, error, log``. What was not timed, or cannot be fitted, is missing.
+        ``joules_per_output_token``; ``findings``, what speaks against the log; ``status, error, log``. What was not
+        timed, or cannot be fitted, is missing.
     """
     return pd.DataFrame([_row(job, outcome) for job, outcome in outcomes.items()]).astype(_BEST_DTYPES)
 
@@ -71,6 +72,7 @@ def _row(job, outcome) -> dict:
         "num_settings": num_timed,
         "num_failed_settings": num_failed,
         **missing,
+        "findings": "",
         **(_measured(job) if num_timed else {}),
         "status": outcome.status,
         "error": outcome.error,
@@ -80,15 +82,17 @@ def _row(job, outcome) -> dict:
 
 def _measured(job) -> dict:
     """Best setting, fitted times beside their floors, and joules of a log that holds timings."""
-    try:
-        with warnings.catch_warnings():
-            # What is missing stands in the columns beside.
-            warnings.simplefilter("ignore", IncompleteLogWarning)
-            model = read_timed_model(job.log)
-    except ValueError:
-        # It was cut off before any setting had all of its slices.
-        return {}
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            model = read_timed_model(job.log, accept=SEVERE)
+        except ValueError:
+            # It was cut off before any setting had all of its slices.
+            return {}
     best = _best_setting(model.runtimes)
+    # What is missing stands in the columns beside.
+    found = (str(it.message) for it in warned if issubclass(it.category, SuspiciousLogWarning))
+    best["findings"] = "; ".join(text.removeprefix(f"{job.log}: ") for text in found)
     p = int(best["num_prompt_tokens"])
     best["joules_per_output_token"] = joules_per_output_token(model, p)
     # Without enough sizes of one sequence nothing is fitted.

@@ -133,8 +133,8 @@ def test_models_for_a_gpu_are_of_the_registry_and_ordered_from_small_to_large():
 
 def test_one_process_needs_no_launcher():
     command = launch_command(Job("gpt2-small", Path("logs"), driver_flags=("--seed", "7")))
-    assert command[:3] == [sys.executable, "-m", "idealized_runtime"]
-    assert command[3:5] == ["--architecture", "gpt2-small"]
+    assert command[:4] == [sys.executable, "-m", "idealized_runtime", "time"]
+    assert command[4:6] == ["--architecture", "gpt2-small"]
     assert command[-4:] == ["--seed", "7", "--log", "logs/sdpa/gpt2-small.jsonl"]
 
 

@@ -17,12 +17,16 @@ def check_tensor_parallel_size(architecture: Architecture, size: int, *, name: s
     Raises
     ------
     ValueError
-        ``name``, as the size is called, stands in the message.
+        The message has ``name``, as the size is called, and the numbers that can.
     """
-    for shared in _SHARED_SIZES:
-        if size < 1 or getattr(architecture, shared) % size:
-            given = f"{getattr(architecture, shared)}; got {size}"
-            raise ValueError(f"{name} must divide {shared} of {architecture.name}, {given}")
+    sizes = {shared: getattr(architecture, shared) for shared in _SHARED_SIZES}
+    for shared, shared_size in sizes.items():
+        if size < 1 or shared_size % size:
+            most = math.gcd(*sizes.values())
+            allowed = ", ".join(str(width) for width in range(1, most + 1) if most % width == 0)
+            raise ValueError(
+                f"{name} must divide {shared} of {architecture.name}, {shared_size}; got {size}: allowed are {allowed}"
+            )
 
 
 def tensor_parallel_sizes(architecture: Architecture) -> list[int]:

@@ -2,7 +2,6 @@
 
 import os
 
-from idealized_runtime.architectures.devices import check_tensor_parallel_size
 from megatron_lm.arguments.flags import flag_of
 from megatron_lm.arguments.sampling import Sampling
 from megatron_lm.batching import all_batchings
@@ -73,6 +72,9 @@ def check_parallelism(arguments, num_ranks: int):
             f"{tensor_size * num_stages} -- generate_text.py ... (installed: -m -- idealized_runtime time ...), on "
             "more machines with --nnodes"
         )
+    # It takes numpy with it, which help needs not wait for.
+    from idealized_runtime.architectures.devices import check_tensor_parallel_size
+
     architecture = arguments.architecture
     check_tensor_parallel_size(architecture, tensor_size, name="--tensor-model-parallel-size")
     for size in arguments.num_layers_profiled:

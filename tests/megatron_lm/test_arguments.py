@@ -279,7 +279,7 @@ def test_batch_that_micro_batches_do_not_divide_is_refused(error_of, argv, messa
         (1, ("--tensor-model-parallel-size", 2), "needs 2 processes; there are 1: start them with torchrun"),
         (4, ("--tensor-model-parallel-size", 2), "x --pipeline-model-parallel-size 1 needs 2 processes; there are 4"),
         (2, (), "needs 1 processes; there are 2"),
-        (8, ("--tensor-model-parallel-size", 8), "must divide num_attention_heads of gpt-l2-h64-a4, 4"),
+        (8, ("--tensor-model-parallel-size", 8), "of gpt-l2-h64-a4, 4; got 8: allowed are 1, 2, 4"),
         (2, ("--tensor-model-parallel-size", 2, "--num-query-groups", 1), "must divide num_query_groups"),
         (2, ("--tensor-model-parallel-size", 2, "--ffn-hidden-size", 99), "must divide ffn_hidden_size"),
         (4, ("--pipeline-model-parallel-size", 4), "must divide the number of layers; got 2 of the 2 layers"),

@@ -185,6 +185,7 @@ def make_requests(runtime_s, **columns) -> pd.DataFrame:
             "time_per_output_token_s": runtime_s / 6,
             "inter_chunk_times_s": [np.full(3, one_s / 6) for one_s in runtime_s],
             "error_type": None,
+            "is_held_back": False,
             "is_fit": True,
         }
     )

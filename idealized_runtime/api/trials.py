@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+import numpy as np
+
 from idealized_runtime.api.answers import Answer
 from idealized_runtime.api.budget import Budget, BudgetSpentError
-from idealized_runtime.records.requests import cached_tokens, reported_tokens
+from idealized_runtime.records.requests import deviations_of, held_back, held_back_note, reported_tokens
 
-# A prompt of which a server had more than this in its cache was not encoded whole. Two tokens may be alike by chance.
-_ALLOWED_CACHED_TOKENS = 2
-_ALLOWED_CACHED_SHARE = 0.02
 INTERRUPTED_ERROR = "InterruptedError"
 
 
@@ -58,7 +57,7 @@ def retry_after_s(headers: dict[str, str]) -> float | None:
     given = headers.get("retry-after", "")
     with suppress(ValueError):
         return max(0.0, float(given))
-    with suppress(TypeError, ValueError):
+    with suppress(TypeError, ValueError, OverflowError):
         return max(0.0, (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds())
     return None
 
@@ -141,16 +140,16 @@ class TrialSender:
 
     def _record(self, answer, prompt, trial, attempts, costs_usd) -> dict:
         fields = {name: value for name, value in asdict(answer).items() if value not in (None, [], {}, False)}
-        return {
+        record = {
             **trial,
             **fields,
-            **({"time_to_first_token_s": answer.chunk_times_s[0]} if answer.chunk_times_s else {}),
+            **({"num_shared_tokens": self.num_shared_tokens} if self.num_shared_tokens else {}),
             **({} if prompt is None else {"prompt_sha256": sha256(prompt)}),
             **({"attempts": attempts} if attempts else {}),
             "num_requests": len(costs_usd),
             "cost_usd": sum(costs_usd),
-            **judge(answer, trial, self.num_shared_tokens),
         }
+        return record | judge(record)
 
 
 def sha256(text: str) -> str:
@@ -158,29 +157,39 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def judge(answer: Answer, trial: dict, num_shared_tokens: int = 0) -> dict:
-    """Why a trial is left out of the fit, as ``deviations``, and what else was odd about it, as ``notes``.
+def judge(record: dict) -> dict:
+    """What is to be said of a trial: its time to the first token, why it is left out of a fit, what else was odd.
 
-    A trial deviates if the server encoded another prompt than was asked for (another size, or a part from its cache) or
-    generated another number of tokens. Without usage, ``finish_reason`` ``"length"`` says that all tokens came.
+    Without usage, ``finish_reason`` ``"length"`` says that all tokens came.
+
+    Parameters
+    ----------
+    record : dict
+        A trial with what its answer holds.
+
+    Returns
+    -------
+    dict
+        ``time_to_first_token_s`` of a stream that nothing held back, ``deviations``, ``notes``: each if there is one.
     """
-    if answer.error is not None:
-        return {"notes": answer.notes} if answer.notes else {}
-    p, o = (reported_tokens(answer.usage, name) for name in ("prompt_tokens", "completion_tokens"))
-    deviations, notes = [], list(answer.notes)
-    if p is not None and p != trial["num_prompt_tokens"]:
-        deviations.append(f"{p} prompt tokens reported")
-    if o is not None and o != trial["num_output_tokens"]:
-        deviations.append(f"{o} output tokens reported")
-    if o is None and answer.finish_reason != "length":
-        deviations.append("number of output tokens not known")
-    if p is None or o is None:
-        notes.append("no usage")
-    num_cached = cached_tokens(answer.usage) or 0
-    allowed = num_shared_tokens + max(_ALLOWED_CACHED_TOKENS, _ALLOWED_CACHED_SHARE * trial["num_prompt_tokens"])
-    if num_cached > allowed:
-        deviations.append(f"{num_cached} prompt tokens cached")
-    num_chunks = len(answer.chunk_times_s)
-    if num_chunks and (o or trial["num_output_tokens"]) > num_chunks:
-        notes.append(f"{num_chunks} events with text")
-    return {name: values for name, values in (("deviations", deviations), ("notes", notes)) if values}
+    times_s, notes, deviations = record.get("chunk_times_s", []), list(record.get("notes", [])), []
+    counts = [reported_tokens(record.get("usage"), name) for name in ("prompt_tokens", "completion_tokens")]
+    num_tokens = counts[1] or record["num_output_tokens"]
+    is_held_back = False
+    if "error" not in record:
+        deviations = deviations_of(record)
+        if counts[1] is None and record.get("finish_reason") != "length":
+            deviations.append("number of output tokens not known")
+        for name, value in record.get("headers", {}).items():
+            if "cache" in name.lower() and str(value).lower().startswith("hit"):
+                deviations.append(f"answered from a cache, by {name}: {value}")
+        if None in counts:
+            notes.append("no usage")
+        if 0 < len(times_s) < num_tokens:
+            notes.append(f"{len(times_s)} events with text")
+        num_bunches, is_held_back = held_back(np.array(times_s), [len(times_s)], [num_tokens], [record["runtime_s"]])
+        if is_held_back := bool(is_held_back[0]):
+            notes.append(held_back_note(num_tokens, num_bunches[0]))
+    found = {"time_to_first_token_s": times_s[0] if times_s and not is_held_back else None,
+             "deviations": deviations, "notes": notes}  # fmt: skip
+    return {name: value for name, value in found.items() if value not in (None, [])}

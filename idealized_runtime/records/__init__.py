@@ -194,9 +194,11 @@ def read_requests(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
         ``model, hardware, software``; ``num_prompt_tokens, num_output_tokens`` as asked for; ``trial`` (from 0),
         ``is_warmup`` (calibration included), ``block``; of a trial under load ``load`` (``"closed"``, ``"open"``),
         ``num_parallel``, ``rate_per_s``, ``repetition``, ``scheduled_at``; ``sent_at`` (UTC); ``time_to_connect_s``
-        (missing where a connection was used again), ``time_to_headers_s``, ``time_to_first_token_s`` (missing where
-        the answer was not streamed), ``runtime_s``, ``time_per_output_token_s``, ``inter_chunk_times_s`` (an array a
-        row), ``num_chunks`` (with text); ``num_prompt_tokens_reported, num_output_tokens_reported,
+        (missing where a connection was used again), ``time_to_headers_s``, ``time_to_first_token_s``, ``runtime_s``,
+        ``time_per_output_token_s``, ``inter_chunk_times_s`` (an array a row), ``num_chunks`` (with text),
+        ``is_held_back``, whether something on the way collected the stream
+        (:func:`~idealized_runtime.records.requests.held_back`), which then has none of these but its runtime, as an
+        answer that was not streamed has; ``num_prompt_tokens_reported, num_output_tokens_reported,
         num_cached_prompt_tokens`` from the server's usage; ``status, finish_reason``; ``model_reported``, as the
         answer names it; ``num_requests``, more than one where they were repeated; ``cost_usd``; ``error_type,
         error_message`` of a failure; ``deviations``, why a trial is left out of the fit, and ``notes``, what else was

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,12 +14,14 @@ from idealized_runtime.records import (
     Journal,
     LogFormatError,
     LogMismatchError,
+    NothingTimedError,
     load_log,
     parse_log,
     read_log,
     read_requests,
     read_trials,
 )
+from idealized_runtime.records.requests import Trials
 
 
 def make_failed(number=0, **fields):
@@ -47,7 +51,7 @@ def test_every_field_of_a_trial_is_read_back(log_path):
 
 
 def test_tokens_in_larger_chunks_give_the_time_per_token(log_path):
-    trial = make_trial(chunk_times_s=[0.1, 0.4], o=4)
+    trial = make_trial(chunk_times_s=[0.1, 0.4], o=4, runtime_s=0.41)
     assert read_requests(write_api_log(log_path, [trial]))["time_per_output_token_s"].item() == pytest.approx(0.1)
 
 
@@ -58,7 +62,9 @@ def test_fit_leaves_out_warmups_failures_and_deviations(log_path):
         make_trial(3, deviations=["7 output tokens"]),
         make_trial(4, notes=["no [DONE]"]),
     ]
-    with pytest.warns(IncompleteLogWarning, match=r"1 trials failed and are left out: p=16 o=4 \(HTTPStatusError\)"):
+    said = r"1 of 5 trials deviate from what was asked for: p=16 o=4 \(1 of 4: 7 output tokens\); they are left out"
+    failed = r"1 trials failed and are left out: p=16 o=4 \(HTTPStatusError\)"
+    with pytest.warns(IncompleteLogWarning, match=failed), pytest.warns(IncompleteLogWarning, match=said):
         rows = read_requests(write_api_log(log_path, trials))
     assert rows["is_fit"].tolist() == [False, True, True, True, False, False, True]
     assert rows["error_type"].tolist()[4] == "HTTPStatusError"
@@ -189,3 +195,92 @@ def test_log_of_failures_only_holds_no_timing(log_path):
     write_api_log(log_path, [make_failed(0)])
     with pytest.warns(IncompleteLogWarning), pytest.raises(LogFormatError, match="none of its 1 trials can be used"):
         read_trials(log_path)
+
+
+# What a log of requests cannot say.
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"runtime_s": 0.09}, "the answer ended, by runtime_s, after 0.09 s, and sent its last after 0.13 s"),
+        ({"chunk_times_s": [0.1, 0.12, 0.11]}, "chunk_times_s must ascend"),
+        ({"chunk_times_s": [0.1, -0.12]}, "chunk_times_s must be a list of positive seconds"),
+        ({"time_to_first_token_s": 0.05}, "time_to_first_token_s is 0.05 s, its first event with text came after 0.1"),
+        ({"time_to_headers_s": 0.11}, "sent its first token after 0.1 s, and sent headers after 0.11 s"),
+        ({"time_to_connect_s": -0.1}, "time_to_connect_s must be seconds or null; got -0.1"),
+        ({"time_to_headers_s": "soon"}, "time_to_headers_s must be seconds or null; got 'soon'"),
+        ({"usage": [3]}, "usage must be an object or null"),
+        ({"sent_at": "yesterday"}, "sent_at must be a time or null; got 'yesterday'"),
+        ({"load": "wild"}, "load must be closed, open or null"),
+        ({"num_requests": 1.5}, "num_requests must be a count or null"),
+        ({"notes": "odd"}, "notes must be a list of texts"),
+        ({"model_reported": 3}, "model_reported must be a text or null"),
+        ({"is_warmup": "no"}, "is_warmup must be true, false or null"),
+        ({"cost_usd": 10**400}, "cost_usd must be US dollars or null"),
+    ],
+)
+def test_trial_that_contradicts_itself_is_refused(log_path, fields, message):
+    with pytest.raises(LogFormatError, match=re.escape(message)):
+        write_api_log(log_path, [make_trial(**fields)])
+
+
+@pytest.mark.parametrize(
+    ("usage", "deviation"),
+    [
+        ({"completion_tokens": 3}, "3 output tokens reported"),
+        ({"prompt_tokens": 15}, "15 prompt tokens reported"),
+        ({"cached_tokens": 15}, "15 prompt tokens cached"),
+    ],
+)
+def test_usage_that_differs_keeps_a_trial_from_the_fit_whatever_its_record_says(log_path, usage, deviation):
+    odd = make_trial(0)
+    odd["usage"] = odd["usage"] | usage
+    write_api_log(log_path, [odd, make_trial(1)])
+    with pytest.warns(
+        IncompleteLogWarning, match=rf"1 of 2 trials deviate .*\(1 of 2: {deviation}\); they are left out"
+    ):
+        assert read_trials(log_path)["trial"].tolist() == [1]
+    with pytest.warns(IncompleteLogWarning):
+        assert read_requests(log_path)["deviations"].tolist() == [deviation, ""]
+
+
+def test_log_whose_trials_all_deviate_says_why_it_holds_nothing(log_path):
+    write_api_log(log_path, [make_trial(number, usage={"completion_tokens": 2}) for number in range(3)])
+    message = (
+        r"none of its 3 trials can be used; 3 of 3 trials deviate .* p=16 o=4 \(3 of 3: 2 output tokens reported\)"
+    )
+    with pytest.raises(NothingTimedError, match=message):
+        read_trials(log_path)
+
+
+def test_stream_that_was_held_back_has_a_runtime_only(log_path):
+    times_s = [0.5, 0.50001, 0.50002, 0.50003]
+    held = make_trial(0, chunk_times_s=times_s, time_to_first_token_s=0.5, runtime_s=0.501)
+    rows = read_requests(write_api_log(log_path, [held, make_trial(1)]))
+    assert rows["is_held_back"].tolist() == [True, False]
+    assert rows["time_to_first_token_s"].isna().tolist() == [True, False]
+    assert rows["time_per_output_token_s"].isna().tolist() == [True, False]
+    assert [len(gaps) for gaps in rows["inter_chunk_times_s"]] == [0, 3]
+    assert rows["notes"].tolist() == ["held back on the way: 4 tokens came in 1 piece", ""]
+    assert rows["is_fit"].all(), "its runtime is that of the whole answer"
+    assert rows["num_chunks"].tolist() == [4, 4]
+
+
+def test_one_quick_token_behind_a_long_prompt_is_not_held_back(log_path):
+    rows = read_requests(write_api_log(log_path, [make_trial(o=2, start_s=10.0, step_s=0.008)]))
+    assert rows["time_to_first_token_s"].tolist() == [10.0]
+
+
+def test_trials_are_kept_in_some_hundred_bytes_each():
+    tracemalloc.start()
+    trials = Trials()
+    for number in range(2000):
+        text = json.dumps(make_trial(number, o=16, headers={"date": "x" * 50}, prompt_sha256="0" * 64))
+        trials.append(json.loads(text))
+    assert tracemalloc.get_traced_memory()[0] < 2000 * 500
+    frame = trials.frame(API_HEADER)
+    assert tracemalloc.get_traced_memory()[1] < 2000 * 1500
+    tracemalloc.stop()
+    assert len(frame) == 2000
+    assert trials[7]["trial"] == 7

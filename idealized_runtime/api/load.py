@@ -17,10 +17,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.api.runner import FailingError, Runner, check_sizes
+from idealized_runtime.api.runner import FailingError, Runner, check_sizes, with_deviation_remedy
 from idealized_runtime.api.statistics import LOAD
 from idealized_runtime.api.trials import INTERRUPTED_ERROR
 from idealized_runtime.records import TOKEN_COLUMNS
+from idealized_runtime.records.requests import describe_deviations
 
 # Sent with the number of a request and, in an open loop, the seconds from the start at which it was due.
 Send = Callable[[int, float | None], Awaitable[None]]
@@ -84,16 +85,14 @@ class LoadSweep:
     def pending(self, trials: Iterable[dict]) -> list[dict]:
         """Points that a log lacks, each with the number of its repetition.
 
-        A repetition that was cut off is kept and measured once more, whole, under the next free number: its second half
-        alone would have had to warm up again.
+        A repetition that was cut off, in its warm-up or later, is kept and measured once more, whole, under the next
+        free number: its second half alone would have had to warm up again.
         """
-        counted = Counter(
-            _point_key(trial)
-            for trial in trials
-            if trial.get("load")
-            and not trial.get("is_warmup")
-            and trial.get("error", {}).get("type") != INTERRUPTED_ERROR
-        )
+        counted = Counter()
+        for trial in trials:
+            if trial.get("load"):
+                is_counted = not trial.get("is_warmup") and trial.get("error", {}).get("type") != INTERRUPTED_ERROR
+                counted[_point_key(trial)] += is_counted
         points = self.points()
         left = []
         for repetition in range(self.num_repetitions):
@@ -123,13 +122,16 @@ class LoadRunner(Runner):
                 records = await self._run_point(point, disk)
             failed = [record for record in records if "error" in record]
             times_s = [record["runtime_s"] for record in records if "error" not in record]
-            took = f", median {np.median(times_s):.3f} s" if times_s else ""
-            said = (
-                f"{place} of {len(points)}: {describe_load(point)}: {len(records)} requests, {len(failed)} failed{took}"
+            deviating = describe_deviations(records)
+            self._report(
+                f"{place} of {len(points)}: {describe_load(point)}: {len(records)} requests, {len(failed)} failed"
+                + (f", median {np.median(times_s):.3f} s" if times_s else "")
+                + (f"; {deviating}" if deviating else "")
             )
-            self._report(said)
             if failed and not times_s:
                 raise FailingError(f"all {len(failed)} requests failed, the last: {failed[-1]['error']['message']}")
+            if times_s and all("deviations" in record for record in records if "error" not in record):
+                raise FailingError(with_deviation_remedy(deviating))
 
     async def _run_point(self, point, disk) -> list[dict]:
         """The counted records of one point."""

@@ -1,13 +1,15 @@
 """A sweep over prompt and output sizes of a model behind an API: every request a record, shuffled in blocks."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from idealized_runtime.api.answers import CONNECTION_ERROR, MALFORMED_STATUSES
-from idealized_runtime.api.runner import FailingError, Runner, check_sizes, with_remedy
+from idealized_runtime.api.runner import FailingError, Runner, check_sizes, with_deviation_remedy, with_remedy
 from idealized_runtime.api.trials import RefusedError
 from idealized_runtime.records import TOKEN_COLUMNS, setting_name, trial_key
+from idealized_runtime.records.requests import describe_deviations
 
 
 @dataclass(frozen=True)
@@ -88,24 +90,28 @@ class Profiler(Runner):
         for size in self._sweep.all_num_prompt_tokens:
             # Refused before anything is timed.
             self._prompt_of({"num_prompt_tokens": size, "trial": 0, "num_output_tokens": 1}, 0)
-        for trial, following in zip(pending, [*pending[1:], {}], strict=True):
-            await self._run(trial)
-            block = trial.get("block")
-            if block is not None and following.get("block") != block:
-                self._report(
-                    f"block {block + 1} of {self._sweep.num_trials}: {self._sender.budget.num_requests} requests, "
-                    f"{len(self._journal.log.failed)} failed trials"
-                )
+        for block, trials in itertools.groupby(pending, key=lambda trial: trial.get("block")):
+            records = [record for trial in trials if (record := await self._run(trial))]
+            if block is None:
+                continue
+            said = describe_deviations(records)
+            self._report(
+                f"block {block + 1} of {self._sweep.num_trials}: {self._sender.budget.num_requests} requests, "
+                f"{len(self._journal.log.failed)} failed trials" + (f"; {said}" if said else "")
+            )
+            if records and all("deviations" in record for record in records):
+                raise FailingError(with_deviation_remedy(said))
 
-    async def _run(self, trial):
+    async def _run(self, trial) -> dict | None:
+        """Record of a trial that succeeded."""
         setting = tuple(trial[name] for name in TOKEN_COLUMNS)
         if setting in self._refused_settings:
-            return
+            return None
         record = await self._sender.send(lambda attempt: self._prompt_of(trial, attempt), trial, self._keep)
         if "error" not in record:
             self._has_succeeded = True
             self._num_consecutive_failures = 0
-            return
+            return record
         error = record["error"]
         self._report(f"{setting_name(trial)} failed: {error['message']}")
         is_malformed = record.get("status") in MALFORMED_STATUSES
@@ -113,10 +119,11 @@ class Profiler(Runner):
             raise RefusedError(with_remedy(record))
         if is_malformed:
             self._refused_settings.add(setting)
-            return
+            return None
         self._num_consecutive_failures += 1
         if self._num_consecutive_failures >= self._sweep.max_consecutive_failures:
             raise FailingError(f"{self._num_consecutive_failures} trials in a row failed, the last: {error['message']}")
+        return None
 
     def _prompt_of(self, trial, attempt) -> str:
         sizes = (trial[name] for name in TOKEN_COLUMNS)

@@ -9,8 +9,8 @@ import numpy as np
 
 from idealized_runtime.api.answers import MALFORMED_STATUSES
 from idealized_runtime.api.trials import RefusedError, TrialSender, sha256
-from idealized_runtime.records import Journal
-from idealized_runtime.records.requests import reported_tokens
+from idealized_runtime.records import Journal, setting_name
+from idealized_runtime.records.requests import HELD_BACK, reported_tokens
 
 _MAX_LISTED = 10
 _MALFORMED_REMEDY = (
@@ -79,7 +79,7 @@ class Runner:
     def __init__(self, sweep, sender: TrialSender, prompts, journal: Journal, *, report: Callable[[str], None]):
         self._sweep, self._sender, self._prompts = sweep, sender, prompts
         self._journal, self._report = journal, report
-        self._has_succeeded = False
+        self._has_succeeded = self._has_told_held_back = False
         # A killed process takes no line back; to wait for the disk would delay what is timed.
         sender.on_send = lambda trial, cost_usd: journal.append(
             "sent", {**trial, "cost_usd": cost_usd}, is_waiting=False
@@ -105,6 +105,12 @@ class Runner:
 
     def _keep(self, record: dict):
         self._journal.append("trial", record)
+        if any(note.startswith(HELD_BACK) for note in record.get("notes", ())) and not self._has_told_held_back:
+            self._has_told_held_back = True
+            self._report(
+                f"{setting_name(record)}: {record['notes'][-1]}: such answers have a runtime, and no TTFT or TPOT; "
+                "a proxy or a compression before the server does that"
+            )
 
     def _make_prompt(self, num_prompt_tokens, *key) -> str:
         # Neither what is repeated in a later run nor what is repeated in this one has the prompt of the first.
@@ -143,6 +149,15 @@ class Runner:
             self._report(
                 f"model {asked!r} is none of those that the server lists, and was answered all the same: {names}"
             )
+
+
+def with_deviation_remedy(said: str) -> str:
+    """What deviates, and what may help where all does."""
+    return (
+        f"{said}. Output tokens: --force-with min_tokens or logit_bias keeps a server from stopping early, smaller "
+        "sizes keep within its longest sequence; prompt tokens: --tokenizer must be the model's own; cached ones: "
+        "switch the cache of prompts off"
+    )
 
 
 def with_remedy(record: dict) -> str:

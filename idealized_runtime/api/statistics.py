@@ -17,6 +17,8 @@ LOAD = ["load", "num_parallel", "rate_per_s"]
 GROUP = ["model", *LOAD, *TOKEN_COLUMNS]
 QUANTITIES = ("time_to_first_token_s", "time_per_output_token_s", "inter_chunk_time_s", "runtime_s")
 PERCENTILES = (50, 90, 95, 99)
+# An answer of fewer tokens says no least time of one: two that happen to arrive together would be taken for it.
+_MIN_TOKENS_FOR_LEAST = 9
 # What an objective may limit, and its short name.
 OBJECTIVES = {"ttft": "time_to_first_token_s", "tpot": "time_per_output_token_s", "e2e": "runtime_s"}
 
@@ -45,8 +47,10 @@ def summarize_requests(
     DataFrame, one row a group and quantity
         ``by``, ``quantity`` (of :data:`QUANTITIES`, where it was measured), ``num_values``, ``mean``, ``std``
         (ddof = 1), ``minimum``, ``maximum`` and, for each percentile such as 99, ``p99, p99_lower, p99_upper``, all in
-        seconds. Intervals are those of order statistics, for independent requests: NaN where too few requests bound
-        the percentile, and for inter-chunk times, which hang on each other within a request.
+        seconds. The minimum of the time per output token is that of answers of 9 tokens or more, and missing without
+        one; events arrive together by chance, so there is none between events. Intervals are those of order statistics,
+        for independent requests: NaN where too few requests bound the percentile, and for inter-chunk times, which hang
+        on each other within a request.
     """
     if bad := [q for q in percentiles if not 0 < q < 100]:
         raise ValueError(f"percentiles must lie between 0 and 100, exclusive; got {bad}")
@@ -57,7 +61,10 @@ def summarize_requests(
             times_s = group[quantity] if is_independent else group["inter_chunk_times_s"].explode()
             values_s = times_s.dropna().to_numpy(dtype=float)
             if len(values_s):
-                yield {"quantity": quantity, **_describe(values_s, percentiles, level if is_independent else None)}
+                row = _describe(values_s, percentiles, level if is_independent else None)
+                if quantity == "time_per_output_token_s":
+                    row["minimum"] = group.loc[group["num_output_tokens"] >= _MIN_TOKENS_FOR_LEAST, quantity].min()
+                yield {"quantity": quantity, **row, **({} if is_independent else {"minimum": np.nan})}
 
     return group_table(requests[requests["is_fit"]], by, describe, columns=summary_columns(by, percentiles))
 
@@ -127,7 +134,8 @@ def measure_goodput(
     ----------
     objectives : mapping
         Seconds that a request may take, by name: ``ttft``, ``tpot``, ``e2e`` (the columns of :data:`OBJECTIVES`). An
-        answer of one token has no time per output token, and meets that objective.
+        answer of one token has no time per output token, and meets that objective. One whose time is not known, such
+        as of a stream that was held back, does not.
     level : float
         Of the interval of the share (Wilson).
 
@@ -139,9 +147,14 @@ def measure_goodput(
     Raises
     ------
     ValueError
-        An objective is unknown, or not a positive number of seconds, or limits a time that no request has.
+        An objective is unknown, or not a positive number of seconds, or limits a time that no request can have, since
+        none was streamed.
     """
     check_objectives(objectives)
+    for name in objectives:
+        can_be = requests[OBJECTIVES[name]].notna() | requests["is_held_back"] | (requests["num_output_tokens"] == 1)
+        if requests["is_fit"].any() and not can_be[requests["is_fit"]].any():
+            raise ValueError(f"objective {name!r}: no request has a {OBJECTIVES[name]}; they were not streamed")
 
     def measure(group):
         is_met = group["is_fit"].astype(bool)
@@ -149,10 +162,6 @@ def measure_goodput(
             time_s = group[OBJECTIVES[name]]
             # An answer of one token has no time per output token.
             is_exempt = (group["num_output_tokens"] == 1).fillna(False) & (name == "tpot")
-            if (time_s.isna() & is_met & ~is_exempt).any():
-                raise ValueError(
-                    f"objective {name!r}: some requests have no {OBJECTIVES[name]}; they were not streamed"
-                )
             is_met = is_met & ((time_s <= limit_s) | is_exempt).astype(bool)
         interval = binomtest(int(is_met.sum()), len(group)).proportion_ci(level, method="wilson")
         yield {

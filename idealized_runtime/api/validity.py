@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.api.statistics import GROUP, group_table, percentile_interval, sent_requests
+from idealized_runtime.records.requests import describe_deviations
 from idealized_runtime.statistics.trends import NUM_BATCHES, drift
 from idealized_runtime.statistics.unimodality import has_two_peaks, upper_group
 
@@ -34,11 +35,11 @@ def check_requests(requests: pd.DataFrame, *, by: Sequence[str] = GROUP, percent
     Returns
     -------
     DataFrame
-        ``by``, ``check`` and ``message``; checks are ``failures``; ``few_requests`` to bound the percentile
-        from above at 95 %; ``drift`` of TTFT or runtime over the run (Kendall's tau of medians of 10 consecutive
-        batches, 1 %, and more than 2 % from end to end), as where a queue grows; ``two_populations`` (Hartigan's dip,
-        1 %), as of cached and uncached prompts; ``sent_late``, requests of an open loop that this client sent after
-        their time, by more than 5 % of the median runtime.
+        ``by``, ``check`` and ``message``; checks are ``failures``; ``few_requests`` to bound the percentile from above
+        at 95 %; ``held_back``, streams whose events do not tell when a token was; ``drift`` of TTFT or runtime over the
+        run (Kendall's tau of medians of 10 consecutive batches, 1 %, and more than 2 % from end to end), as where a
+        queue grows; ``two_populations`` (Hartigan's dip, 1 %), as of cached and uncached prompts; ``sent_late``,
+        requests of an open loop that this client sent after their time, by more than 5 % of the median runtime.
     """
 
     def findings(group):
@@ -48,12 +49,35 @@ def check_requests(requests: pd.DataFrame, *, by: Sequence[str] = GROUP, percent
     return group_table(requests, by, findings, columns=[*by, "check", "message"])
 
 
+def check_sweep(requests: pd.DataFrame) -> list[str]:
+    """What speaks against a sweep of single requests, in sentences: drift, two populations, streams held back.
+
+    Settings are looked at together, each trial in relation to the median of its setting.
+    """
+    requests = sent_requests(requests).reset_index(drop=True)
+    timed = requests[requests["is_fit"] & requests["load"].isna()]
+    findings = _findings(timed, 50) if len(timed) else ()
+    return [f"{check}: {message}" for check, message in findings if check != "few_requests"]
+
+
 def _findings(group, percentile):
     timed = group[group["is_fit"]]
     if len(timed) < len(group):
-        yield "failures", f"{len(group) - len(timed)} of {len(group)} requests failed or deviate and count in no time"
+        said = describe_deviations(group.to_dict("records"))
+        yield (
+            "failures",
+            f"{len(group) - len(timed)} of {len(group)} requests failed or deviate and count in no time"
+            + (f"; {said}" if said else ""),
+        )
     if timed.empty:
         return
+    if num_held := int(timed["is_held_back"].sum()):
+        (example, *_) = timed.loc[timed["is_held_back"], "notes"].mode()
+        yield (
+            "held_back",
+            f"{num_held} of {len(timed)} answers were held back on their way, by a proxy or a compression ({example}): "
+            "they have no TTFT and TPOT, and meet no objective for them; ask the server itself",
+        )
     if np.isnan(percentile_interval(timed["runtime_s"], percentile)[1]):
         needed = required_requests(percentile)
         yield "few_requests", f"p{percentile:g} of {len(timed)} requests has no upper bound: it takes {needed}"

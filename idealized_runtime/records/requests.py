@@ -54,6 +54,8 @@ _ALLOWED_CACHED_TOKENS, _ALLOWED_CACHED_SHARE = 2, 0.02
 _CACHED = re.compile(r"cache.*(read|hit).*tok|cached.*tok|^tok.*cached|^cache_?n$", re.IGNORECASE)
 _NOT_CACHED = re.compile(r"miss|creat|writ|detail|output|completion", re.IGNORECASE)
 _OURS = (definitions.STREAMED, definitions.WHOLE)
+# How a note of a stream begins whose events do not tell when a token was.
+HELD_BACK = "held back on the way"
 # Events that are less apart came together: no server generates 5000 tokens a second of one sequence.
 _LEAST_GAP_S, _LEAST_GAP_SHARE = 2e-4, 0.1
 # Tokens that come together at most where nothing holds them back: a step of speculative decoding has a few.
@@ -441,7 +443,7 @@ def held_back(times_s, ends, num_tokens, runtimes_s) -> tuple[np.ndarray, np.nda
 
 def held_back_note(num_tokens: int, num_bunches: int) -> str:
     """What a trial says of a stream that was held back."""
-    return f"held back on the way: {num_tokens} tokens came in {num_bunches} piece{'' if num_bunches == 1 else 's'}"
+    return f"{HELD_BACK}: {num_tokens} tokens came in {num_bunches} piece{'' if num_bunches == 1 else 's'}"
 
 
 def deviations_of(trial: dict) -> list[str]:

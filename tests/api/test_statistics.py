@@ -150,5 +150,5 @@ def test_unusable_objective_is_refused(objectives, message):
 
 
 def test_objective_for_a_time_that_was_not_measured_is_refused():
-    with pytest.raises(ValueError, match="'ttft': some requests have no time_to_first_token_s; they were not streamed"):
+    with pytest.raises(ValueError, match="'ttft': no request has a time_to_first_token_s; they were not streamed"):
         measure_goodput(make_requests([1.0], time_to_first_token_s=np.nan), {"ttft": 1})

@@ -3,6 +3,8 @@
 Settings are shuffled within blocks. The same command goes on where a run was cut off, and tries again what failed.
 """
 
+import warnings
+
 from idealized_runtime.checks import positive_int, whole_number
 from idealized_runtime.cli.api.sending import add_sending_arguments, run_sweep
 from idealized_runtime.cli.flags import add_shared
@@ -26,7 +28,8 @@ def add_arguments(parser):
 def run(arguments) -> int:
     """Time what the log lacks, and print the sentence of every setting."""
     from idealized_runtime.api.profile import Profiler, Sweep
-    from idealized_runtime.records import LogFormatError, read_trials, runtime_sentence
+    from idealized_runtime.api.validity import check_sweep
+    from idealized_runtime.records import LogFormatError, read_requests, read_trials, runtime_sentence
 
     if code := run_sweep(arguments, Sweep, Profiler):
         return code
@@ -35,6 +38,10 @@ def run(arguments) -> int:
     except LogFormatError as error:
         say(str(error))
         return NOTHING_DONE
+    with warnings.catch_warnings(action="ignore"):
+        # Told when the trials were read.
+        for sentence in check_sweep(read_requests(arguments.log)):
+            say(sentence)
     settings = [
         {"num_prompt_tokens": int(p), "num_output_tokens": int(o), "runtimes_s": group["runtime_s"].tolist()}
         for (p, o), group in trials.groupby(["num_prompt_tokens", "num_output_tokens"])

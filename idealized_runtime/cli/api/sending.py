@@ -91,6 +91,10 @@ def run_sweep(arguments, sweep_class, runner_class) -> int:
                          limits={name: getattr(arguments, name) for name in _LIMITS})  # fmt: skip
     with Journal(arguments.log, header) as journal:
         held = journal.log
+        is_theirs_load, is_ours_load = ("all_num_parallel" in (it.get("sweep") or {}) for it in (held.header, header))
+        if is_theirs_load != is_ours_load:
+            theirs, ours = ("requests under load", "a sweep of sizes")[:: 1 if is_theirs_load else -1]
+            raise ValueError(f"{arguments.log} holds {theirs}, which {ours} would mix into: give another --log")
         budget.count_earlier(held.trials, held.lost)
         if held.trials:
             say(f"{arguments.log} holds {len(held.trials)} trials: going on")

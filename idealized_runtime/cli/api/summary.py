@@ -5,7 +5,7 @@ from pathlib import Path
 
 from idealized_runtime.checks import parse_json
 from idealized_runtime.cli.flags import add_shared
-from idealized_runtime.cli.main import DONE
+from idealized_runtime.cli.main import DONE, NOTHING_DONE
 from idealized_runtime.cli.output import print_json, print_tables, say
 
 EXAMPLES = "example: idealized-runtime api summary logs/api/NAME-load.jsonl --objective ttft=0.5 e2e=2\n"
@@ -104,6 +104,9 @@ def print_summary(requests, objectives, *, imported=None, as_json: bool) -> int:
             measured = measured[~pd.MultiIndex.from_frame(measured[by].astype(object)).isin(known)]
             tables["throughput"] = pd.concat([measured.astype(object), own.astype(object)]) if len(measured) else own
     _print(tables, findings, as_json=as_json)
+    if tables["percentiles"].empty:
+        say(f"nothing is summarised: none of {len(requests)} requests counts")
+        return NOTHING_DONE
     return DONE
 
 

@@ -186,6 +186,9 @@ def make_requests(runtime_s, **columns) -> pd.DataFrame:
             "inter_chunk_times_s": [np.full(3, one_s / 6) for one_s in runtime_s],
             "error_type": None,
             "is_held_back": False,
+            "definitions": "client-streamed",
+            "deviations": "",
+            "notes": "",
             "is_fit": True,
         }
     )

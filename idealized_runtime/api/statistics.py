@@ -12,13 +12,14 @@ from scipy.stats import binomtest, quantile_test
 
 from idealized_runtime.api.trials import INTERRUPTED_ERROR
 from idealized_runtime.records import TOKEN_COLUMNS
+from idealized_runtime.records.definitions import IMPORTED
 
 LOAD = ["load", "num_parallel", "rate_per_s"]
 GROUP = ["model", *LOAD, *TOKEN_COLUMNS]
 QUANTITIES = ("time_to_first_token_s", "time_per_output_token_s", "inter_chunk_time_s", "runtime_s")
 PERCENTILES = (50, 90, 95, 99)
-# An answer of fewer tokens says no least time of one: two that happen to arrive together would be taken for it.
-_MIN_TOKENS_FOR_LEAST = 9
+# Answers of fewer tokens say no least time of one: two that happen to arrive together would be taken for it.
+_LEAST_TOKENS = {"time_per_output_token_s": 9, "inter_chunk_time_s": np.inf}
 # What an objective may limit, and its short name.
 OBJECTIVES = {"ttft": "time_to_first_token_s", "tpot": "time_per_output_token_s", "e2e": "runtime_s"}
 
@@ -62,9 +63,10 @@ def summarize_requests(
             values_s = times_s.dropna().to_numpy(dtype=float)
             if len(values_s):
                 row = _describe(values_s, percentiles, level if is_independent else None)
-                if quantity == "time_per_output_token_s":
-                    row["minimum"] = group.loc[group["num_output_tokens"] >= _MIN_TOKENS_FOR_LEAST, quantity].min()
-                yield {"quantity": quantity, **row, **({} if is_independent else {"minimum": np.nan})}
+                if quantity in _LEAST_TOKENS and not group["definitions"].isin(IMPORTED).any():
+                    is_long = (group["num_output_tokens"] >= _LEAST_TOKENS[quantity]).fillna(False)
+                    row["minimum"] = group.loc[is_long, quantity].min() if is_long.any() else np.nan
+                yield {"quantity": quantity, **row}
 
     return group_table(requests[requests["is_fit"]], by, describe, columns=summary_columns(by, percentiles))
 

@@ -151,7 +151,8 @@ class RequestsLog(Log):
             return record
         has_failed = "error" in record
         # Other tools do not always tell sizes, and an answer of no token deviates.
-        sizes = [n for n in TOKEN_COLUMNS if record.get(n) is not None or record.get("definitions") not in definitions.IMPORTED]
+        is_optional = record.get("definitions") in definitions.IMPORTED
+        sizes = [name for name in TOKEN_COLUMNS if not (is_optional and record.get(name) is None)]
         check_integers(f"{where}:", record, sizes, 0 if has_failed or record.get("deviations") else 1)
         check_integers(f"{where}:", record, ["trial"], 0)
         for name, allowed, is_allowed in _FIELDS:
@@ -367,7 +368,7 @@ class Trials(Sequence):
     def _add_chunks(self, columns):
         """Columns that come from the times of events with text; where these were held back there is none."""
         times_s, ends = np.array(self._chunk_times_s), np.array(self._ends)
-        starts = np.concatenate([[0], ends[:-1]]).astype(int)
+        starts = ends - np.diff(ends, prepend=0)
         reported, asked = (np.array(self._integers[name]) for name in (_COUNTS[1], TOKEN_COLUMNS[1]))
         num_tokens = np.where(reported > 0, reported, asked)
         num_bunches, is_held_back = held_back(times_s, ends, num_tokens, columns["runtime_s"])

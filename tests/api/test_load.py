@@ -7,12 +7,12 @@ import time
 
 import numpy as np
 import pytest
-from api_server import ApiServer, refusal, well_behaved
+from api_server import DONE, ApiServer, event, refusal, stream, text_event, well_behaved
 
 from idealized_runtime.api.load import LoadSweep, poisson_arrivals, run_closed_loop, run_open_loop
 from idealized_runtime.cli.main import main
 from idealized_runtime.measurements.published import ROOT
-from idealized_runtime.records import IncompleteLogWarning, read_requests
+from idealized_runtime.records import IncompleteLogWarning, Journal, load_log, read_requests
 
 
 class Recorder:
@@ -141,6 +141,13 @@ def test_point_that_was_cut_off_is_measured_whole_under_a_new_number():
     assert len(sweep.pending([*counted_trials(sweep, first, 3), *interrupted])) == 2
 
 
+def test_point_that_was_cut_off_in_its_warm_up_is_measured_under_a_new_number():
+    sweep = make_sweep(num_warmup=3)
+    first, second = sweep.pending([])
+    warmups = [{**first, "trial": number, "is_warmup": True} for number in range(2)]
+    assert sweep.pending(warmups) == [{**first, "repetition": 1}, second]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -226,6 +233,63 @@ def test_requests_that_a_killed_open_loop_had_under_way_hold_its_budget(tmp_path
         waits_s.append(0)
         assert main(arguments) == 1
         assert 20 <= len(server.requests) <= 30
+
+
+def test_load_that_was_stopped_in_a_warm_up_goes_on_and_ends(tmp_path):
+    log = tmp_path / "load.jsonl"
+    with ApiServer([well_behaved]) as server:
+        # Two probes, and two of four warm-ups.
+        assert run_load(server, log, "--num-warmup", "4", "--max-requests", "4", parallel=("1",)) == 1
+        assert run_load(server, log, "--num-warmup", "4", parallel=("1",)) == 0
+        assert run_load(server, log, "--num-warmup", "4", parallel=("1",)) == 0
+    # And at most two behind them, which do not count.
+    assert 4 + 4 + 6 <= len(server.requests) <= 4 + 4 + 6 + 2
+
+
+def shortened(request):
+    """A server whose sequences end after one token."""
+    yield from stream(text_event(finish_reason="length"), event({"choices": [], "usage": {
+        "prompt_tokens": request.num_prompt_tokens, "completion_tokens": 1}}), DONE)(request)  # fmt: skip
+
+
+def test_load_whose_requests_all_deviate_stops_with_what_to_do(tmp_path, capsys):
+    with ApiServer([shortened]) as server:
+        assert run_load(server, tmp_path / "load.jsonl") == 1
+        num_requests = len(server.requests)
+        err = capsys.readouterr().err
+        assert "6 of 6 trials deviate from what was asked for: p=8 o=2 (6 of 6: 1 output tokens reported)" in err
+        assert "--force-with min_tokens" in err
+    assert num_requests <= 2 + 1 + 6 + 6, "the second point is not asked for"
+    assert main(["api", "summary", str(tmp_path / "load.jsonl")]) == 1
+    assert "nothing is summarised: none of" in capsys.readouterr().err
+
+
+def test_load_and_profile_do_not_mix_in_a_log(tmp_path, capsys):
+    with ApiServer([well_behaved]) as server:
+        sizes = ["--all-num-input-tokens", "8", "--all-num-output-tokens", "2", "--num-trials", "1"]
+        where = ["--base-url", server.base_url, "--model", "tiny", "--log"]
+        profile = ["api", "profile", *sizes, *where]
+        assert run_load(server, tmp_path / "load.jsonl", parallel=("1",)) == 0
+        assert main([*profile, str(tmp_path / "sweep.jsonl")]) == 0
+        contents, num_requests = (tmp_path / "sweep.jsonl").read_bytes(), len(server.requests)
+        capsys.readouterr()
+        assert main([*profile, str(tmp_path / "load.jsonl")]) == 2
+        assert "load.jsonl holds requests under load, which a sweep of sizes would mix into" in capsys.readouterr().err
+        assert run_load(server, tmp_path / "sweep.jsonl", parallel=("1",)) == 2
+        assert "sweep.jsonl holds a sweep of sizes, which requests under load would mix" in capsys.readouterr().err
+        assert len(server.requests) == num_requests
+    assert (tmp_path / "sweep.jsonl").read_bytes() == contents
+
+
+def test_log_that_another_run_has_open_is_refused(tmp_path, capsys):
+    log = tmp_path / "load.jsonl"
+    with ApiServer([well_behaved]) as server:
+        assert run_load(server, log, parallel=("1",)) == 0
+        num_requests = len(server.requests)
+        with Journal(log, load_log(log).header):
+            assert run_load(server, log, "--num-requests", "9", parallel=("1",)) == 2
+        assert len(server.requests) == num_requests
+    assert "another run writes to it" in capsys.readouterr().err
 
 
 def test_refusals_under_load_are_results(tmp_path, capsys):

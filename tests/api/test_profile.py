@@ -13,7 +13,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from api_server import CUT, ApiServer, json_answer, refusal, usage_of, well_behaved
+from api_server import (
+    CUT,
+    DONE,
+    END,
+    ApiServer,
+    chunk,
+    head,
+    json_answer,
+    refusal,
+    text_event,
+    usage_event,
+    usage_of,
+    well_behaved,
+)
 from makers import flags_of, make_trial, write_api_log
 
 from idealized_runtime.cli.api.fit import ESTIMATORS
@@ -308,6 +321,54 @@ def test_server_that_fails_again_and_again_stops_the_sweep(profile, log_path):
     assert "stopped: 5 trials in a row failed, the last: the connection broke" in answer.err
     assert "give the same command to go on" in answer.err
     assert not load_log(log_path).is_complete
+
+
+def ended(*sizes):
+    """A server that ends answers of these sizes after one token."""
+
+    def behave(request):
+        if request.num_output_tokens not in sizes:
+            return well_behaved(request)
+        usage = usage_of(request) | {"completion_tokens": 1}
+        return iter([json_answer({"choices": [{"text": "a", "finish_reason": "length"}], "usage": usage})])
+
+    return behave
+
+
+def test_sweep_whose_trials_all_deviate_stops_after_the_first_block_with_what_to_do(profile):
+    with ApiServer([ended(2, 5)]) as server:
+        answer = profile(server, num_trials=9, sizes=(*SIZES[:4], 2, 5))
+    assert (answer.code, len(server.requests)) == (1, NUM_CALIBRATIONS + 4 + 4)
+    assert "4 of 4 trials deviate from what was asked for" in answer.err
+    assert "p=16 o=5 (1 of 1: 1 output tokens reported)" in answer.err
+    assert "--force-with min_tokens" in answer.err
+
+
+def test_settings_that_deviate_are_named_at_the_end(profile):
+    with ApiServer([ended(5)]) as server:
+        answer = profile(server)
+    assert answer.code == 0
+    assert "warning" in answer.err
+    assert "4 of 12 trials deviate from what was asked for: p=" in answer.err
+    assert "p=1 o=5 (2 of 2: 1 output tokens reported)" in answer.err
+
+
+def test_stream_that_is_held_back_is_told_and_meets_no_objective(profile, log_path, capsys):
+    def held(request):
+        yield head()
+        yield 0.05
+        events = [text_event(finish_reason="length")] * request.num_output_tokens
+        yield chunk(b"".join(events) + usage_event(request) + DONE) + END
+
+    with ApiServer([held]) as server:
+        answer = profile(server, num_trials=1, sizes=(*SIZES[:4], 5))
+    assert answer.code == 0
+    assert answer.err.count("held back on the way: 5 tokens came in 1 piece: such answers have a runtime") == 1
+    assert "held_back: 2 of 2 answers were held back on their way" in answer.err
+    assert main(["api", "summary", str(log_path), "--objective", "tpot=1", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert {row["quantity"] for row in summary["percentiles"]} == {"runtime_s"}
+    assert [row["num_met"] for row in summary["goodput"]] == [0, 0]
 
 
 # Budgets.

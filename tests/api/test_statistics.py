@@ -50,6 +50,26 @@ def test_inter_chunk_times_are_pooled_and_have_no_interval():
     assert not np.isnan(row(table, "runtime_s")["p50_lower"])
 
 
+def test_least_time_of_a_token_is_told_by_long_answers_only():
+    times_s = {"time_per_output_token_s": [1e-6, 0.02, 0.03], "num_output_tokens": [2, 9, 64]}
+    table = summarize_requests(make_requests(np.ones(3), **times_s), by=["model"])
+    assert row(table, "time_per_output_token_s")["minimum"] == 0.02
+    table = summarize_requests(make_requests(np.ones(3)))
+    assert table.set_index("quantity")["minimum"].isna().to_dict() == {
+        "time_to_first_token_s": False, "time_per_output_token_s": True, "inter_chunk_time_s": True, "runtime_s": False
+    }  # fmt: skip
+
+
+def test_stream_that_was_held_back_meets_no_objective_for_its_tokens():
+    unknown = {"time_to_first_token_s": [np.nan, 0.1], "time_per_output_token_s": [np.nan, 0.01]}
+    requests = make_requests([0.2, 0.2], is_held_back=[True, False], **unknown)
+    for objective in ("ttft", "tpot"):
+        assert measure_goodput(requests, {objective: 1.0})["num_met"].item() == 1
+    assert measure_goodput(requests, {"e2e": 1.0})["num_met"].item() == 2
+    all_held = requests.iloc[:1]
+    assert measure_goodput(all_held, {"tpot": 1.0})["num_met"].item() == 0
+
+
 def test_each_load_and_size_is_a_row_of_its_own():
     requests = pd.concat(
         [

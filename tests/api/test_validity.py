@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from makers import make_requests
 
-from idealized_runtime.api.validity import check_requests, required_requests
+from idealized_runtime.api.validity import check_requests, check_sweep, required_requests
 from idealized_runtime.statistics.unimodality import _SCALED_CRITICAL_DIPS, _SIZES, critical_dip, dip_statistic
 
 # Ages of a statistics faculty; R's package diptest gives their dip as 0.05952381.
@@ -83,6 +83,31 @@ def test_requests_of_two_sizes_are_not_two_populations():
 def test_failures_are_counted():
     requests = make_requests(noisy(), is_fit=[False] * 3 + [True] * 397)
     assert "3 of 400 requests failed or deviate" in check_requests(requests)["message"][0]
+
+
+def test_deviations_are_counted_by_setting_with_the_commonest():
+    odd = ["7 output tokens reported"] * 2 + ["9 output tokens reported"] + [""] * 397
+    requests = make_requests(noisy(), deviations=odd, is_fit=[not text for text in odd])
+    message = check_requests(requests)["message"][0]
+    assert message.startswith("3 of 400 requests failed or deviate")
+    assert "p=8 o=4 (3 of 400: 7 output tokens reported)" in message
+
+
+def test_streams_that_were_held_back_are_a_finding():
+    is_held = np.arange(400) < 30
+    requests = make_requests(noisy(), is_held_back=is_held, notes=np.where(is_held, "held back on the way: x", ""))
+    (message,) = check_requests(requests)["message"]
+    assert message.startswith("30 of 400 answers were held back on their way")
+    assert "(held back on the way: x)" in message
+
+
+@pytest.mark.parametrize(("change", "is_found"), [(1.0, False), (1.5, True)])
+def test_drift_of_a_sweep_is_seen_over_its_settings_together(change, is_found):
+    sizes = np.tile([8, 64, 512], 20)
+    runtimes_s = noisy(60, scale=0.02) * np.linspace(1, change, 60) * sizes
+    found = check_sweep(make_requests(runtimes_s, num_output_tokens=sizes, time_to_first_token_s=np.nan))
+    assert any(sentence.startswith("drift: runtime rises by") for sentence in found) == is_found
+    assert len(found) == is_found
 
 
 def test_group_of_failures_only_has_one_finding():

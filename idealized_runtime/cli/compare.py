@@ -25,7 +25,7 @@ def add_arguments(parser):
     for name in ("A", "B"):
         parser.add_argument(name.lower(), metavar=name, help="a folder of logs, by path or name, or a parameter file")
     add_shared(parser, "--queries", help="table of queries (default: a grid of sizes within what both timed)")
-    add_shared(parser, "--columns")
+    add_shared(parser, "--columns", "--accept")
     add_shared(parser, "--model", action="append", help="only this model; several times for several")
     add_shared(
         parser, "--num-accelerators", help="accelerators that serve one query on either side (default: as timed)"
@@ -48,7 +48,7 @@ def run(arguments) -> int:
         # A parameter file has HELM's names, several for one architecture.
         source: {
             registry_name(name): on_terms(model, num_accelerators=arguments.num_accelerators)
-            for name, model in read_priced_models(source, arguments.model).items()
+            for name, model in read_priced_models(source, arguments.model, accept=arguments.accept).items()
         }
         for source in (arguments.a, arguments.b)
     }

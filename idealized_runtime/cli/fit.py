@@ -25,7 +25,7 @@ def add_arguments(parser):
     parser.add_argument("logs", nargs="+", metavar="LOGS",
                         help="folders of logs, by path or name (cpu, local, a100), or single logs")  # fmt: skip
     add_shared(parser, "--model", dest="models", action="append", help="only this one; several times for several")
-    add_shared(parser, "--software")
+    add_shared(parser, "--software", "--accept")
     parser.add_argument("--batch-size", type=positive_int, metavar="B",
                         help="sequences: which batches to fit, of logs that hold several")  # fmt: skip
     parser.add_argument("--estimator", choices=ESTIMATORS,
@@ -39,6 +39,7 @@ def run(arguments) -> int:
     from idealized_runtime.architectures.registry import by_helm_name
     from idealized_runtime.fits import write_parameters
     from idealized_runtime.fits.tables import prompt_encoding_table, time_per_output_token_table
+    from idealized_runtime.records import SuspiciousLogWarning
 
     if arguments.out is not None:
         check_format(arguments.out, (".json",))
@@ -52,16 +53,20 @@ def run(arguments) -> int:
             kinds = ("logs of APIs", "logs timed in process")
             of, held = kinds if is_of_apis else reversed(kinds)
             raise ValueError(f"{flag} is for {of}; {', '.join(arguments.logs)}: {held}")
-    fits, sources = {}, {}
+    fits, sources, machines = {}, {}, {}
     for logs, paths in zip(arguments.logs, api_logs, strict=True):
-        for name, fit, path in _fits_of(logs, paths, arguments):
+        for name, fit, path, hardware in _fits_of(logs, paths, arguments):
             if name in fits:
                 raise ValueError(f"{path or logs}: a second log of {name}; give the one to fit")
             fits[name] = fit
+            machines.setdefault(hardware, []).append(name)
             if path is not None:
                 sources[name] = path
     if not fits:
         raise ValueError(f"{', '.join(arguments.logs)}: no log is left to go by")
+    if len(machines) > 1:
+        named = "; ".join(f"{hardware}: {', '.join(names)}" for hardware, names in machines.items())
+        warnings.warn(f"one table of {len(machines)} machines: {named}", SuspiciousLogWarning, stacklevel=2)
     # Before anything is printed: what reads standard output may stop, and the file is what was asked for.
     if arguments.out is not None:
         write_parameters(arguments.out, by_helm_name(fits), sources=by_helm_name(sources))
@@ -86,7 +91,10 @@ def _api_logs(logs, models) -> list:
 
 
 def _fits_of(logs, api_logs, arguments):
-    """Name, fit and, of an API, log of each model of a folder or of one log; a fit in process names its log itself."""
+    """Name, fit, of an API its log, and hardware of each model of a folder or of one log.
+
+    A fit of what was timed in process names its log itself.
+    """
     from idealized_runtime.fits import RuntimeModel
     from idealized_runtime.fits.denoised import fit_denoised
     from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
@@ -94,15 +102,15 @@ def _fits_of(logs, api_logs, arguments):
 
     for path in api_logs:
         try:
-            trials = read_trials(path)
+            trials = read_trials(path, accept=arguments.accept)
         except NothingTimedError as error:
             if len(api_logs) == 1:
                 raise
             warnings.warn(f"left out: {error}", IncompleteLogWarning, stacklevel=2)
         else:
             fit = fit_denoised(trials, estimator=arguments.estimator or ESTIMATORS[0], fit=RuntimeModel.fit)
-            yield str(trials["model"].iloc[0]), fit, path
+            yield str(trials["model"].iloc[0]), fit, path, str(trials["hardware"].iloc[0])
     if not api_logs:
-        timed = read_timed_models(logs, arguments.models, software=arguments.software)
+        timed = read_timed_models(logs, arguments.models, software=arguments.software, accept=arguments.accept)
         fits = fit_models(timed, batch_size=arguments.batch_size)
-        yield from ((name, fit, None) for name, fit in fits.items())
+        yield from ((name, fit, None, timed[name].hardware) for name, fit in fits.items())

@@ -46,6 +46,10 @@ SHARED_FLAGS = {
         "help": "folder of timing logs: a path, or a name under logs/ or among the published (cpu, local, a100, v100)",
     },
     "--software": {"metavar": "NAME", "help": "of logs of several stacks, the one to go by: its name, or a part of it"},
+    "--accept": {
+        "nargs": "+", "default": (), "metavar": "NAME",
+        "help": "findings on a log that is otherwise refused, by the names in the refusal: warn of them and read it",
+    },
     "--log": {"type": Path, "metavar": "FILE", "help": "log to write; a run that was cut off goes on with it"},
     "--parameters": {"type": Path, "metavar": "FILE", "help": "parameter file to read"},
     "--out": {"type": out_file, "metavar": "FILE", "help": "file to write: .csv, .json, .parquet, .tex by its ending"},

@@ -18,7 +18,7 @@ def add_arguments(parser):
     """Flags of the command."""
     add_shared(parser, "--model", required=True, help="a name of the registry, or the path of a config.json")
     add_shared(parser, "--logs", "--num-prompt-tokens", "--num-output-tokens", required=True)
-    add_shared(parser, "--software", "--extrapolate", "--num-accelerators")
+    add_shared(parser, "--software", "--accept", "--extrapolate", "--num-accelerators")
     parser.add_argument("--tensor-parallel-size", type=positive_int, metavar="N", help="devices that share each layer")
     parser.add_argument("--pipeline-parallel-size", type=positive_int, metavar="N", help="stages of layers")
     add_shared(parser, "--hardware", help="row of the accelerators with memory, price and power (default: the logs')")
@@ -32,7 +32,7 @@ def run(arguments) -> int:
     from idealized_runtime.prediction import fit_predictor, predict_priced
 
     p, o = arguments.num_prompt_tokens, arguments.num_output_tokens
-    timed = read_stack(arguments.logs, software=arguments.software)
+    timed = read_stack(arguments.logs, software=arguments.software, accept=arguments.accept)
     architecture = read_architecture(arguments.model, suggested=timed)
     predictor = fit_predictor(timed.values())
     given = ("num_accelerators", "tensor_parallel_size", "pipeline_parallel_size", "hardware", "price_usd_per_hour",

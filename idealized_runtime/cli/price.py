@@ -29,7 +29,7 @@ def add_arguments(parser):
         help="the model that answers: a name there, or, predicted from --logs, one of the registry or a config.json; "
         "several times for several (default: each query's own, by the column model, or else every model there)",
     )  # fmt: skip
-    add_shared(parser, "--software")
+    add_shared(parser, "--software", "--accept")
     add_shared(parser, "--columns", "--hardware", "--num-accelerators", "--price-usd-per-hour", "--power-watts")
     add_shared(parser, "--extrapolate", "--level", "--out", "--json")
 
@@ -113,12 +113,12 @@ def _read_models(arguments, queries) -> dict:
         asked = list({registry_name(name): name for name in reversed(asked)}.values())[::-1]
     own_names = asked and [registry_name(name) for name in asked]
     try:
-        timed = read_stack(arguments.logs, own_names, software=arguments.software)
+        timed = read_stack(arguments.logs, own_names, software=arguments.software, accept=arguments.accept)
     except ValueError:
         if asked is None:
             raise
         # One was not timed: what is known of it comes from all the others.
-        timed = read_stack(arguments.logs, software=arguments.software)
+        timed = read_stack(arguments.logs, software=arguments.software, accept=arguments.accept)
     models = priced_by_timed(timed)
     if asked is None:
         return models

@@ -11,6 +11,7 @@ import pandas as pd
 from idealized_runtime.checks import token_array
 from idealized_runtime.fits import interpolation
 from idealized_runtime.fits.entries import SCHEMA_VERSION, number
+from idealized_runtime.fits.findings import warn_of_fit
 from idealized_runtime.fits.intervals import Intervals, choose_rule
 from idealized_runtime.fits.protocol import NoIntervalError, PredictingModel, plain
 from idealized_runtime.fits.settings import batch_size_of, trials_in_order, validate_settings
@@ -90,6 +91,11 @@ class RuntimeModel(PredictingModel):
         ------
         ValueError
             The runtimes cannot be fitted; the message names rows, values and remedy.
+
+        Warns
+        -----
+        SuspiciousLogWarning
+            They can hardly be of one model on a machine at rest; see ``fits.findings``.
         """
         settings = validate_settings(runtimes, min_prompt_sizes=min_prompt_sizes)
         model = replace(cls._fit_settings(settings, trials_in_order(runtimes)), batch_size=batch_size_of(runtimes))
@@ -97,13 +103,15 @@ class RuntimeModel(PredictingModel):
         runtime_s = settings["runtime_s"].to_numpy()
         errors = summarize_errors(predicted_s / runtime_s - 1)
         squares = np.sum((runtime_s - runtime_s.mean()) ** 2)
-        return replace(
+        fitted = replace(
             model,
             settings=settings.assign(predicted_s=predicted_s),
             residual_summary={"num_settings": len(settings)}
             | {f"{statistic}_relative_error": error for statistic, error in errors.items()},
             r_squared=float(1 - np.sum((runtime_s - predicted_s) ** 2) / squares),
         )
+        warn_of_fit(runtimes, fitted)
+        return fitted
 
     @property
     def prompt_range(self) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from idealized_runtime.measurements.published import PublishedDataMissingError
 from idealized_runtime.measurements.shipped import SHIPPED_STACKS, ShippedModel, read_shipped, read_stack
 from idealized_runtime.measurements.timed_models import TimedModel, fitted_models, read_timed_model
 from idealized_runtime.queries.price import PricedQueries, price
+from idealized_runtime.records.validity import SEVERE
 
 
 @dataclass(frozen=True, eq=False)
@@ -308,7 +309,8 @@ def _of_entry(name, runtimes) -> PricedModel:
             (path,) = find_logs(folder, [log.stem])
         except (PublishedDataMissingError, ValueError):
             return replace(bare, hardware=folder)
-        timed = read_timed_model(path)
+        # What its parameters were fitted to was accepted then.
+        timed = read_timed_model(path, accept=SEVERE)
     if runtimes.batch_size is None:
         sizes = [1] if timed.runtimes is None else timed.runtimes["batch_size"].unique()
         if len(sizes) > 1:

@@ -131,7 +131,7 @@ def check_log(log: Log | TextLog, *, accept: Iterable[str] = (), stacklevel: int
     if refused := [finding for finding in findings if finding.is_severe and finding.name not in accept]:
         said = "; ".join(f"{finding.name}: {finding.message}" for finding in refused)
         names = " ".join(dict.fromkeys(finding.name for finding in refused))
-        raise ImplausibleLogError(f"{log.path}: {said}. To read it all the same, accept {names} by name")
+        raise ImplausibleLogError(f"{log.path}: {said}. To read it all the same, accept it by name: --accept {names}")
     for finding in findings:
         warnings.warn(f"{log.path}: {finding.name}: {finding.message}", SuspiciousLogWarning, stacklevel=stacklevel)
 
@@ -423,74 +423,71 @@ def _far_above_floors(timed):
 
 def _contradictions(timed):
     """Settings that differ in one size only: more tokens take longer, but no longer than each token the first time."""
-    fixed = ["batch_size", "micro_batch_size", "token_micro_batch_size", "num_layers_profiled"]
+    rows, columns = timed.rows, ["batch_size", "micro_batch_size", "token_micro_batch_size", "num_layers_profiled"]
+    fixed = [np.unique(rows[name].to_numpy(float), return_inverse=True)[1] for name in columns]
+    runtime_s, error_s, resolution_s = (rows[name].to_numpy(float) for name in ("runtime_s", "error_s", "resolution_s"))
     wrong, falls = [], []
-    for size, other in (TOKEN_COLUMNS, TOKEN_COLUMNS[::-1]):
-        rows = timed.rows.sort_values([*fixed, other, size])
-        later = rows.groupby([*fixed, other], dropna=False, sort=False).shift(-1)
-        share = later["runtime_s"] / rows["runtime_s"]
-        times = later[size] / rows[size]
+    for name, other in (TOKEN_COLUMNS, TOKEN_COLUMNS[::-1]):
+        size, keys = rows[name].to_numpy(float), [rows[other].to_numpy(float), *fixed]
+        order = np.lexsort([size, *keys])
+        first, later = order[:-1], order[1:]
+        is_pair = np.all([key[first] == key[later] for key in keys], axis=0)
+        first, later = first[is_pair], later[is_pair]
+        share, times = runtime_s[later] / runtime_s[first], size[later] / size[first]
         # A prompt's work may grow with its square; of a batch, tokens may be made in smaller parts than prompts.
-        most = times**2 if size == "num_prompt_tokens" else times * np.maximum(
-            1, rows["micro_batch_size"] / rows["token_micro_batch_size"]
-        )  # fmt: skip
-        pairs = rows.assign(other_size=later[size], other_s=later["runtime_s"], size=size)
-        wrong.append(pairs[(share < 1 / _CONTRADICTION) | (share > _CONTRADICTION * most)])
-        noise_s = 4 * np.hypot(rows["error_s"], later["error_s"]) + 2 * rows["resolution_s"]
-        is_fall = (share < 1 - _SUSPICIOUS_FALL) & (rows["runtime_s"] - later["runtime_s"] > noise_s)
-        falls.append(pairs[is_fall & ~pairs.index.isin(wrong[-1].index)])
-    wrong, falls = pd.concat(wrong), pd.concat(falls)
-    if len(wrong):
+        parts = (rows["micro_batch_size"] / rows["token_micro_batch_size"]).to_numpy(float)[first]
+        most = times**2 if name == "num_prompt_tokens" else times * np.maximum(1, parts)
+        is_wrong = (share < 1 / _CONTRADICTION) | (share > _CONTRADICTION * most)
+        noise_s = 4 * np.hypot(error_s[first], error_s[later]) + 2 * resolution_s[first]
+        is_fall = (share < 1 - _SUSPICIOUS_FALL) & (runtime_s[first] - runtime_s[later] > noise_s) & ~is_wrong
+        named = [(first[i], f"{'p' if name == TOKEN_COLUMNS[0] else 'o'}={size[later[i]]:.0f}", later[i])
+                 for i in range(len(first))]  # fmt: skip
+        wrong += [named[i] for i in np.flatnonzero(is_wrong)]
+        falls += [named[i] for i in np.flatnonzero(is_fall)]
+
+    def pairs(found):
+        return "; ".join(
+            f"{_named(rows.iloc[[i]], 'runtime_s')}, {size} {runtime_s[j]:.3g} s" for i, size, j in found[:_MAX_NAMED]
+        ) + ("; ..." if len(found) > _MAX_NAMED else "")
+
+    if wrong:
         yield Finding(
             "contradiction", True,
-            f"settings rule each other out, {len(wrong)} times: {_pairs(wrong)}. Milliseconds? Time them again",
+            f"settings rule each other out, {len(wrong)} times: {pairs(wrong)}. Milliseconds? Time them again",
         )  # fmt: skip
-    if len(falls):
+    if falls:
         yield Finding(
             "longer_is_faster", False,
-            f"more tokens take over {_SUSPICIOUS_FALL:.0%} less, {len(falls)} times: {_pairs(falls)}. Something held "
+            f"more tokens take over {_SUSPICIOUS_FALL:.0%} less, {len(falls)} times: {pairs(falls)}. Something held "
             "the machine up; time the slower ones again",
         )  # fmt: skip
-
-
-def _pairs(pairs) -> str:
-    named = [
-        f"{setting_name(row)} {row['runtime_s']:.3g} s, {'p' if row['size'] == TOKEN_COLUMNS[0] else 'o'}="
-        f"{row['other_size']:.0f} {row['other_s']:.3g} s"
-        for row in pairs.head(_MAX_NAMED).to_dict("records")
-    ]
-    return "; ".join(named) + ("; ..." if len(pairs) > _MAX_NAMED else "")
 
 
 # Trials and their order
 
 
 def _populations(timed):
-    if not timed.records:
-        return
-    held_up = [is_disturbed(times_s) for times_s in timed.trials]
-    num_trials, num_held_up = sum(map(len, held_up)), int(sum(map(np.sum, held_up)))
-    if num_held_up > _HELD_UP_SHARE * num_trials:
-        yield Finding(
-            "held_up", False,
-            f"{num_held_up} of {num_trials} trials took over 1.25 times the median of their setting and are left out: "
-            "something else ran on the machine; time it when it is idle",
-        )  # fmt: skip
-        return
     settings = [times_s for times_s in timed.trials if len(times_s) >= _MIN_TRIALS]
     if not settings:
         return
     # From the fast side, where both populations of a setting have a member in nearly all cases.
     relative = np.concatenate([np.log(times_s / _fast_side(times_s)) for times_s in settings])
-    if not has_two_peaks(relative):
-        return
     is_slow = upper_group(relative)
     distance = np.expm1(np.median(relative[is_slow]) - np.median(relative[~is_slow]))
-    if distance > _PEAK_DISTANCE and _PEAK_SHARE < is_slow.mean() < 1 - _PEAK_SHARE:
+    is_shared = _PEAK_SHARE < is_slow.mean() < 1 - _PEAK_SHARE
+    if distance > _PEAK_DISTANCE and is_shared and has_two_peaks(relative):
         yield Finding(
             "two_populations", False,
             f"{is_slow.mean():.0%} of the trials take {1 + distance:.2f} times as long as the others: a mean describes "
             "neither. Find what differs (clock, core, memory, neighbours), and time again",
+        )  # fmt: skip
+        return
+    num_held_up = sum(int(is_disturbed(times_s).sum()) for times_s in settings)
+    if num_held_up > _HELD_UP_SHARE * len(relative):
+        yield Finding(
+            "held_up", False,
+            f"{num_held_up} of {len(relative)} trials took over 1.25 times the median of their setting and are left "
+            "out: something else ran on the machine; time it when it is idle",
         )  # fmt: skip
 
 

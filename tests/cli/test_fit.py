@@ -123,7 +123,7 @@ def test_models_can_be_chosen(tmp_path, capsys):
         (["cpu", "--estimator", "frontier"], "--estimator is for logs of APIs; cpu: logs timed in process"),
         (["cpu", "--out", "x.csv"], "x.csv: written are .json, by the ending; got '.csv'"),
         (["nowhere"], "no timing logs of hardware 'nowhere'"),
-        (["cpu_batch"], "distilgpt2: one fit takes one batch_size; the timings hold 7"),
+        (["cpu_batch"], "distilgpt2: one fit takes one --batch-size; the timings hold 7"),
         (["cpu_batch", "--batch-size", "33"], "distilgpt2: --batch-size must be one that was timed"),
     ],
 )

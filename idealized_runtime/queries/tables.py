@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import MissingValueWarning, check_columns, numeric_columns
+from idealized_runtime.checks import MissingValueWarning, check_columns, numeric_columns, warn_missing
 from idealized_runtime.measurements.published import ROOT, PublishedDataMissingError, published_data
 from idealized_runtime.records import TOKEN_COLUMNS
 
 WEIGHT_COLUMN = "weight"
+# No query has as many: a number that is damaged, or of something else.
+_MOST_TOKENS = 1e9
 _OPTIONAL_NUMBERS = ("arrival_s", WEIGHT_COLUMN)
 # With or without separators of thousands.
 _NUMBER = r" *((\d{1,3}(,\d{3})+|\d+)(\.\d+)?)? *"
@@ -43,8 +45,8 @@ def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.Data
     PublishedDataMissingError
         There is no such file.
     ValueError
-        It is no table, a column is absent, one of numbers holds something else, or a weight is negative; the message
-        begins with the source and has the row and the value.
+        It is no table, a column is absent, one of numbers holds something else, a weight is negative, or a size
+        is beyond what any query has; the message begins with the source and has the row and the value.
     """
     renamed = {theirs: ours for ours, theirs in (columns or {}).items()}
     try:
@@ -71,11 +73,21 @@ def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.Data
             queries[name] = _without_separators(queries[name])
         values = dict(zip(numbers, numeric_columns(queries, numbers, name="queries"), strict=True))
         weights = values.get(WEIGHT_COLUMN, np.zeros(0))
-        if (rows := np.flatnonzero((weights < 0) | np.isinf(weights))).size:
-            raise ValueError(
-                f"queries: weights must be finite, not negative; the first that is not is in row {rows[0] + 1} of "
-                f"{len(queries)}: {weights[rows[0]]:g}"
-            )
+        for name, wrong, allowed in (
+            (WEIGHT_COLUMN, (weights < 0) | np.isinf(weights), "weights must be finite, not negative"),
+            *(
+                (name, values[name] > _MOST_TOKENS, f"{name} must be {_MOST_TOKENS:g} or less")
+                for name in TOKEN_COLUMNS
+            ),
+        ):
+            if (rows := np.flatnonzero(wrong)).size:
+                raise ValueError(
+                    f"queries: {allowed}; the first that is not is in row {rows[0] + 1} of {len(queries)}: "
+                    f"{values[name][rows[0]]:g}"
+                )
+        if WEIGHT_COLUMN in values:
+            has_sizes = ~np.isnan(values[TOKEN_COLUMNS[0]] + values[TOKEN_COLUMNS[1]])
+            warn_missing(np.isnan(weights) & has_sizes, f"of {source} have no {WEIGHT_COLUMN}, and count for nothing")
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     return queries

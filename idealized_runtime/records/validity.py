@@ -259,6 +259,23 @@ def _sweep_of_header(timed):
         )  # fmt: skip
 
 
+def _grid_of_text(timed):
+    """A text log has no header that says which settings were asked for: they are a grid, as all sweeps of it were."""
+    if not isinstance(timed.log, TextLog):
+        return
+    held = set(timed.rows[TOKEN_COLUMNS].itertuples(index=False, name=None))
+    prompt_sizes, output_sizes = (dict.fromkeys(sizes) for sizes in zip(*held, strict=True))
+    if missing := [(p, o) for p in prompt_sizes for o in output_sizes if (p, o) not in held]:
+        # A size that is mistyped is alone.
+        lone = [f"p={p}" for p in prompt_sizes if sum((p, o) in held for o in output_sizes) == 1 < len(output_sizes)]
+        lone += [f"o={o}" for o in output_sizes if sum((p, o) in held for p in prompt_sizes) == 1 < len(prompt_sizes)]
+        named = f"; {', '.join(lone[:_MAX_NAMED])} stand in one setting alone" if lone else ""
+        yield Finding(
+            "sweep", False, f"{len(missing)} of the {len(missing) + len(held)} pairs of its prompt and output sizes "
+            f"are not there{named}. See whether lines are lost or a size is mistyped",
+        )  # fmt: skip
+
+
 def _swept(header, log) -> Iterator[tuple]:
     """Keys of the settings that a header asks for; none where it does not say."""
     sweep = header.get("sweep")
@@ -557,5 +574,5 @@ def _drift(timed):
 
 _CHECKS = (
     _checksum, _out_of_range, _floors, _far_above_floors, _contradictions, _parts, _warmups, _energy, _output_tokens,
-    _repeated_trials, _trials_of_header, _sweep_of_header, _populations, _trial_order, _drift,
+    _repeated_trials, _trials_of_header, _sweep_of_header, _grid_of_text, _populations, _trial_order, _drift,
 )  # fmt: skip

@@ -188,3 +188,14 @@ def test_thousands_may_be_separated(tmp_path):
     path.write_text('num_prompt_tokens,num_output_tokens\n"1,02",20\n')
     with pytest.raises(ValueError, match="row 1 of 1: '1,02'"):
         read_queries(path)
+
+
+def test_query_without_a_weight_is_counted(tmp_path):
+    with pytest.warns(MissingValueWarning, match="1 of 3 rows of .* have no weight, and count for nothing"):
+        read_queries(write(tmp_path, "num_prompt_tokens,num_output_tokens,weight\n5,1,2\n5,1,\n,1,\n"))
+
+
+def test_size_that_no_query_has_is_refused_with_its_row(tmp_path):
+    path = write(tmp_path, "num_prompt_tokens,num_output_tokens\n1,1\n1,1e300\n")
+    with pytest.raises(ValueError, match=r"num_output_tokens must be 1e\+09 or less; .* in row 2 of 2: 1e\+300"):
+        read_queries(path)

@@ -13,6 +13,7 @@ from idealized_runtime.records import (
     parse_log,
     read_log,
 )
+from idealized_runtime.records.validity import SuspiciousLogWarning
 
 LINE_END = b"\n"
 TIMES = {(1, 1): "0.090", (1, 2): "0.208", (16, 1): "1.345"}
@@ -275,3 +276,13 @@ def test_published_log_cut_in_its_last_lines_yields_the_lines_before_or_an_error
             pd.testing.assert_frame_equal(frame, whole.iloc[: len(frame)])
     # Each whole line counts with and without its line end; the whole file is not among the cuts.
     assert num_frames == 2 * contents[-250:].count(b"\n") - 1
+
+
+def test_size_that_stands_in_one_setting_alone_is_named(tmp_path):
+    sizes = [(p, o) for p in (1, 16, 64) for o in (1, 2, 8)]
+    lines = [sentence(p, o, f"{0.1 + o / 50:.3f}") for p, o in sizes]
+    lines[4] = lines[4].replace("16", "17")
+    with pytest.warns(
+        SuspiciousLogWarning, match="3 of the 12 pairs .* not there; p=17 stand in one setting"
+    ):
+        read_log(write(tmp_path, "".join(lines)))

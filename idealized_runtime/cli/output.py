@@ -160,6 +160,6 @@ def write_table(frame, path):
                 rows = json.dumps(plain(frame), indent=2, allow_nan=False, default=str)
                 part.write_text(f"{rows}\n", encoding="utf-8")
             case ".parquet":
-                frame.to_parquet(part, index=False)
+                frame.to_parquet(part, index=False, write_page_checksum=True)
             case ".tex":
                 frame.to_latex(part, index=False, float_format="%.4g", escape=True)

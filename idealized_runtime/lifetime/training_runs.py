@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from pyarrow import csv
 
@@ -10,6 +9,8 @@ from idealized_runtime.checks import numeric_columns
 
 # What arXiv:2401.00448's trainingresults.csv calls them.
 COLUMNS = {"num_params": "Parameters", "num_training_tokens": "Tokens", "loss": "Smoothed Loss"}
+# Least and most of what a run can be.
+_PLAUSIBLE = {"num_params": (1, 1e18), "num_training_tokens": (1, 1e18), "loss": (1e-3, 100)}
 # Below this a ratio computed from two columns equals its cutoff but for rounding.
 _CUTOFF_TOLERANCE = 1e-9
 
@@ -50,11 +51,12 @@ def read_training_runs(path, *, columns=None, max_training_tokens_per_param=None
         raise ValueError(f"{path}: two columns are named {twice[0]!r}")
     runs = pd.DataFrame(dict(zip(names, numeric_columns(table, names.values(), name=str(path)), strict=True)))
     for ours, theirs in names.items():
-        if (bad := ~(runs[ours].between(0, np.inf, inclusive="neither"))).any():
+        least, most = _PLAUSIBLE[ours]
+        if (bad := ~runs[ours].between(least, most)).any():
             # The header is line 1.
             raise ValueError(
-                f"{path}, line {bad.idxmax() + 2}: {theirs!r} must be a positive finite number; got "
-                f"{runs[ours][bad.idxmax()]:g} ({bad.sum()} of {len(bad)} rows)"
+                f"{path}, line {bad.idxmax() + 2}: {theirs!r} must be a positive finite number, from {least:g} to "
+                f"{most:g}; got {runs[ours][bad.idxmax()]:g} ({bad.sum()} of {len(bad)} rows)"
             )
     limit = ""
     if max_training_tokens_per_param is not None:

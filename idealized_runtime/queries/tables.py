@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import MissingValueWarning, check_columns, numeric_columns, warn_missing
+from idealized_runtime.checks import MissingValueWarning, check_columns, numeric_columns, parse_json, warn_missing
 from idealized_runtime.measurements.published import ROOT, PublishedDataMissingError, published_data
 from idealized_runtime.records import TOKEN_COLUMNS
 
 WEIGHT_COLUMN = "weight"
 # No query has as many: a number that is damaged, or of something else.
-_MOST_TOKENS = 1e9
+_MOST_TOKENS = 1e7
 _OPTIONAL_NUMBERS = ("arrival_s", WEIGHT_COLUMN)
 # With or without separators of thousands.
 _NUMBER = r" *((\d{1,3}(,\d{3})+|\d+)(\.\d+)?)? *"
@@ -102,6 +102,8 @@ def _plain_names(names) -> list[str]:
     """Names of columns without the spaces around them, those that only differ from ours in their case as ours."""
     names = [name.strip() for name in names]
     ours = {*TOKEN_COLUMNS, *_OPTIONAL_NUMBERS, "model"}
+    if any(name == "" for name in names[1:]):
+        warnings.warn("queries: a column without a name is not read", MissingValueWarning, stacklevel=4)
     plain = [one if (one := name.casefold().replace(" ", "_")) in ours - set(names) else name for name in names]
     for name in sorted(ours - set(plain)):
         if near := difflib.get_close_matches(name, [one for one in plain if one not in ours], n=1, cutoff=0.8):
@@ -143,8 +145,13 @@ def _read_file(source, suffix) -> pd.DataFrame:
     try:
         match suffix:
             case ".parquet":
-                return pd.read_parquet(source)
+                return pd.read_parquet(source, page_checksum_verification=True)
             case ".json" | ".jsonl":
+                text = Path(source).read_bytes()
+                for part in text.splitlines() if suffix == ".jsonl" else [text]:
+                    # Of a key that stands twice pandas takes the last.
+                    if part.strip():
+                        parse_json(part)
                 return pd.read_json(source, lines=suffix == ".jsonl")
         # Stricter than pandas, for which a row may lack fields: such a row is refused with its number.
         return csv.read_csv(source).to_pandas()

@@ -74,7 +74,7 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_
           "max_position_embeddings": 512, "hidden_act": "silu", "tie_word_embeddings": False, "rope_theta": 10000.0,
           "torch_dtype": "float16"}  # fmt: skip
 # Any number of tokens that a model of today takes.
-TOKENS = (1, 1_000_000)
+TOKENS = (1, 1e7)
 SIZES = {"hidden_size": (8, 1e5), "intermediate_size": (8, 1e6), "num_hidden_layers": (1, 1000), "vocab_size": (1, 1e7),
          "num_attention_heads": (1, 1000), "num_key_value_heads": (1, 1000), "max_position_embeddings": (1, 1e8),
          "tie_word_embeddings": (0, 1)}  # fmt: skip
@@ -220,7 +220,7 @@ KINDS = [
     Kind("queries json", lambda path: QUERIES.to_json(path, orient="records"), PRICE, ".json", TOTALS, QUERY_COLUMNS),
     Kind("queries jsonl", lambda path: QUERIES.to_json(path, orient="records", lines=True), PRICE, ".jsonl",
          TOTALS, QUERY_COLUMNS),
-    Kind("queries parquet", lambda path: QUERIES.to_parquet(path), PRICE, ".parquet", TOTALS),
+    Kind("queries parquet", lambda path: QUERIES.to_parquet(path, write_page_checksum=True), PRICE, ".parquet", TOTALS),
     Kind("helm run", write_helm_run, PRICE, "", TOTALS, {"rows": None}),
     Kind("compare", lambda path: QUERIES.to_csv(path, index=False),
          ("compare", "{fixtures}/own.json", "{fixtures}/faster.json", "--queries", "{}", "--json"), ".csv",

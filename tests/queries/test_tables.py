@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from idealized_runtime.checks import MissingValueWarning
+from idealized_runtime.cli.output import write_table
 from idealized_runtime.queries.tables import grid_queries, read_queries
 
 
@@ -197,5 +198,28 @@ def test_query_without_a_weight_is_counted(tmp_path):
 
 def test_size_that_no_query_has_is_refused_with_its_row(tmp_path):
     path = write(tmp_path, "num_prompt_tokens,num_output_tokens\n1,1\n1,1e300\n")
-    with pytest.raises(ValueError, match=r"num_output_tokens must be 1e\+09 or less; .* in row 2 of 2: 1e\+300"):
+    with pytest.raises(ValueError, match=r"num_output_tokens must be 1e\+07 or less; .* in row 2 of 2: 1e\+300"):
         read_queries(path)
+
+
+def test_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "queries.json"
+    path.write_text('[{"num_prompt_tokens": 1, "num_output_tokens": 2, "num_output_tokens": 3}]')
+    with pytest.raises(ValueError, match="the key 'num_output_tokens' stands twice"):
+        read_queries(path)
+
+
+def test_damaged_page_of_our_parquet_is_told(tmp_path):
+    path = tmp_path / "queries.parquet"
+    write_table(pd.DataFrame({"num_prompt_tokens": [12345] * 4, "num_output_tokens": [7, 8, 9, 10]}), path)
+    data = bytearray(path.read_bytes())
+    data[data.index((12345).to_bytes(8, "little"))] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="not a table of queries .*CRC checksum"):
+        read_queries(path)
+
+
+def test_column_without_a_name_is_told_unless_it_is_an_index(tmp_path):
+    with pytest.warns(MissingValueWarning, match="a column without a name is not read"):
+        read_queries(write(tmp_path, "num_prompt_tokens,num_output_tokens,\n1,2,3\n"))
+    assert len(read_queries(write(tmp_path, ",num_prompt_tokens,num_output_tokens\n0,1,2\n"))) == 1

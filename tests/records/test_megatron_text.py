@@ -282,7 +282,5 @@ def test_size_that_stands_in_one_setting_alone_is_named(tmp_path):
     sizes = [(p, o) for p in (1, 16, 64) for o in (1, 2, 8)]
     lines = [sentence(p, o, f"{0.1 + o / 50:.3f}") for p, o in sizes]
     lines[4] = lines[4].replace("16", "17")
-    with pytest.warns(
-        SuspiciousLogWarning, match="3 of the 12 pairs .* not there; p=17 stand in one setting"
-    ):
+    with pytest.warns(SuspiciousLogWarning, match="3 of the 12 pairs .* not there; p=17 stand in one setting"):
         read_log(write(tmp_path, "".join(lines)))

@@ -268,7 +268,10 @@ class Run:
     def _disagreements(self):
         timed = [trial for trial in self.sent if "error" not in trial]
         for row in self.totals if timed else ():
-            values = [trial[row["quantity"]] for trial in timed if trial.get(row["quantity"]) is not None]
+            if row["quantity"] == "inter_chunk_time_s":
+                values = [it for trial in timed for it in np.diff(trial.get("chunk_times_s") or [])]
+            else:
+                values = [trial[row["quantity"]] for trial in timed if trial.get(row["quantity"]) is not None]
             if values and abs(np.mean(values) - row["mean"]) > _MOST_DIFFERENCE * row["mean"]:
                 name = row["quantity"].removesuffix("_s").replace("_", " ")
                 yield (

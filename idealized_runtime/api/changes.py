@@ -8,14 +8,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import mannwhitneyu, norm, t
+from scipy.stats import mannwhitneyu, t
 from statsmodels.stats.multitest import multipletests
 
-from idealized_runtime.fits.denoised import fit_frontier
-from idealized_runtime.records import TOKEN_COLUMNS
+from idealized_runtime.fits.settings import check_design
+from idealized_runtime.records import TOKEN_COLUMNS, setting_name
+from idealized_runtime.records.requests import describe_deviations
 from idealized_runtime.statistics.intervals import normal_half_width
 
 _MIN_EARLIER_SWEEPS = 3
+_MAX_NAMED = 8
 _CHANGE = ["change_percent", "change_percent_lower", "change_percent_upper", "p_value"]
 
 
@@ -101,16 +103,22 @@ def compare_with_history(sweeps: Sequence[pd.DataFrame], *, level: float = 0.95)
     )
 
 
-def compare_parameters(earlier: pd.DataFrame, later: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+def compare_parameters(
+    earlier: pd.DataFrame, later: pd.DataFrame, *, level: float = 0.95, num_permutations: int = 999
+) -> pd.DataFrame:
     """Change of the denoised parameters: the hardware and software behind an API, without its load.
 
-    Both sweeps are fitted by :func:`~idealized_runtime.fits.denoised.fit_frontier`; normal tests of the differences,
-    with Holm's adjustment. Where runtimes have changed and these have not, it is the load that did.
+    The least runtimes of the settings are fitted, sweep by sweep; where runtimes have changed and these have not, it is
+    the load that did. What disturbs a machine does so for whole blocks: blocks are dealt to the two sweeps at random
+    again and again, and the change is held against those of such sweeps (a permutation test, with Holm's adjustment).
+    Intervals are those of the logarithm, from blocks dealt after each sweep was divided by its own fit.
 
     Parameters
     ----------
     earlier, later : DataFrame
-        As for :func:`compare_sweeps`, with what :func:`~idealized_runtime.fits.denoised.fit_frontier` needs.
+        As for :func:`compare_sweeps`: two prompt sizes or more, each at two numbers of output tokens, and two blocks.
+    num_permutations : int
+        Drawn with a seed: equal sweeps give equal tables.
 
     Returns
     -------
@@ -118,25 +126,62 @@ def compare_parameters(earlier: pd.DataFrame, later: pd.DataFrame, *, level: flo
         ``time_per_output_token_s`` and ``prompt_and_overhead_s``, the mean over prompt sizes of prompt encoding time
         plus overhead, which trials cannot tell apart: ``earlier_s``, ``later_s``, the columns of
         :func:`compare_sweeps` from ``change_percent`` on.
+
+    Raises
+    ------
+    ValueError
+        The sweeps share too few settings, a sweep has a single block, or a parameter is not positive.
     """
     logs = _log_runtimes([earlier, later])
-    fits = [fit_frontier(logs[logs["sweep"] == sweep]) for sweep in (0, 1)]
-    num_sizes, rows = len(fits[0].sums_s), {}
-    # Weights of the sums of prompt encoding time and overhead, and of the time per output token.
-    all_weights = {
-        "time_per_output_token_s": np.array([0.0] * num_sizes + [1.0]),
-        "prompt_and_overhead_s": np.array([1 / num_sizes] * num_sizes + [0.0]),
-    }
-    for name, weights in all_weights.items():
-        before_s, after_s = (float(weights @ [*fit.sums_s, fit.time_per_output_token_s]) for fit in fits)
-        error_s = np.sqrt(sum(weights @ fit.covariance @ weights for fit in fits))
-        reach_s = normal_half_width(level) * error_s
-        shares = (np.array([0, -reach_s, reach_s]) + after_s - before_s) / before_s
-        p_value = float(2 * norm.sf(abs(after_s - before_s) / error_s))
-        changes = dict(zip(_CHANGE, [*100 * shares, p_value], strict=True))
-        rows[name] = {"earlier_s": before_s, "later_s": after_s, **changes}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
-    adjusted = multipletests(table["p_value"], method="holm")[1]
+    check_design(logs)
+    blocks = logs.pivot_table(index=["sweep", "pass_number"], columns=TOKEN_COLUMNS, values="runtime_s", aggfunc="min")
+    runtimes_s, is_later = blocks.to_numpy(), blocks.index.get_level_values("sweep") == 1
+    if min(is_later.sum(), (~is_later).sum()) < 2:
+        raise ValueError("a change of parameters takes two blocks of each sweep")
+    p, o = (blocks.columns.get_level_values(name).to_numpy() for name in TOKEN_COLUMNS)
+    sizes, group = np.unique(p, return_inverse=True)
+    design = np.column_stack([np.eye(len(sizes))[group], o - 1.0])
+    # Runtimes scatter in proportion to themselves.
+    scale_s = np.nanmin(runtimes_s, axis=0)
+    solve = np.linalg.pinv(design / scale_s[:, None])
+    names = ("time_per_output_token_s", "prompt_and_overhead_s")
+    weights = np.array([[0.0] * len(sizes) + [1.0], [1 / len(sizes)] * len(sizes) + [0.0]])
+
+    def fit(ratios, is_later, scales=(1.0, 1.0)):
+        """Coefficients of both sweeps from their least ratios to ``scale_s``, as often as blocks are dealt."""
+        return [
+            np.nan_to_num(np.fmin.reduce(np.where(is_own[..., None], ratios, np.nan), axis=-2), nan=1.0)
+            * scale
+            @ solve.T
+            for is_own, scale in zip((~is_later, is_later), scales, strict=True)
+        ]
+
+    def logs_of(coefficients):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.log(coefficients @ weights.T)
+
+    ratios = runtimes_s / scale_s
+    fits = fit(ratios, is_later)
+    estimates = [coefficients @ weights.T for coefficients in fits]
+    if min(map(np.min, estimates)) <= 0:
+        raise ValueError(f"a fitted {' or '.join(names)} is not positive: {np.round(estimates, 9).tolist()}")
+    change = np.log(estimates[1] / estimates[0])
+    dealt = np.random.default_rng(0).permuted(np.tile(is_later, (num_permutations, 1)), axis=1)
+    before, after = map(logs_of, fit(ratios, dealt))
+    # A parameter that is not positive in such a sweep is as far off as any.
+    by_chance = np.nan_to_num(np.abs(after - before), nan=np.inf)
+    p_values = (1 + (by_chance >= np.abs(change) - 1e-12).sum(axis=0)) / (1 + num_permutations)
+    # Each sweep over its own medians, fitted alike: what is left is noise, whichever sweep it came from.
+    typical = [np.nanmedian(ratios[is_own], axis=0) @ solve.T for is_own in (~is_later, is_later)]
+    shift = np.subtract(*map(logs_of, typical[::-1]))
+    typical = [np.maximum(design @ coefficients / scale_s, 1e-3) for coefficients in typical]
+    noise = fit(ratios / np.where(is_later[:, None], typical[1], typical[0]), dealt, typical)
+    by_chance = np.nan_to_num(np.abs(np.subtract(*map(logs_of, noise[::-1])) - shift), nan=np.inf)
+    reach = np.quantile(by_chance, level, axis=0, method="higher")
+    percents = 100 * np.expm1([change, change - reach, change + reach])
+    table = pd.DataFrame({"earlier_s": estimates[0], "later_s": estimates[1]}, index=pd.Index(names, name="parameter"))
+    table[_CHANGE] = np.column_stack([*percents, p_values])
+    adjusted = multipletests(p_values, method="holm")[1]
     return table.assign(p_value_adjusted=adjusted, is_changed=adjusted < 1 - level)
 
 
@@ -149,12 +194,27 @@ def _log_runtimes(sweeps) -> pd.DataFrame:
     settings = trials.groupby(TOKEN_COLUMNS)
     trials = trials[settings["sweep"].transform("nunique") == len(sweeps)]
     if trials.empty:
-        raise ValueError("the sweeps have no setting in common; repeat one with the same prompt and output sizes")
+        held = "; ".join(f"sweep {number}: {_held(sweep)}" for number, sweep in enumerate(sweeps, start=1))
+        raise ValueError(
+            f"the sweeps have no setting in common: {held}; repeat one with the same prompt and output sizes"
+        )
     medians_s = trials.groupby(TOKEN_COLUMNS)["runtime_s"].transform("median")
     # The pass through the settings: the block, or the trial where there are no blocks.
     numbers = trials["trial"] if "trial" in trials else pd.Series(0, index=trials.index)
     numbers = trials["block"].fillna(numbers) if "block" in trials else numbers
     return trials.assign(log=np.log(trials["runtime_s"] / medians_s), pass_number=numbers)
+
+
+def _held(sweep) -> str:
+    """Settings that a sweep holds, and why it holds no others, in words."""
+    used = sweep[sweep["is_fit"]] if "is_fit" in sweep else sweep
+    names = [setting_name(setting) for setting in used[TOKEN_COLUMNS].drop_duplicates().to_dict("records")]
+    held = ", ".join(names[:_MAX_NAMED]) + (f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else "")
+    counted = sweep[~sweep["is_warmup"]] if "is_warmup" in sweep else sweep
+    said = [describe_deviations(counted.to_dict("records"))] if "deviations" in sweep else []
+    num_failed = int(counted["error_type"].notna().sum()) if "error_type" in sweep else 0
+    said += [f"{num_failed} trials failed"] if num_failed else []
+    return "; ".join([held or "none", *filter(None, said)])
 
 
 def _block_scores(logs) -> np.ndarray:

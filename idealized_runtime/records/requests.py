@@ -183,8 +183,9 @@ class RequestsLog(Log):
         if failed := self.failed:
             named = dict.fromkeys(f"{setting_name(record)} ({record['error']['type']})" for record in failed)
             yield f"{len(failed)} trials failed and are left out: {', '.join(named)}"
-        if said := describe_deviations(trial for trial in self._trials if not trial.get("is_warmup")):
-            yield f"{said}; they are left out"
+        if self._trials.has_deviations:
+            said = describe_deviations(trial for trial in self._trials if not trial.get("is_warmup"))
+            yield from [f"{said}; they are left out"] if said else []
 
     def architecture(self):
         """Refused: an API does not tell it."""
@@ -316,6 +317,11 @@ class Trials(Sequence):
             self._others[len(self._ends)] = {k: trial[k] for k in ("error", "prompt_sha256") if k in trial}
         self._chunk_times_s.extend(trial.get("chunk_times_s") or ())
         self._ends.append(len(self._chunk_times_s))
+
+    @property
+    def has_deviations(self) -> bool:
+        """Whether any trial deviates, one that calibrates included."""
+        return any(self._texts["deviations"])
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -78,7 +78,7 @@ def test_few_trials_have_no_interval_and_no_significance():
 
 
 def test_sweeps_without_a_common_setting_are_refused():
-    with pytest.raises(ValueError, match="no setting in common; repeat one with the same"):
+    with pytest.raises(ValueError, match=r"no setting in common: .*; repeat one with the same"):
         compare_sweeps(make_sweep(0).query("num_output_tokens == 1"), make_sweep(1).query("num_output_tokens == 64"))
 
 
@@ -112,6 +112,39 @@ def test_slower_decoding_changes_the_time_per_output_token_only():
     table = compare_parameters(make_sweep(0, delay_s=0.2), make_sweep(1, g_s=0.011, delay_s=0.2))
     assert table["is_changed"].to_dict() == {"time_per_output_token_s": True, "prompt_and_overhead_s": False}
     assert table.loc["time_per_output_token_s", "change_percent"] == pytest.approx(10, abs=2)
+
+
+@pytest.mark.parametrize("block_scale", [0.0, 0.3])
+def test_disturbance_that_a_block_shares_is_no_change_of_a_parameter(block_scale):
+    """Two sweeps of one machine, whole blocks of which are disturbed by 30 %: at a level of 5 %."""
+    pairs = [[make_sweep(2 * seed + k, block_scale=block_scale, num_blocks=8) for k in (0, 1)] for seed in range(24)]
+    tables = [compare_parameters(*pair, num_permutations=99) for pair in pairs]
+    # 1.2 of 24 are expected of either parameter, and with a probability of less than 1 % there are more than 5.
+    for name in ("time_per_output_token_s", "prompt_and_overhead_s"):
+        assert sum(table.loc[name, "p_value"] < 0.05 for table in tables) <= 5
+        covered = [table.loc[name, "change_percent_lower"] <= 0 <= table.loc[name, "change_percent_upper"]
+                   for table in tables]  # fmt: skip
+        assert sum(covered) >= 19
+    assert all((table["change_percent_lower"] > -100).all() for table in tables)
+
+
+def test_interval_of_a_parameter_holds_its_change():
+    tables = [compare_parameters(make_sweep(2 * seed), make_sweep(2 * seed + 1, g_s=0.02)) for seed in range(10)]
+    rows = [table.loc["time_per_output_token_s"] for table in tables]
+    assert sum(row["change_percent_lower"] < 100 < row["change_percent_upper"] for row in rows) >= 8
+    assert all(row["is_changed"] for row in rows)
+
+
+def test_sweeps_of_one_block_have_no_change_of_parameters():
+    with pytest.raises(ValueError, match="takes two blocks of each sweep"):
+        compare_parameters(make_sweep(0, num_blocks=1), make_sweep(1))
+
+
+def test_sweeps_without_a_common_setting_say_what_each_holds():
+    odd = make_sweep(1).assign(is_fit=False, deviations="1 output tokens reported", is_warmup=False, error_type=None)
+    message = r"sweep 1: p=1 o=1, .* and 1 more; sweep 2: none; 90 of 90 trials deviate .*1 output tokens reported"
+    with pytest.raises(ValueError, match=message):
+        compare_sweeps(make_sweep(0), odd)
 
 
 def test_more_load_changes_runtimes_but_no_parameter():

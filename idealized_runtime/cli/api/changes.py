@@ -31,6 +31,11 @@ def run(arguments) -> int:
         say(f"denoised parameters are not compared: {error}")
     if len(sweeps) > 3:
         tables["history"] = compare_with_history(sweeps, level=level).to_frame().T.infer_objects()
+    else:
+        say(
+            "two logs tell whether they differ by more than their own blocks scatter, not how much days differ: give "
+            "four logs or more"
+        )
     starts = {"earlier": earlier["sent_at"].min(), "later": later["sent_at"].min()}
     if arguments.json:
         print_json({**starts, "level": level, **tables})

@@ -102,6 +102,41 @@ def test_arguments_of_the_2023_shell_script_are_understood(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
+    "flag", ["--local-rank=0", "--local_rank=1", "--no-load-optim", "--distributed-backend=nccl", "--hidden-dropout=0"]
+)
+def test_flags_that_change_nothing_timed_are_accepted(flag):
+    assert parse(flag, *SIZES, *SWEEP).num_layers_profiled == [2]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--load", "checkpoints/gpt2"), "--load: weights are random, which changes no runtime; leave it out"),
+        (("--genfile", "x.json", "--num-samples", 2), "--genfile: no text is read or kept"),
+        (("--batch-size", 2), "--batch-size: use --micro-batch-size"),
+        (("--model-parallel-size", 2), "use --tensor-model-parallel-size"),
+        (("--all-tokens-to-generate", 0, 1, 2), "use --all-num-output-tokens"),
+        (("--recompute",), "--recompute: text is generated with a cache"),
+        (("--tokenizer-type", "ByteTokenizer", "--vocab-file", "v.json"), "--vocab-file: --tokenizer-type ByteTok"),
+    ],
+)
+def test_flags_of_other_scripts_of_megatron_are_refused_with_what_to_do(error_of, argv, message):
+    assert message in error_of(*SIZES, *SWEEP, *argv)
+
+
+def test_gpt2s_tokenizer_is_taken_where_its_files_are_given(tmp_path):
+    files = write_gpt2_files(tmp_path)
+    named = ("--vocab-file", files["vocab_file"], "--merge-file", files["merge_file"])
+    assert parse(*SIZES, *SWEEP, *named).tokenizer_type == "GPT2BPETokenizer"
+    assert parse(*SIZES, *SWEEP).tokenizer_type == "ByteTokenizer"
+
+
+def test_flags_are_taken_with_underscores_too(capsys):
+    assert generate_text.main(["--top_p", "1.5", *SIZES, *SWEEP]) == 2
+    assert "--top-p must lie in [0, 1]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("argv", "vocab_size"),
     [
         ((), 50304),

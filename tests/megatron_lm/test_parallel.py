@@ -31,9 +31,9 @@ SWEEP = ("--all-num-input-tokens", 5, 16, "--all-num-output-tokens", 1, 4, "--nu
 BATCHES = ("--global-batch-size", 4, "--token-micro-batch-size", 1, 2)
 
 
-def launch(num_ranks, script, *argv, max_restarts=0):
-    """torchrun with a thread a process; the dashes keep it from taking a flag of ours for one of its own."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", num_ranks,
+def launch(num_ranks, script, *argv, max_restarts=0, launcher="torch.distributed.run"):
+    """torchrun, or the launcher of 2023, which gives each rank --local-rank; with a thread a process; the dashes keep it from taking a flag of ours for one of its own."""
+    command = [sys.executable, "-m", launcher, "--standalone", "--nproc-per-node", num_ranks,
                "--max-restarts", max_restarts, "--", ROOT / script, *argv]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -136,7 +136,8 @@ def driven(tmp_path_factory):
             process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
         else:
-            process = launch(2, "generate_text.py", *argv)
+            launcher = "torch.distributed.launch" if grid == (2, 1) else "torch.distributed.run"
+            process = launch(2, "generate_text.py", *argv, launcher=launcher)
         finished = finish(process)
         return SimpleNamespace(**vars(finished), log=log, argv=argv)
 

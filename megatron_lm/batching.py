@@ -10,24 +10,14 @@ def all_batchings(
 ) -> list[tuple[int, int, int]]:
     """Every way to run the batches: those combinations whose micro-batches divide the batch.
 
-    Parameters
-    ----------
-    batch_sizes, micro_batch_sizes, token_micro_batch_sizes : list of int, or None
-        Sequences of a batch, those encoded together, and those that generate a token together. Without
-        batch sizes there is one batch for each micro-batch size, as in the drivers of 2023. Without
-        micro-batch sizes a batch is cut so that it fills the pipeline.
-    num_stages : int
-        Of the pipeline.
+    Without batch sizes there is one batch for each micro-batch size, as in the drivers of 2023. Without micro-batch
+    sizes a batch is cut so that it fills the pipeline. A size that no other divides or is divided by is a ValueError.
 
     Returns
     -------
     list of tuple
-        ``(batch_size, micro_batch_size, token_micro_batch_size)``, without repetition.
-
-    Raises
-    ------
-    ValueError
-        A batch or micro-batch size has no partner that it divides or that divides it.
+        ``(batch_size, micro_batch_size, token_micro_batch_size)``, in sequences, without repetition: those of a batch,
+        those encoded together, and those that generate a token together.
     """
     if batch_sizes is None:
         cuts = [(size, size) for size in micro_batch_sizes or [1]]

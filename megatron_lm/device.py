@@ -59,13 +59,7 @@ def select_device(name: str) -> torch.device:
 
 
 def require_device_of(engine: str, device: torch.device):
-    """Refuse an inference engine that does not run on the device.
-
-    Raises
-    ------
-    ValueError
-        The engine needs CUDA.
-    """
+    """Refuse, by a ValueError, an inference engine that does not run on the device."""
     if ENGINES[engine].needs_cuda and device.type != "cuda":
         raise ValueError(
             f"--inference-engine {engine} needs CUDA, and torch finds no CUDA device here; "
@@ -83,10 +77,8 @@ def _sliding_window_causal_mask(num_queries, num_keys, window_size):
 def limit_host_memory(device: torch.device):
     """On a CPU, let an allocation beyond the free memory fail with an error, before the system kills the process.
 
-    Processes of one machine share what is free.
-
-    To be called when the process groups stand: the stacks of their threads, hundreds of MiB that
-    are reserved and hardly used, would count against the limit.
+    Processes of one machine share what is free. To be called when the process groups stand: the stacks of their
+    threads, hundreds of MiB that are reserved and hardly used, would count against the limit.
     """
     # Elsewhere the limit does not cover what torch allocates.
     if device.type != "cpu" or sys.platform != "linux":
@@ -103,13 +95,7 @@ def limit_host_memory(device: torch.device):
 
 
 def select_dtype(device: torch.device, name: str) -> torch.dtype:
-    """Data type of weights and activations, by its name in logs.
-
-    Raises
-    ------
-    ValueError
-        float16 on a CPU.
-    """
+    """Data type of weights and activations, by its name in logs; float16 on a CPU is a ValueError."""
     if name == "float16" and device.type == "cpu":
         raise ValueError("--fp16 needs a CUDA device; on a CPU use --bf16, or neither for float32")
     return getattr(torch, name)

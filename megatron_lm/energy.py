@@ -6,42 +6,19 @@ trials is not. Where no counter can be read there is no energy; a data sheet's p
 
 import contextlib
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
 POWERCAP = Path("/sys/class/powercap")
 
 
-class EnergyMeter(Protocol):
-    """A counter of energy."""
-
-    # What it counts, as logs carry it.
-    source: str
-
-    def start(self):
-        """Begin to count."""
-
-    def joules(self) -> float:
-        """Joules since the start."""
-
-
 class NvmlMeter:
-    """Total energy of one NVIDIA GPU, its memory included (Volta and later).
+    """Total energy of one NVIDIA GPU, its memory included (Volta and later), by its uuid as torch gives it.
 
-    Parameters
-    ----------
-    uuid : str
-        Of the GPU, as torch gives it: the numbers of NVML know nothing of CUDA_VISIBLE_DEVICES.
-
-    Raises
-    ------
-    ImportError
-        There is no pynvml.
-    pynvml.NVMLError
-        The counter cannot be read.
+    The numbers of NVML know nothing of CUDA_VISIBLE_DEVICES. A counter that cannot be read is a pynvml.NVMLError.
     """
 
+    # What is counted, as logs carry it.
     source = "NVML, total energy of the GPU"
 
     def __init__(self, uuid: str):
@@ -62,10 +39,7 @@ class NvmlMeter:
 class RaplMeter:
     """Energy of the processor packages and, where it is counted, the memory of this machine.
 
-    Raises
-    ------
-    OSError
-        The counters cannot be read: on most systems only root may.
+    On most systems only root may read the counters; others get an OSError.
     """
 
     def __init__(self):
@@ -88,7 +62,7 @@ class RaplMeter:
         return [int((zone / "energy_uj").read_text()) for zone in self._zones]
 
 
-def open_energy_meter(device: torch.device) -> EnergyMeter | None:
+def open_energy_meter(device: torch.device) -> NvmlMeter | RaplMeter | None:
     """Meter of the device; None where none can be read."""
     if device.type != "cuda":
         with contextlib.suppress(OSError, ValueError):

@@ -14,20 +14,12 @@ _NUM_SECOND_LOOKS = 3
 
 
 class Floors:
-    """Least runtimes of one model on this machine, by rates measured here and written into the log.
+    """Least runtimes of one model on this machine, by rates measured here, of which the journal is told.
 
     Something else that keeps the machine busy while its rates are measured makes them too low, and honest runtimes
-    then look impossible: before one is refused the rates are measured again, and the best count. What a floor
-    allows for besides is said in :mod:`idealized_runtime.hardware.roofline`.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    device : torch.device
-    dtype : torch.dtype
-    tensor_parallel_size, pipeline_parallel_size : int
-    journal : Journal
-        Is told the rates; where they cannot be measured, those of the accelerator's row are taken, if it has one.
+    then look impossible: before one is refused the rates are measured again, and the best count. Where they cannot be
+    measured, those of the accelerator's row are taken, if it has one. What a floor allows for besides is said in
+    :mod:`idealized_runtime.hardware.roofline`.
     """
 
     def __init__(

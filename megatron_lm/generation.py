@@ -80,8 +80,8 @@ class _Generation:
 
     def _link(self, grid, num_output_tokens):
         num_rounds = num_output_tokens - 1
-        sizes = [(_size(s), self._num_prompt_tokens) for s in self._prompt_slices]
-        sizes += [(_size(s), 1) for s in self._token_slices] * num_rounds
+        sizes = [(s.stop - s.start, self._num_prompt_tokens) for s in self._prompt_slices]
+        sizes += [(s.stop - s.start, 1) for s in self._token_slices] * num_rounds
         hidden_shapes = [self._engine.hidden_shape(*size) for size in sizes]
         return StageLinks(grid, hidden_shapes, [(size, 1) for size, _ in sizes], self._engine.dtype)
 
@@ -108,7 +108,7 @@ class _Generation:
     def _step(self, column, sequences):
         """Pass of some sequences through this stage, which on the last one gives their tokens of ``column``."""
         if not self._is_first:
-            inputs = self._links.receive_hidden()
+            inputs = self._links.hidden_in.take()
         elif column == 0:
             inputs = self._prompts[sequences]
         else:
@@ -118,22 +118,18 @@ class _Generation:
         else:
             outputs = self._engine.decode(inputs, self._num_prompt_tokens + column - 1, sequences.start)
         if not self._is_last:
-            self._links.send_hidden(outputs)
+            self._links.hidden_out.put(outputs)
             return
         tokens = self._draw(outputs)
         self.tokens[sequences, column : column + 1] = tokens
         if self._links is not None:
-            self._links.send_tokens(tokens)
+            self._links.tokens_out.put(tokens)
 
     def _collect(self, column, sequences):
         """On the first stage of a pipeline, the tokens that the last one has sampled."""
         if self._links is not None and self._is_first:
-            self.tokens[sequences, column : column + 1] = self._links.receive_tokens()
+            self.tokens[sequences, column : column + 1] = self._links.tokens_in.take()
 
 
 def _slices(batch_size, micro_batch_size) -> list[slice]:
     return [slice(first, first + micro_batch_size) for first in range(0, batch_size, micro_batch_size)]
-
-
-def _size(sequences: slice) -> int:
-    return sequences.stop - sequences.start

@@ -19,13 +19,7 @@ class _CoreAttention(DotProductAttention):
 
 
 def latent_options(architecture: Architecture, yarn: dict | None) -> dict:
-    """Options of Megatron's ``MLATransformerConfig`` beyond those of others.
-
-    Parameters
-    ----------
-    yarn : dict or None
-        Its options of YaRN; None: rotary positions are not scaled.
-    """
+    """Options of Megatron's ``MLATransformerConfig`` beyond those of others; rotary positions may be scaled by YaRN."""
     names = ("q_lora_rank", "kv_lora_rank", "qk_head_dim", "qk_pos_emb_head_dim", "v_head_dim", "rotary_base")
     return {
         **{name: getattr(architecture, name) for name in names},

@@ -32,29 +32,19 @@ class Measurement:
 
     @classmethod
     def from_arguments(cls, arguments) -> "Measurement":
-        """Measurement that the driver's arguments ask for (see :func:`megatron_lm.arguments.parse_arguments`).
-
-        Raises
-        ------
-        OSError
-            The prompts cannot be read.
-        """
+        """Measurement that the driver's arguments ask for, once :func:`megatron_lm.arguments.resolve` has seen them."""
+        same = ("architecture", "sampling", "seed", "num_warmup", "num_trials", "tokenizer_type")
         return cls(
-            architecture=arguments.architecture,
+            **{name: getattr(arguments, name) for name in same},
             dtype="float16" if arguments.fp16 else "bfloat16" if arguments.bf16 else "float32",
             engine=arguments.inference_engine,
-            sampling=arguments.sampling,
-            seed=arguments.seed,
             tensor_parallel_size=arguments.tensor_model_parallel_size,
             pipeline_parallel_size=arguments.pipeline_model_parallel_size,
             batchings=tuple(arguments.batchings),
             all_num_layers=tuple(arguments.num_layers_profiled),
             all_num_prompt_tokens=tuple(arguments.all_num_input_tokens),
             all_num_output_tokens=tuple(arguments.all_num_output_tokens),
-            num_warmup=arguments.num_warmup,
-            num_trials=arguments.num_trials,
             num_blocks=min(arguments.num_blocks, arguments.num_trials),
-            tokenizer_type=arguments.tokenizer_type,
             prompts_sha256=hashlib.sha256(arguments.prompts_file.read_bytes()).hexdigest(),
         )
 

@@ -19,17 +19,10 @@ class ProcessGrid:
     Entering it sets up Megatron's process groups; ``gloo`` on CPUs, ``nccl`` on CUDA. Left by an
     exception it first tells the other ranks, which stop with :class:`megatron_lm.ranks.OtherRankError`.
 
-    Parameters
-    ----------
-    device : torch.device
-        Of this process.
-    tensor_parallel_size, pipeline_parallel_size : int
-        Their product is the number of processes that torchrun started.
-
     Attributes
     ----------
     rank, size : int
-        Number of this process, and of all. Ranks of one stage are neighbours, as in Megatron.
+        Number of this process, and of all that torchrun started. Ranks of one stage are neighbours, as in Megatron.
     stage, num_stages : int
         Position in the pipeline, and its length.
     """
@@ -130,13 +123,7 @@ class ProcessGrid:
             torch.distributed.destroy_process_group()
 
     def explain(self, error: BaseException):
-        """Tell the other ranks that this one fails with ``error``, unless one of them is why.
-
-        Raises
-        ------
-        OtherRankError
-            Another rank failed first.
-        """
+        """Tell the other ranks that this one fails with ``error``; an OtherRankError where one of them failed first."""
         if self.size == 1 or isinstance(error, OtherRankError):
             return
         failure = self._first_failure()

@@ -80,53 +80,29 @@ class Outbox:
 
 
 class StageLinks:
-    """What one stage takes from the others and gives to them during one generation.
+    """What one of two stages or more takes from the others and gives to them during one generation.
 
-    Hidden states go from stage to stage, new tokens from the last stage back to the first.
-
-    Parameters
-    ----------
-    grid : ProcessGrid
-        Of two stages or more.
-    hidden_shapes, token_shapes : iterable of tuple
-        Of every tensor of the generation, in the order of its passes.
-    dtype : torch.dtype
-        Of hidden states.
+    Hidden states of ``dtype`` go from stage to stage, new tokens, of shape (sequences, 1), from the last stage back to
+    the first; the shapes are those of every tensor of the generation, in the order of its passes.
     """
 
     def __init__(
         self, grid: ProcessGrid, hidden_shapes: Iterable[tuple], token_shapes: Iterable[tuple], dtype: torch.dtype
     ):
-        self._hidden_in = self._hidden_out = self._tokens_in = self._tokens_out = None
+        self.hidden_in = self.hidden_out = self.tokens_in = self.tokens_out = None
         if grid.is_first_stage:
-            self._tokens_in = Inbox(*grid.opposite_stage(), token_shapes, dtype=torch.int64, device=grid.device)
+            self.tokens_in = Inbox(*grid.opposite_stage(), token_shapes, dtype=torch.int64, device=grid.device)
         else:
-            self._hidden_in = Inbox(*grid.previous_stage(), hidden_shapes, dtype=dtype, device=grid.device)
+            self.hidden_in = Inbox(*grid.previous_stage(), hidden_shapes, dtype=dtype, device=grid.device)
         if grid.is_last_stage:
             # The first stage takes the prompts' tokens only when all prompts are on their way: to wait for it
             # here would stop the pipeline for good.
-            self._tokens_out = Outbox(*grid.opposite_stage())
+            self.tokens_out = Outbox(*grid.opposite_stage())
         else:
-            self._hidden_out = Outbox(*grid.next_stage(), num_behind=_NUM_SENDS_BEHIND)
-
-    def receive_hidden(self) -> torch.Tensor:
-        """Hidden states of the next micro-batch; not for the first stage."""
-        return self._hidden_in.take()
-
-    def send_hidden(self, hidden: torch.Tensor):
-        """Pass a micro-batch on to the next stage; not for the last one."""
-        self._hidden_out.put(hidden)
-
-    def receive_tokens(self) -> torch.Tensor:
-        """New tokens of the next micro-batch, of shape (sequences, 1); for the first stage."""
-        return self._tokens_in.take()
-
-    def send_tokens(self, tokens: torch.Tensor):
-        """Return a micro-batch's new tokens to the first stage; for the last one."""
-        self._tokens_out.put(tokens)
+            self.hidden_out = Outbox(*grid.next_stage(), num_behind=_NUM_SENDS_BEHIND)
 
     def flush(self):
         """Wait until everything has left this stage."""
-        for box in (self._hidden_out, self._tokens_out):
+        for box in (self.hidden_out, self.tokens_out):
             if box is not None:
                 box.flush()

@@ -18,20 +18,10 @@ class PromptTooShortError(ValueError):
 
 
 def encode_file(path: Path, *, tokenizer_type: str, vocab_file=None, merge_file=None) -> list[int]:
-    """Token ids of a whole file.
+    """Token ids of a whole file; a ValueError names the file that is missing or does not fit the tokenizer.
 
-    Parameters
-    ----------
-    path : Path
-    tokenizer_type : {"ByteTokenizer", "NullTokenizer", "GPT2BPETokenizer"}
-        A token a byte of UTF-8; whitespace-separated token ids; GPT-2's byte-pair encoding.
-    vocab_file, merge_file : path-like, optional
-        ``vocab.json`` and ``merges.txt`` of GPT2BPETokenizer.
-
-    Raises
-    ------
-    ValueError
-        A file is missing or does not fit the tokenizer; the message names it and the remedy.
+    ByteTokenizer: a token a byte; NullTokenizer: token ids between white space; GPT2BPETokenizer: GPT-2's byte-pair
+    encoding, by its ``vocab.json`` and ``merges.txt``.
     """
     try:
         data = Path(path).read_bytes()

@@ -35,13 +35,7 @@ _PROMPT_TOKENS_PER_OUTPUT_TOKEN = 32
 def run_sweep(measurement: Measurement, token_ids: list[int], *, log_path, grid: ProcessGrid) -> int:
     """Time every setting that the log does not hold yet; rank 0 of the grid prints and writes.
 
-    Parameters
-    ----------
-    measurement : Measurement
-    token_ids : list of int
-        At least as many as the longest prompt that fits the model.
-    log_path : path-like or None
-    grid : ProcessGrid
+    ``token_ids`` are at least as many as the longest prompt that fits the model.
 
     Returns
     -------

@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 
 from megatron_lm.device import synchronize
-from megatron_lm.energy import EnergyMeter
+from megatron_lm.energy import NvmlMeter, RaplMeter
 
 
 @dataclass
@@ -38,7 +38,7 @@ def time_trials(
     device: torch.device,
     num_warmup: int,
     num_trials: int,
-    meter: EnergyMeter | None = None,
+    meter: NvmlMeter | RaplMeter | None = None,
     barrier: Callable[[], None] = lambda: None,
     on_trial: Callable[[], object] = lambda: None,
     origin_s: float = 0.0,
@@ -53,7 +53,7 @@ def time_trials(
     ----------
     work : callable
         Given a function that it calls once, when the prompts are encoded.
-    meter : EnergyMeter, optional
+    meter : optional
         Read before the clock starts and after it stops.
     barrier : callable
         Called before each run, outside the timed region: waits for the other ranks.

@@ -9,6 +9,7 @@ fitted times beside the floors of the machine, joules where they were measured.
 
 import argparse
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -210,7 +211,7 @@ def _executor(arguments, plan, accelerator):
 def _print_plan(plan, arguments, accelerator):
     """Commands of all jobs, with the time that each and those before it will take where the hardware is known."""
     from megatron_lm.campaigns.budget import estimated_s
-    from megatron_lm.campaigns.jobs import describe_command, launch_command
+    from megatron_lm.campaigns.jobs import launch_command
 
     budget_s, total_s = 60 * (arguments.budget_minutes or float("inf")), 0.0
     for job, why_refused in plan.items():
@@ -229,7 +230,7 @@ def _print_plan(plan, arguments, accelerator):
                 state += f", about {job_s:.0f} s, "
                 state += f"{total_s / 60:.1f} min so far" if is_within else "beyond the budget"
         command = launch_command(job, num_nodes=num_nodes, endpoint="FIRST_NODE:PORT", run_id="JOB_ID")
-        print(f"# {job.name}: {state}\n{describe_command(command)}")
+        print(f"# {job.name}: {state}\n{shlex.join(command)}")
     if accelerator is not None:
         limit = f" of {budget_s / 60:.1f}" if arguments.budget_minutes else ""
         print(f"# about {total_s / 60:.1f}{limit} minutes on {accelerator.name}")

@@ -43,13 +43,21 @@ def resolve_architecture(arguments) -> Architecture:
 
 
 def _architecture_of_sizes(arguments) -> Architecture:
+    seq_length = arguments.seq_length or arguments.max_position_embeddings or 2048
+    max_position_embeddings = arguments.max_position_embeddings or seq_length
+    if seq_length > max_position_embeddings:
+        raise ValueError(
+            f"--seq-length {seq_length} must not exceed --max-position-embeddings {max_position_embeddings}"
+        )
+    vocab_size = arguments.vocab_size or tokenizer_vocab_size(arguments.tokenizer_type, arguments.vocab_file)
+    multiple = (arguments.make_vocab_size_divisible_by or 128) * arguments.tensor_model_parallel_size
     return Architecture(
         f"gpt-l{arguments.num_layers}-h{arguments.hidden_size}-a{arguments.num_attention_heads}",
         num_layers=arguments.num_layers,
         hidden_size=arguments.hidden_size,
         num_attention_heads=arguments.num_attention_heads,
-        vocab_size=_padded_vocab_size(arguments),
-        max_position_embeddings=_max_position_embeddings(arguments),
+        vocab_size=-(-(vocab_size or _DEFAULT_VOCAB_SIZE) // multiple) * multiple,
+        max_position_embeddings=max_position_embeddings,
         ffn_hidden_size=arguments.ffn_hidden_size,
         num_query_groups=arguments.num_query_groups,
         add_bias_linear=not arguments.disable_bias_linear,
@@ -57,26 +65,6 @@ def _architecture_of_sizes(arguments) -> Architecture:
         source="command line",
         **{name: value for name in _OPTIONAL_FLAGS if (value := getattr(arguments, name)) is not None},
     )
-
-
-def _max_position_embeddings(arguments) -> int:
-    seq_length = arguments.seq_length or arguments.max_position_embeddings or 2048
-    max_position_embeddings = arguments.max_position_embeddings or seq_length
-    if seq_length > max_position_embeddings:
-        raise ValueError(
-            f"--seq-length {seq_length} must not exceed --max-position-embeddings {max_position_embeddings}"
-        )
-    return max_position_embeddings
-
-
-def _padded_vocab_size(arguments) -> int:
-    vocab_size = (
-        arguments.vocab_size
-        or tokenizer_vocab_size(arguments.tokenizer_type, arguments.vocab_file)
-        or _DEFAULT_VOCAB_SIZE
-    )
-    multiple = (arguments.make_vocab_size_divisible_by or 128) * arguments.tensor_model_parallel_size
-    return -(-vocab_size // multiple) * multiple
 
 
 def resolve_slices(arguments) -> list[int]:

@@ -8,6 +8,7 @@ CUDA, which does not survive a fork; where it did, a job begins as a new program
 import contextlib
 import multiprocessing
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from idealized_runtime.measurements.published import ROOT
 from megatron_lm import driver
 from megatron_lm.campaigns.budget import Budget, estimated_s
-from megatron_lm.campaigns.jobs import Job, describe_command, launch_command
+from megatron_lm.campaigns.jobs import Job, launch_command
 from megatron_lm.campaigns.outcomes import COMPLETE, UNFINISHED, Outcome, outcome_of
 
 # torchrun gives its processes 30 s to stop before it kills them.
@@ -29,22 +30,10 @@ _STOP_TIMEOUT_S = 45
 def run_campaign(
     plan: Mapping[Job, str], execute: Callable[[list[Job], Callable], Iterable], announce: Callable[[str], object]
 ) -> tuple[dict[Job, Outcome], bool]:
-    """Run what is not complete, one failure or many notwithstanding.
+    """Run what is not complete, one failure or many notwithstanding; and whether it was interrupted before the end.
 
-    Parameters
-    ----------
-    plan : mapping of Job to str
-        Of :func:`megatron_lm.campaigns.jobs.plan_jobs`.
-    execute : callable
-        Takes jobs and ``announce``; gives each with its outcome, as it ends.
-    announce : callable
-        Is told what happens, a line at a time.
-
-    Returns
-    -------
-    outcomes : dict of Job to Outcome
-    is_interrupted : bool
-        Ctrl-C or a stop signal came before the end.
+    ``execute`` takes jobs and ``announce``, which is told what happens, a line at a time; it gives each job with its
+    outcome, as it ends. ``plan`` is that of :func:`megatron_lm.campaigns.jobs.plan_jobs`.
     """
     outcomes = {job: Outcome("failed", why) if why else UNFINISHED for job, why in plan.items()}
     paths = list(filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
@@ -163,7 +152,7 @@ def run_command(command: list[str], output: Path) -> int:
 
 def _begin_output(output, command):
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(f"$ {describe_command(command)}\n", encoding="utf-8")
+    output.write_text(f"$ {shlex.join(command)}\n", encoding="utf-8")
 
 
 def _end_output(output, status):

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shlex
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -36,27 +35,16 @@ _SLICED_SHARE = 8
 
 @dataclass(frozen=True)
 class Job:
-    """One driver run.
+    """One driver run."""
 
-    Parameters
-    ----------
-    source : str
-        Of the model: a name of the registry, or the path of a Hugging Face configuration (``*.json``).
-    folder : Path
-        Of the logs of the campaign.
-    engine : str
-        A value of ``--inference-engine``.
-    tensor_parallel_size, pipeline_parallel_size : int
-        Their product is the number of processes.
-    driver_flags : tuple of str
-        The other flags of the driver: sizes, batches, trials.
-    """
-
+    # Of the model: a name of the registry, or the path of a Hugging Face configuration (``*.json``).
     source: str
+    # Of the logs of the campaign.
     folder: Path
     engine: str = DEFAULT_ENGINE
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
+    # The other flags of the driver: sizes, batches, trials.
     driver_flags: tuple[str, ...] = ()
 
     @property
@@ -91,11 +79,11 @@ class Job:
 
     @property
     def output(self) -> Path:
-        """Beside the log: the command, what it printed, its exit status."""
+        """That of the first node."""
         return self.output_of_node(0)
 
     def output_of_node(self, node: int) -> Path:
-        """The same of one of several nodes, counted from 0; rank 0, which prints, may be on any."""
+        """Beside the log: command, what it printed, exit status of one of several nodes; rank 0 may be on any."""
         return self.log.with_suffix(f".node{node}.out" if node else ".out")
 
     @property
@@ -110,13 +98,7 @@ class Job:
 
     @cached_property
     def measurement(self) -> Measurement:
-        """What it is to time.
-
-        Raises
-        ------
-        ValueError, OSError
-            The driver refuses its arguments, in these words.
-        """
+        """What it is to time; the driver's own ValueError or OSError where it refuses the arguments."""
         return Measurement.from_arguments(parse_arguments(self.arguments, num_ranks=self.num_processes))
 
     def read(self) -> Log | None:
@@ -157,15 +139,11 @@ def plan_jobs(
     Parameters
     ----------
     models : iterable of str
-        Registry names, or paths of Hugging Face configurations (``*.json``).
-    engines : iterable of str
+        As the ``source`` of a job.
     parallelisms : iterable of (int, int)
         Tensor and pipeline parallel size.
-    folder : path-like
-        Of the logs.
     driver_flags : iterable of str
-        Flags of the driver for all jobs. Prompts whose longest generation the context of a model does not hold are
-        left out for it.
+        For all jobs. Prompts whose longest generation the context of a model does not hold are left out for it.
     accelerator : Accelerator, optional
         A GPU: models that do not fit it are timed in two slices of their layers, unless the flags say how many.
 
@@ -262,15 +240,10 @@ def first_layers(architecture: Architecture, num_layers: int) -> Architecture:
 
 
 def launch_command(job: Job, *, num_nodes: int = 1, endpoint: str = "", run_id: str = "") -> list[str]:
-    """Command line of a job on one node: plain Python for one process, torchrun for more.
+    """Command line of a job on one of ``num_nodes`` nodes: plain Python for one process, torchrun for more.
 
-    Parameters
-    ----------
-    job : Job
-    num_nodes : int
-        Nodes that run this command at the same time; divides the number of processes.
-    endpoint, run_id : str
-        With several nodes: ``host:port`` where they meet, on one of them, and what tells this run from others.
+    Several nodes run it at the same time; they meet at ``endpoint``, the ``host:port`` of one, and ``run_id`` tells
+    this run from others.
     """
     launcher = []
     if job.num_processes > 1:
@@ -283,8 +256,3 @@ def launch_command(job: Job, *, num_nodes: int = 1, endpoint: str = "", run_id: 
     # Without the dashes torchrun takes the driver's --log for a shortened flag of its own.
     dashes = ["--"] if launcher else []
     return [sys.executable, *launcher, "-m", *dashes, *DRIVER, *job.arguments]
-
-
-def describe_command(command: list[str]) -> str:
-    """The command as a shell takes it."""
-    return shlex.join(command)

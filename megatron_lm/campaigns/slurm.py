@@ -32,45 +32,25 @@ _FOLDER = ".submitit"
 
 @dataclass(frozen=True)
 class Allocation:
-    """What each job of a campaign asks Slurm for.
-
-    Parameters
-    ----------
-    partition : str, optional
-        The cluster's default where it is not given.
-    time_min : int
-        Minutes until a job is stopped; it then is queued again and goes on with its log.
-    max_requeues : int
-        How often.
-    num_nodes : int
-        Nodes that a job is spread over; a job of fewer processes takes a node for each.
-    gpus_per_node : int, optional
-        GPUs that a node has; a job asks for one a process. No GPUs are asked for where it is not given.
-    cpus_per_process : int
-        Also the number of threads of a process, unless ``OMP_NUM_THREADS`` is set.
-    shares_nodes : bool
-        Others may run beside the job. By default it has its nodes for itself: a neighbour changes what is timed.
-    sbatch : dict
-        Other options of sbatch by name, such as ``{"account": "nlp"}``.
-    """
+    """What each job of a campaign asks Slurm for; the flags of the command say more."""
 
     partition: str | None = None
+    # Minutes until a job is stopped; it then is queued again, this often, and goes on with its log.
     time_min: int = 60
     max_requeues: int = 3
+    # A job of fewer processes takes a node for each.
     num_nodes: int = 1
+    # A job asks for one a process; for none where it is not given.
     gpus_per_node: int | None = None
+    # Also the number of threads of a process, unless ``OMP_NUM_THREADS`` is set.
     cpus_per_process: int = 1
+    # By default a job has its nodes for itself: a neighbour changes what is timed.
     shares_nodes: bool = False
+    # Other options of sbatch by name, such as ``{"account": "nlp"}``.
     sbatch: dict[str, str] = field(default_factory=dict)
 
     def nodes_of(self, job: Job) -> int:
-        """Number of nodes of a job.
-
-        Raises
-        ------
-        ValueError
-            Its processes cannot be spread evenly, or are more than the GPUs; the message says what to give.
-        """
+        """Number of nodes of a job; a ValueError where its processes are more than the GPUs, or not spread evenly."""
         num_nodes = min(self.num_nodes, job.num_processes)
         if job.num_processes % num_nodes:
             raise ValueError(
@@ -179,13 +159,13 @@ def _queue() -> dict[str, tuple[str, str]]:
     """By name, job id and reason of what this user has in the queue, running or not."""
     if shutil.which("sbatch") is None:
         raise ValueError(f"--executor slurm needs sbatch, which is not on the PATH of {os.uname().nodename}")
-    # The name comes last: other jobs of this user may have a bar in theirs.
+    # The name comes last: other jobs of this user may have a bar in theirs, or a line's end.
     command = ["squeue", "--me", "--noheader", "--format", "%A|%r|%j"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:
         raise ValueError(f"Slurm does not answer: {(answer.stderr.strip() or 'squeue failed').splitlines()[0]}")
-    rows = (line.split("|", 2) for line in answer.stdout.splitlines())
-    return {name: (job_id, reason) for job_id, reason, name in rows}
+    rows = (line.split("|", 2) for line in answer.stdout.split("\n"))
+    return {row[2]: (row[0], row[1]) for row in rows if len(row) == 3}
 
 
 def _wait(waiting) -> Iterator[tuple[Job, Outcome]]:

@@ -82,12 +82,9 @@ class GraphEngine(SdpaEngine):
 
 
 def require_capturable_experts(architecture, dtype: torch.dtype, capability: tuple[int, int]):
-    """Refuse a mixture of experts whose products wait for the device to say which experts are visited.
+    """Refuse, by a ValueError, experts whose products wait for the device to say which are visited.
 
-    Raises
-    ------
-    ValueError
-        torch has no kernel of ``grouped_mm`` for this data type and device, and loops over the experts instead.
+    Where torch has no kernel of ``grouped_mm`` for the data type and device, it loops over the experts instead.
     """
     if dtype != torch.bfloat16 or capability[0] not in _GROUPED_PRODUCTS:
         raise ValueError(
@@ -97,14 +94,9 @@ def require_capturable_experts(architecture, dtype: torch.dtype, capability: tup
 
 
 class _Step:
-    """One decode step on fixed buffers.
+    """One decode step on fixed buffers, like ``inputs``.
 
-    Parameters
-    ----------
-    forward : callable
-        Takes tokens and their position, an int64 tensor of shape (1,); waits for nothing on the host.
-    inputs : tensor
-        Like those of every call.
+    ``forward`` takes tokens and their position, an int64 tensor of shape (1,), and waits for nothing on the host.
     """
 
     def __init__(self, forward: Callable, inputs: torch.Tensor):

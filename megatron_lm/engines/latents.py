@@ -15,13 +15,7 @@ from megatron_lm.layer_functions import LATENT_NORM_EPSILON, yarn_scale
 
 
 class LatentAttention:
-    """Attention of one layer, on the parameters of Megatron's ``MLASelfAttention``, the last projection left out.
-
-    Parameters
-    ----------
-    attention : MLASelfAttention
-    architecture : Architecture
-    """
+    """Attention of one layer, on the parameters of Megatron's ``MLASelfAttention``, the last projection left out."""
 
     def __init__(self, attention, architecture: Architecture):
         self._sizes = architecture.qk_head_dim, architecture.qk_pos_emb_head_dim, architecture.v_head_dim

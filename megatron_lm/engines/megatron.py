@@ -56,13 +56,7 @@ class MegatronEngine:
         grid: ProcessGrid | None = None,
         on_prompts_encoded: Callable[[], None] = lambda: None,
     ) -> torch.Tensor:
-        """As :func:`megatron_lm.generation.generate`, for a batch that is as large as the last reset said.
-
-        Raises
-        ------
-        ValueError
-            The batch is to be cut, or there are other processes.
-        """
+        """As :func:`megatron_lm.generation.generate`, for an uncut batch that is as large as the last reset said."""
         sizes = {len(prompts), micro_batch_size or len(prompts), token_micro_batch_size or len(prompts)}
         if len(sizes) > 1 or (grid is not None and grid.size > 1):
             raise ValueError("Megatron's engine generates a batch as a whole, on one process")

@@ -7,15 +7,9 @@ from megatron_lm.layer_functions import rotary_factor, rotary_frequencies, rotar
 
 
 class Rotary:
-    """Turns pairs of a head's dimensions by angles of its position.
+    """Turns pairs of a head's dimensions, of the data type and device of ``like``, by angles of its position.
 
     Pairs are i and i + half of those that are turned; neighbours where an architecture has them interleaved.
-
-    Parameters
-    ----------
-    architecture : Architecture
-    like : tensor
-        Of the data type and on the device of the heads.
     """
 
     def __init__(self, architecture: Architecture, like: torch.Tensor):

@@ -32,7 +32,10 @@ BATCHES = ("--global-batch-size", 4, "--token-micro-batch-size", 1, 2)
 
 
 def launch(num_ranks, script, *argv, max_restarts=0, launcher="torch.distributed.run"):
-    """torchrun, or the launcher of 2023, which gives each rank --local-rank; with a thread a process; the dashes keep it from taking a flag of ours for one of its own."""
+    """torchrun, or the launcher of 2023, which gives each rank --local-rank; a thread a process.
+
+    The dashes keep it from taking a flag of ours for one of its own.
+    """
     command = [sys.executable, "-m", launcher, "--standalone", "--nproc-per-node", num_ranks,
                "--max-restarts", max_restarts, "--", ROOT / script, *argv]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -49,7 +49,7 @@ def run(arguments) -> int:
         raise
     except OSError as error:
         said = f"{error.strerror or error}{_what_was_kept(arguments.log)}"
-        raise OSError(error.errno, said, error.filename) from error
+        raise OSError(error.errno, said, str(error.filename or arguments.log or "")) from error
     except ValueError as error:
         if ranks.num_ranks() == 1:
             raise

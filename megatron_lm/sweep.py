@@ -196,8 +196,11 @@ class _Sweep:
             self._progress.write(f"{setting_name(setting)} failed: {error['message']}", file=self._err)
             return
         self._journal.append("setting", {**record, "output_token_ids": trials.result[0].tolist()})
-        self._progress.write(runtime_sentence(record, self._measurement.varying_columns), file=self._out)
-        self._out.flush()
+        try:
+            self._progress.write(runtime_sentence(record, self._measurement.varying_columns), file=self._out)
+            self._out.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "standard output") from error
         self.num_timed += 1
         if disturbance := disturbance_of(record):
             self.num_disturbed += 1

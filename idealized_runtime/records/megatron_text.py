@@ -179,6 +179,8 @@ def _parse_line(where, line, runs, *, is_last):
     # The last line may be cut anywhere, even before it says what it is.
     elif any(words in line for words in _RUNTIME_WORDS) or (is_last and line and _RUNTIME_BEGIN.startswith(line)):
         match = _RUNTIME.match(line.rstrip())
+        if match is None and ("batch_size': " in line or "'num_layers_profiled': " in line):
+            raise LogFormatError(f"{where}: of a sweep over batches or slices; read the log that it wrote with --log")
         if match is None:
             raise LogFormatError(
                 f"{where}: cut or malformed runtime: {line[:100]!r}; expected \"Runtime for {{'num_input_tokens': p, "

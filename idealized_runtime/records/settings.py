@@ -226,7 +226,9 @@ class SettingsLog(Log):
         """One row a trial, as timed: of the slice, where only some layers were."""
         settings, header = [setting for setting in self.records if "error" not in setting], self.header
         if not settings:
-            raise NothingTimedError(f"{self.path}: holds no timing: {len(self.records)} settings, all of which failed")
+            in_part = f"; of {len(self.blocks)} others a part: run it again to go on" if self.blocks else ""
+            held = f"{len(self.records)} settings, all of which failed{in_part}"
+            raise NothingTimedError(f"{self.path}: holds no timing: {held}")
         num_trials = [len(setting["runtimes_s"]) for setting in settings]
 
         def listed(name):

@@ -37,6 +37,16 @@ def test_blocks_of_a_setting_that_is_not_are_kept_for_the_run_that_goes_on(in_mi
     assert (joined["warmups_s"], joined["later_warmups_s"]) == ([9.0], [8.0])
 
 
+def test_log_of_which_all_settings_are_timed_in_part_says_so(tmp_path):
+    with Journal(tmp_path / "log.jsonl", HEADER) as journal:
+        journal.append("block", block(1, 1, [0.5], [1.0]))
+    with (
+        pytest.warns(UserWarning, match="no footer after 0 settings"),
+        pytest.raises(LogFormatError, match="of 1 others a part: run it again to go on"),
+    ):
+        read_log(tmp_path / "log.jsonl")
+
+
 def test_list_that_one_block_lacks_is_none_of_the_setting():
     joined = joined_blocks([block(1, 1, [1.0], [0.0], energies_joules=[2.0]), block(1, 1, [1.0], [0.0])])
     assert joined["energies_joules"] is None

@@ -64,6 +64,11 @@ def job(tensor_parallel_size=1, pipeline_parallel_size=1):
     return Job("tiny.json", Path("logs"), "sdpa", tensor_parallel_size, pipeline_parallel_size, SWEEP)
 
 
+def test_queue_is_read_whatever_other_jobs_are_named(slurm):
+    (slurm / "queue").write_text("3|None|a|b\nthe rest of a name\n\n4|Priority|c\n")
+    assert cluster._queue() == {"a|b": ("3", "None"), "c": ("4", "Priority")}
+
+
 # What is asked for.
 
 

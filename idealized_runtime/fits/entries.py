@@ -1,6 +1,7 @@
 """Entries of parameter files, one a model: HELM's keys, and values as JSON has them."""
 
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
 
 import numpy as np
 
@@ -54,6 +55,39 @@ def from_json(value, missing: float):
     if isinstance(value, list):
         return np.array([missing if item is None else item for item in value], dtype=float)
     return missing if value is None else value
+
+
+def made_from_json(made, values, missing: float, *, name: str):
+    """An object of a dataclass of numbers and arrays that :func:`to_json` wrote; ``name`` stands in messages.
+
+    Raises
+    ------
+    ValueError
+        A field is missing, is none of the class, or holds something else than numbers.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{name} must be an object; got {values!r:.60}")
+    known = {field.name: field.default is MISSING for field in fields(made)}
+    if lacking := [field for field, is_needed in known.items() if is_needed and field not in values]:
+        raise ValueError(f"{name} lacks {', '.join(lacking)}")
+    if unknown := [field for field in values if field not in known]:
+        raise ValueError(f"{name} has {', '.join(unknown)}, which it should not; fields are {', '.join(known)}")
+    read = {}
+    for field, value in values.items():
+        try:
+            read[field] = from_json(value, missing)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{name}.{field} must be a list of numbers; got {value!r:.60}") from error
+        if not isinstance(read[field], np.ndarray | bool) and not (read[field] is missing or is_number(read[field])):
+            raise ValueError(f"{name}.{field} must be a number; got {value!r:.60}")
+    return made(**read)
+
+
+def positive(name, value) -> float:
+    """A positive number of JSON."""
+    if number(name, value) <= 0:
+        raise ValueError(f"{name} must be positive; got {value!r}")
+    return float(value)
 
 
 def number(name, value) -> float:

@@ -54,10 +54,68 @@ class Intervals:
 
     @classmethod
     def from_json(cls, intervals: Mapping, reference: int) -> "Intervals":
-        """Intervals that :meth:`to_json` wrote."""
-        covariance = {name: entries.from_json(value, np.inf) for name, value in intervals["covariance"].items()}
-        rule_error = {name: entries.from_json(value, np.nan) for name, value in intervals["rule_error"].items()}
-        return cls(Covariance(**covariance), reference, RuleError(**rule_error))
+        """Intervals that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            A field is missing, or is not what it should be; the message names it.
+        """
+        covariance, rule_error = (
+            entries.made_from_json(made, intervals[name], missing, name=f"fit.intervals.{name}")
+            for name, made, missing in (("covariance", Covariance, np.inf), ("rule_error", RuleError, np.nan))
+        )
+        known = covariance
+        num_levels, num_slopes = np.size(known.levels_s), np.size(known.slopes)
+        shapes = {
+            "levels_s": (num_levels,), "mean_regressors": (num_levels, num_slopes), "slopes": (num_slopes,),
+            "level_variance": (num_levels,), "level_slope_covariance": (num_levels, num_slopes),
+            "slope_covariance": (num_slopes, num_slopes), "level_dof": (num_levels,),
+            "level_rounding_variance": (num_levels,),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            if np.shape(getattr(known, name)) != shape:
+                found = np.shape(getattr(known, name))
+                raise ValueError(f"fit.intervals.covariance.{name} must be of shape {shape}; got {found}")
+        for name in ("level_variance", "level_rounding_variance", "lack_of_fit"):
+            if np.any(np.asarray(getattr(known, name)) < 0):
+                raise ValueError(f"fit.intervals.covariance.{name} must not be negative")
+        return cls(covariance, reference, rule_error)
+
+    def check_estimates(self, sizes, prompt_sums_s, time_per_output_token_s: float):
+        """Refuse estimates that are not those whose covariance this is.
+
+        They are of the model that tests chose, and this of the widest, so they may differ by what is insignificant.
+
+        Parameters
+        ----------
+        sizes, prompt_sums_s : array
+            Profiled prompt sizes, and prompt encoding time and overhead at each.
+        time_per_output_token_s : float
+
+        Raises
+        ------
+        ValueError
+            One is further away than 6 standard errors and 1 %.
+        """
+        known = self.covariance
+        if len(sizes) != len(known.levels_s):
+            raise ValueError(
+                f"runtime_for_prompt_tokens has {len(sizes)} sizes, fit.intervals.covariance {len(known.levels_s)}"
+            )
+        expected_s = known.levels_s - known.mean_regressors @ known.slopes
+        token_error_s = self.time_per_output_token_standard_error_s()
+        for name, found, expected, error_s in (
+            ("runtime_per_output_token", time_per_output_token_s, known.slopes[0], token_error_s),
+            ("runtime_for_prompt_tokens", prompt_sums_s, expected_s, self.prompt_standard_errors_s(sizes)),
+        ):
+            is_off = np.abs(found - expected) > 6 * error_s + 0.01 * np.abs(found)
+            if np.any(is_off):
+                first = int(np.argmax(is_off))
+                raise ValueError(
+                    f"{name} is not what fit.intervals.covariance of the same entry is of: "
+                    f"{np.ravel(found)[first]:.4g} s, there {np.ravel(expected)[first]:.4g} s; fit the log again"
+                )
 
     def runtime(self, anchors: Anchors, p, decoded, prompt_time_s, level, *, is_extrapolated, tile_difference_s):
         """Lower and upper bound of the true mean runtime at each query.

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import token_array
+from idealized_runtime.checks import is_integer, token_array
 from idealized_runtime.fits import interpolation
-from idealized_runtime.fits.entries import SCHEMA_VERSION, number
+from idealized_runtime.fits.entries import SCHEMA_VERSION, number, positive
 from idealized_runtime.fits.findings import warn_of_fit
 from idealized_runtime.fits.intervals import Intervals, choose_rule
 from idealized_runtime.fits.protocol import NoIntervalError, PredictingModel, plain
@@ -267,24 +267,33 @@ class RuntimeModel(PredictingModel):
             A value is not what it should be; the message names it.
         """
         sizes, times_s = _prompt_times_of(entry["runtime_for_prompt_tokens"])
-        fit, overhead = entry["fit"], entry.get("overhead")
-        reference, intervals, batch_size = (
-            int(fit["reference_num_prompt_tokens"]),
-            fit["intervals"],
-            fit.get("batch_size"),
-        )
-        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-            raise ValueError(f"fit.batch_size must be an integer of at least 1; got {batch_size!r}")
+        fit, overhead_s = entry["fit"], entry.get("overhead")
+        reference, intervals, batch_size = fit["reference_num_prompt_tokens"], fit["intervals"], fit.get("batch_size")
+        for name, value in (("reference_num_prompt_tokens", reference), ("batch_size", batch_size)):
+            if not is_integer(value, 1) and (name, value) != ("batch_size", None):
+                raise ValueError(f"fit.{name} must be an integer of at least 1; got {value!r}")
+        if overhead_s is not None and number("overhead", overhead_s) < 0:
+            raise ValueError(f"overhead must not be negative; got {overhead_s!r}")
+        per_token_s = positive("runtime_per_output_token", entry["runtime_per_output_token"])
+        slope_s = number("fit.time_per_output_token_slope", fit["time_per_output_token_slope"])
+        if np.any(per_token_s + slope_s * (sizes - reference) <= 0):
+            raise ValueError(
+                f"the time per output token must be positive at every prompt size; fit.time_per_output_token_slope "
+                f"{slope_s!r} makes it negative"
+            )
+        if intervals is not None:
+            intervals = Intervals.from_json(intervals, reference)
+            intervals.check_estimates(sizes, times_s + (overhead_s or 0.0), per_token_s)
         return cls(
             num_prompt_tokens=sizes,
             profiled_prompt_times_s=times_s,
-            time_per_output_token_s=number("runtime_per_output_token", entry["runtime_per_output_token"]),
+            time_per_output_token_s=per_token_s,
             reference_num_prompt_tokens=reference,
-            time_per_output_token_slope_s=number("time_per_output_token_slope", fit["time_per_output_token_slope"]),
-            tile_share=float(fit["prompt_rule"].get("tile_share", 0.0)),
+            time_per_output_token_slope_s=slope_s,
+            tile_share=number("fit.prompt_rule.tile_share", fit["prompt_rule"].get("tile_share", 0.0)),
             batch_size=batch_size,
-            overhead_s=None if overhead is None else number("overhead", overhead),
-            intervals=None if intervals is None else Intervals.from_json(intervals, reference),
+            overhead_s=None if overhead_s is None else float(overhead_s),
+            intervals=intervals,
             r_squared=fit["r_squared"],
             residual_summary=fit["residuals"],
             sources=tuple(fit["sources"]),
@@ -393,8 +402,10 @@ def _prompt_times_of(times) -> tuple[np.ndarray, np.ndarray]:
         pairs = sorted((int(size), number(f"prompt time at {size!r}", time_s)) for size, time_s in times.items())
     except (AttributeError, TypeError) as error:
         raise ValueError("runtime_for_prompt_tokens must be an object by number of prompt tokens") from error
-    if not pairs or pairs[0][0] < 1:
+    if not pairs or not is_integer(pairs[0][0], 1) or not is_integer(pairs[-1][0], 1):
         raise ValueError("runtime_for_prompt_tokens needs at least one prompt size, of at least 1 token")
+    if negative := [(size, time_s) for size, time_s in pairs if time_s < 0]:
+        raise ValueError(f"a prompt time must not be negative; got {negative[0][1]!r} at {negative[0][0]} tokens")
     sizes, times_s = map(np.array, zip(*pairs, strict=True))
     if len(set(sizes)) < len(sizes):
         raise ValueError(f"runtime_for_prompt_tokens names a prompt size twice; got {', '.join(times)}")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from idealized_runtime.architectures.registry import by_helm_name
+from idealized_runtime.checks import parse_json
 from idealized_runtime.fits.batched.model import BatchRuntime
 from idealized_runtime.fits.entries import SCHEMA_VERSION
 from idealized_runtime.fits.formula import FormulaModel
@@ -48,26 +48,9 @@ def write_parameters(path, models: Mapping[str, ModelOfRuntimes], *, sources: Ma
             hashed = tuple({"file": log, "sha256": hashlib.sha256(data).hexdigest()} for log, data in logs.items())
             model = dataclasses.replace(model, sources=hashed)
         entries[name] = model.to_json()
-    _write(path, entries)
-
-
-def write_helm_parameters(path, models: Mapping[str, ModelOfRuntimes]) -> None:
-    """Write models as one of HELM's efficiency files, ``inference_{idealized,denoised}_runtimes.json``.
-
-    Parameters
-    ----------
-    path : path-like
-    models : mapping of str to ModelOfRuntimes
-        A model of the registry that HELM knows is written under each of its HELM names, any other under its own.
-        HELM's keys only, unrounded. Between prompt sizes HELM estimates by its own rule, whatever the model's.
-
-    Raises
-    ------
-    ValueError
-        Two models would be written under one name.
-    """
-    entries = {name: {k: v for k, v in model.to_json().items() if k != "fit"} for name, model in models.items()}
-    _write(path, dict(sorted(by_helm_name(entries).items())))
+    text = json.dumps(entries, indent=2, allow_nan=False) + "\n"
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def read_parameters(path, *, readers: Mapping[str, Callable] | None = None) -> dict[str, ModelOfRuntimes]:
@@ -86,7 +69,7 @@ def read_parameters(path, *, readers: Mapping[str, Callable] | None = None) -> d
     """
     path = Path(path)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = parse_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: not a parameter file: {error}") from error
     if not isinstance(entries, dict):
@@ -130,9 +113,5 @@ def model_from_json(entry: Mapping, *, readers: Mapping[str, Callable] | None = 
         return readers[fit["method"]](entry)
     except KeyError as error:
         raise ValueError(f"parameters lack the key {error}") from error
-
-
-def _write(path, entries):
-    text = json.dumps(entries, indent=2, allow_nan=False) + "\n"
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+    except (TypeError, AttributeError, LookupError, OverflowError) as error:
+        raise ValueError(f"parameters are not what their method writes: {error}") from error

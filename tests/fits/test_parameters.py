@@ -1,14 +1,13 @@
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from makers import make_runtimes, make_trials
 
-from idealized_runtime import RuntimeModel, get_architecture, read_parameters, write_parameters
+from idealized_runtime import RuntimeModel, read_parameters, write_parameters
 from idealized_runtime.fits import PublishedRuntimeModel, model_from_json
-from idealized_runtime.fits.parameters import write_helm_parameters
 
 
 @pytest.fixture
@@ -103,6 +102,79 @@ def test_wrong_entry_is_named(model, change, message):
         model_from_json({**model.to_json(), **change})
 
 
+def changed(entry, **changes):
+    """The entry with values at dotted paths; None removes a key."""
+    entry = json.loads(json.dumps(entry))
+    for path, value in changes.items():
+        *parents, name = path.split("__")
+        place = entry
+        for parent in parents:
+            place = place[parent]
+        if value is None:
+            del place[name]
+        else:
+            place[name] = value
+    return entry
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"runtime_per_output_token": -0.02}, "runtime_per_output_token must be positive; got -0.02"),
+        ({"runtime_per_output_token": 0}, "runtime_per_output_token must be positive; got 0"),
+        ({"runtime_per_output_token": float("nan")}, "runtime_per_output_token must be a finite number"),
+        ({"runtime_per_output_token": 10**400}, "runtime_per_output_token must be a finite number"),
+        ({"runtime_for_prompt_tokens__64": -1e-3}, "a prompt time must not be negative; got -0.001 at 64"),
+        ({"runtime_for_prompt_tokens__" + "9" * 30: 0.1}, "at least one prompt size"),
+        ({"overhead": -1.0}, "overhead must not be negative"),
+        ({"fit__time_per_output_token_slope": -1e-3}, "positive at every prompt size; fit.time_per_output_token_slope"),
+        ({"fit__reference_num_prompt_tokens": 10**400}, "fit.reference_num_prompt_tokens must be an integer"),
+        ({"fit__prompt_rule__tile_share": "x"}, "fit.prompt_rule.tile_share must be a finite number"),
+        ({"fit__prompt_rule": []}, "parameters are not what their method writes"),
+        (
+            {"runtime_per_output_token": 1.2},
+            r"runtime_per_output_token is not what .* 1\.2 s, there 0\.02",
+        ),
+        ({"runtime_for_prompt_tokens__128": 0.3}, r"runtime_for_prompt_tokens is not what .* 0\.3 s, there 0\.0"),
+        ({"runtime_for_prompt_tokens__64": None}, "runtime_for_prompt_tokens has 5 sizes, fit.intervals.covariance 6"),
+        ({"fit__intervals__covariance__is_from_residuals": None}, "fit.intervals.covariance lacks is_from_residuals"),
+        ({"fit__intervals__covariance__extra": 1}, "fit.intervals.covariance has extra, which it should not"),
+        (
+            {"fit__intervals__covariance__slope_dof": "x"},
+            "covariance.slope_dof must be a number; got 'x'",
+        ),
+        ({"fit__intervals__covariance__slopes": [[1], 2]}, "fit.intervals.covariance.slopes must be a list of numbers"),
+        ({"fit__intervals__covariance__level_dof": [1.0]}, r"covariance.level_dof must be of shape \(6,\); got \(1,\)"),
+        ({"fit__intervals__covariance__lack_of_fit": -1.0}, "covariance.lack_of_fit must not be negative"),
+        ({"fit__intervals__covariance": 7}, "fit.intervals.covariance must be an object; got 7"),
+        ({"fit__intervals__rule_error": None}, "lack the key 'rule_error'"),
+        ({"fit__intervals__rule_error__scale": "x"}, "fit.intervals.rule_error.scale must be a number"),
+    ],
+)
+def test_entry_that_cannot_be_is_refused_by_its_key(model, changes, message):
+    with pytest.raises(ValueError, match=message):
+        model_from_json(changed(model.to_json(), **changes))
+
+
+def test_committed_parameters_are_those_of_their_covariances():
+    files = sorted((Path(__file__).parents[2] / "processed_jsons").glob("*.json"))
+    assert all(read_parameters(path) for path in files)
+
+
+def test_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.json"
+    path.write_text('{"a": {"runtime_per_output_token": 1, "runtime_per_output_token": 2}}')
+    with pytest.raises(ValueError, match="'runtime_per_output_token' stands twice"):
+        read_parameters(path)
+
+
+def test_deep_nesting_is_refused(tmp_path):
+    path = tmp_path / "deep.json"
+    path.write_text('{"a": ' * 100_000)
+    with pytest.raises(ValueError, match="not a parameter file: nested too deeply"):
+        read_parameters(path)
+
+
 def test_standard_errors_stand_beside_the_parameters(model):
     errors_s = model.to_json()["fit"]["standard_errors"]
     assert errors_s["runtime_for_prompt_tokens"].keys() == model.to_json()["runtime_for_prompt_tokens"].keys()
@@ -128,27 +200,12 @@ def test_efficiency_file_is_read_as_helm_estimates_and_written_with_helms_keys(t
     (tmp_path / "in.json").write_text(json.dumps({"openai/davinci": davinci}))
     models = read_parameters(tmp_path / "in.json")
     assert models["openai/davinci"].predict(128, 2) == pytest.approx(0.02 + 0.029 + 0.1)
-    write_helm_parameters(tmp_path / "out.json", models)
+    write_parameters(tmp_path / "out.json", models)
     assert json.loads((tmp_path / "out.json").read_text()) == {"openai/davinci": davinci}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.json", "out.json"]
 
 
 def test_published_parameter_files_survive_unchanged(tmp_path, published):
     for path in sorted((published / "helm-efficiency" / "processed_jsons").glob("*.json")):
-        write_helm_parameters(tmp_path / path.name, read_parameters(path))
+        write_parameters(tmp_path / path.name, read_parameters(path))
         assert json.loads((tmp_path / path.name).read_text()) == json.loads(path.read_text())
-
-
-def test_a_fitted_model_is_written_under_its_helm_names_with_nothing_but_helms_keys(tmp_path):
-    settings = [(p, o) for p in (1, 256, 512, 1024) for o in (1, 8, 32)]
-    runtimes = pd.DataFrame(settings, columns=["num_prompt_tokens", "num_output_tokens"])
-    runtimes["runtime_s"] = 0.02 + 1e-4 * runtimes["num_prompt_tokens"] + 0.0301 * (runtimes["num_output_tokens"] - 1)
-    model = RuntimeModel.fit(runtimes)
-    write_helm_parameters(tmp_path / "out.json", {"gpt-j": model, "mine": model})
-    written = json.loads((tmp_path / "out.json").read_text())
-    assert written.keys() == {*get_architecture("gpt-j").helm_names, "mine"}
-    assert written["mine"].keys() == {"runtime_per_output_token", "runtime_for_prompt_tokens"}
-    assert written["mine"]["runtime_per_output_token"] == pytest.approx(0.0301)
-    helm_name = get_architecture("gpt-j").helm_names[0]
-    with pytest.raises(ValueError, match=f"two models for the HELM name '{helm_name}'"):
-        write_helm_parameters(tmp_path / "out.json", {helm_name: model, "gpt-j": model})

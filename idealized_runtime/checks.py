@@ -55,7 +55,8 @@ def parse_json_texts(text: str) -> list:
 
 
 def _without_repetition(pairs):
-    values = dict(pairs)
+    # One line of a log has the names of another: they are kept once.
+    values = {sys.intern(name): value for name, value in pairs}
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)

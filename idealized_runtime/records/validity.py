@@ -434,7 +434,7 @@ def _far_above_floors(timed):
                 "far_above_floor", True,
                 f"{len(above)} of {len(rows)} settings take more than {_MOST_TIMES_RATES} times what "
                 f"{'the machine' if known is not None else 'a slow machine'} takes (measured, at most: "
-                f"{_named(above, 'runtime_s', 'most_s')}). Are they milliseconds?",
+                f"{_named(above, 'runtime_s', 'most_s')}); they may be milliseconds",
             )  # fmt: skip
 
 

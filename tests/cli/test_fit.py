@@ -130,3 +130,45 @@ def test_models_can_be_chosen(tmp_path, capsys):
 def test_bad_input_is_named(capsys, arguments, message):
     assert main(["fit", *arguments]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def in_milliseconds():
+    return [make_setting(p, o, [1000 * (0.02 * o + 1e-4 * p)] * 2, warmups_s=[]) for p in (1, 64) for o in (1, 8)]
+
+
+@pytest.mark.parametrize("command", ["fit", "price", "predict", "compare"])
+def test_log_that_cannot_be_is_refused_by_every_command_that_reads_logs(tmp_path, capsys, command):
+    log = str(write_log(tmp_path / "box" / "gpt2-small.jsonl", in_milliseconds()))
+    (tmp_path / "queries.csv").write_text("num_prompt_tokens,num_output_tokens\n1,2\n")
+    queries = str(tmp_path / "queries.csv")
+    arguments = {
+        "fit": [log],
+        "price": [queries, "--logs", log],
+        "predict": ["--model", "gpt2-medium", "--logs", log, "--num-prompt-tokens", "1", "--num-output-tokens", "2"],
+        "compare": [log, "cpu"],
+    }[command]
+    assert main([command, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "far_above_floor: 3 of 4 settings" in error
+    assert error.rstrip().endswith("--accept far_above_floor")
+    assert main([command, *arguments, "--accept", "nothing"]) == 2
+    assert "accept takes names of findings: checksum, " in capsys.readouterr().err
+
+
+def test_accepted_finding_is_warned_of_and_the_log_fitted(tmp_path, capsys):
+    log = str(write_log(tmp_path / "box" / "gpt2-small.jsonl", in_milliseconds()))
+    assert main(["fit", log, "--accept", "far_above_floor", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["gpt2-small"]["runtime_per_output_token"] == pytest.approx(20)
+    assert "far_above_floor" in printed.err
+
+
+def test_one_table_of_two_machines_says_so(tmp_path, capsys):
+    logs = [
+        str(write_log(tmp_path / name / "a.jsonl", header={**HEADER, "model": name, "hardware": name},
+                      records=[make_setting(p, o, [0.02 * o + 1e-4 * p] * 2, warmups_s=[])
+                               for p in (1, 64) for o in (1, 8)]))
+        for name in ("xeon", "epyc")
+    ]  # fmt: skip
+    assert main(["fit", *logs]) == 0
+    assert "one table of 2 machines: xeon: xeon; epyc: epyc" in capsys.readouterr().err

@@ -4,7 +4,12 @@ import pytest
 from makers import TOY, write_toy_log
 
 from idealized_runtime.measurements.timed_models import fit_models, fitted_models, read_timed_model, read_timed_models
-from idealized_runtime.records import IncompleteLogWarning, LogFormatError
+from idealized_runtime.records import (
+    ImplausibleLogError,
+    IncompleteLogWarning,
+    LogFormatError,
+    SuspiciousLogWarning,
+)
 
 TEXT_LOG = """\
 ------------------------ arguments ------------------------
@@ -106,6 +111,27 @@ def test_whole_name_of_a_stack_wins_over_one_that_contains_it(tmp_path):
         write_toy_log(tmp_path / "box" / f"{engine}.jsonl", engine=engine)
     models = read_timed_models(str(tmp_path / "box"), software="megatron-core 0.16 sdpa, torch 2, float32")
     assert models["toy"].software == "megatron-core 0.16 sdpa, torch 2, float32"
+
+
+def test_logs_of_two_machines_in_one_folder_are_refused_unless_those_of_one_are_named(tmp_path):
+    write_toy_log(tmp_path / "box" / "xeon.jsonl", model="one", hardware="Xeon, 2 cores")
+    write_toy_log(tmp_path / "box" / "epyc.jsonl", model="two", hardware="EPYC, 2 cores")
+    named = r"2 machines: EPYC, 2 cores \(box/epyc\.jsonl\); Xeon, 2 cores \(box/xeon\.jsonl\)\. Keep each"
+    with pytest.raises(ValueError, match=named):
+        read_timed_models(tmp_path / "box")
+    assert list(read_timed_models(tmp_path / "box", ["xeon"])) == ["one"]
+
+
+def test_findings_are_accepted_by_name(tmp_path):
+    settings = [
+        {"num_prompt_tokens": p, "num_output_tokens": o, "batch_size": 1, "runtimes_s": [1000.0 * (1 + p + o)] * 2}
+        for p in (1, 2) for o in (1, 2)
+    ]  # fmt: skip
+    write_toy_log(tmp_path / "box" / "toy.jsonl", settings=settings)
+    with pytest.raises(ImplausibleLogError, match="far_above_floor"):
+        read_timed_models(tmp_path / "box")
+    with pytest.warns(SuspiciousLogWarning, match="far_above_floor"):
+        assert list(read_timed_models(tmp_path / "box", accept=["far_above_floor"])) == ["toy"]
 
 
 def test_two_logs_of_one_model_with_one_stack_are_refused(tmp_path):

@@ -275,3 +275,19 @@ def test_journal_without_a_path_keeps_nothing():
         journal.append("setting", SETTINGS[0])
         journal.finish()
         assert journal.log.completed == {key(1, 1)}
+
+
+def test_disk_without_room_is_noticed_before_anything_is_timed(log_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=re.escape(str(log_path))):
+        Journal(log_path, HEADER)
+    assert not log_path.exists()
+
+
+def test_opening_a_log_leaves_its_bytes(log_path):
+    before = write_log(log_path).read_bytes()
+    Journal(log_path, HEADER).close()
+    assert log_path.read_bytes() == before

@@ -19,7 +19,7 @@ def add_arguments(parser):
     parser.add_argument("--estimator", choices=ESTIMATORS, default="minimum", help="(minimum, the paper's)")
     add_shared(parser, "--out", help="parameter file to write, with HELM's keys")
     parser.add_argument("--figure", type=Path, help="figure to write, as .pdf and .png")
-    add_shared(parser, "--level", "--json")
+    add_shared(parser, "--accept", "--level", "--json")
 
 
 def run(arguments) -> int:
@@ -30,7 +30,7 @@ def run(arguments) -> int:
 
     if arguments.out is not None:
         check_format(arguments.out, (".json",))
-    trials = read_trials(arguments.log)
+    trials = read_trials(arguments.log, accept=arguments.accept)
     model = fit_denoised(trials, estimator=arguments.estimator, fit=RuntimeModel.fit)
     name = str(trials["model"].iloc[0])
     answer = {"model": name, "estimator": arguments.estimator, "num_trials": len(trials), **model.to_json()}

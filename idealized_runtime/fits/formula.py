@@ -31,7 +31,7 @@ _NUMPY_WORDS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FormulaModel(PredictingModel):
     """Weighted least squares of a formula; obeys the protocol of models of runtimes.
 

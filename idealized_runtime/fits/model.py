@@ -25,7 +25,7 @@ _MAX_TABLE_TOKENS = 2**22
 _BLOCK_QUERIES = 2**15
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class RuntimeModel(PredictingModel):
     """Runtime of a query, t(p, o) = prompt_encoding_time(p) + (o - 1) g(p), plus an API's overhead if there is one.
 

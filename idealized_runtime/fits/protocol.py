@@ -100,6 +100,13 @@ class PredictingModel(ABC):
         second_s, first_s = (self.predict(num_prompt_tokens, o, extrapolate=extrapolate) for o in (2, 1))
         return second_s - first_s
 
+    def __repr__(self):
+        ends = [p for p in self.prompt_range if p < np.inf]
+        sizes = " to ".join(f"{p:g}" for p in ends)
+        times_ms = " to ".join(f"{1e3 * float(self.prompt_encoding_time_s(p)):.4g}" for p in ends)
+        token_ms = 1e3 * float(self.time_per_output_token_at(ends[0]))
+        return f"<{type(self).__name__}: prompts of {sizes} tokens {times_ms} ms, a further token {token_ms:.4g} ms>"
+
     def is_extrapolated(self, num_prompt_tokens):
         """Whether each prompt size lies outside those that were timed."""
         p = token_array("num_prompt_tokens", num_prompt_tokens)

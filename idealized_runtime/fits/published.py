@@ -17,7 +17,7 @@ _NO_FIT = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class PublishedRuntimeModel(RuntimeModel):
     """The procedure of arXiv:2305.02440 with its roundings and HELM's estimate rule, to reproduce published numbers.
 

@@ -92,7 +92,7 @@ def floor_distances(models: Mapping[str, TimedModel]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index([_TOKEN, *sizes], name="fitted time"), dtype=float)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FloorRuntime(PredictingModel):
     """The floor of one model's runtimes, known exactly; obeys the protocol of models of runtimes.
 

@@ -31,7 +31,7 @@ class PredictionError:
     num_models: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PredictedRuntime(PredictingModel):
     """Runtime of an architecture that was not timed, on a stack that was; obeys the protocol of
     :class:`~idealized_runtime.fits.protocol.ModelOfRuntimes`.

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 
 import numpy as np
 import pytest
@@ -49,6 +50,11 @@ PROMPTS, OUTPUTS = np.array([[64], [100], [512]]), np.array([1, 2, 30])
 @pytest.fixture(params=MODELS)
 def model(request):
     return MODELS[request.param]()
+
+
+def test_model_is_shown_in_one_line(model):
+    pattern = r"<\w+: prompts of \d+( to \d+)? tokens [\d.]+( to [\d.]+)? ms, a further token [\d.]+ ms>"
+    assert re.fullmatch(pattern, repr(model))
 
 
 def test_every_method_of_the_protocol_is_there_with_its_arguments(model):

@@ -215,7 +215,7 @@ def test_damaged_page_of_our_parquet_is_told(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index((12345).to_bytes(8, "little"))] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="not a table of queries .*CRC checksum"):
+    with pytest.raises(ValueError, match=r"not a table of queries .*CRC checksum"):
         read_queries(path)
 
 

@@ -178,7 +178,7 @@ class BatchRuntimeModel:
             check_range("num_prompt_tokens", num_prompt_tokens, self.prompt_range)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BatchRuntime(PredictingModel):
     """Runtime of batches of one size, t(p, o); obeys the protocol of models of runtimes. Made by :meth:`.at`.
 

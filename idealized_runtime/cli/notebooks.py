@@ -3,7 +3,8 @@ package, data and outputs as at its last execution. Or those named, with other p
 
 Executed notebooks go to .executed/<run>.ipynb, one that fails included; a run without parameters stores its outputs in
 the committed notebook, too. Runs whose data are missing are skipped and say so. With -p, a notebook and what it writes
-go to a folder of their own under .executed/own/: committed figures and parameter files stay as they are.
+go to a folder of their own under .executed/own/: committed figures and parameter files stay as they are. Paths in a
+notebook count from the repository root, wherever it is run.
 """
 
 import sys
@@ -35,7 +36,8 @@ def run(arguments) -> int:
 
     from idealized_runtime.measurements.published import ROOT
     from idealized_runtime.notebooks.execution import check_parameters
-    from idealized_runtime.notebooks.runs import RUNS_FILE, execute_run, execute_with, read_runs
+    from idealized_runtime.notebooks.places import RUNS_FILE
+    from idealized_runtime.notebooks.runs import execute_run, execute_with, read_runs
 
     runs_file = arguments.runs or ROOT / RUNS_FILE
     runs = read_runs(runs_file)

@@ -29,8 +29,8 @@ def capability_points(
     *,
     num_prompt_tokens: int,
     num_output_tokens: int,
-    price_usd_per_hour: float,
-    power_watts: float,
+    price_usd_per_hour: float | None = None,
+    power_watts: float | None = None,
     parallelisms: Mapping[str, tuple[int, int]] | None = None,
     level: float = 0.95,
 ) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def capability_points(
         Of the hardware and its software stack.
     num_prompt_tokens, num_output_tokens : int
     price_usd_per_hour, power_watts : float
-        Of one device. The maximum power makes energy an upper bound.
+        Of one device; as :func:`~idealized_runtime.queries.terms.on_terms` has them where they are not given.
     parallelisms : mapping by model of (tensor, pipeline parallel size), optional
         Of models that were not timed, or by slices of their layers; as few devices as hold a model where it is not
         given.
@@ -62,8 +62,8 @@ def capability_points(
     Raises
     ------
     ValueError
-        No interval is known, or the prompt lies beyond the timed sizes; a model does not fit the devices given for it
-        or has no score; or every model is left out.
+        No price or power is known, or no interval; the prompt lies beyond the timed sizes; a model does not fit the
+        devices given for it or has no score; or every model is left out.
     """
     num_tokens, parallelisms = num_prompt_tokens + num_output_tokens, parallelisms or {}
     if unknown := parallelisms.keys() - CAPABILITY_SCORES.keys():
@@ -77,6 +77,8 @@ def capability_points(
                 models[name] = on_terms(model, **terms)
     if not models:
         raise ValueError(f"no model with a score can answer {num_tokens} tokens on the devices that were timed")
+    if unknown := [name for name in terms if any(getattr(model, name) is None for model in models.values())]:
+        raise ValueError(f"what was timed is no accelerator of the registry: give {' and '.join(unknown)}")
     rows = {
         name: {
             "mmlu_percent": CAPABILITY_SCORES[name].mmlu_percent,

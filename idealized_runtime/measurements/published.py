@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# Folders that `make published` clones.
+PUBLIC_FOLDERS = ("helm-efficiency", "beyond-chinchilla")
 
 
 class PublishedDataMissingError(FileNotFoundError):
@@ -27,7 +29,15 @@ def published_data(part: str = "") -> Path:
     for path in candidates:
         if path.exists():
             return path
-    raise PublishedDataMissingError(
-        f"published measurements not found at {candidates[-1]}: run `make published`, "
-        "or set PUBLISHED_DATA to the folder that holds helm-efficiency/, beyond-chinchilla/ and paper_figures/"
-    )
+    raise PublishedDataMissingError(f"published measurements not found at {candidates[-1]}: {how_to_get(part)}")
+
+
+def how_to_get(part: str) -> str:
+    """What to do where a part of the published measurements is missing."""
+    first = Path(part).parts[:1]
+    if first and first[0] not in PUBLIC_FOLDERS:
+        return (
+            f"no public repository holds {first[0]}/ (the committed notebooks show what it gives); "
+            "set PUBLISHED_DATA to a folder that has it"
+        )
+    return f"run `make published`, or set PUBLISHED_DATA to the folder that holds {'/, '.join(PUBLIC_FOLDERS)}/"

@@ -159,6 +159,11 @@ def read_timed_models(
     return by_name
 
 
+def by_size(timed: Mapping[str, TimedModel]) -> dict[str, TimedModel]:
+    """The same models from the smallest to the largest; those of an unknown shape come first."""
+    return dict(sorted(timed.items(), key=lambda item: getattr(item[1].architecture, "num_params", 0)))
+
+
 def read_timed_model(path, *, accept: Iterable[str] = ()) -> TimedModel:
     """What one log, JSON Lines or the text of 2023, measured; ``accept`` as for ``read_log``.
 

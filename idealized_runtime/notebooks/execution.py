@@ -2,11 +2,13 @@
 
 import ast
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
 
+from idealized_runtime.notebooks.places import OUTPUTS_SETTING
 from idealized_runtime.records.files import replacing
 
 
@@ -24,9 +26,14 @@ def declared_parameters(path) -> dict:
     Raises
     ------
     ParameterError
-        Not exactly one cell has the tag, or the cell holds anything but plain literals.
+        It is no notebook, not exactly one cell has the tag, or the cell holds anything but plain literals.
     """
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if "parameters" in cell.metadata.get("tags", [])]
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:
+        # nbformat raises what its parsers do.
+        raise ParameterError(f"{path}: not a notebook: {' '.join(str(error).split())[:200]}") from error
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise ParameterError(f"{path}: {len(cells)} cells have the tag 'parameters'; exactly one must")
     declared = {}
@@ -57,7 +64,7 @@ def check_parameters(path, parameters: Mapping[str, object]):
             raise ParameterError(f"{path} has no parameter {name!r}{hint}; it declares {', '.join(declared)}")
 
 
-def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output, cwd=None) -> Path:
+def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output, outputs_folder) -> Path:
     """Execute a notebook from the top with papermill.
 
     Parameters
@@ -67,8 +74,8 @@ def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output
         Each must be declared in the cell tagged ``parameters``; its defaults hold for the others.
     output : path-like
         The executed notebook, also where it failed: then it ends at the error.
-    cwd : path-like, optional
-        Where it runs: in its own folder if not given.
+    outputs_folder : path-like
+        Stands for the repository root in what it writes; see :mod:`.places`.
 
     Returns
     -------
@@ -91,9 +98,11 @@ def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output
     path, output = Path(path), Path(output)
     check_parameters(path, parameters or {})
     output.parent.mkdir(parents=True, exist_ok=True)
+    # The kernel is born with this process's environment.
+    os.environ[OUTPUTS_SETTING] = str(Path(outputs_folder).resolve())
     try:
         papermill.execute_notebook(
-            path, output, parameters=dict(parameters or {}), cwd=cwd or path.parent, kernel_name="python3",
+            path, output, parameters=dict(parameters or {}), cwd=path.parent, kernel_name="python3",
             language="python", progress_bar=False, config=encrypted,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
@@ -103,6 +112,8 @@ def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output
         ) from error
     except (CellTimeoutError, DeadKernelError) as error:
         raise NotebookError(f"{path}: {error}; the notebook as it stopped: {output}") from error
+    finally:
+        del os.environ[OUTPUTS_SETTING]
     return output
 
 

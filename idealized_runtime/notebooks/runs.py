@@ -1,23 +1,21 @@
 """The runs of ``runs.yml``: which are up to date, and how the others are executed."""
 
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
 import yaml
 
-from idealized_runtime.measurements.published import PublishedDataMissingError, published_data
+from idealized_runtime.measurements.published import PublishedDataMissingError, how_to_get, published_data
 from idealized_runtime.notebooks.execution import NotebookError, check_parameters, run_notebook, store_outputs
+from idealized_runtime.notebooks.places import EXECUTED_FOLDER
 from idealized_runtime.records.files import replacing
-
-RUNS_FILE = "notebooks/runs.yml"
-# Executed notebooks and what each run was made from; ignored by git.
-EXECUTED_FOLDER = ".executed"
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Run:
     parameters : dict
         None for the committed notebook itself, which then gets the outputs of the run.
     inputs : list of str
-        Glob patterns of the data it reads, from the repository root and, where it needs published
+        Glob patterns of the data it reads: absolute, or from the repository root and, where it needs published
         data, from the folder of published measurements.
     outputs : list of str
         Files it writes, from the repository root.
@@ -46,8 +44,22 @@ class Run:
     notebook: str
     inputs: list
     outputs: list
-    parameters: dict
+    parameters: dict = field(default_factory=dict)
     needs: str | None = None
+
+    def __post_init__(self):
+        if not all(isinstance(text, str) and text.isprintable() for text in (self.name, self.notebook)):
+            raise ValueError(f"name and notebook are texts; got {self.name!r}, {self.notebook!r}")
+        if not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts:
+            raise ValueError(f"the executed notebook is {EXECUTED_FOLDER}/<name>.ipynb, so a name stays in that folder")
+        for key in ("inputs", "outputs"):
+            texts = getattr(self, key)
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"{key} is a list of paths; got {texts!r}")
+        if not isinstance(self.parameters, dict):
+            raise ValueError(f"parameters is a mapping of names to values; got {self.parameters!r}")
+        if self.needs not in (None, "published", "measurement"):
+            raise ValueError(f"needs is published or measurement; got {self.needs!r}")
 
 
 class RunSkippedError(Exception):
@@ -59,33 +71,32 @@ def read_runs(path) -> list[Run]:
 
     Raises
     ------
-    ValueError
-        A key is unknown or missing, a name stands twice, a notebook does not exist, or does not
-        declare a parameter (:class:`ParameterError`).
+    ValueError, TypeError
+        It is no YAML, a key is unknown, missing or of another kind, a name stands twice, a notebook does not exist, or
+        does not declare a parameter (:class:`ParameterError`).
     """
     path = Path(path)
-    runs = []
+    runs = {}
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{path}: holds no list of runs, each a mapping with name, notebook, inputs and outputs")
     for entry in entries:
         try:
-            run = Run(**{"parameters": {}, **entry})
-        except TypeError as error:
-            raise ValueError(f"{path}: run {entry.get('name')!r}: {error}") from error
-        if run.needs not in (None, "published", "measurement"):
-            raise ValueError(f"{path}: run {run.name!r}: needs is published or measurement; got {run.needs!r}")
-        if run.name in {other.name for other in runs}:
-            raise ValueError(f"{path}: two runs are named {run.name!r}")
-        notebook = path.parent.parent / run.notebook
-        if not notebook.is_file():
-            raise ValueError(f"{path}: run {run.name!r}: there is no notebook {notebook}")
-        check_parameters(notebook, run.parameters)
-        runs.append(run)
-    return runs
+            run = Run(**entry)
+            if run.name in runs:
+                raise ValueError("two runs have this name")
+            notebook = path.parent.parent / run.notebook
+            if not notebook.is_file():
+                raise ValueError(f"there is no notebook {notebook}")
+            check_parameters(notebook, run.parameters)
+        except (TypeError, ValueError) as error:
+            text = str(error).removeprefix("Run.__init__() ")
+            raise type(error)(f"{path}: run {entry.get('name')!r}: {text}") from error
+        runs[run.name] = run
+    return list(runs.values())
 
 
 def execute_run(run: Run, root: Path, *, force: bool = False) -> str:
@@ -107,7 +118,9 @@ def execute_run(run: Run, root: Path, *, force: bool = False) -> str:
     stamp = root / EXECUTED_FOLDER / f"{run.name}.json"
     if not force and _is_up_to_date(stamp, key, root):
         return "up to date"
-    executed = run_notebook(root / run.notebook, run.parameters, output=stamp.with_suffix(".ipynb"))
+    executed = run_notebook(
+        root / run.notebook, run.parameters, output=stamp.with_suffix(".ipynb"), outputs_folder=root
+    )
     products = list(run.outputs)
     if not run.parameters:
         store_outputs(executed, root / run.notebook)
@@ -123,8 +136,7 @@ def execute_run(run: Run, root: Path, *, force: bool = False) -> str:
 def execute_with(run: Run, root: Path, parameters: dict) -> str:
     """Execute the notebook of a run with other parameters, in a folder where nothing that is committed is written over.
 
-    The folder, ``.executed/own/<run>/<parameters>``, looks to the notebook as the repository does: it has a copy of the
-    parameter files, no figures, and links to all other folders.
+    The folder, ``.executed/own/<run>/<parameters>``, stands for the repository root in what the notebook writes.
 
     Returns
     -------
@@ -140,15 +152,8 @@ def execute_with(run: Run, root: Path, parameters: dict) -> str:
     given = ",".join(f"{name}={value}" for name, value in parameters.items())
     folder = root / EXECUTED_FOLDER / "own" / run.name / re.sub(r"[^\w.,=-]+", "_", given)[:100]
     shutil.rmtree(folder, ignore_errors=True)
-    cwd = folder / Path(run.notebook).parent
-    cwd.mkdir(parents=True)
-    for path in filter(Path.is_dir, root.glob("[!.]*")):
-        if path.name == "processed_jsons":
-            shutil.copytree(path, folder / path.name)
-        elif path.name not in ("figures", Path(run.notebook).parts[0]):
-            (folder / path.name).symlink_to(path)
     output = folder / Path(run.notebook).name
-    run_notebook(root / run.notebook, {**run.parameters, **parameters}, output=output, cwd=cwd)
+    run_notebook(root / run.notebook, {**run.parameters, **parameters}, output=output, outputs_folder=folder)
     return f"done, in {folder.relative_to(root)}"
 
 
@@ -161,7 +166,10 @@ def find_inputs(run: Run, root: Path) -> list[Path]:
         A pattern finds none: to be skipped; to be skipped but for continuous integration; a mistake.
     """
     folder = published_data() if run.needs == "published" else root
-    found = {pattern: [path for base in {root, folder} for path in base.glob(pattern)] for pattern in run.inputs}
+    found = {
+        pattern: [Path(path) for base in {root, folder} for path in glob.glob(str(base / pattern))]
+        for pattern in run.inputs
+    }
     missing = [pattern for pattern, paths in found.items() if not paths]
     if not missing:
         return sorted({path for paths in found.values() for path in paths})
@@ -169,7 +177,7 @@ def find_inputs(run: Run, root: Path) -> list[Path]:
     if run.needs == "measurement":
         raise RunSkippedError(f"no {patterns}: `make figures` measures this machine")
     if run.needs == "published":
-        raise PublishedDataMissingError(f"no {patterns}: `make published` gets what public repositories hold")
+        raise PublishedDataMissingError(f"no {patterns}: {how_to_get(missing[0])}")
     raise ValueError(f"run {run.name!r} reads {patterns}, and there is no such file")
 
 

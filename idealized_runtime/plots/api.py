@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from idealized_runtime.plots.style import MEASURED_COLOR, mark_values, take_legends
+from idealized_runtime.plots.style import MEASURED_COLOR, mark_values, style_models, take_legends
 
 # Figure 7's colours, and a marker each, for those who cannot tell green from red.
 PROVIDER_COLORS = {"OpenAI": "green", "AI21 Labs": "red", "other": "black"}
@@ -68,7 +68,7 @@ def plot_load(
     drawn = runtimes if output_sizes is None else runtimes[runtimes["num_output_tokens"].isin(output_sizes)]
     _draw_output_sizes(ax, drawn, "num_parallel_queries", value)
     mark_values(ax, runtimes["num_parallel_queries"])
-    ylabel = {"runtime_s": "Minimum runtime (s)", "slowdown": "Runtime / that of one query"}[value]
+    ylabel = {"runtime_s": "Minimum runtime (s)", "slowdown": "Slowdown"}[value]
     ax.set(xlabel="Number of parallel queries", ylabel=ylabel)
     return ax
 
@@ -91,10 +91,10 @@ def plot_runtimes_over_time(runtimes: pd.DataFrame, *, ax: plt.Axes | None = Non
 
 
 def _draw_output_sizes(ax, runtimes, x, y):
-    """A line a number of output tokens, lighter where they are few."""
-    groups = runtimes.sort_values(x).groupby("num_output_tokens")
-    for color, (size, line) in zip(sns.color_palette("flare", groups.ngroups), groups, strict=True):
-        ax.plot(line[x], line[y], "o-", color=color, label=f"{size}")
+    """A line a number of output tokens, darker where they are few."""
+    groups = dict(list(runtimes.sort_values(x).groupby("num_output_tokens")))
+    for size, style in style_models(groups).items():
+        ax.plot(groups[size][x], groups[size][y], linestyle="-", label=f"{size}", **style)
     ax.set_ylim(bottom=0)
     ax.legend(title="Output tokens")
 
@@ -127,7 +127,7 @@ def plot_runtime_pairs(points: pd.DataFrame, *, xlabel: str, ylabel: str, ax: pl
     # Two points of the line that lie among the data: axline lets a panel grow to hold them.
     low_s = points[["x_runtime_s", "y_runtime_s"]].min().max()
     high_s = max(points[["x_runtime_s", "y_runtime_s"]].max().min(), 1.01 * low_s)
-    ax.axline((low_s, low_s), (high_s, high_s), linestyle=":", color="0.1", linewidth=1.2, label="_equal", zorder=4)
+    ax.axline((low_s, low_s), (high_s, high_s), linestyle=":", color="0.1", linewidth=1.2, label="y = x", zorder=4)
     ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
     ax.legend()
     return ax
@@ -148,7 +148,7 @@ def plot_estimators(
     """
     ax = plt.subplots()[1] if ax is None else ax
     if target is not None:
-        ax.axhline(target, color="0.5", linewidth=1, zorder=1)
+        ax.axhline(target, color="0.5", linewidth=1, label="truth or nominal level", zorder=1)
     colors = dict(zip(_ESTIMATOR_LABELS, sns.color_palette("colorblind"), strict=False))
     for estimator, line in comparison.groupby("estimator", sort=False):
         ax.plot(
@@ -159,7 +159,7 @@ def plot_estimators(
             label=_ESTIMATOR_LABELS[estimator],
         )
     mark_values(ax, comparison["num_trials"], base=10)
-    ylabel = {"bias_percent": "Bias (%)", "rmse_percent": "Root-mean-square error (%)", "coverage": "Coverage"}[value]
+    ylabel = {"bias_percent": "Bias (%)", "rmse_percent": "RMS error (%)", "coverage": "Coverage"}[value]
     ax.set(xlabel="Trials a setting", ylabel=ylabel)
     if value == "coverage":
         ax.set_ylim(0, 1.05)

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 
-from idealized_runtime.plots.style import draw_band, error_bars, label_log_axis, mark_values
+from idealized_runtime.plots.style import draw_band, error_bars, interval_label, label_log_axis, mark_values
 
 _LABELS = {
     "time_to_first_token_s": "Time to first token (s)",
@@ -17,7 +17,9 @@ _MAX_LEVEL_LABELS = 12
 _PERCENTILES = {"p50": "o-", "p95": "s--"}
 
 
-def plot_percentiles(summary: pd.DataFrame, *, quantity: str, ax: plt.Axes | None = None) -> plt.Axes:
+def plot_percentiles(
+    summary: pd.DataFrame, *, quantity: str, level: float = 0.95, ax: plt.Axes | None = None
+) -> plt.Axes:
     """Draw the median and 95th percentile of a time against the load, with their intervals.
 
     Parameters
@@ -25,6 +27,8 @@ def plot_percentiles(summary: pd.DataFrame, *, quantity: str, ax: plt.Axes | Non
     summary : DataFrame, one row a load
         As from :func:`~idealized_runtime.api.statistics.summarize_requests`, of one size and kind of load.
     quantity : {"time_to_first_token_s", "time_per_output_token_s", "runtime_s"}
+    level : float
+        Of the intervals, for the legend.
     """
     ax = plt.subplots()[1] if ax is None else ax
     load = _load_column(summary)
@@ -35,7 +39,7 @@ def plot_percentiles(summary: pd.DataFrame, *, quantity: str, ax: plt.Axes | Non
         ax.plot(loads, table[name], style, color=color, label=label)
         # Where too few requests bound a percentile its interval ends at what is known.
         low, high = table[f"{name}_lower"].fillna(table[name]), table[f"{name}_upper"].fillna(table[name])
-        draw_band(ax, loads, low, high, color=color)
+        draw_band(ax, loads, low, high, color=color, label=f"its {interval_label(level)}")
     return _finish(ax, load, loads, _LABELS[quantity])
 
 
@@ -62,7 +66,9 @@ def plot_throughput(
     return _finish(ax, load, throughput[load], "Requests a second")
 
 
-def plot_ratios(raw: pd.DataFrame, comparison: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
+def plot_ratios(
+    raw: pd.DataFrame, comparison: pd.DataFrame, *, level: float = 0.95, ax: plt.Axes | None = None
+) -> plt.Axes:
     """Draw raw and denoised runtimes over the idealized one, a column a setting; all should lie on or above 1.
 
     Parameters
@@ -71,6 +77,8 @@ def plot_ratios(raw: pd.DataFrame, comparison: pd.DataFrame, *, ax: plt.Axes | N
         ``num_prompt_tokens, num_output_tokens, runtime_s``.
     comparison : DataFrame, one row a setting
         As from :func:`~idealized_runtime.comparisons.inequality.compare_runtimes`.
+    level : float
+        Of its intervals, for the legend.
     """
     ax = plt.subplots()[1] if ax is None else ax
     sizes = ["num_prompt_tokens", "num_output_tokens"]
@@ -83,7 +91,8 @@ def plot_ratios(raw: pd.DataFrame, comparison: pd.DataFrame, *, ax: plt.Axes | N
     bars_s = error_bars(*(comparison[f"denoised_s{bound}"] for bound in ("", "_lower", "_upper")))
     ax.errorbar(
         comparison["place"], comparison["denoised_over_idealized"], bars_s / comparison["idealized_s"].to_numpy(),
-        fmt="_", color=denoised_color, markersize=11, markeredgewidth=2, label="denoised",
+        fmt="_", color=denoised_color, markersize=11, markeredgewidth=2,
+        label=f"denoised, {interval_label(level)}",
     )  # fmt: skip
     labels = [f"{p}, {o}" for p, o in comparison[sizes].to_numpy()]
     ax.set_xticks(comparison["place"], labels, rotation=90 if len(labels) > _MAX_LEVEL_LABELS else 0)

@@ -13,11 +13,12 @@ from idealized_runtime.lifetime.comparison import Assumptions
 from idealized_runtime.lifetime.measured import MeasuredQueryCost, profile_table
 from idealized_runtime.lifetime.scaling_law import ModelSize, ScalingLaw
 from idealized_runtime.lifetime.size_curve import SizeCurve
-from idealized_runtime.plots.style import FITTED_COLOR, MEASURED_COLOR, draw_band, label_log_axis
+from idealized_runtime.plots.style import FITTED_COLOR, MEASURED_COLOR, draw_band, interval_label, label_log_axis
 
 GUESSED_COLOR = "0.35"
 _TRAINING_COLOR, _INFERENCE_COLOR = "#009E73", "#CC79A7"
 _NUM_POINTS = 200
+_EXTRAPOLATED = "Outside the measured sizes"
 _RATIO_LEVELS_PERCENT = np.array([10, 20, 30, 50, 70, 90, 98, 102, 120, 200, 500, 2000])
 # Of the width and the height of a map, from its middle: what labels may be centred on.
 _LABELLED_HALF = (0.44, 0.38)
@@ -116,9 +117,9 @@ def plot_size_curve(curve: SizeCurve, *, num_params=None, level: float = 0.95, a
     measured = curve.num_params.min(), curve.num_params.max()
     sizes = np.geomspace(*(measured if num_params is None else num_params), _NUM_POINTS)
     lower, upper = curve.interval(sizes, level=level)
-    label = f"{100 * level:g} % interval of a new model"
-    draw_band(ax, sizes, lower, upper, color=FITTED_COLOR, label=label)
-    ax.plot(sizes, curve(sizes), "--", color=FITTED_COLOR, linewidth=0.9, label="_extrapolated")
+    draw_band(ax, sizes, lower, upper, color=FITTED_COLOR, label=f"{interval_label(level)} of a new model")
+    label = "_inside" if num_params is None else _EXTRAPOLATED
+    ax.plot(sizes, curve(sizes), "--", color=FITTED_COLOR, linewidth=0.9, label=label)
     inside = np.geomspace(*measured, _NUM_POINTS)
     ax.plot(inside, curve(inside), "-", color=FITTED_COLOR, label="Regression")
     ax.plot(curve.num_params, curve.costs, "o", color=MEASURED_COLOR, label="Measured model")
@@ -136,7 +137,7 @@ def plot_utilization(
     level: float = 0.95,
     ax: plt.Axes | None = None,
 ) -> plt.Axes:
-    """Draw the utilisation that measured models imply, for prompts and for output tokens, beside the guesses.
+    """Draw the utilisation, 2 N tokens / peak, that measured models imply for prompts and output tokens; the guesses.
 
     Parameters
     ----------
@@ -151,16 +152,17 @@ def plot_utilization(
     models = profile_table(measured, peak_flops_per_s)
     sizes = np.geomspace(models["num_params"].min(), models["num_params"].max(), _NUM_POINTS)
     implied = measured.utilization(sizes, peak_flops_per_s, level=level)
-    for name, guess, color in (
-        ("prompts", assumptions.prompt_mfu, MEASURED_COLOR),
-        ("output_tokens", assumptions.output_mfu, FITTED_COLOR),
+    for name, guess, color, marker in (
+        ("prompts", assumptions.prompt_mfu, MEASURED_COLOR, "o"),
+        ("output_tokens", assumptions.output_mfu, FITTED_COLOR, "s"),
     ):
         label = name.replace("_", " ").capitalize()
-        draw_band(ax, sizes, implied[f"{name}_lower"], implied[f"{name}_upper"], color=color)
-        ax.plot(sizes, implied[name], "-", color=color, label="_regression")
-        ax.plot(models["num_params"], models[name], "o", color=color, label=f"{label}, measured")
+        ax.plot(models["num_params"], models[name], marker, color=color, label=f"{label}, measured")
+        ax.plot(sizes, implied[name], "-", color=color, label="regression")
+        bounds = implied[f"{name}_lower"], implied[f"{name}_upper"]
+        draw_band(ax, sizes, *bounds, color=color, label=f"its {interval_label(level)}")
         ax.axhline(guess, linestyle=":", color=color, label=f"{label}, guessed")
-    ax.set(yscale="log", ylabel="Utilisation (2 N tokens / peak)")
+    ax.set(yscale="log", ylabel="Utilisation")
     _set_sizes(ax)
     return ax
 
@@ -183,9 +185,10 @@ def plot_against_demand(
     ax = plt.subplots()[1] if ax is None else ax
     rows = comparison.sort_values("num_requests")
     requests = rows["num_requests"]
-    draw_band(ax, requests, rows[f"{value}_lower"], rows[f"{value}_upper"], color=FITTED_COLOR, label="Interval")
-    ax.plot(requests, rows[value], "--", color=FITTED_COLOR, linewidth=0.9, label="_extrapolated")
+    draw_band(ax, requests, rows[f"{value}_lower"], rows[f"{value}_upper"], color=FITTED_COLOR, label="95 % interval")
     ax.plot(requests, rows[value].mask(rows["is_extrapolated"]), "-", color=FITTED_COLOR, label="Measured")
+    if rows["is_extrapolated"].any():
+        ax.plot(requests, rows[value], "--", color=FITTED_COLOR, linewidth=0.9, label=_EXTRAPOLATED)
     if guessed is not None:
         ax.plot(requests, rows[guessed], ":", color=GUESSED_COLOR, label="Guessed")
     ax.set(xscale="log", yscale="log", xlabel="Requests over the model's life")
@@ -227,8 +230,9 @@ def plot_cost_vs_size(
     ax.plot(sizes, inference_usd, "-", color=_INFERENCE_COLOR, label="Inference, measured")
     ax.plot(sizes, guessed_usd, ":", color=_INFERENCE_COLOR, label="Inference, guessed")
     ax.plot(sizes, training_usd + inference_usd, "-", color="0.1", label="Both, measured")
-    ax.axvspan(row["num_params_lower"], row["num_params_upper"], color=FITTED_COLOR, alpha=0.2, linewidth=0)
-    ax.plot(row["num_params"], row["cost_usd"], "o", color=FITTED_COLOR, label="Cheapest, with interval", zorder=3)
+    ax.axvspan(row["num_params_lower"], row["num_params_upper"], color=FITTED_COLOR, alpha=0.2, linewidth=0,
+               label="its 95 % interval")  # fmt: skip
+    ax.plot(row["num_params"], row["cost_usd"], "o", color=FITTED_COLOR, label="Cheapest size", zorder=3)
     ax.set(yscale="log", ylabel="Lifetime cost ($)")
     _set_sizes(ax)
     lowest = min(training_usd.min(), inference_usd.min(), guessed_usd.min())

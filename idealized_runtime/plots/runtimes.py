@@ -7,9 +7,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.lines import Line2D
 
 from idealized_runtime.fits.protocol import NoIntervalError
-from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR, error_bars, label_log_axis
+from idealized_runtime.plots.style import (
+    FITTED_COLOR,
+    KNEE_COLOR,
+    MEASURED_COLOR,
+    error_bars,
+    interval_label,
+    label_log_axis,
+)
 from idealized_runtime.statistics.errors import summarize_errors
 
 
@@ -49,6 +57,9 @@ def plot_runtime_vs_output_tokens(
     r_squared = getattr(fit, "r_squared", None)
     if r_squared is not None:
         _note(ax, f"$R^2$ = {np.floor(r_squared * 1e5) / 1e5:.5f}")
+    ax.add_line(Line2D([], [], linestyle="none", marker="o", color="0.4", label="measured"))
+    if fit is not None:
+        ax.add_line(Line2D([], [], linestyle="-", color="0.4", label="fitted"))
     ax.set(xlabel="Number of output tokens", ylabel="Runtime (s)")
     ax.set_ylim(bottom=0)
     ax.legend(title="Prompt size (tokens)")
@@ -85,15 +96,14 @@ def plot_prompt_encoding_time(fit, knee=None, *, level: float = 0.95, ax: plt.Ax
         markersize=2.5,
         elinewidth=1,
         color=MEASURED_COLOR,
-        label=f"Profiled size, {100 * level:g} % interval",
+        label=f"Profiled size, {interval_label(level)}",
     )
     if knee is not None:
         line = np.array([knee.num_prompt_tokens, sizes.max()])
         ax.plot(line, knee.line_s(line), ":", color="0.1", label="Best-fit line", zorder=3)
-        ax.axvspan(*knee.interval, color=KNEE_COLOR, alpha=0.25, linewidth=0)
-        label = f"Knee, {100 * knee.level:g} % interval"
-        ax.axvline(knee.num_prompt_tokens, color=KNEE_COLOR, linewidth=1, label=label)
-    ax.set(xlabel="Prompt size (tokens)", ylabel="Prompt encoding time (s)")
+        ax.axvspan(*knee.interval, color=KNEE_COLOR, alpha=0.25, linewidth=0, label=interval_label(knee.level))
+        ax.axvline(knee.num_prompt_tokens, color=KNEE_COLOR, linewidth=1, label="Knee")
+    ax.set(xlabel="Prompt size (tokens)", ylabel="Prompt time (s)")
     ax.set_ylim(bottom=0)
     ax.legend()
     return ax

@@ -9,15 +9,15 @@ import seaborn as sns
 from matplotlib.lines import Line2D
 from scipy.optimize import isotonic_regression
 
-from idealized_runtime.plots.style import error_bars, label_log_axis
+from idealized_runtime.plots.style import error_bars, interval_label, label_log_axis, style_models
 
 # Bars leave the panel beyond so many times the speed-ups it holds: one may be without end.
 _MAX_BAR_REACH = 2
 _FRONTIER_COLOR = "0.1"
-_OTHERS_COLOR = "0.6"
+_OTHERS_STYLE = {"color": "0.6", "marker": "p"}
 # Of a line of text on the axis of scores.
 _NAME_HEIGHT_PERCENT = 2.2
-# Series of models told apart by colour; the first letters of a model's name say which it is.
+# Series of models told apart by colour and marker; the first letters of a model's name say which it is.
 SERIES = {
     "llama": "Llama",
     "qwen": "Qwen",
@@ -36,20 +36,19 @@ def plot_speed_ups(table: pd.DataFrame, *, models: Sequence[str] | None = None, 
     Parameters
     ----------
     table : DataFrame
-        As from ``compare_stacks``, of one stack; a colour a model, intervals as bars.
+        As from ``compare_stacks``, of one stack; a colour and marker a model, intervals as bars.
     models : sequence of str, optional
-        Whose places tell the colours, the same in every panel that is given the same; those of ``table`` where it
-        is not given.
+        From the smallest to the largest, for :func:`~.style.style_models`; those of ``table`` where it is not given.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    # No two models alike among the first thirty.
-    colors, styles = sns.color_palette("colorblind"), {}
-    for number, model in enumerate(table["model"].unique() if models is None else models):
-        styles[model] = {"color": colors[number % len(colors)], "fmt": "os^"[number // len(colors) % 3]}
-    for model, group in table.groupby("model", sort=False):
-        bars = error_bars(*(group[f"speed_up{bound}"] for bound in ("", "_lower", "_upper")))
-        ax.errorbar(group["baseline_s"], group["speed_up"], yerr=bars, linewidth=0.8, label=model, **styles[model])
-    ax.axhline(1, color="0.4", linewidth=0.8)
+    groups = dict(list(table.groupby("model")))
+    for model, style in style_models(table["model"] if models is None else models).items():
+        if model in groups:
+            group = groups[model]
+            bars = error_bars(*(group[f"speed_up{bound}"] for bound in ("", "_lower", "_upper")))
+            ax.errorbar(group["baseline_s"], group["speed_up"], yerr=bars, linestyle="none", elinewidth=0.8,
+                        label=model, **style)  # fmt: skip
+    ax.axhline(1, color="0.4", linewidth=0.8, label="as the baseline")
     ax.set(xscale="log", yscale="log", xlabel="Runtime with the baseline (s)", ylabel="Speed-up")
     ax.set_ylim(_speed_up_limits(table))
     label_log_axis(ax.xaxis)
@@ -76,13 +75,13 @@ def plot_capability_frontier(
     frontier = table[table["on_frontier"]].drop_duplicates([value, "mmlu_percent"])
     ax.plot(frontier[value], frontier["mmlu_percent"], "--", color=_FRONTIER_COLOR, linewidth=1, zorder=1)
     for model, row in points.iterrows():
-        color = _series_color(model)
+        style = _series_style(model)
+        color = style["color"]
         ax.hlines(row["mmlu_percent"], row[f"{value}_lower"], row[f"{value}_upper"], color=color, linewidth=1, zorder=2)
         ax.plot(
             row[value],
             row["mmlu_percent"],
-            "o",
-            color=color,
+            **style,
             markerfacecolor=color if row["is_measured"] else "white",
             markersize=3.5 + 4 * np.sqrt(table.loc[model, "frontier_probability"]),
             zorder=3,
@@ -104,17 +103,19 @@ def add_proportional_axis(ax: plt.Axes, factor: float, label: str):
     label_log_axis(top.xaxis)
 
 
-def capability_legend(points: pd.DataFrame) -> list[Line2D]:
-    """What the markers of :func:`plot_capability_frontier` stand for."""
+def capability_legend(points: pd.DataFrame, *, level: float = 0.95) -> list[Line2D]:
+    """What is drawn by :func:`plot_capability_frontier`, whose intervals are of this level."""
     named = [series for series in SERIES if any(model.startswith(series) for model in points.index)]
-    handles = [_marker(_series_color(series), SERIES[series]) for series in named]
-    if any(_series_color(model) == _OTHERS_COLOR for model in points.index):
-        handles.append(_marker(_OTHERS_COLOR, "others"))
+    handles = [_marker(SERIES[series], **_series_style(series)) for series in named]
+    if any(_series_style(model) is _OTHERS_STYLE for model in points.index):
+        handles.append(_marker("others", **_OTHERS_STYLE))
     if points["is_measured"].any():
-        handles.append(_marker("0.1", "timed", filled=True))
+        handles.append(_marker("timed", markerfacecolor="0.1"))
     return [
         *handles,
-        _marker("0.1", "predicted"),
+        _marker("predicted"),
+        _marker("likely on the frontier", markersize=7.5),
+        Line2D([], [], color="0.4", linewidth=1, label=interval_label(level)),
         Line2D([], [], linestyle="--", color=_FRONTIER_COLOR, linewidth=1, label="Pareto frontier"),
     ]
 
@@ -150,13 +151,13 @@ def _name_points(ax, points, value):
         )
 
 
-def _series_color(model) -> str:
-    for color, series in zip(sns.color_palette("colorblind"), SERIES, strict=False):
+def _series_style(model) -> dict:
+    for color, marker, series in zip(sns.color_palette("colorblind"), "os^DvP", SERIES, strict=False):
         if model.startswith(series):
-            return color
-    return _OTHERS_COLOR
+            return {"color": color, "marker": marker}
+    return _OTHERS_STYLE
 
 
-def _marker(color, label, *, filled=False) -> Line2D:
-    face = color if filled else "white"
-    return Line2D([], [], marker="o", linestyle="none", color=color, markerfacecolor=face, label=label)
+def _marker(label, **options) -> Line2D:
+    hollow = {"marker": "o", "color": "0.1", "markerfacecolor": "white"}
+    return Line2D([], [], linestyle="none", label=label, **{**hollow, **options})

@@ -9,6 +9,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from idealized_runtime.plots.tables import head_in_words
 from idealized_runtime.records.files import replacing
 
 STYLE = {
@@ -34,6 +35,8 @@ STYLE = {
 }
 # Told apart with every kind of colour vision: blue, orange and grey of seaborn's "colorblind".
 MEASURED_COLOR, FITTED_COLOR, KNEE_COLOR = (sns.color_palette("colorblind")[i] for i in (0, 3, 7))
+# Of models, from small to large; each beside a colour of a scale that is as dark in print.
+_MODEL_MARKERS = "os^DvPX<>p"
 PANEL_WIDTH_IN, PANEL_HEIGHT_IN = 2.4, 2.0
 # Multiples of powers of ten that ticks stand at, where so many fit the axis.
 _TICKS_IN_DECADE = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
@@ -44,12 +47,36 @@ _NO_METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 
 
 def use_style():
-    """Draw everything after this in the project's style: readable in print, safe for colour blindness."""
+    """Draw everything after this in the project's style, readable in print; in a notebook, head tables in words."""
     mpl.rcParams.update(STYLE)
+    head_in_words()
 
 
-def make_panels(names: Sequence[str], *, num_columns: int = 4) -> tuple[plt.Figure, dict[str, plt.Axes]]:
+def style_models(names: Iterable[str]) -> dict[str, dict]:
+    """Colour and marker of each model, as keywords of ``plot``: the same in every panel that is given the same names.
+
+    Parameters
+    ----------
+    names : iterable of str
+        From the smallest model to the largest, dark to light.
+    """
+    names = list(dict.fromkeys(names))
+    colors = sns.color_palette("viridis", as_cmap=True)(np.linspace(0, 0.9, len(names)))
+    return {
+        name: {"color": mpl.colors.to_hex(color), "marker": _MODEL_MARKERS[number % len(_MODEL_MARKERS)]}
+        for number, (name, color) in enumerate(zip(names, colors, strict=True))
+    }
+
+
+def make_panels(names: Sequence[str], *, num_columns: int = 4, **shared) -> tuple[plt.Figure, dict[str, plt.Axes]]:
     """A figure with one titled panel a name, row by row; unused places stay empty.
+
+    Parameters
+    ----------
+    names : sequence of str
+    num_columns : int
+    **shared
+        ``sharex`` and ``sharey``, as in ``plt.subplots``.
 
     Returns
     -------
@@ -62,7 +89,7 @@ def make_panels(names: Sequence[str], *, num_columns: int = 4) -> tuple[plt.Figu
     num_columns = min(num_columns, len(names))
     num_rows = -(-len(names) // num_columns)
     size = (max(PANEL_WIDTH_IN * num_columns, 4.0), PANEL_HEIGHT_IN * num_rows + 0.4)
-    figure, grid = plt.subplots(num_rows, num_columns, figsize=size, squeeze=False)
+    figure, grid = plt.subplots(num_rows, num_columns, figsize=size, squeeze=False, **shared)
     axes = dict(zip(names, grid.flat, strict=False))
     for name, ax in axes.items():
         ax.set_title(name)
@@ -141,6 +168,11 @@ def name_rows(ax: plt.Axes, names: Iterable[str]):
 def error_bars(values, lower, upper) -> np.ndarray:
     """Lengths of bars below and above values, as ``errorbar`` takes them; none where rounding puts a bound beyond."""
     return np.maximum([values - lower, upper - values], 0)
+
+
+def interval_label(level: float) -> str:
+    """What a legend calls intervals of this confidence level."""
+    return f"{100 * level:g} % interval"
 
 
 def draw_band(ax: plt.Axes, x, lower, upper, *, color, label: str = "_interval"):

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from idealized_runtime.plots.style import FITTED_COLOR, mark_values
+from idealized_runtime.plots.style import FITTED_COLOR, mark_values, style_models
 from idealized_runtime.records import SETTING_COLUMNS
 
 _COLORS = sns.color_palette("colorblind")
@@ -51,7 +51,7 @@ def plot_token_micro_batch_sizes(timings: pd.DataFrame, model=None, *, ax: plt.A
     best = int(np.argmin(timings["generation_time_s"]))
     ax.plot(
         k[best], timings["generation_time_s"].iloc[best], "o", markersize=11, markerfacecolor="none",
-        markeredgecolor="black", label="Optimum",
+        markeredgecolor="black", label="Shortest generation",
     )  # fmt: skip
     mark_values(ax, k)
     ax.set(xlabel="Token micro-batch size", ylabel="Time (s)")
@@ -65,7 +65,7 @@ def plot_generation_rate(tables, *, column: str = "tokens_per_s", label: str, ax
 
     Parameters
     ----------
-    tables : mapping of DataFrame, by model name
+    tables : mapping of DataFrame, by model name, from small to large
         Of ``generation_table``; batch sizes that failed are left out.
     column : str
     label : str
@@ -73,9 +73,9 @@ def plot_generation_rate(tables, *, column: str = "tokens_per_s", label: str, ax
     """
     ax = plt.subplots()[1] if ax is None else ax
     sizes = []
-    for (name, table), color in zip(tables.items(), _COLORS, strict=False):
-        timed = table[table[column].notna()]
-        ax.plot(timed.index, timed[column], "o-", color=color, label=name)
+    for name, style in style_models(tables).items():
+        timed = tables[name][tables[name][column].notna()]
+        ax.plot(timed.index, timed[column], linestyle="-", label=name, **style)
         sizes += timed.index.tolist()
     mark_values(ax, sizes)
     ax.set(xlabel="Batch size (sequences)", ylabel=label)

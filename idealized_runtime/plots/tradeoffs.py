@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from idealized_runtime.plots.style import label_log_axis, name_rows
+from idealized_runtime.plots.style import FITTED_COLOR, label_log_axis, name_rows, style_models, take_legends
 from idealized_runtime.reproductions.paper.models import PAPER_MODELS
 from idealized_runtime.reproductions.paper.tradeoffs import TASKS, short_task
 
@@ -27,6 +27,9 @@ OBJECTIVE_LABELS = {
     "ratio_log1p": "Accuracy / ln(1 + runtime)",
 }
 TASK_MARKERS = {"mmlu": "P", "raft": "o", "imdb": "s", "boolq": "^"}
+# Figures 8 to 10 draw them from small to large.
+MODELS_BY_SIZE = sorted(PAPER_MODELS, key=lambda name: PAPER_MODELS[name].num_params_printed)
+_MODEL_STYLES = style_models(MODELS_BY_SIZE)
 _TASK_COLORS = {"mmlu": "#D55E00", "raft": "#0173B2", "imdb": "#029E73", "boolq": "#DE8F05"}
 
 
@@ -47,10 +50,10 @@ def plot_hardware_comparison(
     ax = plt.subplots()[1] if ax is None else ax
     drawn = points.pivot_table(index="model", columns="hardware", values=value, sort=False)[list(hardware)].dropna()
     for model, (x, y) in zip(drawn.index, drawn.to_numpy(), strict=True):
-        ax.plot(x, y, "o", color=_color(model), label=model)
+        ax.plot(x, y, linestyle="none", label=model, **_MODEL_STYLES[model])
     largest_x, largest_y = drawn.max()
     largest = max(largest_x, largest_y)
-    ax.plot([0, largest], [0, largest], ":", color="0.1", linewidth=1, label="_equal", zorder=1)
+    ax.plot([0, largest], [0, largest], ":", color="0.1", linewidth=1, label="Equal", zorder=1)
     ax.set_xlim(0, 1.08 * largest_x)
     ax.set_ylim(0, 1.08 * largest_y)
     return ax
@@ -62,10 +65,10 @@ def plot_by_model(
     value: str,
     interval: tuple[str, str] | None = None,
     printed: str | None = None,
-    reference: float | None = None,
+    reference: tuple[float, str] | None = None,
     ax: plt.Axes | None = None,
 ) -> plt.Axes:
-    """Draw one value a model as a point with its interval, one line a model, in the order of Table 1.
+    """Draw one value a model as a point with its interval, a row a model, from small to large.
 
     Parameters
     ----------
@@ -76,20 +79,21 @@ def plot_by_model(
         Columns of the lower and the upper bound.
     printed : str, optional
         Column of what the paper gives, as a hollow circle.
-    reference : float, optional
-        Value of a dotted line.
+    reference : pair of float and str, optional
+        Value of a dotted line, and what it is.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    names = [name for name in PAPER_MODELS if name in set(points["model"])]
+    names = [name for name in MODELS_BY_SIZE if name in set(points["model"])]
     drawn = points.set_index("model").loc[names]
     if reference is not None:
-        ax.axvline(reference, linestyle=":", color="0.1", linewidth=1)
-    places, colors = np.arange(len(names)), [_color(name) for name in names]
+        ax.axvline(reference[0], linestyle=":", color="0.1", linewidth=1, label=reference[1])
+    places = np.arange(len(names))
     if interval is not None:
-        ax.hlines(places, drawn[interval[0]], drawn[interval[1]], colors=colors, linewidth=2)
+        ends = drawn[interval[0]], drawn[interval[1]]
+        ax.hlines(places, *ends, colors=FITTED_COLOR, alpha=0.5, linewidth=2, label="Its 95 % interval")
     if printed is not None:
-        ax.plot(drawn[printed], places, "o", markersize=6.5, fillstyle="none", color="0.1", label="printed")
-    ax.scatter(drawn[value], places, color=colors, s=16, zorder=3, label="recomputed")
+        ax.plot(drawn[printed], places, "o", markersize=6.5, fillstyle="none", color="0.1", label="Printed")
+    ax.plot(drawn[value], places, "o", color=FITTED_COLOR, label="Recomputed")
     name_rows(ax, names)
     return ax
 
@@ -97,7 +101,7 @@ def plot_by_model(
 def plot_efficiency_vs_capability(
     points: pd.DataFrame, *, metric: str, errors: str | None = None, ax: plt.Axes | None = None
 ) -> plt.Axes:
-    """Draw accuracy against an efficiency metric: squares, joined by a dashed line, are on the Pareto frontier.
+    """Draw accuracy against an efficiency metric: rings, joined by a dashed line, are on the Pareto frontier.
 
     One panel of the paper's Figure 9.
 
@@ -112,15 +116,15 @@ def plot_efficiency_vs_capability(
     """
     ax = plt.subplots()[1] if ax is None else ax
     frontier = points[points["on_frontier"]].sort_values("value")
-    if len(frontier) > 1:
-        ax.plot(frontier["value"], frontier["accuracy"], "--", color="0.1", linewidth=1, label="_frontier", zorder=1)
+    ring = {"fillstyle": "none", "markersize": 9, "markeredgewidth": 1, "color": "0.1", "linewidth": 1}
+    ax.plot(frontier["value"], frontier["accuracy"], "o--", **ring, label="Pareto frontier", zorder=1)
+    if errors is not None:
+        values = points["value"]
+        ends = values - points[errors], values + points[errors]
+        ax.hlines(points["accuracy"], *ends, colors="0.4", linewidth=1.2, label="95 % interval", zorder=2)
     for row in points.to_dict("records"):
-        marker, size = ("s", 6.5) if row["on_frontier"] else ("o", 4.5)
-        if errors is not None:
-            ends = row["value"] + np.array([-1, 1]) * row[errors]
-            ax.plot(ends, [row["accuracy"]] * 2, "|-", color=_color(row["model"]), markersize=7, label="_interval")
-            size -= 2
-        ax.plot(row["value"], row["accuracy"], marker, markersize=size, color=_color(row["model"]), label=row["model"])
+        style = {"linestyle": "none", "markersize": 4.5 if errors is None else 3.5, **_MODEL_STYLES[row["model"]]}
+        ax.plot(row["value"], row["accuracy"], **style, label=row["model"], zorder=3)
     label, limits = METRICS[metric]
     ax.set(xscale="log", xlim=limits if errors is None else None, xlabel=label, ylabel="Accuracy")
     ax.margins(y=0.12)
@@ -153,7 +157,7 @@ def plot_frontier_probabilities(probabilities: pd.DataFrame, *, ax: plt.Axes | N
 def plot_ranks(ranks: pd.DataFrame, intervals: pd.DataFrame | None = None, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Draw the rank of each model on each task, best models on top (Figure 10).
 
-    Tasks of one model stand slightly above each other, so that equal ranks stay visible.
+    Tasks of one model stand slightly above each other, so that equal ranks stay visible; bars are possible ranks.
 
     Parameters
     ----------
@@ -172,6 +176,8 @@ def plot_ranks(ranks: pd.DataFrame, intervals: pd.DataFrame | None = None, *, ax
             bounds = intervals[intervals["task"] == task].set_index("model").loc[ranks.index]
             ax.hlines(places + offset, bounds["lower"], bounds["upper"], linewidth=2.5, alpha=0.35, **style)
         ax.plot(ranks[task], places + offset, TASK_MARKERS[name], label=short_task(task), **style)
+    if intervals is not None:
+        ax.plot([], [], "-", color="0.7", linewidth=2.5, label="Ranks left possible")
     name_rows(ax, ranks.index)
     ax.set_xticks(range(1, len(ranks) + 1))
     ax.set(xlim=(0.5, len(ranks) + 0.5), xlabel="Rank")
@@ -196,7 +202,7 @@ def plot_savings(
         ax.plot(savings.index, savings[column], "-", color=color, label=f"{column:g}")
     if printed is not None:
         ax.plot(*printed, "o", markersize=7, fillstyle="none", color="0.1", label="published")
-    ax.axhline(1, color="0.4", linewidth=0.8)
+    ax.axhline(1, color="0.4", linewidth=0.8, label="saves nothing")
     ax.set(xscale="log", yscale="log", xlabel=savings.index.name, ylabel="Savings (factor)")
     ax.legend(title=savings.columns.name, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
@@ -218,22 +224,17 @@ def task_grid(rows: Sequence[str], tasks: Sequence[str], *, panel_size=(1.75, 1.
 
 
 def finish_grid(figure: plt.Figure, axes: Mapping[tuple, plt.Axes]):
-    """One legend of models above all panels, in the order of the paper's Table 1; y labels on the left only."""
-    handles = {}
+    """One legend above all panels: the models from small to large, and what else is drawn; y labels on the left."""
     for ax in axes.values():
         if not ax.get_subplotspec().is_first_col():
             ax.set_ylabel("")
-        for label in ax.get_legend_handles_labels()[1]:
-            handles[label] = Line2D([], [], marker="o", linestyle="none", color=_color(label))
-    labels = [name for name in PAPER_MODELS if name in handles]
-    figure.legend(
-        [handles[name] for name in labels],
-        labels,
-        loc="outside upper center",
-        ncols=4,
-        columnspacing=1.2,
-        handletextpad=0.2,
-    )
+    handles = take_legends(axes.values())
+    models = [name for name in MODELS_BY_SIZE if name in handles]
+    labels = [*models, *(label for label in handles if label not in PAPER_MODELS)]
+    # One size of marker, whichever the panels have.
+    proxies = {name: Line2D([], [], linestyle="none", **_MODEL_STYLES[name]) for name in models}
+    shown = [proxies.get(label, handles[label]) for label in labels]
+    figure.legend(shown, labels, loc="outside upper center", ncols=4, columnspacing=1.2, handletextpad=0.4)
 
 
 def probability_text(probability: float) -> str:
@@ -241,7 +242,3 @@ def probability_text(probability: float) -> str:
     if np.isnan(probability) or probability in (0, 1):
         return "" if np.isnan(probability) else f"{probability:.0f}"
     return "< 0.01" if probability < 0.01 else "> 0.99" if probability > 0.99 else f"{probability:.2f}"
-
-
-def _color(model):
-    return PAPER_MODELS[model].color

@@ -10,7 +10,8 @@ from idealized_runtime.cli.main import main
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.notebooks import runs as notebook_runs
 from idealized_runtime.notebooks.execution import NotebookError, ParameterError, declared_parameters, run_notebook
-from idealized_runtime.notebooks.runs import RUNS_FILE, find_inputs, read_runs
+from idealized_runtime.notebooks.places import RUNS_FILE
+from idealized_runtime.notebooks.runs import find_inputs, read_runs
 
 RUN = {"name": "default/shout", "outputs": ["out/default.txt"]}
 COMMITTED = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -11,7 +11,8 @@ from nbformat.v4 import new_code_cell
 from idealized_runtime.fits import FormulaModel
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
-from idealized_runtime.notebooks.runs import RUNS_FILE, execute_with, read_runs
+from idealized_runtime.notebooks.places import RUNS_FILE
+from idealized_runtime.notebooks.runs import execute_with, read_runs
 from idealized_runtime.reproductions.paper.models import by_printed_name
 from idealized_runtime.reproductions.paper.tradeoffs import idealized_points, with_relative_errors
 

@@ -36,8 +36,8 @@ def _cheaper_hour(data) -> Evidence:
 
 @CLAIMS.add("5.3", "often twice the devices hold a model on V100", "often")
 def _twice_the_devices(data) -> Evidence:
-    drawn = [PAPER_MODELS[name] for name in data.figure8["model"].unique()]
-    return tally((row.num_v100 >= 2 * row.num_a100 for row in drawn), "{} of {} models", holds=most)
+    numbers = [PAPER_MODELS[name].num_accelerators for name in data.figure8["model"].unique()]
+    return tally((number["v100"] >= 2 * number["a100"] for number in numbers), "{} of {} models", holds=most)
 
 
 @CLAIMS.add("4.2", "dollar cost is runtime x devices x price", "all points")

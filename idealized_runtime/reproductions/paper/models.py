@@ -1,13 +1,13 @@
-"""The ten models of arXiv:2305.02440 as it prints them: names, devices, colours; shapes are in the registry."""
+"""The ten models of arXiv:2305.02440 as it prints them: names and devices; shapes are in the registry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture, get_architecture
 from idealized_runtime.architectures.devices import num_accelerators_needed
+from idealized_runtime.hardware.accelerators import get_accelerator
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,8 @@ class PaperModel:
     num_params_printed : float
         Table 1; ``num_params_drawn`` is what Figure 9 draws.
     num_params_drawn : float
-    num_a100, num_v100 : int or None
-        80-GB A100 and 32-GB V100 devices that serve one query at a time (Table 1; Figure 8). None: not drawn.
-    color : str
-        Of its points in Figures 8 and 9.
+    num_accelerators : mapping by hardware (``"a100"``, ``"v100"``)
+        80-GB A100 and 32-GB V100 devices that serve one query at a time (Table 1; Figure 8), where it is drawn.
     """
 
     name: str
@@ -38,9 +36,7 @@ class PaperModel:
     provider: str
     num_params_printed: float
     num_params_drawn: float
-    num_a100: int
-    num_v100: int | None
-    color: str
+    num_accelerators: Mapping[str, int]
 
     @property
     def architecture(self) -> Architecture:
@@ -49,26 +45,25 @@ class PaperModel:
 
 
 _ANTHROPIC = "anthropic-v4-s3"
-# Figures 8 to 10 use one colour a model; these are the printed ones, darkened where they were too pale to read.
+# Last are the devices of the A100 and of the V100.
 _ROWS = (
-    PaperModel("OpenAI/davinci", "davinci", "openai/davinci", "OpenAI", 175e9, 175e9, 8, 16, "blue"),
-    PaperModel("AI21/J1-Large v1", "j1-large", "ai21/j1-large", "AI21 Labs", 6.7e9, 7.5e9, 1, 1, "hotpink"),
-    PaperModel("AI21/J1-Grande v1", "j1-grande", "ai21/j1-grande", "AI21 Labs", 17e9, 17e9, 1, 2, "purple"),
-    PaperModel("AI21/J1-Jumbo v1", "j1-jumbo", "ai21/j1-jumbo", "AI21 Labs", 178e9, 178e9, 8, 16, "grey"),
+    ("OpenAI/davinci", "davinci", "openai/davinci", "OpenAI", 175e9, 175e9, 8, 16),
+    ("AI21/J1-Large v1", "j1-large", "ai21/j1-large", "AI21 Labs", 6.7e9, 7.5e9, 1, 1),
+    ("AI21/J1-Grande v1", "j1-grande", "ai21/j1-grande", "AI21 Labs", 17e9, 17e9, 1, 2),
+    ("AI21/J1-Jumbo v1", "j1-jumbo", "ai21/j1-jumbo", "AI21 Labs", 178e9, 178e9, 8, 16),
     # Never timed: the paper takes Anthropic's, of the same shape.
-    PaperModel("Cohere/XL v20220609", _ANTHROPIC, "cohere/xlarge-20220609", "Cohere", 52e9, 52e9, 4, 4, "green"),
-    PaperModel(
-        "Anthropic/v4-s3", _ANTHROPIC, "anthropic/stanford-online-all-v4-s3", "Anthropic", 52e9, 52e9, 4, 4, "magenta"
-    ),
-    PaperModel(
-        "Microsoft+NV/TNLG v2", "tnlg-v2", "microsoft/TNLGv2_530B", "Microsoft", 530e9, 530e9, 24, None, "black"
-    ),
-    PaperModel("EleutherAI/GPT-J", "gpt-j", "together/gpt-j-6b", "Together", 6e9, 6e9, 1, 1, "darkorange"),
-    PaperModel("Yandex/YaLM", "yalm", "together/yalm", "Together", 100e9, 100e9, 4, 8, "deepskyblue"),
-    PaperModel("BigScience/BLOOM", "bloom", "together/bloom", "Together", 176e9, 176e9, 8, 16, "red"),
+    ("Cohere/XL v20220609", _ANTHROPIC, "cohere/xlarge-20220609", "Cohere", 52e9, 52e9, 4, 4),
+    ("Anthropic/v4-s3", _ANTHROPIC, "anthropic/stanford-online-all-v4-s3", "Anthropic", 52e9, 52e9, 4, 4),
+    ("Microsoft+NV/TNLG v2", "tnlg-v2", "microsoft/TNLGv2_530B", "Microsoft", 530e9, 530e9, 24),
+    ("EleutherAI/GPT-J", "gpt-j", "together/gpt-j-6b", "Together", 6e9, 6e9, 1, 1),
+    ("Yandex/YaLM", "yalm", "together/yalm", "Together", 100e9, 100e9, 4, 8),
+    ("BigScience/BLOOM", "bloom", "together/bloom", "Together", 176e9, 176e9, 8, 16),
 )
 
-PAPER_MODELS = {row.name: row for row in _ROWS}
+PAPER_MODELS = {
+    name: PaperModel(name, *known, dict(zip(("a100", "v100"), numbers, strict=False)))
+    for name, *known, numbers in ((*row[:6], row[6:]) for row in _ROWS)
+}
 
 
 def by_printed_name(models: Mapping) -> dict:
@@ -92,38 +87,47 @@ def by_printed_name(models: Mapping) -> dict:
     return found
 
 
-def model_table(memory_bytes: Mapping[str, float]) -> pd.DataFrame:
-    """Table 1 recomputed from the registry: parameters counted, devices needed, beside what is printed.
-
-    Parameters
-    ----------
-    memory_bytes : mapping of ``a100`` or ``v100``, or both
-        Memory of one device.
+def model_table() -> pd.DataFrame:
+    """Table 1 recomputed from the registry: parameters counted, beside what is printed.
 
     Returns
     -------
     DataFrame, by printed name
         ``provider, hidden_size, num_layers, num_attention_heads``; ``params_billion`` counted,
-        ``params_printed_billion``; and for each hardware ``num_<hardware>`` and ``num_<hardware>_printed``.
+        ``params_printed_billion``.
     """
-    rows = {}
-    for row in PAPER_MODELS.values():
-        shape = row.architecture
-        counts = {
+    rows = {
+        row.name: {
             "provider": row.provider,
-            "hidden_size": shape.hidden_size,
-            "num_layers": shape.num_layers,
-            "num_attention_heads": shape.num_attention_heads,
-            "params_billion": shape.num_params / 1e9,
+            **{name: getattr(row.architecture, name) for name in ("hidden_size", "num_layers", "num_attention_heads")},
+            "params_billion": row.architecture.num_params / 1e9,
             "params_printed_billion": row.num_params_printed / 1e9,
         }
-        for hardware, num_bytes in memory_bytes.items():
-            printed = getattr(row, f"num_{hardware}")
-            counts[f"num_{hardware}"] = num_accelerators_needed(shape, num_bytes, even_stages=True)
-            counts[f"num_{hardware}_printed"] = np.nan if printed is None else printed
-        rows[row.name] = counts
-    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
-    return table.astype({f"num_{hardware}_printed": "Int64" for hardware in memory_bytes})
+        for row in PAPER_MODELS.values()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+
+
+def device_table(hardware: Mapping[str, str]) -> pd.DataFrame:
+    """Devices that one copy of each model needs, beside what is printed.
+
+    Parameters
+    ----------
+    hardware : mapping by the paper's name of it (``"a100"``, ``"v100"``) of rows of the registry of accelerators
+
+    Returns
+    -------
+    DataFrame, a row a model and hardware
+        ``model, hardware, accelerator, num_accelerators``; ``num_accelerators_printed``, missing where none is printed.
+    """
+    rows = [
+        (row.name, name, accelerator.name, num_accelerators_needed(row.architecture, accelerator.memory_bytes,
+         even_stages=True), row.num_accelerators.get(name))
+        for name, accelerator in ((name, get_accelerator(device)) for name, device in hardware.items())
+        for row in PAPER_MODELS.values()
+    ]  # fmt: skip
+    columns = ["model", "hardware", "accelerator", "num_accelerators", "num_accelerators_printed"]
+    return pd.DataFrame(rows, columns=columns).astype({"num_accelerators_printed": "Int64"})
 
 
 def short_name(name: str) -> str:

@@ -7,8 +7,7 @@ from idealized_runtime.architectures.closed_forms import (
     closed_form_output_token_flops,
     closed_form_prompt_encoding_flops,
 )
-from idealized_runtime.hardware.accelerators import get_accelerator
-from idealized_runtime.reproductions.paper.models import PAPER_MODELS, model_table
+from idealized_runtime.reproductions.paper.models import PAPER_MODELS, device_table
 from idealized_runtime.reproductions.verdicts import Claim, Claims, Evidence, tally
 
 # Table 1: hidden size h, layers l, attention heads n; what else it prints is in ``PAPER_MODELS``.
@@ -81,9 +80,9 @@ def _davinci_gigabytes(data) -> Evidence:
 
 @CLAIMS.add("3.2", "minimum number of devices necessary to hold each model", "as in Table 1")
 def _fewest_devices(data) -> Evidence:
-    table = model_table({"a100": get_accelerator("A100-80GB").memory_bytes})
-    is_fewer = table["num_a100"] < table["num_a100_printed"]
-    fewer = ", ".join(f"{name} ({number})" for name, number in table.loc[is_fewer, "num_a100"].items())
+    table = device_table({"a100": "A100-80GB"}).set_index("model")
+    is_fewer = table["num_accelerators"] < table["num_accelerators_printed"]
+    fewer = ", ".join(f"{name} ({number})" for name, number in table.loc[is_fewer, "num_accelerators"].items())
     note = f"Fewer devices hold weights and cache in half precision of {fewer}." if fewer else ""
     return tally(~is_fewer, "{} of {} models", note=note)
 
@@ -130,7 +129,7 @@ CLAIMS.extend(
     for quantity, printed, recompute in (
         ("hidden size, layers, heads", PRINTED_SHAPES[name], _shape),
         ("parameters (billion)", f"{row.num_params_printed / 1e9:g}", _params_billion),
-        ("80-GB A100 devices", f"{row.num_a100}", _num_devices),
+        ("80-GB A100 devices", f"{row.num_accelerators['a100']}", _num_devices),
     )
 )
 

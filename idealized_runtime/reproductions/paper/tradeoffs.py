@@ -376,8 +376,8 @@ def draw_values(panel: pd.DataFrame, *, num_draws: int = 10_000, seed: int = 0) 
 
 def _num_devices(hardware) -> dict[str, int]:
     """Devices that serve one query of each model, by printed name, where the paper has a number."""
-    numbers = {name: getattr(row, f"num_{hardware}") for name, row in PAPER_MODELS.items()}
-    return {name: number for name, number in numbers.items() if number is not None}
+    rows = PAPER_MODELS.values()
+    return {row.name: row.num_accelerators[hardware] for row in rows if hardware in row.num_accelerators}
 
 
 def _standard_errors_s(priced) -> pd.Series:

@@ -14,7 +14,8 @@ from idealized_runtime.architectures import Architecture
 from idealized_runtime.fits import ModelOfRuntimes, RuntimeModel, settings_of_batch
 from idealized_runtime.hardware.rates import best_rates
 from idealized_runtime.measurements.folders import find_logs
-from idealized_runtime.records import IncompleteLogWarning, LogFormatError, NothingTimedError, parse_log
+from idealized_runtime.records import IncompleteLogWarning, LogFormatError, NothingTimedError, log_findings, parse_log
+from idealized_runtime.records.validity import SEVERE
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +163,29 @@ def read_timed_models(
 def by_size(timed: Mapping[str, TimedModel]) -> dict[str, TimedModel]:
     """The same models from the smallest to the largest; those of an unknown shape come first."""
     return dict(sorted(timed.items(), key=lambda item: getattr(item[1].architecture, "num_params", 0)))
+
+
+def findings_table(name_or_path, models: Iterable[str] | None = None) -> pd.DataFrame:
+    """What speaks against the logs of a folder, a row a finding; empty where nothing does.
+
+    Parameters
+    ----------
+    name_or_path, models
+        As in :func:`read_timed_models`.
+
+    Returns
+    -------
+    DataFrame
+        ``log, finding, is_severe, message``; see :func:`~idealized_runtime.records.log_findings`.
+    """
+    rows = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path in find_logs(name_or_path, models):
+            with suppress(NothingTimedError):
+                found = log_findings(parse_log(path, accept=SEVERE))
+                rows += [(path.name, finding.name, finding.is_severe, finding.message) for finding in found]
+    return pd.DataFrame(rows, columns=["log", "finding", "is_severe", "message"])
 
 
 def read_timed_model(path, *, accept: Iterable[str] = ()) -> TimedModel:

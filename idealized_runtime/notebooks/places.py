@@ -25,12 +25,15 @@ def in_repository(path) -> Path:
 
 
 def output_path(path) -> Path:
-    """Where to write what stands at ``path`` in the repository; a run of one's own is told where that is."""
+    """Where to write what stands at ``path`` in the repository, its folder made; a run of one's own is told where."""
     if folder := os.environ.get(OUTPUTS_SETTING):
-        return in_repository(folder) / path
-    own = Path(EXECUTED_FOLDER, "interactive", path)
-    print(f"-> {own} (a run of your own: what is committed stays; {OUTPUTS_SETTING}=. writes there)")
-    return in_repository(own)
+        target = in_repository(folder) / path
+    else:
+        own = Path(EXECUTED_FOLDER, "interactive", path)
+        print(f"-> {own} (a run of your own: what is committed stays; {OUTPUTS_SETTING}=. writes there)")
+        target = in_repository(own)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
 
 
 def save_figure(figure, name: str) -> list[Path]:

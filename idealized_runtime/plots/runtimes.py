@@ -7,7 +7,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.lines import Line2D
 
 from idealized_runtime.fits.protocol import NoIntervalError
 from idealized_runtime.plots.style import (
@@ -19,6 +18,9 @@ from idealized_runtime.plots.style import (
     label_log_axis,
 )
 from idealized_runtime.statistics.errors import summarize_errors
+
+# Of the legend of measured and fitted runtimes.
+PROMPT_SIZES_TITLE = "Prompt tokens; points are measured, lines fitted"
 
 
 def plot_runtime_vs_output_tokens(
@@ -57,12 +59,9 @@ def plot_runtime_vs_output_tokens(
     r_squared = getattr(fit, "r_squared", None)
     if r_squared is not None:
         _note(ax, f"$R^2$ = {np.floor(r_squared * 1e5) / 1e5:.5f}")
-    ax.add_line(Line2D([], [], linestyle="none", marker="o", color="0.4", label="measured"))
-    if fit is not None:
-        ax.add_line(Line2D([], [], linestyle="-", color="0.4", label="fitted"))
     ax.set(xlabel="Number of output tokens", ylabel="Runtime (s)")
     ax.set_ylim(bottom=0)
-    ax.legend(title="Prompt size (tokens)")
+    ax.legend(title=PROMPT_SIZES_TITLE)
     return ax
 
 

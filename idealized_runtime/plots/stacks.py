@@ -82,6 +82,7 @@ def plot_capability_frontier(
             row[value],
             row["mmlu_percent"],
             **style,
+            linestyle="none",
             markerfacecolor=color if row["is_measured"] else "white",
             markersize=3.5 + 4 * np.sqrt(table.loc[model, "frontier_probability"]),
             zorder=3,

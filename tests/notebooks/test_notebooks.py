@@ -10,7 +10,7 @@ from idealized_runtime.cli.main import main
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.notebooks import runs as notebook_runs
 from idealized_runtime.notebooks.execution import NotebookError, ParameterError, declared_parameters, run_notebook
-from idealized_runtime.notebooks.places import RUNS_FILE
+from idealized_runtime.notebooks.places import OUTPUTS_SETTING, RUNS_FILE, in_repository, output_path
 from idealized_runtime.notebooks.runs import find_inputs, read_runs
 
 RUN = {"name": "default/shout", "outputs": ["out/default.txt"]}
@@ -34,8 +34,9 @@ def repository(tmp_path):
     write_notebook(
         tmp_path / "notebooks" / "shout.ipynb",
         "name = 'default'\nfails = False",
-        "text = open('../data/in.txt').read().upper()\nassert not fails, text\n"
-        "open(f'../out/{name}.txt', 'w').write(text)",
+        "from idealized_runtime.notebooks.places import in_repository, output_path",
+        "text = in_repository('data/in.txt').read_text().upper()\nassert not fails, text\n"
+        "output_path(f'out/{name}.txt').write_text(text)",
     )
     write_runs(tmp_path, RUN)
     return tmp_path
@@ -64,27 +65,35 @@ def test_parameters_cell_takes_plain_literals_only(tmp_path, source):
 
 def test_notebook_without_parameters_cell_is_refused(tmp_path):
     with pytest.raises(ParameterError, match="0 cells have the tag 'parameters'"):
-        run_notebook(write_notebook(tmp_path / "n.ipynb", "a = 1", tags=()), {}, output=tmp_path / "out.ipynb")
+        run_notebook(
+            write_notebook(tmp_path / "n.ipynb", "a = 1", tags=()),
+            {},
+            output=tmp_path / "out.ipynb",
+            outputs_folder=tmp_path,
+        )
 
 
 def test_unknown_parameter_is_refused_before_anything_runs(repository):
     with pytest.raises(ParameterError, match=r"no parameter 'nam' \(did you mean name\?\); it declares name, fails"):
-        run_notebook(repository / "notebooks" / "shout.ipynb", {"nam": 1}, output=repository / "out" / "x.ipynb")
+        run_notebook(repository / "notebooks" / "shout.ipynb", {"nam": 1}, output=repository / "out" / "x.ipynb",
+                     outputs_folder=repository)  # fmt: skip
     assert not list((repository / "out").iterdir())
 
 
 def test_parameters_reach_a_notebook_that_runs_in_its_own_folder(repository):
     output = run_notebook(
-        repository / "notebooks" / "shout.ipynb", {"name": "given"}, output=repository / "deep" / "er" / "x.ipynb"
-    )
+        repository / "notebooks" / "shout.ipynb", {"name": "given"}, output=repository / "deep" / "er" / "x.ipynb",
+        outputs_folder=repository,
+    )  # fmt: skip
     assert (repository / "out" / "given.txt").read_text() == "WORD"
     assert "injected-parameters" in str(nbformat.read(output, as_version=4).cells)
 
 
 def test_failed_notebook_is_left_with_its_error(repository):
     output = repository / "x.ipynb"
-    with pytest.raises(NotebookError, match=r"shout\.ipynb: cell \[3\] failed: AssertionError: WORD; .*x\.ipynb"):
-        run_notebook(repository / "notebooks" / "shout.ipynb", {"fails": True}, output=output)
+    with pytest.raises(NotebookError, match=r"shout\.ipynb: cell \[4\] failed: AssertionError: WORD; .*x\.ipynb"):
+        run_notebook(repository / "notebooks" / "shout.ipynb", {"fails": True}, output=output,
+                     outputs_folder=repository)  # fmt: skip
     errors = [out for cell in nbformat.read(output, as_version=4).cells for out in cell.get("outputs", [])]
     assert [out.evalue for out in errors if out.output_type == "error"] == ["WORD"]
 
@@ -92,7 +101,7 @@ def test_failed_notebook_is_left_with_its_error(repository):
 def test_dead_kernel_is_an_error_that_names_the_notebook(tmp_path):
     path = write_notebook(tmp_path / "n.ipynb", "code = 1", "import os; os._exit(code)")
     with pytest.raises(NotebookError, match=r"n\.ipynb: .*died"):
-        run_notebook(path, output=tmp_path / "x.ipynb")
+        run_notebook(path, output=tmp_path / "x.ipynb", outputs_folder=tmp_path)
     assert (tmp_path / "x.ipynb").is_file()
 
 
@@ -100,7 +109,7 @@ def test_run_without_parameters_executes_the_committed_notebook_once(repository,
     notebook = repository / "notebooks" / "shout.ipynb"
     assert run_main(repository) == 0
     assert committed_notebook_faults(notebook) == []
-    assert nbformat.read(notebook, as_version=4).cells[1].outputs[0].data["text/plain"] == "4"
+    assert nbformat.read(notebook, as_version=4).cells[2].outputs[0].data["text/plain"] == "4"
     first = notebook.read_bytes()
     assert run_main(repository) == 0
     assert "default/shout: up to date" in capsys.readouterr().err
@@ -123,7 +132,7 @@ def test_run_without_parameters_executes_the_committed_notebook_once(repository,
 def test_whatever_a_run_depends_on_makes_it_run_again(repository, change, monkeypatch):
     executed = []
 
-    def pretend_to_run(path, parameters, *, output):
+    def pretend_to_run(path, parameters, *, output, outputs_folder):
         executed.append(path.name)
         (repository / "out" / "default.txt").write_text("WORD")
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -139,24 +148,41 @@ def test_whatever_a_run_depends_on_makes_it_run_again(repository, change, monkey
 
 
 def test_other_parameters_leave_what_is_committed_as_it_is(repository, capsys):
-    for name in ("figures", "processed_jsons"):
-        (repository / name).mkdir()
-        (repository / name / "kept.txt").write_text("committed")
-    path = write_notebook(
-        repository / "notebooks" / "shout.ipynb",
-        "folder = 'figures'\nsizes = [1]",
-        "import pathlib\npathlib.Path(f'../{folder}').mkdir(exist_ok=True)\n"
-        "pathlib.Path(f'../{folder}/kept.txt').write_text(f'{sizes} {open(\"../data/in.txt\").read()}')",
-    )
-    notebook = path.read_bytes()
-    for name in ("figures", "processed_jsons"):
-        assert run_main(repository, "shout", "-p", "folder", name, "-p", "sizes", "[2, 3]") == 0
-        own = repository / ".executed" / "own" / "default" / "shout" / f"folder={name},sizes=_2,_3_"
-        assert f"default/shout: done, in {own.relative_to(repository)}" in capsys.readouterr().err
-        assert (own / name / "kept.txt").read_text() == "[2, 3] word"
-        assert (own / "shout.ipynb").is_file()
-        assert (repository / name / "kept.txt").read_text() == "committed"
-    assert path.read_bytes() == notebook
+    (repository / "out" / "mine.txt").write_text("committed")
+    notebook = repository / "notebooks" / "shout.ipynb"
+    before = notebook.read_bytes()
+    assert run_main(repository, "shout", "-p", "name", "mine", "-p", "fails", "[]") == 0
+    own = repository / ".executed" / "own" / "default" / "shout" / "name=mine,fails=_"
+    assert f"default/shout: done, in {own.relative_to(repository)}" in capsys.readouterr().err
+    assert (own / "out" / "mine.txt").read_text() == "WORD"
+    assert (own / "shout.ipynb").is_file()
+    assert (repository / "out" / "mine.txt").read_text() == "committed"
+    assert notebook.read_bytes() == before
+
+
+@pytest.mark.parametrize("folder", [".", "notebooks", "out/deeper"])
+def test_paths_count_from_the_repository_wherever_a_notebook_is_run(repository, folder, monkeypatch, capsys):
+    (repository / "out" / "deeper").mkdir()
+    monkeypatch.chdir(repository / folder)
+    assert in_repository("logs/x").resolve() == repository.resolve() / "logs" / "x"
+    monkeypatch.delenv(OUTPUTS_SETTING, raising=False)
+    assert output_path("figures/x").resolve() == repository.resolve() / ".executed" / "interactive" / "figures" / "x"
+    assert ".executed/interactive/figures/x (a run of your own" in capsys.readouterr().out
+    for setting in (".", str(repository)):
+        monkeypatch.setenv(OUTPUTS_SETTING, setting)
+        assert output_path("figures/x").resolve() == repository.resolve() / "figures" / "x"
+    assert capsys.readouterr().out == ""
+
+
+def test_outside_of_a_repository_paths_count_from_that_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert in_repository("figures") == ROOT / "figures"
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_notebook_names_no_path_from_where_it_is_run(path):
+    sources = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert [source for source in sources if "../" in source] == []
 
 
 def test_unknown_parameter_and_parameters_of_no_run_are_refused(repository, capsys):
@@ -233,6 +259,12 @@ def test_runs_are_named_and_stars_stand_for_any_part(repository, capsys):
     [
         ({"name": "x", "outputs": [], "input": []}, "run 'x': .*'input'"),
         ({"name": "x"}, "run 'x': .*outputs"),
+        ({"name": ["x"], "outputs": []}, "name and notebook are texts"),
+        ({"name": "../x", "outputs": []}, "a name stays in that folder"),
+        ({"name": "x", "outputs": "out.txt"}, "outputs is a list of paths; got 'out.txt'"),
+        ({"name": "x", "outputs": [], "inputs": [1]}, r"inputs is a list of paths; got \[1\]"),
+        ({"name": "x", "outputs": [], "parameters": []}, "parameters is a mapping"),
+        ({"name": "x", "outputs": [], "notebook": "data/in.txt"}, "not a notebook"),
         ({"name": "x", "outputs": [], "needs": "luck"}, "needs is published or measurement"),
         ({"name": "x", "outputs": [], "notebook": "notebooks/absent.ipynb"}, "there is no notebook"),
         ({"name": "x", "outputs": [], "parameters": {"nme": 1}}, "no parameter 'nme'"),
@@ -240,21 +272,39 @@ def test_runs_are_named_and_stars_stand_for_any_part(repository, capsys):
 )
 def test_mistakes_in_runs_are_found_before_any_run(repository, run, message):
     write_runs(repository, {"name": "first", "outputs": []}, run)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         read_runs(repository / "notebooks" / "runs.yml")
     assert run_main(repository) == 2
 
 
-@pytest.mark.parametrize(("text", "message"), [("- [", "not YAML: "), ("word", "no list of runs"), ("- 1", "no list")])
-def test_list_that_is_none_is_refused(repository, capsys, text, message):
-    (repository / "notebooks" / "runs.yml").write_text(text)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"- [", "not YAML: "), (b"\tx: 1", "not YAML: "), (b"- \0", "not YAML: "), (b"- \xff", "not YAML: "),
+        (b"[" * 5000, "not YAML: "), (b"word", "no list of runs"), (b"- 1", "no list"), (b"- null", "no list"),
+        (b"", "no list"), (b"- {1: 2}", "run None: "),
+    ],
+)  # fmt: skip
+def test_list_that_is_none_is_refused_in_a_line_that_names_it(repository, capsys, text, message):
+    (repository / "notebooks" / "runs.yml").write_bytes(text)
     assert run_main(repository) == 2
-    assert message in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert message in err
+    assert "runs.yml" in err
+    assert err.count("\n") == 1
+
+
+def test_absolute_inputs_are_found(repository, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "in.txt"
+    elsewhere.write_text("1")
+    write_runs(repository, {**RUN, "inputs": [str(elsewhere)]})
+    (run,) = read_runs(repository / "notebooks" / "runs.yml")
+    assert find_inputs(run, repository) == [elsewhere]
 
 
 def test_two_runs_of_one_name_are_refused(repository):
     write_runs(repository, {"name": "x", "outputs": []}, {"name": "x", "outputs": []})
-    with pytest.raises(ValueError, match="two runs are named 'x'"):
+    with pytest.raises(ValueError, match="run 'x': two runs have this name"):
         read_runs(repository / "notebooks" / "runs.yml")
 
 

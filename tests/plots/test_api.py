@@ -49,7 +49,7 @@ def test_load_is_drawn_in_order_a_line_a_number_of_output_tokens():
 def test_load_can_be_drawn_as_a_slowdown_of_some_sizes():
     ax = plot_load(make_load(), output_sizes=[64], value="slowdown")
     assert list(lines_by_label(ax)) == ["64"]
-    assert ax.get_ylabel() == "Runtime / that of one query"
+    assert ax.get_ylabel() == "Slowdown"
 
 
 def test_dates_are_labelled_by_month_and_day():
@@ -75,7 +75,7 @@ def test_pairs_have_the_colours_of_the_paper_and_the_line_of_equality():
         "OpenAI": "green", "AI21 Labs": "red", "other": "black",
     }  # fmt: skip
     assert lines["other"].get_xdata().tolist() == [3.0, 10.0]
-    assert (lines["_equal"].get_xy1(), lines["_equal"].get_xy2()) == ((1.0, 1.0), (4.0, 4.0))
+    assert (lines["y = x"].get_xy1(), lines["y = x"].get_xy2()) == ((1.0, 1.0), (4.0, 4.0))
     # The dotted line does not stretch the panel: points fill it.
     assert 0.3 < ax.get_ylim()[0] < ax.get_ylim()[1] < 6
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
@@ -104,6 +104,6 @@ def test_panels_share_one_legend_and_keep_their_labels():
         plot_runtime_pairs(points, xlabel="x", ylabel=name, ax=ax)
     share_legend(figure, axes)
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["OpenAI", "other"]
+    assert [text.get_text() for text in legend.get_texts()] == ["OpenAI", "other", "y = x"]
     assert [ax.get_ylabel() for ax in axes] == ["a", "b"]
     assert all(ax.get_legend() is None for ax in axes)

@@ -99,7 +99,9 @@ def test_error_of_a_law_is_positive_where_it_predicts_too_high_a_loss(runs):
 def test_size_curve_is_solid_over_the_measured_sizes_and_dashed_beyond(query_cost):
     curve = query_cost.per_query
     ax = plot_size_curve(curve, num_params=(1e8, 1e12))
-    (points,), (line,), (dashed,) = (lines_of(ax, name) for name in ("Measured model", "Regression", "_extrapolated"))
+    (points,), (line,), (dashed,) = (
+        lines_of(ax, name) for name in ("Measured model", "Regression", "Outside the measured sizes")
+    )
     np.testing.assert_array_equal(points.get_ydata(), curve.costs)
     assert (line.get_xdata()[0], line.get_xdata()[-1]) == pytest.approx((curve.num_params[0], curve.num_params[-1]))
     assert (dashed.get_xdata()[0], dashed.get_xdata()[-1]) == pytest.approx((1e8, 1e12))
@@ -116,7 +118,9 @@ def test_measured_utilization_stands_beside_the_guess(query_cost, assumptions):
 def test_optima_outside_the_measured_sizes_are_dashed(comparison):
     assert comparison["is_extrapolated"].tolist() == [False, False, True]
     ax = plot_against_demand(comparison, value="num_params", guessed="guessed_num_params")
-    (solid,), (dashed,), (guess,) = (lines_of(ax, name) for name in ("Measured", "_extrapolated", "Guessed"))
+    (solid,), (dashed,), (guess,) = (
+        lines_of(ax, name) for name in ("Measured", "Outside the measured sizes", "Guessed")
+    )
     np.testing.assert_array_equal(np.isnan(solid.get_ydata()), [False, False, True])
     np.testing.assert_array_equal(dashed.get_ydata(), comparison["num_params"])
     np.testing.assert_array_equal(guess.get_ydata(), comparison["guessed_num_params"])
@@ -128,7 +132,7 @@ def test_optima_outside_the_measured_sizes_are_dashed(comparison):
 def test_cheapest_size_is_the_lowest_point_of_the_drawn_cost(comparison, query_cost, assumptions):
     row = comparison.iloc[1]
     ax = plot_cost_vs_size(LAW, row, query_cost, assumptions)
-    (both,), (cheapest,) = (lines_of(ax, name) for name in ("Both, measured", "Cheapest, with interval"))
+    (both,), (cheapest,) = (lines_of(ax, name) for name in ("Both, measured", "Cheapest size"))
     lowest = np.argmin(both.get_ydata())
     assert both.get_xdata()[lowest] == pytest.approx(cheapest.get_xdata()[0], rel=0.03)
     assert both.get_ydata()[lowest] == pytest.approx(cheapest.get_ydata()[0], rel=1e-3)

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from makers import lines_by_label
 
 from idealized_runtime.measurements.timed_models import read_timed_models
 from idealized_runtime.plots.prediction import (
@@ -40,7 +41,7 @@ def test_token_errors_are_those_of_the_table_within_the_axis(left_out):
 
 def test_prompt_errors_reach_over_all_sizes_of_a_model(left_out):
     ax = plot_prompt_errors(left_out)
-    every_size = ax.lines[1].get_xdata()
+    every_size = lines_by_label(ax)["all prompt sizes"].get_xdata()
     percent = 100 * np.expm1(next(iter(left_out.values())).log_errors()[0])
     assert list(every_size) == pytest.approx([percent.min(), percent.max()])
 

@@ -101,7 +101,7 @@ def test_axes_say_what_they_show_and_in_which_unit(runtimes, fit, knee):
     ]
     assert labels == [
         ("Number of output tokens", "Runtime (s)"),
-        ("Prompt size (tokens)", "Prompt encoding time (s)"),
+        ("Prompt size (tokens)", "Prompt time (s)"),
         ("Measured runtime (s)", "Relative error (%)"),
     ]
 

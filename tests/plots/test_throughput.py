@@ -26,7 +26,7 @@ def test_every_part_of_the_runtime_is_drawn_against_k(ax, timings):
     batch = timings.query("batch_size == 8")
     plot_token_micro_batch_sizes(batch, ax=ax)
     drawn = lines(ax)
-    assert set(drawn) == {"Overall", "Generate", "Prompt", "Optimum"}
+    assert set(drawn) == {"Overall", "Generate", "Prompt", "Shortest generation"}
     assert drawn["Overall"].tolist() == [[1, 2, 4, 8], batch["runtime_s"].tolist()]
     assert drawn["Prompt"][1].tolist() == batch["prompt_encoding_time_s"].tolist()
     assert [ax.get_xlabel(), ax.get_ylabel()] == ["Token micro-batch size", "Time (s)"]
@@ -37,7 +37,7 @@ def test_shortest_generation_is_ringed(ax, timings):
     plot_token_micro_batch_sizes(batch.sample(frac=1, random_state=0), ax=ax)
     best = batch.loc[batch["generation_time_s"].idxmin()]
     expected = [best["token_micro_batch_size"], best["generation_time_s"]]
-    assert lines(ax)["Optimum"][:, 0].tolist() == pytest.approx(expected)
+    assert lines(ax)["Shortest generation"][:, 0].tolist() == pytest.approx(expected)
 
 
 def test_fitted_line_is_what_the_model_predicts(ax, timings):

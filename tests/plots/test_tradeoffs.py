@@ -6,7 +6,6 @@ import pandas as pd
 from makers import lines_by_label
 
 from idealized_runtime.plots import tradeoffs as plots_tradeoffs
-from idealized_runtime.reproductions.paper.models import PAPER_MODELS
 
 DAVINCI, LARGE, BLOOM = "OpenAI/davinci", "AI21/J1-Large v1", "BigScience/BLOOM"
 POINTS = pd.DataFrame(
@@ -20,38 +19,42 @@ POINTS = pd.DataFrame(
 )
 
 
-def test_frontier_is_squares_joined_by_a_dashed_line_in_order_of_cost():
+def test_frontier_is_rings_joined_by_a_dashed_line_in_order_of_cost():
     ax = plots_tradeoffs.plot_efficiency_vs_capability(POINTS, metric="idealized_runtime")
-    lines = lines_by_label(ax)
-    assert {name: lines[name].get_marker() for name in POINTS["model"]} == {DAVINCI: "s", LARGE: "s", BLOOM: "o"}
-    assert lines["_frontier"].get_linestyle() == "--"
-    np.testing.assert_array_equal(lines["_frontier"].get_xydata(), [[0.5, 0.6], [2.0, 0.9]])
+    frontier = lines_by_label(ax)["Pareto frontier"]
+    assert (frontier.get_linestyle(), frontier.get_marker(), frontier.get_fillstyle()) == ("--", "o", "none")
+    np.testing.assert_array_equal(frontier.get_xydata(), [[0.5, 0.6], [2.0, 0.9]])
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Idealized runtime (s)", "Accuracy")
     assert ax.get_xscale() == "log"
 
 
-def test_a_frontier_of_one_point_has_no_line():
-    ax = plots_tradeoffs.plot_efficiency_vs_capability(POINTS.iloc[1:], metric="idealized_cost")
-    assert "_frontier" not in lines_by_label(ax)
-
-
-def test_points_have_the_colours_of_their_models_and_lie_within_the_limits():
+def test_points_lie_within_the_limits():
     ax = plots_tradeoffs.plot_efficiency_vs_capability(POINTS, metric="idealized_runtime")
     for name in POINTS["model"]:
         line = lines_by_label(ax)[name]
-        assert mpl.colors.same_color(line.get_color(), PAPER_MODELS[name].color)
         assert ax.get_xlim()[0] < line.get_xdata()[0] < ax.get_xlim()[1]
 
 
 def test_intervals_of_efficiency_are_drawn_where_they_are_given():
     ax = plots_tradeoffs.plot_efficiency_vs_capability(POINTS, metric="idealized_runtime", errors="half_width")
-    ends = [line.get_xdata() for line in ax.lines if line.get_label() == "_interval"]
+    (bars,) = (bars for bars in ax.collections if bars.get_label() == "95 % interval")
+    ends = [segment[:, 0] for segment in bars.get_segments()]
     np.testing.assert_allclose(ends, [[1.8, 2.2], [0.4, 0.6], [0.9, 1.1]])
 
 
-def test_colours_tell_the_models_apart():
-    colors = {mpl.colors.to_hex(row.color) for row in PAPER_MODELS.values()}
-    assert len(colors) == 10
+def test_models_have_the_same_colour_and_marker_of_their_own_in_every_figure():
+    points = pd.DataFrame({"hardware": ["a100"] * 3 + ["v100"] * 3, "model": [DAVINCI, LARGE, BLOOM] * 2,
+                           "runtime_s": [1.0, 2.0, 3.0, 2.0, 3.0, 4.0]})  # fmt: skip
+    figures = (
+        plots_tradeoffs.plot_hardware_comparison(points, value="runtime_s"),
+        plots_tradeoffs.plot_efficiency_vs_capability(POINTS, metric="idealized_runtime"),
+    )
+    styles = [
+        [(line.get_color(), line.get_marker()) for line in map(lines_by_label(ax).get, (DAVINCI, LARGE, BLOOM))]
+        for ax in figures
+    ]
+    assert styles[0] == styles[1]
+    assert all(len({style[part] for style in styles[0]}) == 3 for part in (0, 1))
 
 
 def test_hardware_comparison_draws_known_points_and_equality():
@@ -59,23 +62,25 @@ def test_hardware_comparison_draws_known_points_and_equality():
                            "runtime_s": [1.0, 2.0, 3.0, 2.0, 3.0, np.nan]})  # fmt: skip
     ax = plots_tradeoffs.plot_hardware_comparison(points, value="runtime_s")
     lines = lines_by_label(ax)
-    assert set(lines) == {DAVINCI, LARGE, "_equal"}
+    assert set(lines) == {DAVINCI, LARGE, "Equal"}
     assert lines[LARGE].get_xydata().tolist() == [[2.0, 3.0]]
-    assert lines["_equal"].get_linestyle() == ":"
-    np.testing.assert_array_equal(lines["_equal"].get_xdata(), lines["_equal"].get_ydata())
+    assert lines["Equal"].get_linestyle() == ":"
+    np.testing.assert_array_equal(lines["Equal"].get_xdata(), lines["Equal"].get_ydata())
     assert (ax.get_xlim()[0], ax.get_ylim()[0]) == (0, 0)
 
 
-def test_values_by_model_stand_in_the_order_of_table_1_from_the_top():
+def test_values_by_model_stand_from_small_to_large_from_the_top():
     points = pd.DataFrame({"model": [BLOOM, DAVINCI], "ratio": [3.0, 2.0], "low": [2.5, 1.0], "high": [4.0, 2.5],
                            "print": [3.1, 1.9]})  # fmt: skip
-    ax = plots_tradeoffs.plot_by_model(points, value="ratio", interval=("low", "high"), printed="print", reference=1)
+    ax = plots_tradeoffs.plot_by_model(points, value="ratio", interval=("low", "high"), printed="print",
+                                       reference=(1, "Equal"))  # fmt: skip
     assert [label.get_text() for label in ax.get_yticklabels()] == [DAVINCI, BLOOM]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
-    bars, dots = ax.collections
+    (bars,), lines = ax.collections, lines_by_label(ax)
     assert [segment[:, 0].tolist() for segment in bars.get_segments()] == [[1.0, 2.5], [2.5, 4.0]]
-    assert dots.get_offsets().tolist() == [[2.0, 0.0], [3.0, 1.0]]
-    np.testing.assert_array_equal(lines_by_label(ax)["printed"].get_xdata(), [1.9, 3.1])
+    assert lines["Recomputed"].get_xydata().tolist() == [[2.0, 0.0], [3.0, 1.0]]
+    np.testing.assert_array_equal(lines["Printed"].get_xdata(), [1.9, 3.1])
+    assert set(ax.get_legend_handles_labels()[1]) == {"Equal", "Printed", "Recomputed", "Its 95 % interval"}
 
 
 def test_probabilities_are_written_no_surer_than_draws_make_them():
@@ -123,4 +128,4 @@ def test_a_grid_has_a_row_a_metric_a_titled_column_a_task_and_one_legend():
     assert [ax.get_title() for ax in axes.values()] == ["IMDB", "BoolQ", "", ""]
     assert [ax.get_ylabel() for ax in axes.values()] == ["Accuracy", "", "Accuracy", ""]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [DAVINCI, LARGE, BLOOM]
+    assert [text.get_text() for text in legend.get_texts()] == [LARGE, DAVINCI, BLOOM, "Pareto frontier"]

@@ -35,6 +35,8 @@ def find_logs(name_or_path, models: Iterable[str] | None = None) -> list[Path]:
     if models is None:
         return paths
     models = [models] if isinstance(models, str) else list(models)
+    if not models:
+        raise ValueError(f"no model of the {name_or_path} logs is named; None takes every one")
     by_model = {_model_of_log(path): path for path in paths}
     by_name = {**{path.stem: path for path in paths}, **by_model}
     if missing := [model for model in models if model not in by_name]:

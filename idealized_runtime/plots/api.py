@@ -50,7 +50,6 @@ def plot_trial_runtimes(trials: pd.DataFrame, *, ax: plt.Axes | None = None) -> 
 def plot_load(
     runtimes: pd.DataFrame,
     *,
-    output_sizes: Iterable[int] | None = None,
     value: str = "runtime_s",
     ax: plt.Axes | None = None,
 ) -> plt.Axes:
@@ -60,13 +59,10 @@ def plot_load(
     ----------
     runtimes : DataFrame, one row a number of output tokens and load
         ``num_output_tokens``, ``num_parallel_queries`` and ``value``.
-    output_sizes : iterable of int, optional
-        Only these.
     value : {"runtime_s", "slowdown"}
     """
     ax = plt.subplots()[1] if ax is None else ax
-    drawn = runtimes if output_sizes is None else runtimes[runtimes["num_output_tokens"].isin(output_sizes)]
-    _draw_output_sizes(ax, drawn, "num_parallel_queries", value)
+    _draw_output_sizes(ax, runtimes, "num_parallel_queries", value)
     mark_values(ax, runtimes["num_parallel_queries"])
     ylabel = {"runtime_s": "Minimum runtime (s)", "slowdown": "Slowdown"}[value]
     ax.set(xlabel="Number of parallel queries", ylabel=ylabel)

@@ -85,7 +85,7 @@ def make_panels(names: Sequence[str], *, num_columns: int = 4, **shared) -> tupl
     """
     names = list(names)
     if not names:
-        raise ValueError("make_panels needs at least one name")
+        raise ValueError("nothing to draw: make_panels needs at least one name")
     num_columns = min(num_columns, len(names))
     num_rows = -(-len(names) // num_columns)
     size = (max(PANEL_WIDTH_IN * num_columns, 4.0), PANEL_HEIGHT_IN * num_rows + 0.4)

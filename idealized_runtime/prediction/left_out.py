@@ -126,7 +126,14 @@ def left_out_summary(left_out: Mapping[str, LeftOutModel]) -> pd.DataFrame:
     -------
     DataFrame, by quantity (time per output token, prompt encoding time, query)
         ``median``, ``p95``, ``worst``; ``num_errors`` they are taken over.
+
+    Raises
+    ------
+    ValueError
+        No model was left out.
     """
+    if not left_out:
+        raise ValueError("too few models were timed for one of them to be left out, so nothing is known of errors")
     pooled = [np.concatenate(errors) for errors in zip(*map(_percent_errors, left_out.values()), strict=True)]
     rows = {
         name: summarize_errors(errors) | {"num_errors": len(errors)}

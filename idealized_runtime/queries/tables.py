@@ -95,7 +95,10 @@ def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.Data
 
 def grid_queries(prompt_sizes: Iterable[int], output_sizes: Iterable[int]) -> pd.DataFrame:
     """Every pair of a prompt and an output size: ``num_prompt_tokens``, ``num_output_tokens``."""
-    return pd.DataFrame([(p, o) for p in prompt_sizes for o in output_sizes], columns=TOKEN_COLUMNS)
+    pairs = [(p, o) for p in prompt_sizes for o in output_sizes]
+    if not pairs:
+        raise ValueError("a grid of queries has at least one prompt size and one output size")
+    return pd.DataFrame(pairs, columns=TOKEN_COLUMNS)
 
 
 def _plain_names(names) -> list[str]:

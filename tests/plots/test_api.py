@@ -47,7 +47,7 @@ def test_load_is_drawn_in_order_a_line_a_number_of_output_tokens():
 
 
 def test_load_can_be_drawn_as_a_slowdown_of_some_sizes():
-    ax = plot_load(make_load(), output_sizes=[64], value="slowdown")
+    ax = plot_load(make_load().query("num_output_tokens == 64"), value="slowdown")
     assert list(lines_by_label(ax)) == ["64"]
     assert ax.get_ylabel() == "Slowdown"
 

@@ -1,5 +1,6 @@
 """Tables of models behind APIs: R² (Table 2), parameters (Table 3), noise; unrounded, a notebook rounds."""
 
+import warnings
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -15,7 +16,7 @@ TABLE_3_SIZES = (512, 1024, 1536)
 
 
 def fit_apis(runtimes: pd.DataFrame, **options) -> dict[str, ModelOfRuntimes]:
-    """Denoised model of each API, by HELM's name.
+    """Denoised model of each API, by HELM's name; one that cannot be fitted is left out with a warning.
 
     Parameters
     ----------
@@ -24,7 +25,13 @@ def fit_apis(runtimes: pd.DataFrame, **options) -> dict[str, ModelOfRuntimes]:
     **options
         Of :func:`~idealized_runtime.fits.denoised.fit_denoised`.
     """
-    return {name: fit_denoised(frame, **options) for name, frame in runtimes.groupby("model")}
+    fits = {}
+    for name, frame in runtimes.groupby("model"):
+        try:
+            fits[name] = fit_denoised(frame, **options)
+        except ValueError as error:
+            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+    return fits
 
 
 def generation_r_squared(trials: pd.DataFrame) -> float:

@@ -6,7 +6,10 @@ from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
 from idealized_runtime.cli.output import check_format, print_answer
 
-EXAMPLES = "example: idealized-runtime lifetime fit --data trainingresults.csv --out law.json\n"
+EXAMPLES = (
+    "example: idealized-runtime lifetime fit --data published/beyond-chinchilla/trainingresults.csv --out law.json\n"
+    "         (after `make published`)\n"
+)
 
 
 def add_arguments(parser):

@@ -93,8 +93,10 @@ def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from traitlets.config import Config
 
-    # Or else every kernel prints that it talks in plain text.
-    encrypted = Config({"KernelManager": {"transport_encryption": "auto"}})
+    config = Config()
+    # Or else every kernel prints that it talks in plain text, and one that is interrupted where it stood.
+    config.KernelManager.transport_encryption = "auto"
+    config.NotebookClient.extra_arguments = ["--IPKernelApp.log_level=CRITICAL"]
     path, output = Path(path), Path(output)
     check_parameters(path, parameters or {})
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +105,7 @@ def run_notebook(path, parameters: Mapping[str, object] | None = None, *, output
     try:
         papermill.execute_notebook(
             path, output, parameters=dict(parameters or {}), cwd=path.parent, kernel_name="python3",
-            language="python", progress_bar=False, config=encrypted,
+            language="python", progress_bar=False, config=config,
         )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         raise NotebookError(

@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -201,6 +206,32 @@ def test_kernels_say_nothing_on_the_terminal(repository, capfd):
     err = capfd.readouterr().err
     assert "default/shout: done" in err
     assert "encryption" not in err
+
+
+def test_interrupt_ends_the_kernel_and_says_so_in_a_line(repository):
+    write_notebook(
+        repository / "notebooks" / "shout.ipynb",
+        "name = 'x'",
+        "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(600)",
+    )
+    command = [sys.executable, "-m", "idealized_runtime", "notebooks", "--runs", "notebooks/runs.yml"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen(command, cwd=repository, env=environment, stderr=subprocess.PIPE, text=True)
+    pid = repository / "notebooks" / "pid"
+    wait_until(lambda: pid.is_file() and pid.read_text(), timeout_s=120)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert err.splitlines()[-1] == "idealized-runtime notebooks: interrupted"
+    assert "Traceback" not in err
+    wait_until(lambda: not Path("/proc", pid.read_text()).exists(), timeout_s=20)
+
+
+def wait_until(is_so, *, timeout_s):
+    end = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_failed_run_is_reported_and_the_rest_goes_on(repository, capsys):

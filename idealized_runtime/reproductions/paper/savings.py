@@ -9,16 +9,14 @@ The accounting is that of notebooks/idealized_metrics_cost_analysis.ipynb in
 https://github.com/stanford-crfm/helm-efficiency, as its text and its stored outputs tell.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.api.budget import Prices
-from idealized_runtime.fits.protocol import ModelOfRuntimes
 from idealized_runtime.hardware.prices import dollar_cost_usd
-from idealized_runtime.queries.price import price
 
 
 @dataclass(frozen=True)
@@ -38,35 +36,6 @@ class BenchmarkCosts:
     api_usd: float
     estimable_api_usd: float
     device_runtime_s: float
-
-    @classmethod
-    def from_queries(
-        cls,
-        queries: pd.DataFrame,
-        models: Mapping[str, ModelOfRuntimes],
-        *,
-        prompt_price_usd: float,
-        output_price_usd: float,
-    ):
-        """Costs of queries that are known one by one.
-
-        Parameters
-        ----------
-        queries : DataFrame, one row a query
-            ``model, num_prompt_tokens, num_output_tokens``.
-        models : mapping of models of runtimes, by model
-            Of one's own accelerators. Queries of other models have no idealized runtime.
-        prompt_price_usd, output_price_usd : float
-            Of 1000 tokens.
-        """
-        cost_usd = api_cost_usd(
-            queries["num_prompt_tokens"],
-            queries["num_output_tokens"],
-            prompt_price_usd=prompt_price_usd,
-            output_price_usd=output_price_usd,
-        )
-        runtime_s = price(queries, models, extrapolate=True).table["runtime_s"]
-        return cls(float(cost_usd.sum()), float(cost_usd[runtime_s.notna()].sum()), float(runtime_s.sum()))
 
     @classmethod
     def from_printed(
@@ -106,28 +75,16 @@ class BenchmarkCosts:
         return BenchmarkCosts(factor * self.api_usd, factor * self.estimable_api_usd, self.device_runtime_s)
 
 
-def api_cost_usd(num_prompt_tokens, num_output_tokens, *, prompt_price_usd, output_price_usd):
-    """Dollars of queries to an API that charges by the token.
-
-    Parameters
-    ----------
-    num_prompt_tokens, num_output_tokens : number, array or Series
-    prompt_price_usd, output_price_usd : float
-        Of 1000 tokens.
-    """
-    return Prices(1000 * prompt_price_usd, 1000 * output_price_usd).cost_usd(num_prompt_tokens, num_output_tokens)
-
-
 def profiling_api_cost_usd(runtimes: pd.DataFrame, *, prompt_price_usd, output_price_usd) -> float:
-    """Dollars of sending every setting of a profiling grid once through an API.
+    """Dollars of sending every setting of a profiling grid once through an API that charges by 1000 tokens.
 
     Parameters
     ----------
     runtimes : DataFrame, one row a setting
         ``num_prompt_tokens, num_output_tokens``.
     """
-    prices = {"prompt_price_usd": prompt_price_usd, "output_price_usd": output_price_usd}
-    return float(np.sum(api_cost_usd(runtimes["num_prompt_tokens"], runtimes["num_output_tokens"], **prices)))
+    prices = Prices(1000 * prompt_price_usd, 1000 * output_price_usd)
+    return float(np.sum(prices.cost_usd(runtimes["num_prompt_tokens"], runtimes["num_output_tokens"])))
 
 
 def denoised_savings(api_usd, profiling_usd, *, num_trials, num_profiling_trials=None):

@@ -2,12 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.fits import model_from_json
 from idealized_runtime.measurements.timed_models import read_timed_models
 from idealized_runtime.reproductions.paper import savings as cost_analysis
 from idealized_runtime.reproductions.paper.savings import (
     BenchmarkCosts,
-    api_cost_usd,
     denoised_savings,
     idealized_savings,
 )
@@ -17,16 +15,8 @@ PRICES_USD = {"prompt_price_usd": 0.0015, "output_price_usd": 0.002}
 
 
 def test_api_cost_is_by_the_thousand_tokens():
-    assert api_cost_usd(2000, 500, prompt_price_usd=0.5, output_price_usd=2.0) == 2.0
     grid = pd.DataFrame({"num_prompt_tokens": [1000, 3000], "num_output_tokens": [1000, 1000]})
     assert cost_analysis.profiling_api_cost_usd(grid, prompt_price_usd=1.0, output_price_usd=2.0) == 8.0
-
-
-def test_costs_of_queries_leave_out_of_the_idealized_part_what_has_no_runtime():
-    queries = pd.DataFrame({"model": ["timed", "other"], "num_prompt_tokens": [1000, 2000], "num_output_tokens": 1})
-    models = {"timed": model_from_json({"runtime_for_prompt_tokens": {"1000": 3.0}, "runtime_per_output_token": 0})}
-    costs = BenchmarkCosts.from_queries(queries, models, prompt_price_usd=1.0, output_price_usd=0.0)
-    assert costs == BenchmarkCosts(api_usd=3.0, estimable_api_usd=1.0, device_runtime_s=3.0)
 
 
 def test_costs_are_recovered_from_the_sums_that_follow_from_them():

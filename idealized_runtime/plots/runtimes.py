@@ -100,7 +100,7 @@ def plot_prompt_encoding_time(fit, knee=None, *, level: float = 0.95, ax: plt.Ax
     if knee is not None:
         line = np.array([knee.num_prompt_tokens, sizes.max()])
         ax.plot(line, knee.line_s(line), ":", color="0.1", label="Best-fit line", zorder=3)
-        ax.axvspan(*knee.interval, color=KNEE_COLOR, alpha=0.25, linewidth=0, label=interval_label(knee.level))
+        ax.axvspan(*knee.interval, color=KNEE_COLOR, alpha=0.25, linewidth=0, label=f"its {interval_label(knee.level)}")
         ax.axvline(knee.num_prompt_tokens, color=KNEE_COLOR, linewidth=1, label="Knee")
     ax.set(xlabel="Prompt size (tokens)", ylabel="Prompt time (s)")
     ax.set_ylim(bottom=0)

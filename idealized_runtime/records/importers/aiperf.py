@@ -37,6 +37,8 @@ _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0}
 _COUNTS = {
     "num_requests": "request_count",
     "num_failed": "error_request_count",
+    "num_prompt_tokens": "total_isl",
+    "num_output_tokens": "total_osl",
     "duration_s": "benchmark_duration",
     "requests_per_s": "request_throughput",
     "output_tokens_per_s": "output_token_throughput",

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import is_integer, is_number, parse_json
+from idealized_runtime.records.common import TOKEN_COLUMNS
 from idealized_runtime.records.requests import requests_frame
 
 # Faster than any model writes: what came so was held back on its way, by a proxy or a compression.
 _LEAST_TOKEN_S = 1e-4
-# Times that a file gives twice differ by rounding, and by requests that a tool counts otherwise.
-_MOST_DIFFERENCE = 0.02
+# Of what a file gives twice, by which rounding may tell one from the other.
+_MOST_DIFFERENCE = 0.005
 
 
 class ImportFormatError(ValueError):
@@ -170,8 +171,9 @@ class Run:
         What the tool itself wrote of a ``quantity`` over all requests: ``num_values, mean, std`` (ddof = 0), ``minimum,
         maximum``, percentiles such as ``p99``, in seconds.
     counts : dict
-        What the tool counted: ``num_requests``, of them ``num_failed``; ``num_unfinished`` beside them; ``duration_s,
-        requests_per_s, output_tokens_per_s``. None, or not there, where the file does not tell.
+        What the tool counted: ``num_requests``, of them ``num_failed``; ``num_unfinished`` beside them; all
+        ``num_prompt_tokens, num_output_tokens``; ``duration_s, requests_per_s, output_tokens_per_s``. None, or not
+        there, where the file does not tell.
     """
 
     where: str
@@ -267,24 +269,32 @@ class Run:
 
     def _disagreements(self):
         timed = [trial for trial in self.sent if "error" not in trial]
-        for row in self.totals if timed else ():
+        said = {"requests": self.counts.get("num_requests"), "failed requests": self.counts.get("num_failed")}
+        found = {"requests": [len(self.sent)], "failed requests": [len(self.sent) - len(timed)]}
+        for name in TOKEN_COLUMNS:
+            said[name] = self.counts.get(name)
+            found[name] = [sum(trial[name] or 0 for trial in timed)]
+        for row in self.totals:
+            name = f"mean {row['quantity']}"
+            said[name], found[name] = (
+                row["mean"],
+                [trial[row["quantity"]] for trial in timed if row["quantity"] in trial],
+            )
             if row["quantity"] == "inter_chunk_time_s":
-                values = [it for trial in timed for it in np.diff(trial.get("chunk_times_s") or [])]
-            else:
-                values = [trial[row["quantity"]] for trial in timed if trial.get(row["quantity"]) is not None]
-            if values and abs(np.mean(values) - row["mean"]) > _MOST_DIFFERENCE * row["mean"]:
-                name = row["quantity"].removesuffix("_s").replace("_", " ")
-                yield (
-                    "disagreement",
-                    f"mean {name} is {row['mean']:.4g} s by the totals in the file and {np.mean(values):.4g} s by its "
-                    "requests; the requests count here",
-                )
-        for name, counted in (("num_failed", len(self.sent) - len(timed)), ("num_requests", len(self.sent))):
-            if timed and (said := self.counts.get(name)) is not None and said != counted:
-                yield (
-                    "disagreement",
-                    f"{said} {name.removeprefix('num_')} by the totals in the file; it holds {counted}",
-                )
+                found[name] = np.concatenate([[], *(np.diff(trial.get("chunk_times_s", [])) for trial in timed)])
+        for name, values in found.items() if timed else ():
+            if len(values) and said[name] is not None:
+                ours = float(np.mean([value for value in values if value is not None]))
+                if abs(ours - said[name]) > _MOST_DIFFERENCE * said[name]:
+                    by_totals = f"{name}: {said[name]:.4g} by the totals in the file"
+                    yield "disagreement", f"{by_totals}, {ours:.4g} by its requests, which count here"
+        starts, runtimes_s = ([trial.get(name) for trial in self.sent] for name in ("sent_at", "runtime_s"))
+        # Beside no totals stands the window of a measurement, which need not end with a request.
+        if timed and self.totals and self.counts.get("duration_s") and all(starts) and all(runtimes_s):
+            starts_s = np.array([datetime.fromisoformat(start).timestamp() for start in starts])
+            span_s, by_totals_s = (starts_s + runtimes_s).max() - starts_s.min(), self.counts["duration_s"]
+            if abs(span_s - by_totals_s) > 0.01 * span_s + 0.005:
+                yield "disagreement", f"duration: {by_totals_s:.4g} s by the totals, {span_s:.4g} s by its requests"
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ def import_result(result: dict, where: str, *, hardware: str | None) -> Run:
         counts={
             "num_requests": num_prompts,
             "num_failed": num_failed,
+            "num_prompt_tokens": fields.count("total_input_tokens", is_optional=True),
+            "num_output_tokens": fields.count("total_output_tokens", is_optional=True),
             "duration_s": duration_s,
             "requests_per_s": fields.duration("request_throughput"),
             "output_tokens_per_s": fields.duration("output_throughput", is_optional=True),

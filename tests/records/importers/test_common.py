@@ -111,6 +111,7 @@ def test_answer_without_counted_tokens_deviates(tmp_path):
 def test_answer_in_one_piece_has_no_times_of_tokens(tmp_path):
     # 64 tokens in one event: a proxy or a compression held the stream back.
     result = with_request(0, output_lens=64, itls=[], latencies=load("vllm_closed.json")["ttfts"][0])
+    result["total_output_tokens"] += 56
     with pytest.warns(ImportedDataWarning, match="1 of 6 requests: the answer came in one piece"):
         requests = import_requests(write(tmp_path / "r.json", result))
     first = requests.iloc[0]
@@ -161,9 +162,25 @@ def test_run_without_requests_is_refused(tmp_path):
         import_file(write(tmp_path / "r.json", result))
 
 
-def test_totals_that_are_not_those_of_the_requests_are_said(tmp_path):
-    with pytest.warns(ImportedDataWarning, match=r"mean time to first token is 0.3 s by the totals .* and 0.1541 s"):
-        import_requests(write(tmp_path / "r.json", load("vllm_closed.json", mean_ttft_ms=300.0)))
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("mean_ttft_ms", 300.0, "mean time_to_first_token_s: 0.3 by the totals in the file, 0.1541 by its requests"),
+        ("mean_itl_ms", 9.1, "mean inter_chunk_time_s: 0.0091 by the totals"),
+        ("total_output_tokens", 49, "num_output_tokens: 49 by the totals in the file, 48 by its requests"),
+        ("failed", 1, "failed requests: 1 by the totals in the file, 0 by its requests"),
+        ("duration", 0.7, "duration: 0.7 s by the totals, 0.6789 s by its requests"),
+    ],
+)
+def test_totals_that_are_not_those_of_the_requests_are_said(tmp_path, name, value, message):
+    with pytest.warns(ImportedDataWarning, match=message):
+        import_requests(write(tmp_path / "r.json", load("vllm_closed.json", **{name: value})))
+
+
+@pytest.mark.parametrize("name", ["vllm_closed.json", "vllm_poisson.json", "guidellm_concurrent.json", "aiperf_closed",
+                                  "guidellm_poisson.json", "aiperf_poisson"])  # fmt: skip
+def test_what_a_tool_wrote_agrees_with_itself(name):
+    assert not import_file(DATA / name).findings
 
 
 # ---- samples

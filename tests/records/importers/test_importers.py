@@ -1,6 +1,7 @@
 import json
 import shutil
 import warnings
+from time import process_time
 
 import numpy as np
 import pandas as pd
@@ -416,6 +417,19 @@ def test_imported_requests_written_to_a_log_are_read_back_alike(tmp_path, name):
         back = read_requests(tmp_path / "log.jsonl")
     columns = ["model", "load", "sent_at", "runtime_s", "time_to_first_token_s", "time_per_output_token_s", "is_fit"]
     pd.testing.assert_frame_equal(back[columns], imported.requests[columns])
+
+
+def test_time_to_read_grows_with_the_number_of_requests_only(tmp_path):
+    line = (DATA / "aiperf_closed" / "profile_export.jsonl").read_text().splitlines(keepends=True)[0]
+    times_s = []
+    for num_requests in (300, 2400):
+        folder = shutil.copytree(DATA / "aiperf_closed", tmp_path / str(num_requests))
+        (folder / "profile_export.jsonl").write_text(line * num_requests)
+        start_s = process_time()
+        import_file(folder)
+        times_s.append(process_time() - start_s)
+    # 8 times as many take 8 times as long; of a quadratic reader 64.
+    assert times_s[1] < 30 * times_s[0]
 
 
 @pytest.fixture

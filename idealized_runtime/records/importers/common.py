@@ -195,7 +195,7 @@ class Run:
             said = f"one of {len(self.sent)} requests that the file keeps of {self.counts['num_requests']}"
             for trial in self.trials:
                 # Sent so far apart, these would tell a throughput that the server never had.
-                trial |= {"sent_at": None, "scheduled_at": None, "notes": [*trial.get("notes", ()), said]}
+                trial |= {"sent_at": None, "scheduled_at": None, "notes": [said]}
 
     @property
     def sent(self) -> list[dict]:
@@ -256,7 +256,7 @@ class Run:
         if self.is_sample:
             said = f"{len(self.sent)} of {num_requests} requests are here and tell no throughput"
             yield "sample", f"{said}; what is given is {self.tool}'s own"
-        reasons = [reason for trial in self.sent for reason in (*trial.get("deviations", ()), *trial.get("notes", ()))]
+        reasons = [reason for trial in self.sent for reason in trial.get("deviations", ())]
         if not self.is_sample:
             if num_uncounted := sum(not trial["num_prompt_tokens"] for trial in self.sent if "error" not in trial):
                 yield (
@@ -411,18 +411,16 @@ def measured(fields: Fields, *, p, o, runtime_s, ttft_s=None, tpot_s=None, chunk
     trial = {"num_prompt_tokens": p or None, "num_output_tokens": o}
     if not runtime_s:
         return trial | {"error": {"type": "NoTime", "message": "a runtime of 0 s, which no request takes"}}
-    notes = []
-    # A first token after no time at all is none that was timed.
-    ttft_s = ttft_s or None
-    if ttft_s is not None and (o or 0) > 1 and runtime_s - ttft_s < _LEAST_TOKEN_S * (o - 1):
-        notes = ["the answer came in one piece: held back on its way, it has no times of its tokens"]
-    if ttft_s is None or notes:
+    if not ttft_s:
+        # A first token after no time at all is none that was timed.
         ttft_s = tpot_s = chunk_times_s = None
+    elif chunk_times_s is None and (o or 0) > 1 and runtime_s - ttft_s < _LEAST_TOKEN_S * (o - 1):
+        # As one event: where an answer came in one piece, no time is that of a token.
+        chunk_times_s = [ttft_s]
     trial |= {"time_to_first_token_s": ttft_s, "runtime_s": runtime_s, "time_per_output_token_s": tpot_s or None,
               "chunk_times_s": chunk_times_s, "deviations": None if o else ["no output token counted"],
-              "notes": notes or None,
               "usage": usage or {"prompt_tokens": p, "completion_tokens": o}}  # fmt: skip
-    return {name: value for name, value in trial.items() if value is not None or name.startswith("num_")}
+    return {name: value for name, value in trial.items() if value is not None or name in TOKEN_COLUMNS}
 
 
 def utc_text(seconds: float | None) -> str | None:

@@ -108,12 +108,22 @@ def test_answer_without_counted_tokens_deviates(tmp_path):
     assert import_file(write(tmp_path / "r.json", report)).requests["is_fit"].sum() == 5
 
 
-def test_answer_in_one_piece_has_no_times_of_tokens(tmp_path):
+def vllm_in_one_piece():
     # 64 tokens in one event: a proxy or a compression held the stream back.
-    result = with_request(0, output_lens=64, itls=[], latencies=load("vllm_closed.json")["ttfts"][0])
-    result["total_output_tokens"] += 56
-    with pytest.warns(ImportedDataWarning, match="1 of 6 requests: the answer came in one piece"):
-        requests = import_requests(write(tmp_path / "r.json", result))
+    return with_request(0, output_lens=64, itls=[], latencies=load("vllm_closed.json")["ttfts"][0])
+
+
+def guidellm_in_one_piece():
+    report = load("guidellm_concurrent.json")
+    first = report["benchmarks"][0]["requests"]["successful"][0]
+    first |= {"time_to_first_token_ms": 1e3 * first["request_latency"], "inter_token_latency_ms": 0.0}
+    return report
+
+
+@pytest.mark.parametrize("make", [vllm_in_one_piece, guidellm_in_one_piece])
+def test_answer_in_one_piece_has_no_times_of_tokens(tmp_path, make):
+    requests = import_file(write(tmp_path / "r.json", make())).requests
+    assert requests["is_held_back"].tolist() == [True] + [False] * 5
     first = requests.iloc[0]
     assert first[["time_to_first_token_s", "time_per_output_token_s"]].isna().all()
     assert first["runtime_s"] > 0.1

@@ -13,7 +13,7 @@ _ERROR_LINES = tuple(
     re.compile(_RANK + pattern)
     for pattern in (
         # Of the driver, by whatever name it runs, or of what launches it.
-        r"[\w.-]+(?: time)?: (?:rank \d+: )?error: (.+)",
+        r"[\w.-]+(?: time)?: error: (?:rank \d+: )?(.+)",
         # The last line of a traceback; of a chain the first, which is the cause of the others.
         r"((?:\w+\.)*\w*(?:Error|Exception|Exit)(?::.*)?)$",
         # The end of a process that said nothing. SIGTERM is what torchrun sends to those that are left.

@@ -247,7 +247,7 @@ def test_rank_without_memory_is_recorded_and_the_same_command_goes_on_behind_it(
     (error,) = [setting["error"] for setting in settings(failed["memory"].log) if "error" in setting]
     assert error["type"] == "OutOfMemoryError"
     assert "can't allocate memory" in error["message"]
-    assert "rank 1: error: out of memory at p=5 o=4" in failed["memory"].err
+    assert "error: rank 1: out of memory at p=5 o=4" in failed["memory"].err
     assert "Traceback" not in failed["memory"].err.split("torch.distributed.elastic")[0].split("Traceback (most")[0]
 
 

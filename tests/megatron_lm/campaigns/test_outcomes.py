@@ -16,7 +16,7 @@ torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
 """
 KILLED = """\
 
-idealized-runtime time: interrupted, or another rank ended (torchrun says which); nothing was kept
+idealized-runtime time: terminated; or another rank ended (torchrun says which); nothing was kept
 E1121 11:04:23 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: -9) local_rank: 1
   traceback : Signal 15 (SIGTERM) received by PID 3249
   traceback : Signal 9 (SIGKILL) received by PID 3250
@@ -27,7 +27,7 @@ E1121 11:04:23 torch/distributed/elastic/multiprocessing/api.py:1002] failed (ex
     ("text", "error"),
     [
         ("gpt2: 3%|\rgpt2: 5%|\ngenerate_text.py: error: 3 heads, 2 ranks\nlater", "3 heads, 2 ranks"),
-        ("idealized-runtime time: rank 1: error: out of memory at p=5 o=4", "out of memory at p=5 o=4"),
+        ("idealized-runtime time: error: rank 1: out of memory at p=5 o=4", "out of memory at p=5 o=4"),
         (RANKS, "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"),
         (KILLED, "Signal 9 (SIGKILL) received by PID 3250"),
         ("Traceback ...\nKeyError: 'a'\n\nDuring handling ...\nValueError: b", "KeyError: 'a'"),

@@ -58,7 +58,10 @@ def first_error(text: str) -> str | None:
 
 def _error_of_settings(job) -> str | None:
     log = job.read()
-    if log is None or not log.records or any("error" not in setting for setting in log.records):
+    settings = [] if log is None else log.records
+    if refused := [setting for setting in settings if not log.is_final(setting)]:
+        return f"{len(refused)} of {len(settings)} settings are refused: {refused[0]['error'].get('message')}"
+    if not settings or len(log.failed) < len(settings):
         return None
-    error = log.records[0]["error"]
+    error = settings[0]["error"]
     return f"no setting could be timed: {error.get('message', error['type'])}"

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from makers import SWEEP, write_log_of
 
+from idealized_runtime.records.settings import REFUSED
 from megatron_lm.campaigns.jobs import Job
 from megatron_lm.campaigns.outcomes import COMPLETE, Outcome, first_error, outcome_of
 
@@ -79,3 +80,12 @@ def test_output_is_beside_the_log_and_that_of_other_nodes_too():
     job = Job("gpt2-small", Path("logs"))
     assert job.output == Path("logs/sdpa/gpt2-small.out")
     assert job.output_of_node(1) == Path("logs/sdpa/gpt2-small.node1.out")
+
+
+def test_job_with_a_refused_setting_is_not_complete_and_says_why(tmp_path):
+    job = Job("gpt2-small", tmp_path, driver_flags=SWEEP)
+    first, *others = job.measurement.settings()
+    refused = {**first, "error": {"type": REFUSED, "message": "a trial took 1e-9 s"}}
+    write_log_of(job, [refused, *({**setting, "runtimes_s": [1.0]} for setting in others)])
+    assert outcome_of(job, 0) == Outcome("failed", "1 of 4 settings are refused: a trial took 1e-9 s")
+    assert job.pending_settings() == [first]

@@ -323,6 +323,33 @@ class Trials(Sequence):
         """Whether any trial deviates, one that calibrates included."""
         return any(self._texts["deviations"])
 
+    def beyond_the_clock(self) -> tuple[int, int, float]:
+        """Trials that end after their client, which sends one at a time, had sent the next one.
+
+        Returns
+        -------
+        num_beyond, num_trials : int
+            Of those that our client sent under no load.
+        most_s : float
+            By how much at most.
+        """
+        sent, runtimes_s = np.array(self._integers["sent_at"]), np.array(self._numbers["runtime_s"])
+        is_ours = np.array(
+            [
+                load is None and of in _OURS
+                for load, of in zip(self._texts["load"], self._texts["definitions"], strict=True)
+            ],
+            dtype=bool,
+        )
+        order = np.flatnonzero(is_ours & (sent != _NO_TIME))
+        order = order[np.argsort(sent[order], kind="stable")]
+        sent, runtimes_s = sent[order], runtimes_s[order]
+        following = np.searchsorted(sent, sent, side="right")
+        gaps_s = np.append(sent, np.iinfo(np.int64).max)[following] / 1e6 - sent / 1e6
+        overlaps_s = np.nan_to_num(runtimes_s - gaps_s, nan=-np.inf)
+        is_beyond = overlaps_s > _MAX_OVERLAP_S + _MAX_OVERLAP_SHARE * runtimes_s
+        return int(is_beyond.sum()), len(order), float(overlaps_s.max(initial=0.0))
+
     def __len__(self) -> int:
         return len(self._ends)
 

@@ -31,7 +31,7 @@ from idealized_runtime.statistics.unimodality import has_two_peaks, upper_group
 
 SEVERE = (
     "checksum", "out_of_range", "below_floor", "far_above_floor", "contradiction", "parts", "energy", "output_tokens",
-    "repeated_trials", "warmups",
+    "repeated_trials", "warmups", "clock",
 )  # fmt: skip
 _SIGNIFICANCE = 1e-3
 _MAX_NAMED = 3
@@ -90,7 +90,7 @@ def log_findings(log: Log | TextLog) -> list[Finding]:
     the launches take), ``contradiction`` (of two settings one takes what the other rules out, as milliseconds among
     seconds), ``parts`` (prompt and generation are not the runtime), ``energy`` (watts that no device draws),
     ``output_tokens`` (fewer or more were generated than asked for), ``repeated_trials`` (to the last digit),
-    ``warmups`` (trials take over 1.5 times as long).
+    ``warmups`` (trials take over 1.5 times as long), ``clock`` (requests that were sent one at a time overlap).
 
     Others: ``num_trials``, ``num_warmup``, ``sweep`` (not what the header announces), ``longer_is_faster`` (more tokens
     take over 10 % less), ``held_up`` (over 10 % of trials), ``two_populations``, ``first_trial`` and ``later_trials``
@@ -98,7 +98,7 @@ def log_findings(log: Log | TextLog) -> list[Finding]:
     began).
     """
     timed = _Timed.of(log)
-    checks = _CHECKS if timed.is_in_process else (_checksum, _out_of_range, _repeated_trials)
+    checks = _CHECKS if timed.is_in_process else (_checksum, _out_of_range, _repeated_trials, _clock)
     findings = [finding for check in checks for finding in check(timed)]
     return sorted(findings, key=lambda finding: not finding.is_severe)
 
@@ -381,6 +381,19 @@ def _repeated_trials(timed):
             "repeated_trials", True,
             f"{int(is_repeat.sum())} of {len(times_s)} trials repeat others to the last digit"
             f"{f' ({named})' if named else ''}: they were copied, not measured. Remove the copies, or time again",
+        )  # fmt: skip
+
+
+def _clock(timed):
+    """Of an API: a client that sends one request at a time."""
+    if not isinstance(timed.log, RequestsLog):
+        return
+    num_beyond, num_trials, most_s = timed.log.records.beyond_the_clock()
+    if num_beyond:
+        yield Finding(
+            "clock", num_beyond > max(1, 0.01 * num_trials),
+            f"{num_beyond} of {num_trials} trials that were sent one after the other end after the next one was sent, "
+            f"by {most_s:.3g} s at most: they are not in seconds or were changed, or the clock was set meanwhile",
         )  # fmt: skip
 
 

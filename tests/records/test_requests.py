@@ -1,9 +1,11 @@
 """Logs of API trials: written, cut anywhere, gone on with, read."""
 
 import json
+import math
 import os
 import re
 import tracemalloc
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from idealized_runtime.records import (
     read_trials,
 )
 from idealized_runtime.records.requests import Trials
+from idealized_runtime.records.validity import SuspiciousLogWarning
 
 
 def make_failed(number=0, **fields):
@@ -275,12 +278,46 @@ def test_one_quick_token_behind_a_long_prompt_is_not_held_back(log_path):
 def test_trials_are_kept_in_some_hundred_bytes_each():
     tracemalloc.start()
     trials = Trials()
-    for number in range(2000):
+    for number in range(400):
         text = json.dumps(make_trial(number, o=16, headers={"date": "x" * 50}, prompt_sha256="0" * 64))
         trials.append(json.loads(text))
-    assert tracemalloc.get_traced_memory()[0] < 2000 * 500
+    assert tracemalloc.get_traced_memory()[0] < 400 * 600
     frame = trials.frame(API_HEADER)
-    assert tracemalloc.get_traced_memory()[1] < 2000 * 1500
+    assert tracemalloc.get_traced_memory()[1] < 400 * 2500
     tracemalloc.stop()
-    assert len(frame) == 2000
+    assert len(frame) == 400
     assert trials[7]["trial"] == 7
+
+
+def sent_in_turn(factor, *, num_trials=40):
+    """Trials each sent as soon as the one before has ended; their times then multiplied."""
+    trials, clock = [], datetime(2026, 1, 1, tzinfo=UTC)
+    for number in range(num_trials):
+        runtime_s = 0.1 + 0.001 * math.sin(number)
+        times = {"sent_at": clock.isoformat(), "start_s": factor * runtime_s, "runtime_s": factor * (runtime_s + 0.05)}
+        trials.append(make_trial(number, step_s=0.0001, **times))
+        clock += timedelta(seconds=runtime_s + 0.05)
+    return trials
+
+
+@pytest.mark.parametrize("factor", [1.6, 1000.0])
+def test_trials_beyond_the_clock_are_refused_unless_accepted(log_path, factor):
+    write_api_log(log_path, sent_in_turn(factor))
+    with pytest.raises(LogFormatError, match="clock: 39 of 40 trials that were sent one after the other end after the"):
+        read_trials(log_path)
+    with pytest.warns(SuspiciousLogWarning, match="clock"):
+        assert len(read_trials(log_path, accept=["clock"])) == 40
+
+
+def test_one_trial_beyond_the_clock_is_warned_of(log_path):
+    trials = sent_in_turn(1.0)
+    trials[7]["runtime_s"] *= 3
+    write_api_log(log_path, trials)
+    with pytest.warns(SuspiciousLogWarning, match="clock: 1 of 40 trials"):
+        read_requests(log_path)
+
+
+def test_trials_in_turn_and_trials_at_once_under_load_are_not_beyond_the_clock(log_path, tmp_path):
+    assert load_log(write_api_log(log_path, sent_in_turn(1.0))).records.beyond_the_clock()[0] == 0
+    loaded = [trial | {"load": "closed", "num_parallel": 4} for trial in sent_in_turn(3.9)]
+    assert load_log(write_api_log(tmp_path / "load.jsonl", loaded)).records.beyond_the_clock()[0] == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.api.statistics import GROUP, group_table, percentile_interval, sent_requests
-from idealized_runtime.records.requests import describe_deviations
+from idealized_runtime.records.requests import HELD_BACK, describe_deviations
 from idealized_runtime.statistics.trends import NUM_BATCHES, drift
 from idealized_runtime.statistics.unimodality import has_two_peaks, upper_group
 
@@ -72,7 +72,7 @@ def _findings(group, percentile):
     if timed.empty:
         return
     if num_held := int(timed["is_held_back"].sum()):
-        (example, *_) = timed.loc[timed["is_held_back"], "notes"].mode()
+        example = timed.loc[timed["is_held_back"], "notes"].str.extract(rf"({HELD_BACK}[^,]*)")[0].mode().iloc[0]
         yield (
             "held_back",
             f"{num_held} of {len(timed)} answers were held back on their way, by a proxy or a compression ({example}): "

@@ -6,7 +6,7 @@ from pathlib import Path
 from idealized_runtime.checks import parse_json
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE, NOTHING_DONE
-from idealized_runtime.cli.output import print_json, print_tables, say
+from idealized_runtime.cli.output import print_json, print_tables, say, show
 
 EXAMPLES = "example: idealized-runtime api summary logs/api/NAME-load.jsonl --objective ttft=0.5 e2e=2\n"
 
@@ -103,7 +103,10 @@ def print_summary(requests, objectives, *, imported=None, as_json: bool) -> int:
             known = pd.MultiIndex.from_frame(own[by].astype(object))
             measured = measured[~pd.MultiIndex.from_frame(measured[by].astype(object)).isin(known)]
             tables["throughput"] = pd.concat([measured.astype(object), own.astype(object)]) if len(measured) else own
-    _print(tables, findings, as_json=as_json)
+    if objectives and not as_json:
+        limits = ", ".join(f"{name} <= {limit_s:g} s" for name, limit_s in objectives.items())
+        show(f"goodput counts answers whole and as asked for with {limits}; sizes p and o are in tokens")
+    _print(tables | ({"objectives": objectives} if objectives and as_json else {}), findings, as_json=as_json)
     if tables["percentiles"].empty:
         say(f"nothing is summarised: none of {len(requests)} requests counts")
         return NOTHING_DONE

@@ -409,4 +409,12 @@ def _prompt_times_of(times) -> tuple[np.ndarray, np.ndarray]:
     sizes, times_s = map(np.array, zip(*pairs, strict=True))
     if len(set(sizes)) < len(sizes):
         raise ValueError(f"runtime_for_prompt_tokens names a prompt size twice; got {', '.join(times)}")
+    # Times of the published files fall by noise and rounding, by less than a factor of three.
+    least_later_s = np.minimum.accumulate(times_s[::-1])[::-1]
+    if (falls := times_s > 10 * least_later_s + 0.1).any():
+        size, time_s = sizes[falls][0], times_s[falls][0]
+        raise ValueError(
+            f"a prompt of {size} tokens takes {time_s:.4g} s, over ten times as long as a longer one: one of the two "
+            "times is wrong, or in another unit"
+        )
     return sizes, times_s

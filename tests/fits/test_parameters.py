@@ -209,3 +209,9 @@ def test_published_parameter_files_survive_unchanged(tmp_path, published):
     for path in sorted((published / "helm-efficiency" / "processed_jsons").glob("*.json")):
         write_parameters(tmp_path / path.name, read_parameters(path))
         assert json.loads((tmp_path / path.name).read_text()) == json.loads(path.read_text())
+
+
+def test_prompt_time_far_above_that_of_a_longer_prompt_is_refused():
+    times_s = {"1": 0.03, "16": 50.0, "64": 0.1}
+    with pytest.raises(ValueError, match="a prompt of 16 tokens takes 50 s, over ten times as long as a longer one"):
+        model_from_json({"runtime_per_output_token": 0.02, "runtime_for_prompt_tokens": times_s})

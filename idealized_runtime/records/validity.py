@@ -503,9 +503,9 @@ def _populations(timed):
     # From the fast side, where both populations of a setting have a member in nearly all cases.
     relative = np.concatenate([np.log(times_s / _fast_side(times_s)) for times_s in settings])
     is_slow = upper_group(relative)
-    distance = np.expm1(np.median(relative[is_slow]) - np.median(relative[~is_slow]))
     is_shared = _PEAK_SHARE < is_slow.mean() < 1 - _PEAK_SHARE
-    if distance > _PEAK_DISTANCE and is_shared and has_two_peaks(relative):
+    distance = np.expm1(np.median(relative[is_slow]) - np.median(relative[~is_slow])) if is_shared else 0.0
+    if distance > _PEAK_DISTANCE and has_two_peaks(relative):
         yield Finding(
             "two_populations", False,
             f"{is_slow.mean():.0%} of the trials take {1 + distance:.2f} times as long as the others: a mean describes "

@@ -91,6 +91,12 @@ def test_sound_logs_have_no_finding(options):
     assert not any(map(names, logs[:3]))
 
 
+@pytest.mark.filterwarnings("error")
+def test_trials_without_any_noise_have_no_finding():
+    rounded_s = np.repeat(MEANS_S.round(4)[:, None], NUM_TRIALS, axis=1)
+    assert names(log_with(records_of(rounded_s))) == []
+
+
 def test_exponential_tails_are_no_second_population():
     def tails(times_s, rng):
         return times_s * (1 + 0.05 * rng.exponential(size=times_s.shape))

@@ -38,7 +38,7 @@ def run(arguments) -> int:
     """Fit the logs, print what was found, and write the parameter file where asked to."""
     from idealized_runtime.architectures.registry import by_helm_name
     from idealized_runtime.fits import write_parameters
-    from idealized_runtime.fits.tables import prompt_encoding_table, time_per_output_token_table
+    from idealized_runtime.fits.tables import note_lines, prompt_encoding_table, time_per_output_token_table
     from idealized_runtime.records import SuspiciousLogWarning
 
     if arguments.out is not None:
@@ -76,6 +76,7 @@ def run(arguments) -> int:
         print_table(time_per_output_token_table(fits, level=arguments.level), with_index=True)
         print("\nprompt encoding times, ms")
         print_table(prompt_encoding_table(fits, level=arguments.level), with_index=True)
+        print("".join(f"\nnote: {line}" for line in note_lines(fits)))
     return DONE
 
 

@@ -56,6 +56,8 @@ class RuntimeModel(PredictingModel):
         ``num_settings`` and median, 95th percentile and maximum of the absolute relative error.
     sources : tuple of mappings
         ``file`` and ``sha256`` of the logs that were fitted.
+    notes : tuple of str
+        What the estimates and their intervals take for granted, a sentence each.
     """
 
     method: ClassVar[str] = "weighted"
@@ -72,6 +74,7 @@ class RuntimeModel(PredictingModel):
     r_squared: float | None = None
     residual_summary: Mapping | None = None
     sources: tuple = ()
+    notes: tuple[str, ...] = ()
     settings: pd.DataFrame | None = None
 
     @classmethod
@@ -252,6 +255,7 @@ class RuntimeModel(PredictingModel):
                 "standard_errors": standard_errors,
                 "intervals": intervals,
                 "sources": [dict(source) for source in self.sources],
+                **({"notes": list(self.notes)} if self.notes else {}),
             },
         }
 
@@ -297,6 +301,7 @@ class RuntimeModel(PredictingModel):
             r_squared=fit["r_squared"],
             residual_summary=fit["residuals"],
             sources=tuple(fit["sources"]),
+            notes=tuple(fit.get("notes", ())),
         )
 
     @classmethod
@@ -312,6 +317,7 @@ class RuntimeModel(PredictingModel):
             time_per_output_token_slope_s=fit.slope,
             tile_share=tile_share,
             intervals=None if fit.covariance is None else Intervals(fit.covariance, fit.reference, rule_error),
+            notes=() if fit.covariance is None else tuple(_assumptions(fit, trials)),
         )
 
     def _prompt_rule(self) -> dict:
@@ -394,6 +400,18 @@ class RuntimeModel(PredictingModel):
             "an interval beyond the profiled range needs at least 5 profiled prompt sizes, to see how well the rule "
             f"between them predicts; there are {len(self.num_prompt_tokens)}"
         )
+
+
+def _assumptions(fit, trials):
+    """What the intervals of a fit take for granted, or allow for."""
+    if trials is None:
+        yield "intervals assume independent trials: these timings do not tell each of them in its order"
+        return
+    if fit.correlation_trials is not None:
+        about = f"over about {max(fit.correlation_trials, 1):.2g} trials"
+        yield f"trials depend on those before them, {about}; standard errors allow for that"
+    if not trials.is_interleaved:
+        yield "settings were timed one after the other: intervals do not hold a drift of the machine over the sweep"
 
 
 def _prompt_times_of(times) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ def time_per_output_token_table(fits: Mapping, *, level: float = 0.95) -> pd.Dat
     Returns
     -------
     DataFrame, by model
-        ``at_prompt_size`` (tokens), ``time_per_output_token_ms``, ``lower_ms``, ``upper_ms`` (missing where
+        ``at_prompt_size`` (tokens), ``time_per_output_token_ms`` with ``_lower`` and ``_upper`` (missing where
         the fit knows no intervals), ``r_squared`` (of the model that predicts).
     """
     rows = {}
@@ -34,8 +34,8 @@ def time_per_output_token_table(fits: Mapping, *, level: float = 0.95) -> pd.Dat
         rows[name] = {
             "at_prompt_size": fit.reference_num_prompt_tokens,
             "time_per_output_token_ms": 1e3 * fit.time_per_output_token_s,
-            "lower_ms": 1e3 * lower_s,
-            "upper_ms": 1e3 * upper_s,
+            "time_per_output_token_ms_lower": 1e3 * lower_s,
+            "time_per_output_token_ms_upper": 1e3 * upper_s,
             "r_squared": fit.r_squared,
         }
     return _by_model(rows)
@@ -121,14 +121,14 @@ def knee_table(knees: Mapping[str, PromptEncodingKnee], fits: Mapping) -> pd.Dat
     Returns
     -------
     DataFrame, by model
-        ``knee_tokens``, ``lower_tokens``, ``upper_tokens``; ``floor_ms``; ``floor_in_output_tokens`` (the floor
+        ``knee_tokens`` with ``_lower`` and ``_upper``; ``floor_ms``; ``floor_in_output_tokens`` (the floor
         in units of the time per output token); ``prompt_tokens_per_s`` on the line.
     """
     rows = {
         name: {
             "knee_tokens": knee.num_prompt_tokens,
-            "lower_tokens": knee.interval[0],
-            "upper_tokens": knee.interval[1],
+            "knee_tokens_lower": knee.interval[0],
+            "knee_tokens_upper": knee.interval[1],
             "floor_ms": 1e3 * knee.floor_s,
             "floor_in_output_tokens": knee.floor_s / fits[name].time_per_output_token_s,
             "prompt_tokens_per_s": knee.prompt_tokens_per_s,
@@ -136,6 +136,15 @@ def knee_table(knees: Mapping[str, PromptEncodingKnee], fits: Mapping) -> pd.Dat
         for name, knee in knees.items()
     }
     return _by_model(rows)
+
+
+def note_lines(fits: Mapping) -> list[str]:
+    """Notes of fits, each once, with the models it holds for where it is not all of them."""
+    models = {}
+    for name, fit in fits.items():
+        for note in getattr(fit, "notes", ()):
+            models.setdefault(note, []).append(name)
+    return [note if len(names) == len(fits) else f"{', '.join(names)}: {note}" for note, names in models.items()]
 
 
 def _by_model(rows) -> pd.DataFrame:

@@ -641,7 +641,8 @@ def test_interval_that_ends_at_its_estimate_is_told(tmp_path, capsys):
     sizes = [(p, o, number) for p in (1, 32, 128) for o in (1, 8) for number in range(3)]
     trials = [make_trial(number, p=p, o=o, start_s=0.1 + rng.normal(0, 5e-4), step_s=0.01) for p, o, number in sizes]
     assert main(["api", "fit", str(write_api_log(tmp_path / "log.jsonl", trials))]) == 0
-    *_, intervals, note = capsys.readouterr().out.splitlines()
+    *_, intervals, note, convention = capsys.readouterr().out.splitlines()
+    assert "by convention a prompt of 1 tokens" in convention
     assert intervals.endswith("none with the bias of a floor")
     assert note.startswith("an interval ends at its estimate for prompts of 1, 32: ")
 

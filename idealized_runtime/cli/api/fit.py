@@ -56,18 +56,20 @@ def _rows(answer, model, level):
         bounds_ms = 1e3 * np.column_stack([token_s, prompts_s])
         bounds = [{"lower": lower, "upper": upper} for lower, upper in bounds_ms.T]
         ends = np.array(sizes)[np.isclose(times_ms, bounds_ms).any(axis=0)[1:]]
-    # How low a floor lies depends on the number of trials, and its scatter does not show that.
-    bias = "" if answer["estimator"] == "frontier" else ", none with the bias of a floor"
     yield f"{answer['model']}: {answer['num_trials']} trials, estimator {answer['estimator']!r}"
     labels = ["time per output token, ms", *(f"prompt of {size} tokens, ms" for size in sizes)]
     yield from ((label, bounded(ms, both, ".5g")) for label, ms, both in zip(labels, times_ms, bounds, strict=True))
     yield "overhead, ms", f"{1e3 * model.overhead_s:.5g}"
-    yield "[lower, upper]", f"{100 * level:g} % intervals, those of prompts with the overhead taken as known{bias}"
+    # Neither scatter shows where the noise is not what the estimator takes it for.
+    bias = "frontier where disturbances only add" if answer["estimator"] == "frontier" else "floor"
+    intervals = f"{100 * level:g} % intervals, those of prompts with the overhead taken as known"
+    yield "[lower, upper]", f"{intervals}, none with the bias of a {bias}"
     if len(ends):
         yield (
             f"an interval ends at its estimate for prompts of {', '.join(map(str, ends))}: the trials hint at more "
             "than the fit holds for significant; time more of them, or more sizes"
         )
+    yield from (("note", note) for note in model.notes)
 
 
 def _save_figure(trials, model, path):

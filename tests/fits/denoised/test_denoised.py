@@ -14,7 +14,7 @@ from idealized_runtime.fits.denoised import (
     floor_runtimes,
     simulate_trials,
 )
-from idealized_runtime.fits.denoised.frontier import _Likelihood
+from idealized_runtime.fits.denoised.stochastic_frontier import _Likelihood
 from idealized_runtime.reproductions.paper.api_runtimes import (
     RUNTIME_PAIRS,
     coefficients_of_variation,

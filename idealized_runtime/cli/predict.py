@@ -134,7 +134,7 @@ def _rows(answer):
     else:
         yield "[lower, upper]", f"{100 * answer['level']:g} % interval"
         named = "; ".join(
-            f"{name.replace('_', ' ')} {errors['median']:.1f} % in the median, {errors['worst']:.1f} % at worst"
+            f"{name.replace('_', ' ')} {errors['median']:.1f} % in the median, {errors['max']:.1f} % at worst"
             for name, errors in answer["left_out_percent"].items()
         )
         yield f"\nEach timed model predicted from the others is off by: {named}."

@@ -16,6 +16,7 @@ from idealized_runtime.fits.interpolation import locate
 from idealized_runtime.fits.protocol import NoIntervalError, PredictingModel, plain
 from idealized_runtime.fits.settings import batch_size_of, validate_settings
 from idealized_runtime.records import TOKEN_COLUMNS
+from idealized_runtime.statistics.errors import with_errors
 from idealized_runtime.statistics.intervals import half_width
 
 RESPONSE = "runtime_s"
@@ -148,7 +149,7 @@ class FormulaModel(PredictingModel):
         """One row a setting: measured and predicted runtime and the relative error, predicted / measured - 1."""
         frame = self.settings[[*TOKEN_COLUMNS, RESPONSE]]
         predicted_s = self.predict(frame["num_prompt_tokens"].to_numpy(), frame["num_output_tokens"].to_numpy())
-        return frame.assign(predicted_s=predicted_s, relative_error=predicted_s / frame[RESPONSE] - 1)
+        return with_errors(frame, predicted_s)
 
     def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
         """Runtime of each query in seconds; float for two scalars, else an array.

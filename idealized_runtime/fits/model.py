@@ -16,7 +16,7 @@ from idealized_runtime.fits.intervals import Intervals, choose_rule
 from idealized_runtime.fits.protocol import NoIntervalError, PredictingModel, plain
 from idealized_runtime.fits.settings import batch_size_of, trials_in_order, validate_settings
 from idealized_runtime.fits.weighted import fit_weighted
-from idealized_runtime.statistics.errors import summarize_errors
+from idealized_runtime.statistics.errors import summarize_errors, with_errors
 from idealized_runtime.statistics.intervals import standard_error_of_interval
 
 # Prompt times of all integer sizes are looked up in a table, unless the profiled range is longer than this.
@@ -132,9 +132,8 @@ class RuntimeModel(PredictingModel):
         """
         if self.settings is None:
             raise ValueError("a model read from parameters has no residuals, only residual_summary; fit its log again")
-        columns = ["num_prompt_tokens", "num_output_tokens", "runtime_s", "predicted_s"]
-        relative_error = self.settings["predicted_s"] / self.settings["runtime_s"] - 1
-        return self.settings[columns].assign(relative_error=relative_error)
+        columns = ["num_prompt_tokens", "num_output_tokens", "runtime_s"]
+        return with_errors(self.settings[columns], self.settings["predicted_s"])
 
     def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
         """Runtime of each query in seconds; float for two scalars, else an array.

@@ -65,7 +65,7 @@ class FittedRange:
         return is_beyond
 
 
-def check_range(law, **sizes) -> bool | None:
+def is_beyond(law, **sizes) -> bool | None:
     """As :meth:`FittedRange.check`; None for a law that does not know its training runs."""
     return None if law.fitted_range is None else law.fitted_range.check(**sizes)
 

@@ -14,7 +14,7 @@ from idealized_runtime.prediction.stack import (
     placement_of,
     prompt_range,
 )
-from idealized_runtime.statistics.errors import summarize_errors
+from idealized_runtime.statistics.errors import summarize_errors, with_errors
 
 _QUANTITIES = ("time_per_output_token", "prompt_encoding_time", "query")
 
@@ -57,7 +57,7 @@ class LeftOutModel:
         settings = self.timed.fit.settings[["num_prompt_tokens", "num_output_tokens", "runtime_s"]]
         query, runtime_s = (settings["num_prompt_tokens"], settings["num_output_tokens"]), settings["runtime_s"]
         predicted_s = self.predicted.predict(*query)
-        result = settings.assign(predicted_s=predicted_s, relative_error=predicted_s / runtime_s - 1)
+        result = with_errors(settings, predicted_s)
         if error is None:
             return result
         lower_s, upper_s = replace(self.predicted, error=error).predict_interval(*query, level=level)
@@ -103,8 +103,8 @@ def left_out_table(left_out: Mapping[str, LeftOutModel]) -> pd.DataFrame:
     Returns
     -------
     DataFrame, by model
-        ``time_per_output_token`` with its sign; median and worst magnitude over prompt sizes
-        (``prompt_median``, ``prompt_worst``) and over the settings (p, o) (``query_median``, ``query_worst``).
+        ``time_per_output_token`` with its sign; median and largest magnitude over prompt sizes
+        (``prompt_median``, ``prompt_max``) and over the settings (p, o) (``query_median``, ``query_max``).
     """
     rows = {}
     for name, model in left_out.items():
@@ -112,9 +112,9 @@ def left_out_table(left_out: Mapping[str, LeftOutModel]) -> pd.DataFrame:
         rows[name] = {
             "time_per_output_token": token[0],
             "prompt_median": np.median(np.abs(prompt)),
-            "prompt_worst": np.max(np.abs(prompt)),
+            "prompt_max": np.max(np.abs(prompt)),
             "query_median": np.median(np.abs(query)),
-            "query_worst": np.max(np.abs(query)),
+            "query_max": np.max(np.abs(query)),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
 
@@ -125,7 +125,7 @@ def left_out_summary(left_out: Mapping[str, LeftOutModel]) -> pd.DataFrame:
     Returns
     -------
     DataFrame, by quantity (time per output token, prompt encoding time, query)
-        ``median``, ``p95``, ``worst``; ``num_errors`` they are taken over.
+        ``median``, ``p95``, ``max``; ``num_errors`` they are taken over.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def left_out_summary(left_out: Mapping[str, LeftOutModel]) -> pd.DataFrame:
         name: summarize_errors(errors) | {"num_errors": len(errors)}
         for name, errors in zip(_QUANTITIES, pooled, strict=True)
     }
-    table = pd.DataFrame.from_dict(rows, orient="index").rename(columns={"max": "worst"})
+    table = pd.DataFrame.from_dict(rows, orient="index")
     return table.rename_axis("quantity").astype({"num_errors": int})
 
 

@@ -65,10 +65,10 @@ class RuntimePredictor:
 
     @property
     def left_out_percent(self) -> dict | None:
-        """Relative errors of the left-out models by quantity, ``median`` and ``worst``; None with too few of them."""
+        """Relative errors of the left-out models by quantity, ``median`` and ``max``; None with too few of them."""
         if self.shipped is not None:
             return self.shipped["left_out_percent"]
-        return left_out_summary(self.left_out)[["median", "worst"]].to_dict("index") if self.left_out else None
+        return left_out_summary(self.left_out)[["median", "max"]].to_dict("index") if self.left_out else None
 
     @property
     def together(self) -> dict:

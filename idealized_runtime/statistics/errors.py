@@ -1,9 +1,22 @@
-"""Summaries of errors."""
+"""Errors of predictions, and their summaries."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+
+
+def with_errors(measured: pd.DataFrame, predicted_s) -> pd.DataFrame:
+    """Measured settings with what was predicted: ``predicted_s``, ``relative_error`` = predicted / measured - 1.
+
+    Parameters
+    ----------
+    measured : DataFrame
+        ``runtime_s`` and whatever else.
+    predicted_s : array
+        A prediction a row.
+    """
+    return measured.assign(predicted_s=predicted_s, relative_error=predicted_s / measured["runtime_s"] - 1)
 
 
 def summarize_errors(errors) -> dict[str, float]:

@@ -155,3 +155,80 @@ def test_time_per_output_token_is_not_below_zero_at_its_lower_bound():
     lower, upper = RuntimeModel.fit(frame).time_per_output_token_interval_s()
     assert lower == 0
     assert upper > 0.01
+
+
+def make_sweep(rng, noise, *, in_blocks, num_trials=8):
+    """Trials of a sweep with noise in the order of time, g = 20 ms, as a frame with one row a trial."""
+    p, o = (axis.ravel() for axis in np.meshgrid([1, 128, 256, 512, 1024], [1, 4, 16, 64], indexing="ij"))
+    setting = np.repeat(np.arange(len(p)), num_trials)
+    if in_blocks:
+        setting = np.concatenate([rng.permutation(len(p)) for _ in range(num_trials)])
+    runtime_s = (0.02 + 1e-4 * p + 0.02 * (o - 1))[setting] * (1 + noise(rng, len(setting)))
+    frame = pd.DataFrame({"num_prompt_tokens": p[setting], "num_output_tokens": o[setting], "runtime_s": runtime_s})
+    trial = frame.groupby(["num_prompt_tokens", "num_output_tokens"]).cumcount()
+    frame = frame.assign(trial=trial, trial_start_s=np.arange(len(setting), dtype=float))
+    # As logs have them: sorted by setting, whatever the order in time.
+    return frame.sort_values(["num_prompt_tokens", "num_output_tokens", "trial"], ignore_index=True)
+
+
+def fading_noise(rng, num_trials):
+    from scipy.signal import lfilter
+
+    steps = 0.01 * np.sqrt(1 - 0.95**2) * rng.standard_normal(num_trials)
+    steps[0] = 0.01 * rng.standard_normal()
+    return lfilter([1], [1, -0.95], steps)
+
+
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_intervals_hold_where_trials_depend_on_those_before_them(in_blocks):
+    rng, hits = np.random.default_rng(11), []
+    for _ in range(60):
+        model = RuntimeModel.fit(make_sweep(rng, fading_noise, in_blocks=in_blocks))
+        hits.append(holds(model.time_per_output_token_interval_s(), 0.02))
+    assert np.mean(hits) > 0.88
+
+
+def test_drift_over_blocks_is_in_the_interval_and_said():
+    rng = np.random.default_rng(12)
+    sweep = make_sweep(rng, lambda rng, n: np.linspace(-0.05, 0.05, n) + 0.01 * rng.standard_normal(n), in_blocks=True)
+    model = RuntimeModel.fit(sweep)
+    assert holds(model.time_per_output_token_interval_s(), 0.02)
+    assert len(model.notes) == 1
+    assert model.notes[0].startswith("trials depend on those before them")
+
+
+def test_dependent_trials_change_no_estimate():
+    sweep = make_sweep(np.random.default_rng(13), fading_noise, in_blocks=True)
+    dependent, blind = RuntimeModel.fit(sweep), RuntimeModel.fit(sweep.groupby(
+        ["num_prompt_tokens", "num_output_tokens"], as_index=False)["runtime_s"].agg(
+        runtime_s="mean", runtime_std_s="std", num_trials="size"))  # fmt: skip
+    assert dependent.time_per_output_token_s == blind.time_per_output_token_s
+    assert (dependent.profiled_prompt_times_s == blind.profiled_prompt_times_s).all()
+    errors_s = [model.intervals.time_per_output_token_standard_error_s() for model in (dependent, blind)]
+    assert errors_s[0] > 1.5 * errors_s[1]
+    assert blind.notes == ("intervals assume independent trials: these timings do not tell each of them in its order",)
+
+
+def test_sweep_in_the_order_of_sizes_is_said_to_hide_a_drift():
+    sweep = make_sweep(np.random.default_rng(14), lambda rng, n: 0.01 * rng.standard_normal(n), in_blocks=False)
+    model = RuntimeModel.fit(sweep)
+    assert [note for note in model.notes if "a drift of the machine" in note]
+    assert RuntimeModel.from_json(model.to_json()).notes == model.notes
+
+
+def test_trials_rounded_to_milliseconds_have_the_error_of_rounding():
+    sweep = make_sweep(np.random.default_rng(15), lambda rng, n: 1e-5 * rng.standard_normal(n), in_blocks=True)
+    sweep["runtime_s"] = (sweep["runtime_s"] + 0.0004).round(3)
+    lower_s, upper_s = RuntimeModel.fit(sweep).predict_interval(1, 1)
+    assert lower_s < 0.0204 < upper_s
+    assert upper_s - lower_s == pytest.approx(0.001, rel=0.15)
+
+
+def test_staircase_between_sizes_of_whole_tiles_is_within_the_interval():
+    sizes = [1, 128, 256, 512, 768, 1024, 1536]
+    frame = make_runtimes({size: 0.01 + 1e-4 * 128 * np.ceil(size / 128) for size in sizes})
+    model = RuntimeModel.fit(frame.assign(runtime_std_s=1e-5, num_trials=10))
+    p = np.array([130, 300, 520, 1100])
+    lower_s, upper_s = model.predict_interval(p, 1)
+    truth_s = 0.01 + 1e-4 * 128 * np.ceil(p / 128)
+    assert ((lower_s <= truth_s) & (truth_s <= upper_s)).all()

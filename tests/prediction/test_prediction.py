@@ -401,7 +401,7 @@ def test_left_out_models_on_a100_are_predicted_within_the_targets(a100):
     summary = left_out_summary(a100.left_out)
     assert len(a100.left_out) == 13
     assert summary.loc["time_per_output_token", "median"] <= 5
-    assert summary.loc["time_per_output_token", "worst"] <= 15
+    assert summary.loc["time_per_output_token", "max"] <= 15
     assert summary.loc["prompt_encoding_time", "median"] <= 8
     assert summary.loc["query", "median"] <= 5
 
@@ -410,7 +410,7 @@ def test_left_out_models_on_the_cpu_are_predicted_within_the_targets(cpu):
     summary = left_out_summary(cpu.left_out)
     assert len(cpu.left_out) == 4
     assert summary.loc["time_per_output_token", "median"] <= 5
-    assert summary.loc["time_per_output_token", "worst"] <= 15
+    assert summary.loc["time_per_output_token", "max"] <= 15
     assert summary.loc["prompt_encoding_time", "median"] <= 8
 
 

@@ -10,7 +10,7 @@ from idealized_runtime.cli.main import DONE
 from idealized_runtime.cli.output import print_answer
 from idealized_runtime.lifetime.bootstrap import draws_that_reach, intervals_of, optimum_intervals
 from idealized_runtime.lifetime.costs import LifetimeCosts, Rental, dollar_costs, flop_costs, rent
-from idealized_runtime.lifetime.fitted_range import check_range
+from idealized_runtime.lifetime.fitted_range import is_beyond
 from idealized_runtime.lifetime.law_files import FittedLaw, read_law
 from idealized_runtime.lifetime.optimum import minimize_lifetime_cost
 from idealized_runtime.lifetime.scaling_law import (
@@ -93,7 +93,7 @@ def answer_optimum(arguments, name, flops, usd, assumed, rows) -> int:
         intervals = _interval_data(arguments, fitted, used, table.rename(index={"cost": f"lifetime_{costs.unit}"}))
     data = {
         "law": report.describe_law(fitted.law),
-        "is_extrapolated": check_range(fitted.law, Chinchilla_size=optimum.chinchilla, optimal_size=optimum.optimal),
+        "is_extrapolated": is_beyond(fitted.law, Chinchilla_size=optimum.chinchilla, optimal_size=optimum.optimal),
         "loss": arguments.loss,
         **assumed,
         "chinchilla": report.describe_model(fitted.law, optimum.chinchilla, flops, usd),
@@ -121,7 +121,7 @@ def answer_model(arguments, flops, usd, assumed, rows, *, has_demand: bool) -> i
     size = solve(fitted.law, **given)
     data = {
         "law": report.describe_law(fitted.law),
-        "is_extrapolated": check_range(fitted.law, model=size),
+        "is_extrapolated": is_beyond(fitted.law, model=size),
         "is_chinchilla": arguments.chinchilla,
         **assumed,
         "model": report.describe_model(fitted.law, size, flops, usd),

@@ -6,7 +6,7 @@ from idealized_runtime.cli.lifetime.answers import law_of, rental_of
 from idealized_runtime.cli.main import DONE
 from idealized_runtime.cli.output import bounded, print_answer
 from idealized_runtime.lifetime.comparison import SIZING, Assumptions, compare_with_guess, sizing_table
-from idealized_runtime.lifetime.fitted_range import check_range, describe_range, refuse_far
+from idealized_runtime.lifetime.fitted_range import describe_range, is_beyond, refuse_far
 from idealized_runtime.lifetime.measured import MeasuredQueryCost
 from idealized_runtime.lifetime.profiles import read_profiles
 from idealized_runtime.lifetime.scaling_law import ModelSize
@@ -82,7 +82,7 @@ def _check_ranges(law, query_cost, sizing) -> bool | None:
     """Whether sizes lie beyond the scaling law's runs; those far from them, or from what was timed, are refused."""
     columns = (sizing.loc[["num_params", "num_training_tokens"], name] for name in ("guessed", "measured"))
     guessed, optimal = (ModelSize(*column) for column in columns)
-    is_beyond_law = check_range(law, guessed_size=guessed, optimal_size=optimal)
+    is_beyond_law = is_beyond(law, guessed_size=guessed, optimal_size=optimal)
     ends = query_cost.profiles[0].num_params, query_cost.profiles[-1].num_params
     found = describe_range("optimal_size", optimal.num_params, "parameters", "the measured models have", ends)
     most = _MOST_TIMES_BEYOND

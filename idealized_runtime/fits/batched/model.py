@@ -74,8 +74,7 @@ class BatchRuntimeModel:
         is_generating = token_work.num_rounds > 0
         generation = fit_pass_times(token_work.take(is_generating), generation_s[is_generating], num_stages)
         predicted_s = prompt.predict(prompt_work) + generation.predict(token_work)
-        measured_s = prompt_s + generation_s
-        settings = settings.assign(predicted_s=predicted_s, relative_error=predicted_s / measured_s - 1)
+        settings = summaries.with_errors(settings.assign(runtime_s=prompt_s + generation_s), predicted_s)
         sizes = settings["num_prompt_tokens"]
         return cls(num_stages, prompt, generation, (int(sizes.min()), int(sizes.max())), settings)
 
@@ -328,9 +327,8 @@ def _predictable(settings, model) -> pd.DataFrame:
     is_inside &= settings["num_prompt_tokens"].between(*model.prompt_range)
     inside = settings[is_inside]
     p, o, batch, m, k = (inside[name].to_numpy() for name in SETTING_COLUMNS)
-    measured_s = inside[_TIMES].sum(axis=1)
-    predicted_s = model.predict(p, o, batch, k, m=m)
-    return inside.assign(runtime_s=measured_s, predicted_s=predicted_s, relative_error=predicted_s / measured_s - 1)
+    measured = inside.assign(runtime_s=inside[_TIMES].sum(axis=1))
+    return summaries.with_errors(measured, model.predict(p, o, batch, k, m=m))
 
 
 def _work(p, o, batch, m, k) -> tuple[Work, Work]:

@@ -43,8 +43,8 @@ class ScatterFinding:
             f"trials, here by about {1e3 * self.minimum_bias_s:.3g} ms",
             "far below": f"a few trials are much shorter than the others ({trials}): a minimum or a second smallest is "
             "theirs; 'quantile' holds. Look at them",
-            "unclear": f"{trials} do not tell whether disturbances only add ('minimum' holds) or runtimes scatter to both "
-            "sides ('frontier' holds); time 30 or more",
+            "unclear": f"{trials} do not tell whether disturbances only add ('minimum' holds) or runtimes scatter to "
+            "both sides ('frontier' holds); time 30 or more",
         }[self.side]
 
 

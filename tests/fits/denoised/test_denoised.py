@@ -8,7 +8,9 @@ import pytest
 from idealized_runtime.fits import PublishedRuntimeModel, RuntimeModel, model_from_json
 from idealized_runtime.fits.denoised import (
     ApiNoise,
+    UnequalTrialsWarning,
     compare_estimators,
+    find_scatter,
     fit_denoised,
     fit_frontier,
     floor_runtimes,
@@ -374,3 +376,89 @@ def test_minima_are_completed_only_where_the_others_agree():
 )
 def test_printed_names(helm_name, expected):
     assert printed_name(helm_name) == expected
+
+
+def with_outliers_below(trials, rng=0):
+    is_short = np.random.default_rng(rng).random(len(trials)) < 0.01
+    return trials.assign(runtime_s=trials["runtime_s"].where(~is_short, trials["runtime_s"] / 2))
+
+
+@pytest.mark.parametrize(
+    ("trials", "side", "estimator"),
+    [
+        (make_trials(num_trials=40), "both", "frontier"),
+        (make_trials(noise=ApiNoise(is_one_sided=True), num_trials=40), "above", "minimum"),
+        (
+            make_trials(noise=ApiNoise(jitter_s=1e-5, delay_probability=1, delay_s=0.1), num_trials=40),
+            "above",
+            "minimum",
+        ),
+        (
+            with_outliers_below(
+                make_trials(noise=ApiNoise(0.01, delay_probability=0, is_proportional=True), num_trials=40)
+            ),
+            "far below",
+            "quantile",
+        ),
+        (make_trials(num_trials=6), "unclear", None),
+    ],
+)
+def test_trials_tell_on_which_side_they_scatter(trials, side, estimator):
+    finding = find_scatter(trials)
+    assert (finding.side, finding.estimator) == (side, estimator)
+    model = fit_denoised(trials, fit=RuntimeModel.fit)
+    assert model.notes[0] == finding.message
+
+
+def test_too_few_trials_are_not_tested():
+    assert find_scatter(make_trials(num_trials=4)) is None
+    assert len(fit_denoised(make_trials(num_trials=4)).notes) == 1
+
+
+def test_minimum_bias_is_that_of_normal_jitter():
+    finding = find_scatter(make_trials(noise=ApiNoise(delay_probability=0), num_trials=40))
+    # The least of 40 normal values lies 2.16 standard deviations below their mean.
+    assert finding.minimum_bias_s == pytest.approx(2.16 * 0.04, rel=0.15)
+
+
+@pytest.mark.parametrize(("estimator", "factor"), [("minimum", 1.0), ("second_smallest", 2.0)])
+def test_unequal_numbers_of_trials_do_not_bias_a_floor(estimator, factor):
+    rng = np.random.default_rng(4)
+    counts = {1: 20, 2: 12}
+    trials = pd.concat(
+        pd.DataFrame({"num_prompt_tokens": 1, "num_output_tokens": o, "runtime_s": 1 + rng.exponential(1, count)})
+        for _ in range(300)
+        for o, count in counts.items()
+    )
+    floors = []
+    for number in range(300):
+        part = trials.iloc[number * 32 : (number + 1) * 32]
+        with pytest.warns(UnequalTrialsWarning, match=r"settings have 12 \(p=1 o=2\) to 20 trials; each"):
+            floors.append(floor_runtimes(part, estimator=estimator))
+    assert (floors[0]["num_trials"] == 12).all()
+    means_s = pd.concat(floors).groupby("num_output_tokens")["runtime_s"].mean()
+    # Of 12 exponential delays: 1 / 12, and 1 / 12 + 1 / 11.
+    np.testing.assert_allclose(means_s, 1 + factor / 12 * (1 if factor == 1 else 23 / 22), atol=0.02)
+
+
+def test_far_fewer_trials_of_a_setting_are_said_to_bias_floors():
+    trials = make_trials(num_trials=10)
+    is_short = (trials["num_prompt_tokens"] == 1) & (trials["num_output_tokens"] == 1)
+    number = trials.groupby(["num_prompt_tokens", "num_output_tokens"]).cumcount()
+    trials = trials[~is_short | (number < 3)]
+    with pytest.warns(
+        UnequalTrialsWarning, match=r"3 \(p=1 o=1\) to 10 trials; where there are more, floors are lower"
+    ):
+        floors = floor_runtimes(trials)
+    assert floors["num_trials"].max() == 10
+
+
+def test_what_the_overhead_takes_of_the_smallest_prompt_is_said():
+    runtime_s = 0.1 + 1e-3 * SETTINGS["num_prompt_tokens"].clip(64) + 0.02 * (SETTINGS["num_output_tokens"] - 1)
+    sizes = SETTINGS.assign(num_prompt_tokens=SETTINGS["num_prompt_tokens"].clip(64), runtime_s=runtime_s)
+    model = fit_denoised(sizes, fit=RuntimeModel.fit)
+    # 64 ms of the smallest prompt, of which 20 ms, one output token, are left to it.
+    assert model.notes[-1] == (
+        "by convention a prompt of 64 tokens, the smallest, takes as long as one output token; the rest of its 164 ms is "
+        "overhead; by the next size about 44 ms of it are prompt time"
+    )

@@ -447,7 +447,7 @@ def test_far_fewer_trials_of_a_setting_are_said_to_bias_floors():
     number = trials.groupby(["num_prompt_tokens", "num_output_tokens"]).cumcount()
     trials = trials[~is_short | (number < 3)]
     with pytest.warns(
-        UnequalTrialsWarning, match=r"3 \(p=1 o=1\) to 10 trials; where there are more, floors are lower"
+        UnequalTrialsWarning, match=r"3 \(p=1 o=1\) to 10 trials; where there are more, floors"
     ):
         floors = floor_runtimes(trials)
     assert floors["num_trials"].max() == 10
@@ -459,6 +459,6 @@ def test_what_the_overhead_takes_of_the_smallest_prompt_is_said():
     model = fit_denoised(sizes, fit=RuntimeModel.fit)
     # 64 ms of the smallest prompt, of which 20 ms, one output token, are left to it.
     assert model.notes[-1] == (
-        "by convention a prompt of 64 tokens, the smallest, takes as long as one output token; the rest of its 164 ms is "
-        "overhead; by the next size about 44 ms of it are prompt time"
+        "by convention a prompt of 64 tokens, the smallest, takes as long as one output token; the rest of its 164 ms "
+        "is overhead; by the next size about 44 ms of it are prompt time"
     )

@@ -446,9 +446,7 @@ def test_far_fewer_trials_of_a_setting_are_said_to_bias_floors():
     is_short = (trials["num_prompt_tokens"] == 1) & (trials["num_output_tokens"] == 1)
     number = trials.groupby(["num_prompt_tokens", "num_output_tokens"]).cumcount()
     trials = trials[~is_short | (number < 3)]
-    with pytest.warns(
-        UnequalTrialsWarning, match=r"3 \(p=1 o=1\) to 10 trials; where there are more, floors"
-    ):
+    with pytest.warns(UnequalTrialsWarning, match=r"3 \(p=1 o=1\) to 10 trials; where there are more, floors"):
         floors = floor_runtimes(trials)
     assert floors["num_trials"].max() == 10
 

@@ -17,6 +17,7 @@ import torch
 from parallel_worker import ARCHITECTURES, CASES, can_be_shared_out, run_cases
 
 from idealized_runtime.records import read_log
+from idealized_runtime.records.validity import SEVERE
 from megatron_lm import device as devices
 from megatron_lm.parallel import ProcessGrid
 
@@ -157,7 +158,7 @@ def test_driver_generates_the_tokens_of_one_process_and_writes_one_log(driven, g
     assert len(re.findall("Runtime for", answer.out)) == 8
     header = records(answer.log)[0]
     assert (header["tensor_parallel_size"], header["pipeline_parallel_size"]) == grid
-    frame = read_log(answer.log)
+    frame = read_log(answer.log, accept=SEVERE)
     assert (frame["tensor_parallel_size"].unique().item(), frame["pipeline_parallel_size"].unique().item()) == grid
     assert sorted(set(zip(frame["batch_size"], frame["micro_batch_size"], frame["token_micro_batch_size"],
                           strict=True))) == [(4, 2, 1), (4, 2, 2)]  # fmt: skip

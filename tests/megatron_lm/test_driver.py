@@ -822,7 +822,8 @@ def test_full_disk_is_an_error_and_not_a_traceback(drive, log_path, monkeypatch)
     monkeypatch.setattr(os, "fsync", fail)
     answer = drive(*TINY, *SWEEP, "--log", log_path)
     assert answer.code == 2
-    assert f"generate_text.py: error: {log_path}: No space left on device; what was measured is in" in answer.err
+    assert f"generate_text.py: error: {log_path}: No space left on device; nothing was kept" in answer.err
+    assert answer.out == "", "it is found before anything is timed"
 
 
 # Processes: signals, pipes, and a copy without git.

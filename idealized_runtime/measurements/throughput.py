@@ -77,22 +77,24 @@ def batch_flops(
     return (np.asarray(batch_size) * flops)[()]
 
 
-def usd_per_million_tokens(tokens_per_s, price_usd_per_hour, *, num_devices=1):
+def usd_per_million_tokens(tokens_per_s, price_usd_per_hour, *, num_accelerators=1):
     """Dollars that a million generated tokens cost at this rate.
 
     Parameters
     ----------
     price_usd_per_hour : float
-        Of one device; or of a whole machine, with ``num_devices`` the number of machines.
+        Of one device; or of a whole machine, with ``num_accelerators`` the number of machines.
     """
-    check_positive_or_missing(tokens_per_s=tokens_per_s, num_devices=num_devices)
-    return dollar_cost_usd(1e6 / tokens_per_s, num_accelerators=num_devices, price_usd_per_hour=price_usd_per_hour)
+    check_positive_or_missing(tokens_per_s=tokens_per_s, num_accelerators=num_accelerators)
+    return dollar_cost_usd(1e6 / tokens_per_s, num_accelerators=num_accelerators, price_usd_per_hour=price_usd_per_hour)
 
 
-def cluster_efficiency(flops_per_s, num_devices, peak_flops_per_s):
+def cluster_efficiency(flops_per_s, num_accelerators, peak_flops_per_s):
     """Share of the peak rate of all devices: between 0 and 1."""
-    check_positive_or_missing(flops_per_s=flops_per_s, num_devices=num_devices, peak_flops_per_s=peak_flops_per_s)
-    return flops_per_s / (num_devices * peak_flops_per_s)
+    check_positive_or_missing(
+        flops_per_s=flops_per_s, num_accelerators=num_accelerators, peak_flops_per_s=peak_flops_per_s
+    )
+    return flops_per_s / (num_accelerators * peak_flops_per_s)
 
 
 def num_sequences_that_fit(architecture: Architecture, num_tokens, memory_bytes, *, dtype: str = "float16") -> float:
@@ -120,7 +122,7 @@ def throughput_table(
     timings: pd.DataFrame,
     architecture: Architecture,
     *,
-    num_devices: int = 1,
+    num_accelerators: int = 1,
     accelerator: Accelerator | None = None,
     dtype: str = "float16",
     price_usd_per_hour: float | None = None,
@@ -134,7 +136,7 @@ def throughput_table(
         ``generation_time_s``.
     architecture : Architecture
         That was timed.
-    num_devices : int
+    num_accelerators : int
         That worked on each batch together.
     accelerator : Accelerator, optional
         One of them: for the share of its peak with operands of ``dtype``.
@@ -156,7 +158,7 @@ def throughput_table(
         message lists those that are.
     """
     p, o, batch, runtime_s = numeric_columns(timings, [*_SIZES, "runtime_s"])
-    check_positive(num_devices=num_devices)
+    check_positive(num_accelerators=num_accelerators)
     table = pd.DataFrame({"tokens_per_s": overall_tokens_per_s(batch, o, runtime_s)}, index=timings.index)
     if "generation_time_s" in timings:
         # A query of one output token generates none after its prompt.
@@ -165,14 +167,14 @@ def throughput_table(
         table["generation_tokens_per_s"] = generation_tokens_per_s(batch, time_per_round_s)
     for name, count in COUNTS.items():
         table[f"{name}_flops_per_s"] = batch_flops(architecture, p, o, batch, count=count) / runtime_s
-        table[f"{name}_flops_per_s_per_device"] = table[f"{name}_flops_per_s"] / num_devices
+        table[f"{name}_flops_per_s_per_device"] = table[f"{name}_flops_per_s"] / num_accelerators
     if accelerator is not None:
         peak = accelerator.peak_flops(dtype)
-        table["cluster_efficiency"] = cluster_efficiency(table["exact_flops_per_s"], num_devices, peak)
+        table["cluster_efficiency"] = cluster_efficiency(table["exact_flops_per_s"], num_accelerators, peak)
     price = device_price(price_usd_per_hour, accelerator)
     if price is not None:
         table["usd_per_million_tokens"] = usd_per_million_tokens(
-            table["tokens_per_s"], price.value, num_devices=num_devices
+            table["tokens_per_s"], price.value, num_accelerators=num_accelerators
         )
     return table
 

@@ -106,7 +106,7 @@ def test_flops_take_columns():
 
 def test_dollars_are_those_of_all_devices():
     # 16 devices at 2 dollars an hour generate 3.6 million tokens in it.
-    assert usd_per_million_tokens(1000.0, 2.0, num_devices=16) == pytest.approx(32 / 3.6)
+    assert usd_per_million_tokens(1000.0, 2.0, num_accelerators=16) == pytest.approx(32 / 3.6)
 
 
 def test_batch_is_bounded_by_what_weights_leave_to_keys_and_values():
@@ -136,7 +136,7 @@ def timings():
 
 
 def test_table_of_rates_keeps_the_index_and_knows_both_rates(timings):
-    table = throughput_table(timings, GPT2, num_devices=2, accelerator=get_accelerator("A100-80GB"))
+    table = throughput_table(timings, GPT2, num_accelerators=2, accelerator=get_accelerator("A100-80GB"))
     assert table.index.tolist() == [5, 9]
     assert table["tokens_per_s"].tolist() == pytest.approx([8 * 32 / 2, 8 / 0.5])
     assert table["generation_tokens_per_s"].tolist() == pytest.approx([8 * 31 / 1.55, np.nan], nan_ok=True)
@@ -187,8 +187,8 @@ def test_generation_table_leaves_prompts_out_and_keeps_what_failed(timings):
         (lambda: batch_flops(GPT2, 1, 1, [1, -1]), "batch_size must be .*; got -1"),
         (lambda: usd_per_million_tokens(0.0, 1.0), "tokens_per_s must be .*; got 0"),
         (lambda: usd_per_million_tokens(1.0, None), r"price_usd_per_hour is not known \(None\): give it"),
-        (lambda: usd_per_million_tokens(1.0, 1.0, num_devices=0), "num_devices must be .*; got 0"),
-        (lambda: cluster_efficiency(1e12, 0, 1e12), "num_devices must be .*; got 0"),
+        (lambda: usd_per_million_tokens(1.0, 1.0, num_accelerators=0), "num_accelerators must be .*; got 0"),
+        (lambda: cluster_efficiency(1e12, 0, 1e12), "num_accelerators must be .*; got 0"),
         (lambda: cluster_efficiency(1e12, 1, 0.0), "peak_flops_per_s must be .*; got 0"),
         (lambda: num_sequences_that_fit(GPT2, 0, 1e9), "num_tokens must be .*; got 0"),
         (lambda: num_sequences_that_fit(GPT2, 10, -1e9), "memory_bytes must be .*; got -1e"),
@@ -214,7 +214,7 @@ def test_table_without_a_column_or_with_a_time_of_zero_is_refused(timings, table
         table(timings.assign(**{name: 0.0}), GPT2)
 
 
-@pytest.mark.parametrize("option", ["num_devices", "price_usd_per_hour"])
+@pytest.mark.parametrize("option", ["num_accelerators", "price_usd_per_hour"])
 def test_option_of_zero_is_refused_and_not_replaced(timings, option):
     with pytest.raises(ValueError, match=f"{option} must be a positive finite number; got 0"):
         throughput_table(timings, GPT2, accelerator=get_accelerator("A100-80GB"), **{option: 0})

@@ -115,7 +115,7 @@ def _params_billion(data, name) -> Evidence:
     return _own_or_other(name, Evidence(shape.num_params / 1e9, note=_size_note(name, shape, data)))
 
 
-def _num_devices(data, name) -> Evidence:
+def _num_accelerators(data, name) -> Evidence:
     shape = _timed_shapes(data)[name]
     timed = data.timings("a100")[PAPER_MODELS[name].architecture_name].iloc[0]
     num_stages = shape.num_layers // (shape.num_layers_profiled or shape.num_layers)
@@ -129,7 +129,7 @@ CLAIMS.extend(
     for quantity, printed, recompute in (
         ("hidden size, layers, heads", PRINTED_SHAPES[name], _shape),
         ("parameters (billion)", f"{row.num_params_printed / 1e9:g}", _params_billion),
-        ("80-GB A100 devices", f"{row.num_accelerators['a100']}", _num_devices),
+        ("80-GB A100 devices", f"{row.num_accelerators['a100']}", _num_accelerators),
     )
 )
 

@@ -56,7 +56,7 @@ def price_on_hardware(
     """
     frames = []
     for hardware, fits in models.items():
-        numbers = _num_devices(hardware)
+        numbers = _num_accelerators(hardware)
         priced = price(
             queries,
             fits,
@@ -119,7 +119,7 @@ def compare_hardware(points: pd.DataFrame, *, level: float = _LEVEL) -> pd.DataF
         names = (f"{metric}_ratio", f"{metric}_lower", f"{metric}_upper")
         ratios |= dict(zip(names, ratio_interval(*intervals), strict=True))
     ratios = pd.DataFrame(ratios).reset_index()
-    num_a100, num_v100 = (ratios["model"].map(_num_devices(name)) for name in PRINTED_PRICES_USD)
+    num_a100, num_v100 = (ratios["model"].map(_num_accelerators(name)) for name in PRINTED_PRICES_USD)
     return ratios.assign(break_even_price_ratio=1 / (ratios["runtime_ratio"] * (num_v100 / num_a100)))
 
 
@@ -135,7 +135,7 @@ def cost_cents(points: pd.DataFrame, *, prices_usd: Mapping[str, float] = PRINTE
     """
     parts = [
         dollar_cost_usd(
-            part["runtime_s"], num_accelerators=part["model"].map(_num_devices(hardware)),
+            part["runtime_s"], num_accelerators=part["model"].map(_num_accelerators(hardware)),
             price_usd_per_hour=prices_usd[hardware],
         )
         for hardware, part in points.groupby("hardware")
@@ -374,7 +374,7 @@ def draw_values(panel: pd.DataFrame, *, num_draws: int = 10_000, seed: int = 0) 
     return draw_log_normal(panel["value"], panel["standard_error"], num_draws=num_draws, rng=seed, groups=logs)
 
 
-def _num_devices(hardware) -> dict[str, int]:
+def _num_accelerators(hardware) -> dict[str, int]:
     """Devices that serve one query of each model, by printed name, where the paper has a number."""
     rows = PAPER_MODELS.values()
     return {row.name: row.num_accelerators[hardware] for row in rows if hardware in row.num_accelerators}

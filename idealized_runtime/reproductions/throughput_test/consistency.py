@@ -189,7 +189,7 @@ def rate_table() -> pd.DataFrame:
         rates = throughput_table(
             timings,
             get_architecture(table.architecture),
-            num_devices=num_nodes * table.num_devices,
+            num_accelerators=num_nodes * table.num_accelerators,
             accelerator=get_accelerator(PIPELINE_ACCELERATORS[table.architecture]),
         )
         frames.append(timings[["token_micro_batch_size", "runtime_s"]].join(rates).assign(table=table.name))

@@ -21,7 +21,7 @@ class PrintedTable:
     name : str
     architecture : str
         Registry name of the shape: the notes name their models by size.
-    num_devices, num_stages : int
+    num_accelerators, num_stages : int
         GPUs, or the one machine whose CPUs worked; pipeline stages.
     num_prompt_tokens, num_output_tokens : int, optional
         "Input sequence length" and "generate sequence length"; None where a column has them.
@@ -34,7 +34,7 @@ class PrintedTable:
 
     name: str
     architecture: str
-    num_devices: int
+    num_accelerators: int
     num_stages: int
     num_prompt_tokens: int | None
     num_output_tokens: int | None

@@ -73,16 +73,18 @@ def test_rates_of_the_large_models_are_twice_the_closed_form(numbers, table):
 
 
 @pytest.mark.parametrize(
-    ("table", "time_name", "num_devices", "named"),
+    ("table", "time_name", "num_accelerators", "named"),
     [
         (GPT_66B, "runtime_s", 8, ["16.45", "16.43", "5.60"]),
         (GPT_175B, "estimated_runtime_s", 24, ["6.95", "7.87", "3.22"]),
     ],
 )
-def test_reading_that_explains_the_rates_gives_what_the_finding_says(numbers, table, time_name, num_devices, named):
+def test_reading_that_explains_the_rates_gives_what_the_finding_says(
+    numbers, table, time_name, num_accelerators, named
+):
     sequence = closed_form_prompt_encoding_flops(get_architecture(table.architecture), 1124)
     times_s = table.frame()[time_name].astype(float)
-    rates = 2 * 20 * sequence / times_s / num_devices / 1e12
+    rates = 2 * 20 * sequence / times_s / num_accelerators / 1e12
     assert [f"{rate:.2f}" for rate in rates] == named
     assert rates.tolist() == pytest.approx(table.frame()["tflops_per_s_per_device"].astype(float).tolist(), rel=0.002)
     finding = select(numbers, table, "tflops_per_s_per_device")["finding"].iloc[0]

@@ -91,6 +91,11 @@ def _check_choices(a):
         value = getattr(a, name)
         if not (is_number(value) and 0 < value <= _LARGEST_SIZE):
             yield f"{name} must be a positive number of at most 2**40; got {value!r:.80}"
+    if a.published_params is not None and not is_number(a.published_params):
+        yield f"published_params must be a number; got {a.published_params!r:.80}"
+    names = a.helm_names if isinstance(a.helm_names, tuple) else (None,)
+    if not all(isinstance(text, str) for text in (*names, a.source, a.published_log or "")):
+        yield "helm_names, source and published_log must be text"
 
 
 def _check_experts(a):

@@ -104,14 +104,16 @@ def parallelism_needed(
     check_positive(memory_bytes=memory_bytes, num_context_tokens=num_context_tokens)
     num_layers, widths = architecture.num_layers, tensor_parallel_sizes(architecture)
     depths = [depth for depth in range(2, num_layers + 1) if not (even_stages and num_layers % depth)]
+    whole = {
+        width: device_bytes(
+            architecture, num_context_tokens=num_context_tokens, dtype=dtype, tensor_parallel_size=width
+        )
+        for width in widths
+    }
     for width, depth in [*((width, 1) for width in widths), *((widths[-1], depth) for depth in depths)]:
-        needed = device_bytes(
-            architecture, num_context_tokens=num_context_tokens, dtype=dtype,
-            tensor_parallel_size=width, pipeline_parallel_size=depth,
-        )  # fmt: skip
-        if needed <= memory_bytes:
+        if whole[width] * -(-num_layers // depth) <= num_layers * memory_bytes:
             return width, depth
     raise ValueError(
-        f"{architecture.name}: {needed * widths[-1]:.3g} bytes a layer do not fit "
+        f"{architecture.name}: {whole[widths[-1]] * widths[-1] / num_layers:.3g} bytes a layer do not fit "
         f"{widths[-1]} devices of {memory_bytes:.3g} bytes"
     )

@@ -67,7 +67,7 @@ def run(arguments) -> int:
         "left_out_percent": predictor.left_out_percent,
         "caveats": caveats,
     }
-    print_answer(answer, _rows(answer), as_json=arguments.json)
+    print_answer(answer, _rows(answer, model.errors), as_json=arguments.json)
     return DONE
 
 
@@ -113,7 +113,7 @@ def _estimate(row, name) -> dict | None:
     return {bound: None if value != value else float(value) for bound, value in estimates.items()}
 
 
-def _rows(answer):
+def _rows(answer, errors):
     yield answer["conditions"]
     yield f"{answer['num_prompt_tokens']} prompt tokens, {answer['num_output_tokens']} output tokens"
     yield ""
@@ -133,11 +133,7 @@ def _rows(answer):
         yield "\nNo interval: with fewer than three timed models, none can be left out. Time another."
     else:
         yield "[lower, upper]", f"{100 * answer['level']:g} % interval"
-        named = "; ".join(
-            f"{name.replace('_', ' ')} {errors['median']:.1f} % in the median, {errors['max']:.1f} % at worst"
-            for name, errors in answer["left_out_percent"].items()
-        )
-        yield f"\nEach timed model predicted from the others is off by: {named}."
+        yield f"\n{errors}"
     if answer["is_timed"]:
         own_s = answer["own_log_runtime_s"]
         says = (

@@ -200,6 +200,8 @@ def _print_text(num_queries, answers, workload, level):
         print_table(frame if len(answers) > 1 else frame.drop(columns="model"))
         if frame["total_lower"].notna().any():
             print(f"\ntotal_lower and total_upper: the {100 * level:g} % interval of the total")
+    for sentence in dict.fromkeys(model.errors for _, model, _ in answers if model.errors):
+        print(sentence)
     for name, model, _ in answers:
         for caveat in model.caveats:
             print(f"Not in the interval of {name}: {caveat}.")

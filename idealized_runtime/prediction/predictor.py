@@ -68,7 +68,18 @@ class RuntimePredictor:
         """Relative errors of the left-out models by quantity, ``median`` and ``max``; None with too few of them."""
         if self.shipped is not None:
             return self.shipped["left_out_percent"]
-        return left_out_summary(self.left_out)[["median", "max"]].to_dict("index") if self.left_out else None
+        if not self.left_out:
+            return None
+        return left_out_summary(self.left_out)[["median", "max"]].rename(columns={"max": "worst"}).to_dict("index")
+
+    @property
+    def error_sentence(self) -> str:
+        """The errors of the left-out models in words; empty with too few of them."""
+        named = "; ".join(
+            f"{name.replace('_', ' ')} {errors['median']:.1f} % in the median, {errors['worst']:.1f} % at worst"
+            for name, errors in (self.left_out_percent or {}).items()
+        )
+        return named and f"Each timed model predicted from the others is off by: {named}."
 
     @property
     def together(self) -> dict:

@@ -47,6 +47,7 @@ def predict_priced(
         else "predicted from coefficients shipped with this package",
         measured_on=max(dates, default=""),
         caveats=(*runtimes.caveats, *runtimes.context_caveats),
+        errors=predictor.error_sentence,
     )  # fmt: skip
     return on_terms(model, hardware=hardware, price_usd_per_hour=price_usd_per_hour, power_watts=power_watts)
 

@@ -53,6 +53,8 @@ class PricedModel:
         ISO date of the measurement; empty where it is not known.
     caveats : tuple of str
         What the intervals do not hold.
+    errors : str
+        In words, how far predictions like this one were off; empty of what was timed.
     """
 
     name: str
@@ -70,6 +72,7 @@ class PricedModel:
     origin: str = ""
     measured_on: str = ""
     caveats: tuple[str, ...] = ()
+    errors: str = ""
 
     def __post_init__(self):
         if self.num_accelerators is not None:

@@ -193,6 +193,25 @@ def test_what_would_be_counted_wrongly_is_refused_by_name(change, message):
         Architecture.from_hf_config({**LLAMA, **change})
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("helm_names", [{}], "must be text"),
+        ("helm_names", {"a": 1}, "must be text"),
+        ("source", [], "must be text"),
+        ("published_params", {}, "published_params must be a number"),
+        ("hidden_size", None, "hidden_size must be an integer"),
+        ("uncounted_options", [1], "uncounted_options must be an object"),
+        ("moe_layer_freq", [[1]] * 4, "moe_layer_freq|need num_experts"),
+        ("name", "x" * 300, "name must be printable text"),
+    ],
+)
+def test_fields_of_a_damaged_header_are_refused_by_name(field, value, message):
+    fields = Architecture.from_hf_config(LLAMA).to_dict()
+    with pytest.raises(ValueError, match=message):
+        Architecture.from_dict({**fields, field: value})
+
+
 def test_rotary_parameters_nested_beyond_reason_are_refused():
     deep = {}
     for _ in range(300):

@@ -238,7 +238,7 @@ def test_run_ends_within_seconds_of_the_death_of_a_rank(tmp_path):
 def test_error_of_the_rank_that_failed_comes_first(failed):
     err = failed["fault"].err
     assert "RuntimeError: a fault" in err
-    first_error = next(line for line in err.splitlines() if "rror" in line and "torch/distributed" not in line)
+    first_error = next(line for line in err.splitlines() if "Error" in line and "torch/distributed" not in line)
     assert "a fault" in first_error or "Traceback" in first_error, err
     assert err.index("a fault") < err.index("ChildFailedError")
     assert "Connection closed" not in err.split("ChildFailedError")[0].split("a fault")[0]
@@ -267,7 +267,9 @@ def test_run_goes_on_by_itself_where_torchrun_may_start_the_ranks_again(tmp_path
     argv = (*SHAPE, *SWEEP, "--all-num-output-tokens", 4, *parallel_flags(1, 2), "--log", log)
     answer = finish(launch(2, "tests/megatron_lm/failing_rank.py", "killed", *argv, max_restarts=1))
     assert answer.code == 0, answer.err
-    assert [record["record"] for record in records(log)] == ["header", "setting", "resume", "setting", "footer"]
+    # Of the attempt that was killed in its second setting a trial may be kept.
+    kinds = [record["record"] for record in records(log) if record["record"] != "block"]
+    assert kinds == ["header", "setting", "resume", "setting", "footer"]
 
 
 # Refusals.

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from idealized_runtime.measurements import published as published_module
-from idealized_runtime.measurements.published import PublishedDataMissingError, published_data
+from idealized_runtime.measurements.published import PUBLIC_FOLDERS, ROOT, PublishedDataMissingError, published_data
 
 
 @pytest.fixture
@@ -55,3 +55,15 @@ def test_missing_folder_says_how_to_get_it(repository, monkeypatch):
     monkeypatch.setenv("PUBLISHED_DATA", "nowhere")
     with pytest.raises(PublishedDataMissingError, match=r"not found at .*nowhere.logs: run `make published`, or set"):
         published_data("logs")
+
+
+def test_data_of_no_public_repository_are_not_to_be_had_by_make(repository, monkeypatch):
+    monkeypatch.setenv("PUBLISHED_DATA", "nowhere")
+    with pytest.raises(PublishedDataMissingError, match="no public repository holds paper_figures/") as error:
+        published_data("paper_figures/figure9_points.csv")
+    assert "make published" not in str(error.value)
+
+
+def test_public_folders_are_those_that_make_clones():
+    (rule,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("published: ")]
+    assert all(f"published/{folder}" in rule for folder in PUBLIC_FOLDERS)

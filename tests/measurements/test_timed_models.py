@@ -3,7 +3,14 @@ from dataclasses import replace
 import pytest
 from makers import TOY, write_toy_log
 
-from idealized_runtime.measurements.timed_models import fit_models, fitted_models, read_timed_model, read_timed_models
+from idealized_runtime.measurements.timed_models import (
+    by_size,
+    findings_table,
+    fit_models,
+    fitted_models,
+    read_timed_model,
+    read_timed_models,
+)
 from idealized_runtime.records import (
     ImplausibleLogError,
     IncompleteLogWarning,
@@ -194,3 +201,17 @@ def test_log_that_cannot_be_fitted_names_its_model(tmp_path):
     model = read_timed_model(write_toy_log(tmp_path / "toy.jsonl", batch_sizes=(8,)))
     with pytest.raises(ValueError, match=r"^toy: "):
         _ = model.fit
+
+
+def test_what_speaks_against_logs_is_a_row_each_and_none_where_nothing_does(tmp_path):
+    write_toy_log(tmp_path / "sound" / "toy.jsonl")
+    assert findings_table(tmp_path / "sound").empty
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "toy.log").write_text(TEXT_LOG.replace("0.100 seconds", "0.230 seconds"))
+    table = findings_table(tmp_path / "odd")
+    assert table[["log", "finding", "is_severe"]].values.tolist() == [["toy.log", "longer_is_faster", False]]
+
+
+def test_models_are_ordered_by_their_parameters():
+    timed = read_timed_models("cpu", ["gpt2-medium", "distilgpt2", "gpt2-small"])
+    assert list(by_size(timed)) == ["distilgpt2", "gpt2-small", "gpt2-medium"]

@@ -27,7 +27,7 @@ MACHINES = {
 }
 IN_PROCESS, SERVER = "llama-4m-mlx-lm-in-process", "llama-4m-mlx-lm-server"
 SUMS = {"api_baseline_usd": 4000, "device_baseline_usd": 30000, "device_estimate_usd": 500}
-# Two others of each.
+# Two others of each; fewer where there are no two.
 OTHER_VALUES = {
     "api_denoised": {
         "server_log": [IN_PROCESS, SERVER],
@@ -119,7 +119,7 @@ OTHER_VALUES = {
     "runtime_vs_estimated_runtime": {"num_without_denoised": [0, 100]},
     "runtime_vs_output_tokens": {**MACHINES, "prompt_sizes": [[1, 512], [128]]},
     "runtime_vs_prompt_tokens": {**MACHINES, "prompt_sizes": [[1, 16, 64, 512], [1, 64, 128, 256, 512]]},
-    "runtimes_over_time": {"num_prompt_tokens": [1, 1024], "method": ["published", FORMULA]},
+    "runtimes_over_time": {"num_prompt_tokens": [1, 1024], "method": ["published"]},
     "software_stacks": {
         "name": ["mine", "yours"],
         "stacks": [{"eager": "cpu_eager", "core": "cpu_sdpa"}, {"sdpa": "cpu_sdpa", "eager": "cpu_eager"}],
@@ -179,7 +179,7 @@ def test_other_values_are_of_every_parameter_of_every_notebook():
     assert {name: set(values) for name, values in OTHER_VALUES.items()} == {
         name: set(defaults) for name, defaults in declared.items()
     }
-    assert all(len(values) in (0, 2) for parameters in OTHER_VALUES.values() for values in parameters.values())
+    assert all(len(values) <= 2 for parameters in OTHER_VALUES.values() for values in parameters.values())
 
 
 @pytest.mark.parametrize(("notebook", "name", "value"), CASES)

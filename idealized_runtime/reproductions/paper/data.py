@@ -64,7 +64,9 @@ class PaperData:
     @_once
     def fits(self, hardware: str) -> dict[str, ModelOfRuntimes]:
         """Fits by the published procedure, by registry name."""
-        return fit_models(self.timed(hardware), PublishedRuntimeModel.fit)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SuspiciousLogWarning)
+            return fit_models(self.timed(hardware), PublishedRuntimeModel.fit)
 
     def timed_architectures(self) -> dict[str, Architecture]:
         """Shapes that the A100 logs print, by registry name."""

@@ -40,7 +40,10 @@ def plot_percentiles(
         # Where too few requests bound a percentile its interval ends at what is known.
         low, high = table[f"{name}_lower"].fillna(table[name]), table[f"{name}_upper"].fillna(table[name])
         draw_band(ax, loads, low, high, color=color, label=f"its {interval_label(level)}")
-    return _finish(ax, load, loads, _LABELS[quantity])
+    _finish(ax, load, loads, _LABELS[quantity])
+    # Room for the legend above the lines.
+    ax.set_ylim(top=1.5 * ax.get_ylim()[1])
+    return ax
 
 
 def plot_throughput(

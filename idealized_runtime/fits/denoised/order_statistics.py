@@ -136,7 +136,10 @@ def fit_denoised(
     else:
         floors = floor_runtimes(trials, estimator=estimator, quantile=quantile)
         # num_trials would be read as that of a mean.
-        model = fit(floors.drop(columns="num_trials")).with_overhead()
+        with warnings.catch_warnings():
+            # Floors stand in the order of sizes, which is none of time.
+            warnings.filterwarnings("ignore", "(.*: )?sweep_order: ")
+            model = fit(floors.drop(columns="num_trials")).with_overhead()
     finding = find_scatter(trials) if is_tested else None
     notes = () if finding is None else (finding.message,)
     return replace(model, notes=(*notes, _overhead_note(model)))

@@ -16,6 +16,7 @@ FLOORS = (
     {"measurements"},
     {"queries"},
     {"prediction"},
+    {"serving"},
     {"comparisons"},
     {"lifetime", "api"},
     {"reproductions"},

@@ -29,6 +29,11 @@ COMMANDS = {
     "price": ("price", "every query of a table: seconds, dollars, joules, with intervals and totals"),
     "predict": ("predict", "a model that nobody timed"),
     "compare": ("compare", "two stacks or machines on the same queries"),
+    "serving fit": ("serving.fit", "step times of a server, from what it did under load"),
+    "serving simulate": (
+        "serving.simulate",
+        "what a server does with requests: times, throughput, whether it keeps up",
+    ),
     "api profile": ("api.profile", "time synthetic prompts of known size; a run that was cut off goes on"),
     "api fit": ("api.fit", "denoised parameters of a log, and their figure"),
     "api load": ("api.load", "time requests at so many in parallel, or at a rate"),
@@ -42,7 +47,7 @@ COMMANDS = {
     "lifetime fit": ("lifetime.fit", "the scaling law of your own training runs"),
     "notebooks": ("notebooks", "every papermill run of runs.yml that is not up to date, or those named"),
 }
-GROUPS = {"api": "servers", "lifetime": "what to train"}
+GROUPS = {"serving": "many queries at once", "api": "servers", "lifetime": "what to train"}
 # What of the package a subcommand needs beyond its own dependencies, by its first word.
 _EXTRAS = {"time": "megatron", "campaign": "megatron", "api": "api", "notebooks": "notebooks"}
 _OUR_PACKAGES = ("idealized_runtime", "megatron_lm")

@@ -144,3 +144,23 @@ def _work(architecture, num_tokens, placement, *, weights, cache, flops, is_prom
         "slices": slices,
     }
     return Work(**{name: np.broadcast_to(value, num_tokens.shape) for name, value in entries.items()})
+
+
+def step_work(architecture, placement, *, num_sequences, num_context_tokens, num_prompt_tokens) -> Work:
+    """Steps of a server that generate a token of each of some sequences and encode so many tokens of prompts.
+
+    Parameters
+    ----------
+    num_sequences, num_context_tokens, num_prompt_tokens : array, one-dimensional
+        Sequences that generate, tokens before each of them, prompt tokens encoded in the same step; of one length.
+    """
+    n, context, p = (
+        np.asarray(values, dtype=float) for values in (num_sequences, num_context_tokens, num_prompt_tokens)
+    )
+    tokens = n + p
+    weights = _prompt_weight_bytes(architecture, tokens, placement.dtype)
+    cache = n * kv_cache_bytes(architecture, context, dtype=placement.dtype)
+    flops = n * output_token_flops(architecture, context, logits="none") + np.where(
+        p > 0, prompt_encoding_flops(architecture, np.maximum(p, 1), logits="none"), 0.0
+    )
+    return _work(architecture, tokens, placement, weights=weights, cache=cache, flops=flops, is_prompt=p > 0)

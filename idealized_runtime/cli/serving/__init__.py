@@ -1,0 +1,1 @@
+"""What a server does under a load: its step times, and requests through it."""

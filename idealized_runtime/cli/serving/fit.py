@@ -1,0 +1,69 @@
+"""Step times of a server from what it did under load: a request table, a log of `api load`, batches timed in process, or
+published points of latency against concurrency; several of one model count together.
+
+One step takes a fixed time, and some for each prompt token, sequence, cached token and, of a mixture, for the share of the
+experts that its tokens visit.
+"""
+
+from idealized_runtime.cli.flags import add_shared
+from idealized_runtime.cli.main import DONE
+from idealized_runtime.cli.output import check_format, print_json, print_table
+from idealized_runtime.cli.serving.flags import add_scheduler, describe, scheduler_of
+
+EXAMPLES = """\
+examples: idealized-runtime serving fit requests.csv --max-num-seqs 128 --max-num-batched-tokens 2048 --out steps.json
+          idealized-runtime serving fit logs/api/NAME-load.jsonl --out processed_jsons/NAME.json
+"""
+
+
+def add_arguments(parser):
+    """Flags of the command."""
+    parser.add_argument(
+        "evidence", nargs="+", metavar="REQUESTS_OR_LOG",
+        help="tables with a row a request (arrival_s, num_prompt_tokens, num_output_tokens, time_to_first_token_s, "
+        "runtime_s) or a point (concurrency, ...); logs of `api load`; logs of batches, or a folder of them",
+    )  # fmt: skip
+    add_shared(
+        parser, "--model",
+        help="its name in the parameter file; a name of the registry or a config.json tells how many experts it has "
+        "(default: as the file names it)",
+    )  # fmt: skip
+    add_shared(parser, "--columns", "--hardware", "--num-accelerators")
+    add_scheduler(parser, "continuous batching of 256 sequences, 8192 tokens a step, one engine")
+    add_shared(parser, "--out", help="parameter file to write; one that is there keeps its other models and keys")
+    add_shared(parser, "--level", "--json")
+
+
+def run(arguments) -> int:
+    """Fit the steps, print them with their intervals, and write them where asked to."""
+    import numpy as np
+
+    from idealized_runtime.serving.evidence import expert_share_of, read_evidence, sources_of
+    from idealized_runtime.serving.fitting import fit_steps
+    from idealized_runtime.serving.scheduler import Scheduler
+    from idealized_runtime.serving.steps import write_steps
+
+    if arguments.out is not None:
+        check_format(arguments.out, (".json",))
+    scheduler = scheduler_of(arguments, Scheduler())
+    evidence, name = read_evidence(arguments.evidence, scheduler, columns=arguments.columns)
+    name = arguments.model or name
+    name, share = expert_share_of(name)
+    steps = fit_steps(
+        evidence, expert_share=share, hardware=arguments.hardware or "",
+        num_accelerators=arguments.num_accelerators, sources=sources_of(arguments.evidence),
+    )  # fmt: skip
+    if arguments.out is not None:
+        write_steps(arguments.out, name, steps)
+    context = float(np.mean([item.num_context_tokens for item in evidence]))
+    if arguments.json:
+        print_json({"model": name, "steps": steps.to_json(), "num_context_tokens": context,
+                    "llm_d": steps.llm_d_numbers(context, level=arguments.level)})  # fmt: skip
+        return DONE
+    times = ", ".join(f"{len(item)} {item.unit}" for item in evidence)
+    print(f"{name}, from {times}; {describe(scheduler)}\n")
+    print_table(steps.table(level=arguments.level), with_index=True)
+    print(f"\nllm-d's numbers, ms, with {context:.0f} tokens in the cache of a sequence")
+    print_table(steps.llm_d_numbers(context, level=arguments.level).rename_axis("number"), with_index=True)
+    print(f"\nlower and upper: the {100 * arguments.level:g} % interval")
+    return DONE

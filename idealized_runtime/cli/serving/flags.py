@@ -1,0 +1,42 @@
+"""Flags of a server's scheduler, which fit and simulate share."""
+
+from idealized_runtime.checks import positive_int
+
+
+def add_scheduler(parser, defaults: str):
+    """Add the flags that make a :class:`~idealized_runtime.serving.scheduler.Scheduler`; they are None where not given.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+    defaults : str
+        Where values come from that are not given, for the help.
+    """
+    group = parser.add_argument_group("the server's scheduler", f"As the server was started; default: {defaults}.")
+    group.add_argument("--policy", choices=("continuous", "prompts-first", "static"),
+                       help="continuous: prompts in chunks beside the tokens of running sequences (vLLM); prompts-first: "
+                       "whole prompts in steps of their own; static: a batch is done before the next begins")  # fmt: skip
+    group.add_argument("--max-num-seqs", type=positive_int, metavar="N", help="sequences that run at once")
+    group.add_argument("--max-num-batched-tokens", type=positive_int, metavar="N",
+                       help="tokens of a step, generated and encoded")  # fmt: skip
+    group.add_argument("--cache-tokens", type=positive_int, metavar="N",
+                       help="tokens that the cache holds; full, it preempts (default: no limit)")  # fmt: skip
+    group.add_argument("--num-engines", type=positive_int, metavar="N", help="data-parallel copies of the model")
+
+
+def scheduler_of(arguments, base):
+    """The scheduler of the flags; what they do not say is as in another."""
+    from dataclasses import replace
+
+    names = ("policy", "max_num_seqs", "max_num_batched_tokens", "cache_tokens", "num_engines")
+    return replace(base, **{name: value for name in names if (value := getattr(arguments, name)) is not None})
+
+
+def describe(scheduler) -> str:
+    """A scheduler's rules in words."""
+    cache = "" if scheduler.cache_tokens is None else f", {scheduler.cache_tokens} cached tokens"
+    engines = "" if scheduler.num_engines == 1 else f", {scheduler.num_engines} engines"
+    return (
+        f"{scheduler.policy} batching, up to {scheduler.max_num_seqs} sequences and {scheduler.max_num_batched_tokens} "
+        f"tokens a step{cache}{engines}"
+    )

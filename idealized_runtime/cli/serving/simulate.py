@@ -1,0 +1,105 @@
+"""What a server does with requests: times to the first token, between tokens and to the end, with intervals, and whether it
+keeps up at all; of requests that came, or of queries that come at random at a rate.
+"""
+
+from idealized_runtime.checks import positive_int, positive_number
+from idealized_runtime.cli.flags import add_shared
+from idealized_runtime.cli.main import DONE
+from idealized_runtime.cli.output import bounded, check_format, print_json, print_table, write_table
+from idealized_runtime.cli.serving.flags import add_scheduler, describe, scheduler_of
+
+EXAMPLES = """\
+examples: idealized-runtime serving simulate --parameters steps.json --requests requests.csv --out simulated.csv
+          idealized-runtime serving simulate --parameters steps.json --queries queries.csv --rate 4 --json
+"""
+
+
+def add_arguments(parser):
+    """Flags of the command."""
+    add_shared(parser, "--parameters", required=True, help="parameter file with steps, as `serving fit` writes it")
+    add_shared(parser, "--model", help="its name there, where there are several")
+    demand = parser.add_mutually_exclusive_group(required=True)
+    demand.add_argument("--requests", metavar="FILE", help="request table or trace: arrival_s and sizes are used")
+    add_shared(demand, "--queries", help="sizes that are drawn from, with --rate: a table, or a HELM run folder")
+    parser.add_argument("--rate", dest="rate_per_s", type=positive_number, metavar="R",
+                        help="queries that come a second, as a Poisson process")  # fmt: skip
+    parser.add_argument("--burstiness", type=positive_number, default=1.0, metavar="CV",
+                        help="coefficient of variation of the times between them (default: 1, Poisson)")  # fmt: skip
+    parser.add_argument("--num-requests", type=positive_int, default=2000, metavar="N", help="of a day (default: 2000)")
+    parser.add_argument("--num-days", type=positive_int, default=5, metavar="N",
+                        help="days of the same demand, for what they differ by (default: 5)")  # fmt: skip
+    add_shared(parser, "--columns")
+    add_scheduler(parser, "as the steps were fitted")
+    add_shared(parser, "--out", help="request table to write, in the order of the requests: .csv, .json, .parquet")
+    add_shared(parser, "--level", "--seed", "--json")
+
+
+def run(arguments) -> int:
+    """Simulate, print the answer, and write every request where asked to."""
+    import numpy as np
+
+    from idealized_runtime.queries.tables import read_queries
+    from idealized_runtime.serving.requests import random_requests, read_request_table
+    from idealized_runtime.serving.simulation import simulate_days
+    from idealized_runtime.serving.steps import read_steps
+
+    if arguments.out is not None:
+        check_format(arguments.out)
+    models = read_steps(arguments.parameters)
+    name = arguments.model or (next(iter(models)) if len(models) == 1 else None)
+    if name not in models:
+        raise ValueError(f"--model must be one of {', '.join(models)}, the models with steps there; got {name}")
+    steps = models[name]
+    scheduler = scheduler_of(arguments, steps.scheduler)
+    if arguments.requests is not None:
+        if arguments.rate_per_s is not None:
+            raise ValueError("--rate is for --queries: requests come when they came; leave one of the two out")
+        days = [read_request_table(arguments.requests, columns=arguments.columns)]
+        if days[0]["run"].nunique() > 1:
+            raise ValueError(f"{arguments.requests}: holds {days[0]['run'].nunique()} runs; simulate one at a time")
+    else:
+        if arguments.rate_per_s is None:
+            raise ValueError("--rate must be given with --queries: how many come a second")
+        queries = read_queries(arguments.queries, columns=arguments.columns)
+        rngs = np.random.default_rng(arguments.seed or 0).spawn(arguments.num_days)
+        days = [
+            random_requests(
+                queries, rate_per_s=arguments.rate_per_s, num_requests=arguments.num_requests, rng=rng,
+                burstiness=arguments.burstiness,
+            )
+            for rng in rngs
+        ]  # fmt: skip
+    answer = simulate_days(days, steps, scheduler, level=arguments.level, rng=arguments.seed or 0)
+    requests = answer.pop("requests")
+    if arguments.out is not None:
+        write_table(requests, arguments.out)
+    if arguments.json:
+        print_json({"model": name, **answer})
+        return DONE
+    origin = f"steps {steps.origin}" + (f" on {steps.hardware}" if steps.hardware else "")
+    print(f"{len(requests)} requests to {name}, {origin}; {describe(scheduler)}")
+    rate, limit = answer["arrival_rate_per_s"], answer["saturated_rate_per_s"]
+    if answer["is_stable"]:
+        sure = "" if answer["probability_stable"] == 1 else f", with probability {answer['probability_stable']:.2g}"
+        print(f"Stable{sure}: {rate:.3g} requests/s come, {limit:.3g} can be answered.")
+    else:
+        print(
+            f"NOT STABLE: {rate:.3g} requests/s come, {limit:.3g} can be answered; the queue grows by "
+            f"{rate - limit:.3g} a second. Times are those of this run, and grow with its length: there is no steady state."
+        )
+    print(f"{answer['output_tokens_per_s']:.4g} output tokens/s\n")
+    rows = []
+    for metric in ("ttft_s", "tpot_s", "e2e_s"):
+        cells = {statistic: bounded(known["value"], known) for statistic, known in answer[metric].items()}
+        rows.append({"": {"ttft_s": "TTFT, s", "tpot_s": "TPOT, s", "e2e_s": "end to end, s"}[metric], **cells})
+    import pandas as pd
+
+    print_table(pd.DataFrame(rows))
+    if steps.covariance is not None:
+        print(f"\nin brackets: the {100 * arguments.level:g} % interval by the errors of the step times")
+    if len(days) > 1:
+        spread = answer["ttft_s"]["p95"]
+        print(
+            f"between {len(days)} such days TTFT p95 lies in [{spread['day_lower']:.4g}, {spread['day_upper']:.4g}] s"
+        )
+    return DONE

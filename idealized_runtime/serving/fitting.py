@@ -1,0 +1,433 @@
+"""Step times of a server, from what it did: served requests, batches timed in a process, published points."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.checks import check_columns
+from idealized_runtime.serving.scheduler import Scheduler
+from idealized_runtime.serving.simulation import (
+    arrival_rate_per_s,
+    run_engines,
+    saturated_rate_per_s,
+    time_per_output_token_s,
+)
+from idealized_runtime.serving.steps import TERMS, StepModel
+
+_MAX_ITERATIONS = 60
+# From here on the scales of the errors stay as they are, so that iterations can be compared.
+_FIRST_COMPARED = 15
+# Errors beyond so many scales count less than their square.
+_ROBUST_FROM = 3.0
+# Of a relative error, what rounding of times leaves at least.
+_LEAST_SCALE = 1e-4
+# Beyond this median error the server works by other rules than those given, or by more than these terms.
+_LARGE_ERROR = 0.3
+# Of the terms' columns, brought to length 1; below it two of them say the same.
+_LEAST_SINGULAR_VALUE = 0.003
+# Largest change of a time, relative to the largest time, at which the iteration ends.
+_CONVERGED = 1e-7
+
+
+class StepsNotFittedError(ValueError):
+    """What was served does not determine the times of a step."""
+
+
+class ServingWarning(UserWarning):
+    """What was served can be fitted, but tells less than it seems to."""
+
+
+class Rows(NamedTuple):
+    """Times, one a row, and what the steps in them held together.
+
+    ``seconds`` measured; ``features``, shape (rows, 5), by term; ``sizes_s`` that errors are relative to; ``kinds`` that
+    share a scale of error, 0 for first and 1 for further tokens; ``starts_s`` and ``ends_s`` of the steps, where rows that
+    overlap share their errors (NaN elsewhere); ``blocks`` that share errors elsewhere.
+    """
+
+    seconds: np.ndarray
+    features: np.ndarray
+    sizes_s: np.ndarray
+    kinds: np.ndarray
+    starts_s: np.ndarray
+    ends_s: np.ndarray
+    blocks: np.ndarray
+
+    @classmethod
+    def join(cls, parts: Sequence["Rows"], *, num_kinds: int = 0) -> "Rows":
+        """All rows; those of different parts overlap nowhere. Kinds of each part are its own, or shared where 0."""
+        joined, begin_s, first_block = [], 0.0, 0
+        for number, part in enumerate(parts):
+            shift_s = begin_s - np.nanmin(part.starts_s, initial=np.inf) if np.isfinite(part.starts_s).any() else 0.0
+            shifted = part._replace(
+                kinds=part.kinds + num_kinds * number, blocks=part.blocks + first_block,
+                starts_s=part.starts_s + shift_s, ends_s=part.ends_s + shift_s,
+            )  # fmt: skip
+            begin_s = np.nanmax(shifted.ends_s, initial=begin_s)
+            first_block = shifted.blocks.max(initial=first_block) + 1
+            joined.append(shifted)
+        return cls(*(np.concatenate(values) for values in zip(*joined, strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class ServedRequests:
+    """Requests that a server answered, and the rules by which it did.
+
+    Parameters
+    ----------
+    requests : DataFrame
+        As from :func:`~idealized_runtime.serving.requests.read_request_table`. Rows without times (NaN) were in the
+        server, too, and are not fitted.
+    scheduler : Scheduler
+    """
+
+    requests: pd.DataFrame
+    scheduler: Scheduler
+
+    unit = "requests"
+
+    def __len__(self):
+        return len(self.requests)
+
+    @property
+    def num_context_tokens(self) -> float:
+        """Mean tokens in the cache of a request half way."""
+        return float((self.requests["num_prompt_tokens"] + self.requests["num_output_tokens"] / 2).mean())
+
+    @property
+    def typical_step_s(self) -> float:
+        """Median time per output token."""
+        return float(np.nanmedian(time_per_output_token_s(self.requests)))
+
+    def rows(self, steps: StepModel) -> Rows:
+        """Times to the first token, and of all further tokens, with the steps that the scheduler has in them.
+
+        A first token takes the steps from the first one that begins after its request came, when the scheduler with
+        these step times says so, until the one that ends its prompt.
+        """
+        return Rows.join([self._rows(run, steps) for _, run in runs_of(self.requests)])
+
+    def _rows(self, requests, steps) -> Rows:
+        snapshots = np.full((3, len(requests), 6), np.nan)
+        for engine in run_engines(requests, steps, self.scheduler, is_recording=True):
+            for request, three in engine.features.items():
+                snapshots[:, request] = three
+        queued, first, last = snapshots
+        first_s, runtime_s = requests[["time_to_first_token_s", "runtime_s"]].to_numpy(float).T
+        decode_s = runtime_s - first_s
+        # What is left of the step in which a request comes is no part of its own.
+        wait_s = first_s - (queued[:, 0] - requests["arrival_s"].to_numpy(float))
+        in_time = np.argsort(last[:, 0], kind="stable")
+        of_first = in_time[(wait_s > 0)[in_time]]
+        of_further = in_time[((requests["num_output_tokens"] > 1).to_numpy() & (decode_s > 0))[in_time]]
+        # A first token of a quiet moment is as uncertain as a step, however short it waited.
+        least_s = 0.05 * np.nanmedian(first_s)
+        return Rows(
+            np.concatenate([wait_s[of_first], decode_s[of_further]]),
+            np.concatenate([(first - queued)[of_first, 1:], (last - first)[of_further, 1:]]),
+            np.concatenate([np.maximum(first_s[of_first], least_s), decode_s[of_further]]),
+            np.repeat([0, 1], [of_first.size, of_further.size]),
+            np.concatenate([queued[of_first, 0], first[of_further, 0]]),
+            np.concatenate([first[of_first, 0], last[of_further, 0]]),
+            np.zeros(of_first.size + of_further.size, dtype=int),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TimedBatches:
+    """Batches that were timed in one process, prompts first and then all output tokens (``logs/cpu_batch``).
+
+    Parameters
+    ----------
+    timings : DataFrame
+        As from ``read_log``: ``num_prompt_tokens, num_output_tokens, batch_size, micro_batch_size,
+        token_micro_batch_size, prompt_encoding_time_s, generation_time_s``.
+    """
+
+    timings: pd.DataFrame
+
+    unit = "settings of batches"
+
+    def __len__(self):
+        return len(self.timings)
+
+    @property
+    def num_context_tokens(self) -> float:
+        """Mean tokens in the cache of a sequence half way."""
+        return float((self.timings["num_prompt_tokens"] + self.timings["num_output_tokens"] / 2).mean())
+
+    @property
+    def typical_step_s(self) -> float:
+        """Median time of a pass that generates."""
+        rows = self.rows(None)
+        is_decode = rows.kinds == 1
+        return float(np.median(rows.seconds[is_decode] / rows.features[is_decode, 0]))
+
+    def rows(self, steps: StepModel | None) -> Rows:
+        """Times of encoding and of generation; what passes hold is known, whatever the step times."""
+        names = ["num_prompt_tokens", "num_output_tokens", "batch_size", "micro_batch_size", "token_micro_batch_size"]
+        check_columns(self.timings, [*names, "prompt_encoding_time_s", "generation_time_s"])
+        p, o, batch, micro, token_micro = self.timings[names].to_numpy(float).T
+        zero = np.zeros_like(p)
+        encoding = np.column_stack([batch / micro, batch * p, batch, zero, zero])
+        further = o - 1
+        generation = np.column_stack(
+            [further * batch / token_micro, zero, further * batch, batch * further * (p + (o - 2) / 2), zero]
+        )
+        seconds = self.timings[["prompt_encoding_time_s", "generation_time_s"]].to_numpy(float)
+        kinds = np.tile([0, 1], (len(p), 1))
+        # All settings of a batch size and prompt size were timed close to each other.
+        block = self.timings.groupby(["batch_size", "num_prompt_tokens"], sort=False).ngroup().to_numpy()
+        features = np.stack([encoding, generation], axis=1)
+        is_known = seconds > 0
+        return Rows(
+            seconds[is_known], features[is_known], seconds[is_known], kinds[is_known],
+            *np.full((2, is_known.sum()), np.nan), np.broadcast_to(block[:, None], kinds.shape)[is_known],
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class PublishedPoints:
+    """Mean times at stated concurrencies: so many clients, each of whom sends its next request when one is answered.
+
+    Parameters
+    ----------
+    points : DataFrame
+        A point table: ``concurrency, num_prompt_tokens, num_output_tokens, time_per_output_token_s``, optional
+        ``time_to_first_token_s``. Rows are of one model on one machine.
+    scheduler : Scheduler
+    """
+
+    points: pd.DataFrame
+    scheduler: Scheduler
+
+    unit = "points"
+
+    def __len__(self):
+        return len(self.points)
+
+    @property
+    def num_context_tokens(self) -> float:
+        """Mean tokens in the cache of a request half way."""
+        return float((self.points["num_prompt_tokens"] + self.points["num_output_tokens"] / 2).mean())
+
+    @property
+    def typical_step_s(self) -> float:
+        """Median time per output token."""
+        return float(self.points["time_per_output_token_s"].median())
+
+    def rows(self, steps: StepModel) -> Rows:
+        """Times per output token and to the first token, where requests are spread evenly over time.
+
+        For each token that c sequences generate, prompts of c p / o tokens are encoded, in steps that all share. A first
+        token takes the steps of its own prompt, each of which generates for the other sequences, too.
+        """
+        names = ["concurrency", "num_prompt_tokens", "num_output_tokens", "time_per_output_token_s"]
+        check_columns(self.points, names, name="points")
+        c, p, o, tpot_s = self.points[names].to_numpy(float).T
+        running = np.minimum(c / self.scheduler.num_engines, self.scheduler.max_num_seqs)
+        cached, prompts = running * (p + o / 2), running * p / o
+        share = -np.expm1((running + prompts) * np.log1p(-steps.expert_share))
+        of_token = np.column_stack([np.ones_like(c), prompts, running, cached, share])
+        num_chunks = np.ceil(p / np.maximum(self.scheduler.max_num_batched_tokens - running, 1))
+        of_first = np.column_stack([num_chunks, p, num_chunks * running, num_chunks * cached, num_chunks * share])
+        first_s = self.points.get("time_to_first_token_s", pd.Series(np.nan, index=self.points.index)).to_numpy(float)
+        # Where more ask than may run, first tokens wait for a place.
+        first_s = np.where(running < c / self.scheduler.num_engines, np.nan, first_s)
+        seconds = np.concatenate([tpot_s, first_s])
+        is_known = seconds > 0
+        blocks = np.tile(np.arange(len(c)), 2)
+        return Rows(
+            seconds[is_known], np.concatenate([of_token, of_first])[is_known], seconds[is_known],
+            np.repeat([1, 0], len(c))[is_known], *np.full((2, is_known.sum()), np.nan), blocks[is_known],
+        )  # fmt: skip
+
+
+def runs_of(requests: pd.DataFrame):
+    """Number and requests of each stretch between which the server was idle."""
+    return requests.groupby("run") if "run" in requests else [(0, requests)]
+
+
+def fit_steps(
+    evidence: Sequence, *, expert_share: float = 0.0, terms: Sequence[str] | None = None, **known
+) -> StepModel:
+    """Step times, none negative, that explain what a server did.
+
+    Least squares of relative errors, each measure (first token, further tokens) of each piece of evidence weighted by
+    the scale of its own errors, large ones less than their square. What steps held is what the scheduler says with the
+    step times found so far, never what the measured ends say; both are repeated until they agree, and the iteration
+    that explains the times best is kept.
+
+    Parameters
+    ----------
+    evidence : sequence of ServedRequests, TimedBatches or PublishedPoints
+        Of one model on one machine; several count together.
+    expert_share : float
+        Of a mixture of experts, the share of a layer's experts that a token visits.
+    terms : sequence of str, optional
+        Those of ``TERMS`` that are fitted, the others are 0. Where it is not given all (``expert_s`` of mixtures only),
+        but for those that the evidence does not tell apart from others.
+    known
+        ``hardware, software, num_accelerators, sources`` of the model.
+
+    Returns
+    -------
+    StepModel
+        With covariance, and the scheduler of the first evidence that has one. Steps err independently, and requests
+        that were in the server together share their steps' errors, in proportion to the time that they share; further
+        errors are those of a request's own first token. Batches and points share errors within a block.
+
+    Raises
+    ------
+    StepsNotFittedError
+        There are too few times, or none that differ in what their steps held.
+
+    Warns
+    -----
+    ServingWarning
+        The median error of a measure is above 30 %; a term is left out because it cannot be told apart; or a run was
+        overloaded.
+
+    Examples
+    --------
+    >>> served = read_request_table("requests.csv")
+    >>> fit_steps([ServedRequests(served, Scheduler(max_num_seqs=128, max_num_batched_tokens=2048))]).table()
+    """
+    evidence = list(evidence)
+    scheduler = next((item.scheduler for item in evidence if hasattr(item, "scheduler")), Scheduler())
+    step_s = float(np.median([item.typical_step_s for item in evidence]))
+    if not step_s > 0:
+        raise StepsNotFittedError("no time of a further output token was measured: serve requests of several tokens")
+    start = np.array([0.5, 0.002, 0.002, 1e-6, 0.5 if expert_share else 0.0]) * step_s
+    known = {"expert_share": expert_share, "scheduler": scheduler, **known}
+    steps = StepModel(*start.tolist(), **known)
+    places = [TERMS.index(term) for term in terms or (TERMS if expert_share else TERMS[:4])]
+    places = _determined(Rows.join([item.rows(steps) for item in evidence]), places)
+    start[[place for place in range(5) if place not in places]] = 0.0
+    steps = StepModel(*start.tolist(), **known)
+    best_cost, best = np.inf, None
+    for iteration in range(_MAX_ITERATIONS):
+        rows = Rows.join([item.rows(steps) for item in evidence], num_kinds=2)
+        design, target = rows.features[:, places] / rows.sizes_s[:, None], rows.seconds / rows.sizes_s
+        errors = target - design @ steps.coefficients[places]
+        if iteration < _FIRST_COMPARED:
+            kinds = np.unique(rows.kinds)
+            scales = {kind: max(1.4826 * np.median(np.abs(errors[rows.kinds == kind])), _LEAST_SCALE) for kind in kinds}
+        weights = 1 / np.array([scales.get(kind, _LARGE_ERROR) for kind in rows.kinds])
+        scaled = np.abs(errors * weights)
+        cost = np.mean(np.where(scaled < _ROBUST_FROM, scaled**2, _ROBUST_FROM * (2 * scaled - _ROBUST_FROM)))
+        weights = weights * np.sqrt(np.minimum(1.0, _ROBUST_FROM / np.maximum(scaled, 1e-9)))
+        if iteration >= _FIRST_COMPARED and cost < best_cost:
+            best_cost, best = cost, (steps, rows, design, errors, weights)
+        # Half of the way: what steps hold answers to their times, and would overshoot.
+        moved = steps.coefficients
+        moved[places] = (moved[places] + non_negative_least_squares(design, target, weights)) / 2
+        change = np.abs(moved - steps.coefficients).max() / moved.max()
+        steps = replace(steps, **dict(zip(TERMS, moved.tolist(), strict=True)))
+        if iteration > _FIRST_COMPARED and change < _CONVERGED:
+            break
+    steps, rows, design, errors, weights = best
+    covariance = np.zeros((5, 5))
+    covariance[np.ix_(places, places)] = _covariance(rows, design, errors, weights)
+    steps = replace(steps, covariance=covariance)
+    _warn(evidence, steps, rows.kinds, errors)
+    return steps
+
+
+def non_negative_least_squares(design, target, weights) -> np.ndarray:
+    """Coefficients, none negative; columns may be of any scale."""
+    from scipy.optimize import nnls
+
+    weighted = design * weights[:, None]
+    norms = np.linalg.norm(weighted, axis=0)
+    norms[norms == 0] = 1.0
+    return nnls(weighted / norms, target * weights)[0] / norms
+
+
+def _determined(rows, places) -> list[int]:
+    """The terms that these rows tell apart, the last of those that go together left out."""
+    kept = []
+    for place in sorted(places):
+        design = rows.features[:, [*kept, place]] / rows.sizes_s[:, None]
+        norms = np.linalg.norm(design, axis=0)
+        if norms.all() and np.linalg.svd(design / norms, compute_uv=False)[-1] > _LEAST_SINGULAR_VALUE:
+            kept.append(place)
+    if 0 not in kept or len(rows.seconds) <= len(kept):
+        raise StepsNotFittedError(
+            f"{len(rows.seconds)} times do not determine {', '.join(TERMS[place] for place in places)}: serve requests "
+            "of several prompt and output sizes at two rates or more"
+        )
+    if left_out := [TERMS[place] for place in places if place not in kept]:
+        warnings.warn(
+            f"{', '.join(left_out)} cannot be told apart from the other terms by what was served, and is left out as 0: "
+            "serve other sizes and rates", ServingWarning, stacklevel=3,
+        )  # fmt: skip
+    return kept
+
+
+def _covariance(rows, design, errors, weights) -> np.ndarray:
+    """Covariance of the estimates, were none of them forced to 0."""
+    weighted = design * weights[:, None]
+    norms = np.linalg.norm(weighted, axis=0)
+    weighted = weighted / norms
+    inverse = np.linalg.inv(weighted.T @ weighted)
+    variance = np.zeros_like(inverse)
+    if (is_timed := np.isfinite(rows.starts_s)).any():
+        x, w, e, size_s = weighted[is_timed], weights[is_timed], errors[is_timed], rows.sizes_s[is_timed]
+        starts_s, ends_s, is_decode = rows.starts_s[is_timed], rows.ends_s[is_timed], rows.kinds[is_timed] % 2 == 1
+        # White noise along the time axis: at each moment it enters all rows that span it. Between two starts or ends
+        # these are the same, so integrals over time are sums.
+        at_s = np.concatenate([starts_s, ends_s])
+        order = np.argsort(at_s, kind="stable")
+        lengths_s = np.diff(at_s[order])
+
+        def along_time(values):
+            return np.cumsum(np.concatenate([values, -values])[order], axis=0)[:-1]
+
+        of_all = along_time(x * (w / size_s)[:, None])
+        of_decodes = along_time(x * (w / size_s * is_decode)[:, None])
+        moved = of_all @ inverse
+        within = x[is_decode].T @ x[is_decode]
+        # What of the noise is left in the errors of the further tokens, after the fit has taken its part.
+        left = along_time((w / size_s) ** 2 * is_decode) - 2 * np.sum(of_decodes * moved, axis=1)
+        left += np.einsum("ij,jk,ik->i", moved, within, moved)
+        noise = np.sum((w * e)[is_decode] ** 2) / max(float(lengths_s @ left), np.finfo(float).tiny)
+        variance += noise * (of_all * lengths_s[:, None]).T @ of_all
+        shared = noise * (ends_s - starts_s) / size_s**2
+        own = (
+            max(float(np.average(e[~is_decode] ** 2 - shared[~is_decode], weights=w[~is_decode] ** 2)), 0.0)
+            if (~is_decode).any()
+            else 0.0
+        )
+        variance += own * (x[~is_decode] * w[~is_decode, None]).T @ (x[~is_decode] * w[~is_decode, None])
+    if (~is_timed).any():
+        _, block_of = np.unique(rows.blocks[~is_timed], return_inverse=True)
+        number = block_of.max() + 1
+        scores = np.zeros((number, len(norms)))
+        np.add.at(scores, block_of, (weighted * (errors * weights)[:, None])[~is_timed])
+        variance += scores.T @ scores * number / max(number - len(norms), 1)
+    return inverse @ variance @ inverse / np.outer(norms, norms)
+
+
+def _warn(evidence, steps, kinds, errors):
+    for kind in np.unique(kinds):
+        if (median := float(np.median(np.abs(errors[kinds == kind])))) > _LARGE_ERROR:
+            what = ("to the first token", "of further tokens")[kind % 2]
+            warnings.warn(
+                f"the fitted steps miss the times {what} by {median:.0%} in the median: the server may work by other rules "
+                f"than {steps.scheduler}, or by more than these terms", ServingWarning, stacklevel=3,
+            )  # fmt: skip
+    for item in evidence:
+        for name, run in runs_of(item.requests) if isinstance(item, ServedRequests) else ():
+            rate = arrival_rate_per_s(run)
+            limit = saturated_rate_per_s(run, steps, item.scheduler) if 0 < rate < np.inf else np.inf
+            if rate > limit:
+                warnings.warn(
+                    f"run {name} was overloaded: {rate:.3g} requests/s came, and {limit:.3g} can be answered. Its first "
+                    "tokens waited in a queue that grew as long as it ran: they are no steady state, and are fitted as "
+                    "such a run", ServingWarning, stacklevel=3,
+                )  # fmt: skip

@@ -1,0 +1,63 @@
+"""Step times of a model that nobody served, from what a prediction knows of the machine and its software."""
+
+import numpy as np
+
+from idealized_runtime.prediction.predicted import PredictedRuntime
+from idealized_runtime.prediction.work import step_work
+from idealized_runtime.serving.evidence import expert_share
+from idealized_runtime.serving.fitting import non_negative_least_squares
+from idealized_runtime.serving.scheduler import Scheduler
+from idealized_runtime.serving.steps import TERMS, StepModel
+
+
+def predict_steps(predicted: PredictedRuntime, scheduler: Scheduler, **known) -> StepModel:
+    """Step model of a prediction: the line through the times of passes that steps of all kinds would take.
+
+    What is predicted of passes of one sequence holds for steps of many as far as reading, computing and launching make
+    them up; what a server does beside (scheduling, sampling, sending) is in none of the logs, and not in it.
+
+    Parameters
+    ----------
+    predicted : PredictedRuntime
+        As from :func:`~idealized_runtime.prediction.predict_model`.
+    scheduler : Scheduler
+        Its limits say how large steps are.
+    known
+        ``hardware, software`` of the model.
+
+    Returns
+    -------
+    StepModel
+        ``origin`` is predicted; its covariance is what the models left out of the prediction show, all of it to one
+        side, and NaN-free only where enough were timed: else None.
+    """
+    architecture, limit = predicted.architecture, scheduler.max_num_seqs
+    share = expert_share(architecture)
+    sizes = np.unique(np.geomspace(1, limit, 9).round())
+    longest = architecture.max_position_embeddings
+    contexts = np.unique(np.minimum([128, 512, 1024, 2048, 4096], longest))
+    prompts = np.unique(np.minimum([0, 128, 512, 2048], min(scheduler.max_num_batched_tokens, longest)))
+    n, context, p = (grid.ravel() for grid in np.meshgrid(sizes, contexts, prompts, indexing="ij"))
+    work = step_work(
+        architecture, predicted.placement, num_sequences=n, num_context_tokens=context, num_prompt_tokens=p
+    )
+    seconds = predicted.times.pass_time_s(work, is_cuda=predicted.placement.is_cuda)
+    visited = -np.expm1((n + p) * np.log1p(-share))
+    features = np.column_stack([np.ones_like(n), p, n, n * context, visited])
+    # Steps that only generate are most of all steps; what prompts add to them comes after.
+    times, decodes = np.zeros(5), p == 0
+    for places, of in (([0, 2, 3, 4] if share else [0, 2, 3], decodes), ([1], ~decodes)):
+        rest_s = seconds[of] - features[of] @ times
+        times[places] = non_negative_least_squares(
+            features[of][:, places] / seconds[of, None], rest_s / seconds[of], np.ones(of.sum())
+        )
+    covariance = None
+    if predicted.error is not None:
+        # Errors of a stack shift all of a model's passes one way: prompts by theirs, tokens by theirs.
+        errors = times * predicted.error.token
+        errors[1] = times[1] * predicted.error.prompt
+        covariance = np.outer(errors, errors)
+    return StepModel(
+        **dict(zip(TERMS, times.tolist(), strict=True)), expert_share=share, covariance=covariance, scheduler=scheduler,
+        origin="predicted", num_accelerators=predicted.placement.num_devices * scheduler.num_engines, **known,
+    )  # fmt: skip

@@ -1,0 +1,178 @@
+"""What a server did, or is to do: tables with a row a request, read, checked, or drawn at random."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.checks import MissingValueWarning, check_columns, check_positive, numeric_columns
+from idealized_runtime.queries.tables import WEIGHT_COLUMN, read_queries
+from idealized_runtime.records import TOKEN_COLUMNS, read_requests
+
+TIMES = ("time_to_first_token_s", "runtime_s")
+# Clocks of a server and its client differ, and an answer of one token ends a little after it.
+_CLOCK_TOLERANCE = 1e-3
+
+
+def read_request_table(path, *, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Requests of a file, one a row, in its order.
+
+    Parameters
+    ----------
+    path : path-like
+        A table (.csv, .jsonl, .json, .parquet) or a log of ``api load`` or ``api profile``.
+    columns : mapping of our name to theirs, optional
+        As for :func:`~idealized_runtime.queries.tables.read_queries`.
+
+    Returns
+    -------
+    DataFrame
+        ``arrival_s`` (from the first of its run), ``num_prompt_tokens, num_output_tokens``; where they are there
+        ``time_to_first_token_s, runtime_s, num_cached_tokens, error``; ``run``, which numbers stretches between which the
+        server was idle (of a log, its loads and rates), 0 where there is one.
+
+    Raises
+    ------
+    ValueError
+        A column is absent, times contradict each other (:func:`check_requests`), or no request is left.
+
+    Warns
+    -----
+    MissingValueWarning
+        Requests that failed or whose prompts came from a cache, which are left out.
+    """
+    if is_log(path):
+        requests = _of_log(path)
+    else:
+        requests = read_queries(path, columns=columns)
+        if "arrival_s" not in requests:
+            raise ValueError(
+                f"{path}: no column arrival_s, when each request came, in seconds; there are: {', '.join(requests.columns)}. "
+                "Say what theirs is called by columns (--columns arrival_s=THEIRS)"
+            )
+        if "run" not in requests:
+            requests["run"] = 0
+    requests = check_requests(requests, name=str(path))
+    requests["arrival_s"] -= requests.groupby("run")["arrival_s"].transform("min")
+    return requests
+
+
+def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.DataFrame:
+    """The requests that can be used; those that cannot be true are refused.
+
+    Raises
+    ------
+    ValueError
+        A size is no positive whole number, an arrival is absent, a first token came before its request or after its end,
+        or an answer of one token took longer than its first token; the message has the first such row.
+
+    Warns
+    -----
+    MissingValueWarning
+        Requests with an error or with cached prompt tokens are left out, and counted.
+    """
+    needed = ["arrival_s", *TOKEN_COLUMNS]
+    check_columns(requests, needed, name=name)
+    for column in ("error", "num_cached_tokens"):
+        if column in requests:
+            values = requests[column]
+            is_out = values.notna() & (values.astype(str) != "") if column == "error" else values.fillna(0) > 0
+            if is_out.any():
+                said = "failed" if column == "error" else "had prompt tokens in the server's cache"
+                warnings.warn(
+                    f"{name}: {is_out.sum()} of {len(requests)} requests {said} and are left out", MissingValueWarning,
+                    stacklevel=2,
+                )  # fmt: skip
+                requests = requests[~is_out]
+    present = [*needed, *(time for time in TIMES if time in requests)]
+    values = dict(zip(present, numeric_columns(requests, present, name=name), strict=True))
+    first_s, runtime_s = (values.get(time, np.full(len(requests), np.nan)) for time in TIMES)
+    tolerance_s = _CLOCK_TOLERANCE + 0.01 * runtime_s
+    contradictions = {
+        "has no arrival": ~np.isfinite(values["arrival_s"]),
+        **{
+            f"has a {column} that is no whole number of at least 1": ~(
+                (values[column] >= 1) & (values[column] == np.floor(values[column]))
+            )
+            for column in TOKEN_COLUMNS
+        },
+        "had its first token before it arrived (a negative time_to_first_token_s)": first_s < 0,
+        "ended before it arrived (a runtime_s that is not positive)": runtime_s <= 0,
+        "ended before its first token (runtime_s below time_to_first_token_s)": runtime_s < first_s - tolerance_s,
+        "has one output token, yet took longer than its first token": (values["num_output_tokens"] == 1)
+        & (runtime_s > 1.5 * first_s + 0.01),
+        "has one output token, yet a time_per_output_token_s": (values["num_output_tokens"] == 1)
+        & (requests["time_per_output_token_s"].fillna(0) > 0 if "time_per_output_token_s" in requests else False),
+    }
+    for text, is_bad in contradictions.items():
+        if (rows := np.flatnonzero(is_bad)).size:
+            raise ValueError(
+                f"{name}: request {rows[0] + 1} {text}; {rows.size} of {len(requests)} do. Such times were not measured: "
+                "correct them or take the rows out"
+            )
+    if requests.empty:
+        raise ValueError(f"{name}: no request is left")
+    return requests.assign(**values).reset_index(drop=True)
+
+
+def random_requests(
+    queries: pd.DataFrame, *, rate_per_s: float, num_requests: int, rng, burstiness: float = 1.0
+) -> pd.DataFrame:
+    """Requests of these sizes that come at random.
+
+    Parameters
+    ----------
+    queries : DataFrame
+        ``num_prompt_tokens, num_output_tokens``, optional ``weight``: sizes are drawn with these shares.
+    rate_per_s : float
+        Mean number a second.
+    num_requests : int
+    rng : Generator or seed
+    burstiness : float
+        Coefficient of variation of the times between arrivals, which are gamma distributed: 1 is a Poisson process, 0
+        sends at equal distances, more comes in bursts.
+    """
+    check_positive(rate_per_s=rate_per_s, num_requests=num_requests)
+    if not 0 <= burstiness < np.inf:
+        raise ValueError(f"burstiness must be 0 or more; got {burstiness!r}")
+    rng = np.random.default_rng(rng)
+    weights = queries[WEIGHT_COLUMN].to_numpy(float) if WEIGHT_COLUMN in queries else np.ones(len(queries))
+    rows = rng.choice(len(queries), num_requests, p=weights / weights.sum())
+    gaps = np.ones(num_requests)
+    if burstiness:
+        gaps = rng.gamma(burstiness**-2, burstiness**2, num_requests)
+    # A mix may have real means of sizes.
+    sizes = queries[TOKEN_COLUMNS].iloc[rows].round().astype(int).reset_index(drop=True)
+    return sizes.assign(arrival_s=(np.cumsum(gaps) - gaps[0]) / rate_per_s)
+
+
+def is_log(path) -> bool:
+    """Whether a file is a timing log, which begins with a header, and not a table."""
+    path = Path(path)
+    if path.suffix != ".jsonl" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return b'"header"' in file.read(200)
+
+
+def _of_log(path) -> pd.DataFrame:
+    trials = read_requests(path)
+    trials = trials[~trials["is_warmup"]]
+    sent = trials["scheduled_at"].fillna(trials["sent_at"])
+    # Of a profile, each request is alone with the server; of a load, those of one point and repetition share it.
+    keys = ["load", "num_parallel", "rate_per_s", "repetition"]
+    is_load = trials["load"].notna()
+    run = trials.groupby(keys, dropna=False, sort=False).ngroup().where(is_load, -np.arange(1, len(trials) + 1))
+    arrival_s = (sent - sent.min()).dt.total_seconds()
+    return pd.DataFrame(
+        {
+            "arrival_s": arrival_s,
+            **{name: trials[f"{name}_reported"].fillna(trials[name]) for name in TOKEN_COLUMNS},
+            **{name: trials[name] for name in TIMES},
+            "num_cached_tokens": trials["num_cached_prompt_tokens"],
+            "error": trials["error_type"],
+            "run": run,
+        }
+    ).reset_index(drop=True)

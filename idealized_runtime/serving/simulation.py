@@ -1,0 +1,248 @@
+"""Requests through a simulated server: when each has its first and its last token, and whether the server keeps up."""
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.checks import check_positive
+from idealized_runtime.serving.scheduler import Engine, Scheduler
+from idealized_runtime.serving.steps import StepModel
+from idealized_runtime.statistics.intervals import percentile_interval
+
+PERCENTILES = (50, 95, 99)
+
+
+def run_engines(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler, *, is_recording=False) -> list[Engine]:
+    """Engines of a server that have answered every request; each has the times of those that it was given.
+
+    Raises
+    ------
+    ValueError
+        A request does not fit the cache, however empty; the message counts them.
+    """
+    arrival_s = requests["arrival_s"].to_numpy(float)
+    prompts, outputs = (requests[name].astype(int).tolist() for name in ("num_prompt_tokens", "num_output_tokens"))
+    if scheduler.cache_tokens is not None:
+        needed = np.add(prompts, outputs) - 1
+        if (is_larger := needed > scheduler.cache_tokens).any():
+            raise ValueError(
+                f"cache_tokens must be at least {needed.max()}, the longest request; got {scheduler.cache_tokens}, and "
+                f"{is_larger.sum()} of {len(needed)} requests do not fit"
+            )
+    engines = [
+        Engine(scheduler, steps, prompts, outputs, is_recording=is_recording) for _ in range(scheduler.num_engines)
+    ]
+    chosen = engines[0]
+    for request in np.argsort(arrival_s, kind="stable").tolist():
+        at_s = float(arrival_s[request])
+        for engine in engines:
+            engine.advance(at_s)
+        if len(engines) > 1:
+            chosen = min(engines, key=lambda engine: len(engine.running) + len(engine.waiting))
+        chosen.add(request, at_s)
+    for engine in engines:
+        engine.advance(np.inf)
+    return engines
+
+
+def simulate(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler | None = None) -> pd.DataFrame:
+    """What a server would do with these requests.
+
+    Parameters
+    ----------
+    requests : DataFrame, one row a request
+        ``arrival_s, num_prompt_tokens, num_output_tokens``, in any order.
+    steps : StepModel
+    scheduler : Scheduler, optional
+        The one that the steps were measured with where it is not given.
+
+    Returns
+    -------
+    DataFrame, a request table in the order of the requests
+        Their columns; ``queue_s`` (from arrival to the first step that encodes it), ``time_to_first_token_s``,
+        ``runtime_s``, ``num_preemptions``.
+
+    Examples
+    --------
+    >>> requests = random_requests(pd.DataFrame({"num_prompt_tokens": [500], "num_output_tokens": [100]}),
+    ...                            rate_per_s=2, num_requests=1000, rng=0)
+    >>> simulate(requests, StepModel(0.013, 4e-5, 4e-5, 7e-8))["runtime_s"].mean()
+    """
+    engines = run_engines(requests, steps, scheduler or steps.scheduler)
+    arrival_s = requests["arrival_s"].to_numpy(float)
+    # A request is with one engine; the others know nothing of it.
+    scheduled_s, first_s, finish_s = (
+        np.nansum([getattr(engine, name) for engine in engines], axis=0)
+        for name in ("scheduled_s", "first_token_s", "finish_s")
+    )
+    return requests.assign(
+        queue_s=scheduled_s - arrival_s,
+        time_to_first_token_s=first_s - arrival_s,
+        runtime_s=finish_s - arrival_s,
+        num_preemptions=np.sum([engine.num_preemptions for engine in engines], axis=0),
+    )
+
+
+def simulate_closed(
+    sizes: pd.DataFrame, num_parallel: int, steps: StepModel, scheduler: Scheduler | None = None
+) -> pd.DataFrame:
+    """What clients wait for, so many at once, each of whom sends its next request when its last one is answered.
+
+    Parameters
+    ----------
+    sizes : DataFrame
+        ``num_prompt_tokens, num_output_tokens`` of all requests, in the order in which they are sent.
+    num_parallel : int
+    steps, scheduler
+        As for :func:`simulate`; of one engine.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`simulate` gives it, with ``arrival_s``, when each was sent.
+    """
+    scheduler = scheduler or steps.scheduler
+    if scheduler.num_engines > 1:
+        raise ValueError(f"a closed loop is simulated on one engine; got num_engines={scheduler.num_engines}")
+    check_positive(num_parallel=num_parallel)
+    prompts, outputs = (sizes[name].astype(int).tolist() for name in ("num_prompt_tokens", "num_output_tokens"))
+    engine = Engine(scheduler, steps, prompts, outputs, reserve=deque(range(num_parallel, len(sizes))))
+    for request in range(min(num_parallel, len(sizes))):
+        engine.add(request, 0.0)
+    engine.advance(np.inf)
+    arrival_s, scheduled_s, first_s, finish_s = map(
+        np.array, (engine.arrival_s, engine.scheduled_s, engine.first_token_s, engine.finish_s)
+    )
+    return sizes.assign(
+        arrival_s=arrival_s, queue_s=scheduled_s - arrival_s, time_to_first_token_s=first_s - arrival_s,
+        runtime_s=finish_s - arrival_s, num_preemptions=engine.num_preemptions,
+    )  # fmt: skip
+
+
+def time_per_output_token_s(requests: pd.DataFrame) -> np.ndarray:
+    """TPOT of each request, seconds; NaN for an answer of one token."""
+    further = requests["num_output_tokens"].to_numpy(float) - 1
+    decode_s = (requests["runtime_s"] - requests["time_to_first_token_s"]).to_numpy(float)
+    return np.divide(decode_s, further, out=np.full(len(requests), np.nan), where=further > 0)
+
+
+def summarize(requests: pd.DataFrame) -> dict:
+    """``ttft_s``, ``tpot_s``, ``e2e_s`` of answered requests: ``mean``, ``p50``, ``p95``, ``p99`` each, in seconds."""
+    metrics = {
+        "ttft_s": requests["time_to_first_token_s"].to_numpy(float),
+        "tpot_s": time_per_output_token_s(requests),
+        "e2e_s": requests["runtime_s"].to_numpy(float),
+    }
+    summary = {}
+    for name, values in metrics.items():
+        values = values[~np.isnan(values)]
+        numbers = [values.mean(), *np.percentile(values, PERCENTILES)] if values.size else [np.nan] * 4
+        summary[name] = dict(zip(("mean", *(f"p{p}" for p in PERCENTILES)), map(float, numbers), strict=True))
+    return summary
+
+
+def output_tokens_per_s(requests: pd.DataFrame) -> float:
+    """Output tokens of all requests over the time from the first arrival to the last token."""
+    finish_s = requests["arrival_s"] + requests["runtime_s"]
+    return float(requests["num_output_tokens"].sum() / (finish_s.max() - requests["arrival_s"].min()))
+
+
+def saturated_rate_per_s(
+    requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler, *, num_requests=2000, rng=0
+) -> float:
+    """Requests a second that leave a server with never an empty queue, sizes drawn from these requests.
+
+    Counted while others still wait, and after the first batch is through. A larger rate of arrivals makes the
+    queue grow without end, a smaller one does not (as in any queue that works whenever there is work).
+    """
+    number = max(num_requests, 12 * min(scheduler.max_num_seqs, 2000) * scheduler.num_engines)
+    rng = np.random.default_rng(rng)
+    # Each size as often as any other.
+    rows = np.concatenate([rng.permutation(len(requests)) for _ in range(-(-number // len(requests)))])
+    sizes = requests[["num_prompt_tokens", "num_output_tokens"]].iloc[rows]
+    engines = run_engines(sizes.assign(arrival_s=0.0), steps, scheduler)
+    finish_s, scheduled_s = (
+        np.nansum([getattr(engine, name) for engine in engines], axis=0) for name in ("finish_s", "scheduled_s")
+    )
+    order = np.argsort(finish_s)
+    first, last = finish_s[order[len(rows) // 6]], scheduled_s.max()
+    if last <= first:
+        # All run at once: what is through when the last one is.
+        return len(rows) / finish_s.max()
+    # Tokens, not requests: which of them happen to end in the stretch matters less.
+    tokens = sizes["num_output_tokens"].to_numpy()
+    rate = tokens[(finish_s > first) & (finish_s <= last)].sum() / (last - first)
+    return float(rate / tokens.mean())
+
+
+def arrival_rate_per_s(requests: pd.DataFrame) -> float:
+    """Requests a second, from the first to the last arrival; 0 of a single one, infinite where all come at once."""
+    arrival_s = requests["arrival_s"]
+    if len(requests) < 2:
+        return 0.0
+    span_s = arrival_s.max() - arrival_s.min()
+    return np.inf if span_s == 0 else float((len(requests) - 1) / span_s)
+
+
+def simulate_days(
+    days: Sequence[pd.DataFrame],
+    steps: StepModel,
+    scheduler: Scheduler | None = None,
+    *,
+    num_draws=20,
+    level=0.95,
+    rng=0,
+) -> dict:
+    """Answers of a server, with what the errors of its step model leave open, and apart from it what days differ by.
+
+    Parameters
+    ----------
+    days : sequence of DataFrame
+        Requests of one demand as they may come, a table a day; the first one is answered. One, of a trace that
+        is given.
+    steps : StepModel
+    scheduler : Scheduler, optional
+    num_draws : int
+        Step models drawn for the intervals.
+    level : float
+    rng : Generator or seed
+
+    Returns
+    -------
+    dict
+        ``num_requests``; ``is_stable`` (the rate of arrivals is below :func:`saturated_rate_per_s`),
+        ``probability_stable`` (share of the draws), ``arrival_rate_per_s, saturated_rate_per_s``;
+        ``output_tokens_per_s``; ``ttft_s``, ``tpot_s`` and ``e2e_s``, each by ``mean, p50, p95, p99``: ``value``,
+        ``lower``, ``upper`` (None where no error is known), and with several days ``day_lower``, ``day_upper``.
+        ``requests``: the first day's, as :func:`simulate` gives them.
+    """
+    scheduler = scheduler or steps.scheduler
+    answered = simulate(days[0], steps, scheduler)
+    rate = arrival_rate_per_s(days[0])
+    drawn = steps.draws(num_draws, rng) if steps.covariance is not None else []
+    limits = [saturated_rate_per_s(days[0], model, scheduler) for model in (steps, *drawn)]
+    metrics = summarize(answered)
+    of_draws = [summarize(simulate(days[0], model, scheduler)) for model in drawn]
+    of_days = [metrics, *(summarize(simulate(day, steps, scheduler)) for day in days[1:])]
+    answer = {
+        "num_requests": len(answered),
+        "is_stable": bool(rate < limits[0]),
+        "probability_stable": float(np.mean([rate < limit for limit in limits[1:] or limits])),
+        "arrival_rate_per_s": rate,
+        "saturated_rate_per_s": limits[0],
+        "output_tokens_per_s": output_tokens_per_s(answered),
+    }
+    for metric, statistics in metrics.items():
+        answer[metric] = {}
+        for statistic, value in statistics.items():
+            lower = upper = None
+            if of_draws:
+                lower, upper = percentile_interval([draw[metric][statistic] for draw in of_draws], level).tolist()
+                lower, upper = min(lower, value), max(upper, value)
+            answer[metric][statistic] = {"value": value, "lower": lower, "upper": upper}
+            if len(days) > 1:
+                bounds = percentile_interval([day[metric][statistic] for day in of_days], level).tolist()
+                answer[metric][statistic] |= dict(zip(("day_lower", "day_upper"), bounds, strict=True))
+    return {**answer, "requests": answered}

@@ -1,0 +1,261 @@
+"""Seconds of one step of a server, as a line in what the step does; and the file that keeps them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.records.files import replacing
+from idealized_runtime.serving.scheduler import Scheduler
+from idealized_runtime.statistics.intervals import normal_half_width
+
+TERMS = ("fixed_s", "prompt_token_s", "sequence_s", "cache_token_s", "expert_s")
+ORIGINS = ("fitted", "predicted", "measured")
+
+
+@dataclass(frozen=True, eq=False)
+class StepModel:
+    """Time of one iteration of a server, and how surely it is known.
+
+    ``fixed_s`` + ``prompt_token_s`` x prompt tokens encoded in it + ``sequence_s`` x sequences in it + ``cache_token_s`` x
+    tokens in their cache + ``expert_s`` x share of the experts that its tokens visit.
+
+    Parameters
+    ----------
+    fixed_s, prompt_token_s, sequence_s, cache_token_s, expert_s : float
+        Seconds, none negative and not all zero; the last is 0 of dense models.
+    expert_share : float
+        Share of a layer's experts that one token visits: 8 of 128 is 0.0625; 0 of dense models. So many of n tokens
+        visit 1 - (1 - share)^n of them, where a router has no preferences.
+    covariance : array, shape (5, 5), optional
+        Of the five, in that order; None where no error is known.
+    scheduler : Scheduler
+        The rules under which they were measured, or are to be used.
+    origin : {"fitted", "predicted", "measured"}
+    hardware, software : str
+    num_accelerators : int or None
+        Devices of all engines together.
+    sources : tuple of mapping
+        Files it was fitted to, with ``file`` and ``sha256``.
+
+    Raises
+    ------
+    ValueError
+        A time is negative or not finite, all are zero, a share is not one, or the covariance is none.
+
+    Examples
+    --------
+    >>> steps = StepModel(fixed_s=0.013, prompt_token_s=4e-5, sequence_s=4e-5, cache_token_s=7e-8)
+    >>> steps.seconds(num_sequences=64, num_cached_tokens=64 * 1000)
+    0.02004
+    """
+
+    fixed_s: float
+    prompt_token_s: float
+    sequence_s: float
+    cache_token_s: float
+    expert_s: float = 0.0
+    expert_share: float = 0.0
+    covariance: np.ndarray | None = field(default=None, repr=False)
+    scheduler: Scheduler = field(default_factory=Scheduler)
+    origin: str = "fitted"
+    hardware: str = ""
+    software: str = ""
+    num_accelerators: int | None = None
+    sources: tuple = field(default=(), repr=False)
+
+    def __post_init__(self):
+        for term in TERMS:
+            value = getattr(self, term)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
+                raise ValueError(f"{term} must be a number of seconds, not negative; got {value!r}")
+        if not any(self.coefficients):
+            raise ValueError(f"one of {', '.join(TERMS)} must be above 0: a step takes time")
+        if not 0 <= self.expert_share < 1:
+            raise ValueError(
+                f"expert_share must lie in [0, 1), the share that one token visits; got {self.expert_share!r}"
+            )
+        if self.origin not in ORIGINS:
+            raise ValueError(f"origin must be one of {', '.join(ORIGINS)}; got {self.origin!r}")
+        if self.covariance is not None:
+            covariance = np.asarray(self.covariance, dtype=float)
+            if covariance.shape != (5, 5) or not np.isfinite(covariance).all():
+                raise ValueError(f"covariance must be 5 x 5 finite numbers, of {', '.join(TERMS)}")
+            if not np.allclose(covariance, covariance.T, rtol=1e-6) or (np.diag(covariance) < 0).any():
+                raise ValueError("covariance must be symmetric, its diagonal not negative")
+            object.__setattr__(self, "covariance", covariance)
+
+    @property
+    def coefficients(self) -> np.ndarray:
+        """The five times, shape (5,)."""
+        return np.array([getattr(self, term) for term in TERMS], dtype=float)
+
+    def seconds(self, *, num_sequences=0, num_cached_tokens=0, num_prompt_tokens=0):
+        """Time of a step with so many sequences, tokens in their cache, and prompt tokens to encode.
+
+        All are numbers or arrays that broadcast; every sequence but those whose prompts are encoded gains one token.
+        """
+        num_tokens = np.where(np.asarray(num_prompt_tokens) > 0, num_prompt_tokens, num_sequences)
+        visited = -np.expm1(num_tokens * np.log1p(-self.expert_share))
+        return (
+            self.fixed_s
+            + self.prompt_token_s * np.asarray(num_prompt_tokens)
+            + self.sequence_s * np.asarray(num_sequences)
+            + self.cache_token_s * np.asarray(num_cached_tokens)
+            + self.expert_s * visited
+        )
+
+    def draws(self, num_draws: int, rng) -> list["StepModel"]:
+        """Step models as far from this one as its errors let the truth be.
+
+        Normal draws with its covariance, and where one has a negative time, the nearest without (in the metric of the
+        covariance). All equal where no error is known.
+        """
+        from dataclasses import replace
+
+        from scipy.optimize import nnls
+
+        if self.covariance is None:
+            return [self] * num_draws
+        is_free = np.diag(self.covariance) > 0
+        covariance = self.covariance[np.ix_(is_free, is_free)]
+        scale = np.sqrt(np.diag(covariance))
+        values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+        # What rounding leaves of a direction without error must not be divided by.
+        deviations = np.sqrt(np.maximum(values, 1e-10))
+        whitened = vectors.T / deviations[:, None] / scale
+        normal = np.random.default_rng(rng).standard_normal((num_draws, len(scale)))
+        drawn = []
+        for values in self.coefficients[is_free] + normal * deviations @ vectors.T * scale:
+            if (values < 0).any():
+                values = nnls(whitened * scale, whitened @ values)[0] * scale
+            times = self.coefficients
+            times[is_free] = values
+            drawn.append(replace(self, **dict(zip(TERMS, times.tolist(), strict=True)), covariance=None))
+        return drawn
+
+    def table(self, *, level: float = 0.95) -> pd.DataFrame:
+        """The times in units that people read: ``value``, ``lower``, ``upper``, ``unit``, by term; lower bounds end at 0."""
+        errors = np.full(5, np.nan) if self.covariance is None else np.sqrt(np.diag(self.covariance))
+        reach = normal_half_width(level) * errors
+        units = {"fixed_s": (1e3, "ms a step"), "prompt_token_s": (1e6, "us a prompt token"),
+                 "sequence_s": (1e6, "us a sequence"), "cache_token_s": (1e9, "ns a cached token"),
+                 "expert_s": (1e3, "ms where all experts are visited")}  # fmt: skip
+        rows = {
+            term: {
+                "value": scale * value,
+                "lower": scale * max(value - half, 0.0),
+                "upper": scale * (value + half),
+                "unit": unit,
+            }
+            for (term, (scale, unit)), value, half in zip(units.items(), self.coefficients, reach, strict=True)
+            if term != "expert_s" or self.expert_share
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("term")
+
+    def llm_d_numbers(self, num_context_tokens: float, *, level: float = 0.95) -> pd.DataFrame:
+        """What llm-d's autoscaler asks of a model on a machine, in milliseconds.
+
+        Time between tokens is alpha + beta x batch, that of encoding a batch of prompts gamma + delta x tokens x batch
+        (llm-d workload-variant-autoscaler, ``decodeParms`` and ``prefillParms``). A cache of so many tokens a sequence
+        is part of beta; of a mixture alpha holds the time of all experts.
+
+        Returns
+        -------
+        DataFrame, by ``alpha``, ``beta``, ``gamma``, ``delta``
+            ``value_ms, lower_ms, upper_ms``.
+        """
+        weights = np.array([
+            [1, 0, 0, 0, 1],
+            [0, 0, 1, num_context_tokens, 0],
+            [1, 0, 1, 0, 1],
+            [0, 1, 0, 0, 0],
+        ])  # fmt: skip
+        values = weights @ self.coefficients
+        errors = np.full(4, np.nan)
+        if self.covariance is not None:
+            errors = np.sqrt(np.einsum("ij,jk,ik->i", weights, self.covariance, weights))
+        reach = normal_half_width(level) * errors
+        bounds = {"value_ms": values, "lower_ms": np.maximum(values - reach, 0), "upper_ms": values + reach}
+        return pd.DataFrame(
+            {name: 1e3 * numbers for name, numbers in bounds.items()}, index=["alpha", "beta", "gamma", "delta"]
+        )
+
+    def to_json(self) -> dict:
+        """What stands under ``"steps"`` in a parameter file."""
+        known = {term: float(getattr(self, term)) for term in TERMS} | {"expert_share": float(self.expert_share)}
+        covariance = None if self.covariance is None else self.covariance.tolist()
+        named = {name: getattr(self, name) for name in ("origin", "hardware", "software", "num_accelerators")}
+        return {
+            **known,
+            "covariance": covariance,
+            "scheduler": vars(self.scheduler),
+            **named,
+            "sources": list(self.sources),
+        }
+
+    @classmethod
+    def from_json(cls, entry: Mapping) -> "StepModel":
+        """The model of what :meth:`to_json` gave, or of its four or five times alone.
+
+        Raises
+        ------
+        ValueError
+            A time is absent or a value is not what it should be; the message names it.
+        """
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"steps must be an object; got {type(entry).__name__}")
+        if absent := [term for term in TERMS[:4] if term not in entry]:
+            raise ValueError(f"steps lacks {', '.join(absent)}; needed: {', '.join(TERMS[:4])}")
+        known = {name: entry[name] for name in cls.__dataclass_fields__ if name in entry}
+        try:
+            known["scheduler"] = Scheduler(**known.get("scheduler", {}))
+            known["sources"] = tuple(known.get("sources", ()))
+            return cls(**known)
+        except TypeError as error:
+            raise ValueError(f"steps: {error}") from error
+
+
+def write_steps(path, name: str, steps: StepModel):
+    """Put a step model into a parameter file, which keeps what else it holds of this and of other models."""
+    path = Path(path)
+    entries = _entries(path) if path.exists() else {}
+    entries[name] = {**entries.get(name, {}), "steps": steps.to_json()}
+    with replacing(path) as part:
+        part.write_text(json.dumps(entries, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_steps(path) -> dict[str, StepModel]:
+    """Step models of a parameter file, by model name.
+
+    Raises
+    ------
+    ValueError
+        It is not JSON, no model in it has steps, or a value is not what it should be; the message has file and model.
+    """
+    entries = _entries(Path(path))
+    models = {}
+    for name, entry in entries.items():
+        if isinstance(entry, Mapping) and "steps" in entry:
+            try:
+                models[name] = StepModel.from_json(entry["steps"])
+            except ValueError as error:
+                raise ValueError(f"{path}: {name}: {error}") from error
+    if not models:
+        raise ValueError(
+            f"{path}: no model in it has steps (there are: {', '.join(entries) or 'none'}); `serving fit` writes them"
+        )
+    return models
+
+
+def _entries(path) -> dict:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a parameter file: {error}") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path}: a parameter file is a JSON object by model name; got {type(entries).__name__}")
+    return entries

@@ -1,0 +1,74 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from idealized_runtime.checks import MissingValueWarning
+from idealized_runtime.serving.requests import check_requests, random_requests, read_request_table
+
+ROW = {"arrival_s": 10.0, "num_prompt_tokens": 100, "num_output_tokens": 8, "time_to_first_token_s": 0.2, "runtime_s": 1.0}
+
+
+def make_table(*changes):
+    return pd.DataFrame([{**ROW, **change} for change in changes])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"time_to_first_token_s": -0.1}, "request 2 had its first token before it arrived"),
+        ({"runtime_s": 0.1}, "request 2 ended before its first token"),
+        ({"runtime_s": -1.0}, "request 2 ended before it arrived"),
+        ({"num_output_tokens": 1}, "request 2 has one output token, yet took longer than its first token"),
+        ({"num_output_tokens": 0}, "request 2 has a num_output_tokens that is no whole number of at least 1"),
+        ({"num_prompt_tokens": 1.5}, "request 2 has a num_prompt_tokens that is no whole number of at least 1"),
+        ({"arrival_s": np.nan}, "request 2 has no arrival"),
+    ],
+)
+def test_times_that_contradict_each_other_are_refused_by_row(change, message):
+    with pytest.raises(ValueError, match=f"requests: {message}.*; 1 of 3 do"):
+        check_requests(make_table({}, change, {}))
+
+
+def test_time_per_output_token_of_an_answer_of_one_token_is_refused():
+    table = make_table({}, {"num_output_tokens": 1, "runtime_s": 0.2}).assign(time_per_output_token_s=0.01)
+    with pytest.raises(ValueError, match="request 2 has one output token, yet a time_per_output_token_s"):
+        check_requests(table)
+
+
+def test_failed_and_cached_requests_are_left_out_and_counted():
+    table = make_table({}, {"error": "timeout"}, {"num_cached_tokens": 16})
+    with pytest.warns(MissingValueWarning) as warned:
+        kept = check_requests(table)
+    assert len(kept) == 1
+    assert [str(w.message) for w in warned] == [
+        "requests: 1 of 3 requests failed and are left out",
+        "requests: 1 of 2 requests had prompt tokens in the server's cache and are left out",
+    ]
+
+
+def test_requests_still_in_the_server_have_no_times():
+    assert len(check_requests(make_table({}, {"time_to_first_token_s": np.nan, "runtime_s": np.nan}))) == 2
+
+
+def test_table_is_read_with_its_own_names_and_counted_from_its_first_arrival(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("TIMESTAMP,In,Out\n2023-11-16 18:17:04.0319600,5,8\n2023-11-16 18:17:03.9799600,4,10\n")
+    columns = {"arrival_s": "TIMESTAMP", "num_prompt_tokens": "In", "num_output_tokens": "Out"}
+    assert read_request_table(path, columns=columns)["arrival_s"].tolist() == pytest.approx([0.052, 0.0])
+
+
+def test_table_without_arrivals_says_how_to_name_them(tmp_path):
+    path = tmp_path / "q.csv"
+    path.write_text("num_prompt_tokens,num_output_tokens\n5,8\n")
+    with pytest.raises(ValueError, match="no column arrival_s.*--columns arrival_s=THEIRS"):
+        read_request_table(path)
+
+
+@pytest.mark.parametrize("burstiness", [0.5, 1.0, 2.0])
+def test_random_requests_come_at_their_rate_and_burstiness(burstiness):
+    sizes = pd.DataFrame({"num_prompt_tokens": [1, 2], "num_output_tokens": [3, 4], "weight": [3, 1]})
+    requests = random_requests(sizes, rate_per_s=5, num_requests=40_000, rng=0, burstiness=burstiness)
+    gaps = np.diff(requests["arrival_s"])
+    assert gaps.mean() == pytest.approx(0.2, rel=0.03)
+    assert gaps.std() / gaps.mean() == pytest.approx(burstiness, rel=0.04)
+    assert (requests["num_prompt_tokens"] == 1).mean() == pytest.approx(0.75, abs=0.01)

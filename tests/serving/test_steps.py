@@ -1,0 +1,83 @@
+import json
+
+import numpy as np
+import pytest
+
+from idealized_runtime.serving.scheduler import Scheduler
+from idealized_runtime.serving.steps import StepModel, read_steps, write_steps
+
+STEPS = StepModel(0.013, 4e-5, 1e-4, 7e-8, covariance=np.diag([1e-3, 1e-6, 2e-4, 5e-8, 0]) ** 2)
+
+
+def test_time_of_a_step_is_the_sum_of_its_terms():
+    seconds = STEPS.seconds(num_sequences=10, num_cached_tokens=5000, num_prompt_tokens=100)
+    assert seconds == pytest.approx(0.013 + 100 * 4e-5 + 10 * 1e-4 + 5000 * 7e-8)
+
+
+def test_experts_count_by_the_share_that_is_visited():
+    steps = StepModel(0.01, 0.0, 0.0, 0.0, 0.02, expert_share=0.25)
+    assert steps.seconds(num_sequences=np.array([1, 2])) == pytest.approx([0.015, 0.01 + 0.02 * (1 - 0.75**2)])
+
+
+def test_draws_have_its_mean_and_errors_and_no_negative_time():
+    drawn = np.array([steps.coefficients for steps in STEPS.draws(4000, 0)])
+    assert drawn.min() >= 0
+    assert drawn[:, :2].mean(0) == pytest.approx(STEPS.coefficients[:2], rel=0.01)
+    assert drawn[:, :2].std(0) == pytest.approx([1e-3, 1e-6], rel=0.05)
+
+
+def test_negative_draw_moves_to_the_nearest_line_and_not_only_its_own_time_to_0():
+    # A time that is high where the other is low: the sum is known, neither of them.
+    covariance = np.zeros((5, 5))
+    covariance[np.ix_([0, 2], [0, 2])] = [[1e-6, -0.99e-6], [-0.99e-6, 1e-6]]
+    steps = StepModel(0.01, 0.0, 5e-4, 0.0, covariance=covariance)
+    drawn = np.array([draw.coefficients for draw in steps.draws(2000, 0)])
+    assert (drawn[:, 0] + drawn[:, 2]).mean() == pytest.approx(0.0105, rel=2e-3)
+
+
+def test_llm_d_numbers_are_milliseconds_with_the_cache_in_beta():
+    table = STEPS.llm_d_numbers(1000)
+    assert table["value_ms"].to_dict() == pytest.approx({"alpha": 13, "beta": 0.17, "gamma": 13.1, "delta": 0.04})
+    assert table.loc["alpha", "upper_ms"] == pytest.approx(13 + 1.95996)
+
+
+def test_parameter_file_keeps_what_stands_beside_the_steps(tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"gpt2": {"runtime_per_output_token": 0.04}, "other": {}}))
+    write_steps(path, "gpt2", STEPS)
+    entries = json.loads(path.read_text())
+    assert entries["gpt2"]["runtime_per_output_token"] == 0.04
+    assert list(entries) == ["gpt2", "other"]
+    read = read_steps(path)["gpt2"]
+    np.testing.assert_array_equal(read.covariance, STEPS.covariance)
+    assert read.coefficients.tolist() == STEPS.coefficients.tolist()
+    assert read.scheduler == Scheduler()
+
+
+@pytest.mark.parametrize(
+    "steps, message",
+    [
+        ({"fixed_s": 0.01}, "gpt2: steps lacks prompt_token_s, sequence_s, cache_token_s"),
+        ({"fixed_s": -0.01}, "fixed_s must be a number of seconds, not negative; got -0.01"),
+        ({"fixed_s": "0.01"}, "fixed_s must be a number of seconds, not negative; got '0.01'"),
+        ({"expert_share": 2}, r"expert_share must lie in \[0, 1\)"),
+        ({"covariance": [[1]]}, "covariance must be 5 x 5 finite numbers"),
+        ({"scheduler": {"max_seqs": 3}}, "steps: .*max_seqs"),
+        (3, "steps must be an object; got int"),
+    ],
+)
+def test_damaged_steps_are_refused_by_file_and_model(tmp_path, steps, message):
+    whole = STEPS.to_json()
+    if isinstance(steps, dict):
+        steps = steps if list(steps) == ["fixed_s"] and steps["fixed_s"] == 0.01 else {**whole, **steps}
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"gpt2": {"steps": steps}}))
+    with pytest.raises(ValueError, match=f"p.json: .*{message}"):
+        read_steps(path)
+
+
+def test_parameter_file_without_steps_says_what_writes_them(tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text('{"gpt2": {"runtime_per_output_token": 0.04}}')
+    with pytest.raises(ValueError, match=r"no model in it has steps \(there are: gpt2\); `serving fit` writes them"):
+        read_steps(path)

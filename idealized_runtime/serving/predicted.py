@@ -59,5 +59,5 @@ def predict_steps(predicted: PredictedRuntime, scheduler: Scheduler, **known) ->
         covariance = np.outer(errors, errors)
     return StepModel(
         **dict(zip(TERMS, times.tolist(), strict=True)), expert_share=share, covariance=covariance, scheduler=scheduler,
-        origin="predicted", num_accelerators=predicted.placement.num_devices * scheduler.num_engines, **known,
+        origin="predicted", num_accelerators=predicted.placement.num_accelerators * scheduler.num_engines, **known,
     )  # fmt: skip

@@ -20,7 +20,9 @@ def test_step_of_one_sequence_takes_what_was_predicted_for_its_token():
     predicted = make_predicted("llama-3-8b")
     steps = predict_steps(predicted, Scheduler(max_num_seqs=64))
     assert steps.origin == "predicted"
-    assert steps.seconds(num_sequences=1, num_cached_tokens=1000) == pytest.approx(predicted.output_token_s(1000), rel=0.02)
+    assert steps.seconds(num_sequences=1, num_cached_tokens=1000) == pytest.approx(
+        predicted.output_token_s(1000), rel=0.02
+    )
     # Keys and values of 8 heads of 128, 2 bytes each, in 32 layers.
     assert steps.cache_token_s == pytest.approx(2 * 8 * 128 * 2 * 32 * 1e-12, rel=0.05)
 

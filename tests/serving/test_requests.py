@@ -5,7 +5,13 @@ import pytest
 from idealized_runtime.checks import MissingValueWarning
 from idealized_runtime.serving.requests import check_requests, random_requests, read_request_table
 
-ROW = {"arrival_s": 10.0, "num_prompt_tokens": 100, "num_output_tokens": 8, "time_to_first_token_s": 0.2, "runtime_s": 1.0}
+ROW = {
+    "arrival_s": 10.0,
+    "num_prompt_tokens": 100,
+    "num_output_tokens": 8,
+    "time_to_first_token_s": 0.2,
+    "runtime_s": 1.0,
+}
 
 
 def make_table(*changes):

@@ -1,5 +1,6 @@
 """Step times of a server from what it did under load: a request table, a log of `api load`, batches timed in process, or
-published points of latency against concurrency; several of one model count together.
+published points of latency against concurrency; several of one model count together. Without any of these, predicted from
+the logs of other models on that machine and software.
 
 One step takes a fixed time, and some for each prompt token, sequence, cached token and, of a mixture, for the share of the
 experts that its tokens visit.
@@ -13,13 +14,14 @@ from idealized_runtime.cli.serving.flags import add_scheduler, describe, schedul
 EXAMPLES = """\
 examples: idealized-runtime serving fit requests.csv --max-num-seqs 128 --max-num-batched-tokens 2048 --out steps.json
           idealized-runtime serving fit logs/api/NAME-load.jsonl --out processed_jsons/NAME.json
+          idealized-runtime serving fit --logs a100 --model config.json --out steps.json
 """
 
 
 def add_arguments(parser):
     """Flags of the command."""
     parser.add_argument(
-        "evidence", nargs="+", metavar="REQUESTS_OR_LOG",
+        "evidence", nargs="*", metavar="REQUESTS_OR_LOG",
         help="tables with a row a request (arrival_s, num_prompt_tokens, num_output_tokens, time_to_first_token_s, "
         "runtime_s) or a point (concurrency, ...); logs of `api load`; logs of batches, or a folder of them",
     )  # fmt: skip
@@ -28,7 +30,8 @@ def add_arguments(parser):
         help="its name in the parameter file; a name of the registry or a config.json tells how many experts it has "
         "(default: as the file names it)",
     )  # fmt: skip
-    add_shared(parser, "--columns", "--hardware", "--num-accelerators")
+    add_shared(parser, "--logs", help="folder of timing logs of other models, to predict steps that nobody measured")
+    add_shared(parser, "--software", "--columns", "--hardware", "--num-accelerators")
     add_scheduler(parser, "continuous batching of 256 sequences, 8192 tokens a step, one engine")
     add_shared(parser, "--out", help="parameter file to write; one that is there keeps its other models and keys")
     add_shared(parser, "--level", "--json")
@@ -36,34 +39,62 @@ def add_arguments(parser):
 
 def run(arguments) -> int:
     """Fit the steps, print them with their intervals, and write them where asked to."""
-    import numpy as np
-
-    from idealized_runtime.serving.evidence import expert_share_of, read_evidence, sources_of
-    from idealized_runtime.serving.fitting import fit_steps
     from idealized_runtime.serving.scheduler import Scheduler
     from idealized_runtime.serving.steps import write_steps
 
     if arguments.out is not None:
         check_format(arguments.out, (".json",))
+    if bool(arguments.evidence) == (arguments.logs is not None):
+        raise ValueError("give either files to fit steps to, or --logs to predict them from, with --model")
     scheduler = scheduler_of(arguments, Scheduler())
-    evidence, name = read_evidence(arguments.evidence, scheduler, columns=arguments.columns)
-    name = arguments.model or name
-    name, share = expert_share_of(name)
-    steps = fit_steps(
-        evidence, expert_share=share, hardware=arguments.hardware or "",
-        num_accelerators=arguments.num_accelerators, sources=sources_of(arguments.evidence),
-    )  # fmt: skip
+    name, steps, context, origin = (_fitted if arguments.evidence else _predicted)(arguments, scheduler)
     if arguments.out is not None:
         write_steps(arguments.out, name, steps)
-    context = float(np.mean([item.num_context_tokens for item in evidence]))
     if arguments.json:
         print_json({"model": name, "steps": steps.to_json(), "num_context_tokens": context,
                     "llm_d": steps.llm_d_numbers(context, level=arguments.level)})  # fmt: skip
         return DONE
-    times = ", ".join(f"{len(item)} {item.unit}" for item in evidence)
-    print(f"{name}, from {times}; {describe(scheduler)}\n")
+    print(f"{name}, {origin}; {describe(scheduler)}\n")
     print_table(steps.table(level=arguments.level), with_index=True)
     print(f"\nllm-d's numbers, ms, with {context:.0f} tokens in the cache of a sequence")
     print_table(steps.llm_d_numbers(context, level=arguments.level).rename_axis("number"), with_index=True)
     print(f"\nlower and upper: the {100 * arguments.level:g} % interval")
     return DONE
+
+
+def _fitted(arguments, scheduler) -> tuple:
+    """Name, steps, mean tokens in the cache of a sequence, and what it is fitted to in words."""
+    from idealized_runtime.serving.evidence import expert_share_of, read_evidence, sources_of
+    from idealized_runtime.serving.fitting import fit_steps
+
+    for flag in ("software", "logs"):
+        if getattr(arguments, flag) is not None:
+            raise ValueError(f"--{flag} is for steps that are predicted, without files to fit")
+    evidence, name = read_evidence(arguments.evidence, scheduler, columns=arguments.columns)
+    name, share = expert_share_of(arguments.model or name)
+    steps = fit_steps(
+        evidence, expert_share=share, hardware=arguments.hardware or "", num_accelerators=arguments.num_accelerators,
+        sources=sources_of(arguments.evidence),
+    )  # fmt: skip
+    context = sum(item.num_context_tokens for item in evidence) / len(evidence)
+    return name, steps, context, "from " + ", ".join(f"{len(item)} {item.unit}" for item in evidence)
+
+
+def _predicted(arguments, scheduler) -> tuple:
+    """The same of a model that nobody served."""
+    from idealized_runtime.architectures import read_architecture
+    from idealized_runtime.measurements.shipped import read_stack
+    from idealized_runtime.prediction import fit_predictor, predict_priced
+    from idealized_runtime.serving.predicted import predict_steps
+
+    if arguments.model is None:
+        raise ValueError("--model must be given with --logs: a name of the registry, or the path of a config.json")
+    timed = read_stack(arguments.logs, software=arguments.software)
+    architecture = read_architecture(arguments.model, suggested=timed)
+    context = min(2048, architecture.max_position_embeddings)
+    model = predict_priced(
+        architecture, fit_predictor(timed.values()), num_context_tokens=context, hardware=arguments.hardware,
+        num_accelerators=arguments.num_accelerators,
+    )  # fmt: skip
+    steps = predict_steps(model.runtimes, scheduler, hardware=model.hardware, software=model.software)
+    return architecture.name, steps, context / 2, f"predicted from the logs of {len(timed)} models on {model.hardware}"

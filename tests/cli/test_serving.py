@@ -1,0 +1,111 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from idealized_runtime.cli.main import main
+from idealized_runtime.serving.requests import random_requests
+from idealized_runtime.serving.scheduler import Scheduler
+from idealized_runtime.serving.simulation import simulate
+from idealized_runtime.serving.steps import StepModel, read_steps
+
+TRUTH, RULES = StepModel(0.012, 4e-5, 1e-4, 2e-7), Scheduler(max_num_seqs=32, max_num_batched_tokens=512)
+FLAGS = ("--max-num-seqs", "32", "--max-num-batched-tokens", "512")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    sizes = pd.DataFrame(
+        {"num_prompt_tokens": rng.integers(50, 900, 100), "num_output_tokens": rng.integers(2, 60, 100)}
+    )
+    path = tmp_path_factory.mktemp("served") / "gpt2-small.csv"
+    simulate(random_requests(sizes, rate_per_s=4, num_requests=80, rng=1), TRUTH, RULES).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def parameters(served):
+    path = served.with_name("steps.json")
+    assert main(["serving", "fit", str(served), *FLAGS, "--out", str(path)]) == 0
+    return path
+
+
+def test_fit_writes_steps_with_the_scheduler_and_its_source(parameters, served):
+    steps = read_steps(parameters)["gpt2-small"]
+    assert steps.coefficients[:4] == pytest.approx(TRUTH.coefficients[:4], rel=0.02)
+    assert (steps.scheduler, steps.sources[0]["file"]) == (RULES, served.as_posix())
+
+
+def test_fit_prints_steps_and_llm_d_numbers_with_their_intervals(capsys, served):
+    assert main(["serving", "fit", str(served), *FLAGS]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(
+        "gpt2-small, from 80 requests; continuous batching, up to 32 sequences and 512 tokens a step"
+    )
+    assert all(word in text for word in ("fixed_s", "ms a step", "alpha", "delta", "95 % interval"))
+
+
+def test_simulated_requests_keep_the_order_of_the_input(tmp_path, parameters, served):
+    shuffled, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    requests = pd.read_csv(served).sample(frac=1, random_state=0)
+    requests[["arrival_s", "num_prompt_tokens", "num_output_tokens"]].to_csv(shuffled, index=False)
+    arguments = ["--parameters", str(parameters), "--requests", str(shuffled), "--out", str(out)]
+    assert main(["serving", "simulate", *arguments]) == 0
+    simulated = pd.read_csv(out)
+    np.testing.assert_array_equal(simulated["num_prompt_tokens"], requests["num_prompt_tokens"])
+    np.testing.assert_allclose(simulated["runtime_s"], requests["runtime_s"], rtol=0.03)
+
+
+def test_json_has_every_statistic_of_the_contract(capsys, parameters, served):
+    arguments = ["--parameters", str(parameters), "--queries", str(served), "--rate", "2", "--num-requests", "100"]
+    assert main(["serving", "simulate", *arguments, "--num-days", "2", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["num_requests"], answer["is_stable"]) == (100, True)
+    assert answer["output_tokens_per_s"] > 0
+    for metric in ("ttft_s", "tpot_s", "e2e_s"):
+        assert all({"value", "lower", "upper"} <= set(answer[metric][name]) for name in ("mean", "p50", "p95", "p99"))
+
+
+def test_rate_that_cannot_be_answered_is_said_first(capsys, parameters, served):
+    arguments = ["--parameters", str(parameters), "--queries", str(served), "--rate", "500", "--num-requests", "100"]
+    assert main(["serving", "simulate", *arguments]) == 0
+    second = capsys.readouterr().out.splitlines()[1]
+    assert second.startswith("NOT STABLE: ")
+    assert "there is no steady state" in second
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--queries", "{served}"], "--rate must be given with --queries"),
+        (["--requests", "{served}", "--rate", "2"], "--rate is for --queries"),
+        (["--requests", "{served}", "--model", "opt"], "--model must be one of gpt2-small"),
+        (["--requests", "{served}", "--cache-tokens", "20"], "cache-tokens must be at least"),
+        (["--requests", "nowhere.csv"], "nowhere.csv: no such file"),
+    ],
+)
+def test_bad_input_of_simulate_ends_with_2_and_one_line(capsys, parameters, served, words, message):
+    words = [word.format(served=served) for word in words]
+    assert main(["serving", "simulate", "--parameters", str(parameters), *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_fit_without_times_says_what_is_needed(capsys, tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("arrival_s,num_prompt_tokens,num_output_tokens\n0,5,8\n1,5,8\n")
+    assert main(["serving", "fit", str(path)]) == 2
+    assert (
+        "no column time_to_first_token_s, runtime_s; steps are fitted to requests whose times"
+        in capsys.readouterr().err
+    )
+
+
+def test_steps_of_a_model_that_nobody_served_are_predicted(capsys, tmp_path):
+    out = tmp_path / "steps.json"
+    assert main(["serving", "fit", "--logs", "cpu", "--model", "gpt2-medium", "--out", str(out)]) == 0
+    assert "predicted from the logs of" in capsys.readouterr().out
+    assert read_steps(out)["gpt2-medium"].origin == "predicted"

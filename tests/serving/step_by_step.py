@@ -6,71 +6,86 @@ from collections import deque
 import numpy as np
 
 
-def step_by_step(requests, steps, scheduler, *, noise=lambda: 1.0):
-    """TTFT, runtime and preemptions of each request; every step takes the model's time, times ``noise()``."""
-    arrival_s = requests["arrival_s"].to_numpy(float)
-    prompts, outputs = (requests[name].tolist() for name in ("num_prompt_tokens", "num_output_tokens"))
-    number, clock_s = len(requests), 0.0
-    to_come = deque(np.argsort(arrival_s, kind="stable").tolist())
-    running, waiting = [], deque()
-    cached, generated, to_encode = [0] * number, [0] * number, list(prompts)
-    first_s, end_s, num_preemptions = [math.nan] * number, [math.nan] * number, [0] * number
-    capacity = math.inf if scheduler.cache_tokens is None else scheduler.cache_tokens
-    is_mixed = scheduler.policy == "continuous"
-    while to_come or running or waiting:
-        if not running and not waiting:
-            clock_s = max(clock_s, arrival_s[to_come[0]])
-        while to_come and arrival_s[to_come[0]] <= clock_s:
-            waiting.append(to_come.popleft())
+class PlainServer:
+    """One engine: requests are added, and each call of ``step`` does one step and gives its seconds."""
+
+    def __init__(self, requests, steps, scheduler):
+        self.prompts, self.outputs = (requests[name].tolist() for name in ("num_prompt_tokens", "num_output_tokens"))
+        self.steps, self.scheduler = steps, scheduler
+        self.running, self.waiting = [], deque()
+        number = len(requests)
+        self.cached, self.generated, self.to_encode = [0] * number, [0] * number, list(self.prompts)
+        self.num_preemptions = [0] * number
+
+    def step(self):
+        """Seconds of the next step, the requests that have their first token by it, and those that are done."""
+        cached, to_encode, running, waiting = self.cached, self.to_encode, self.running, self.waiting
+        policy, most_tokens = self.scheduler.policy, self.scheduler.max_num_batched_tokens
+        capacity = math.inf if self.scheduler.cache_tokens is None else self.scheduler.cache_tokens
         is_full = False
         while True:
             decoding = [r for r in running if cached[r] >= to_encode[r]]
             partial = [r for r in running if cached[r] < to_encode[r]]
-            budget = scheduler.max_num_batched_tokens - len(decoding)
-            chunk = sum(min(to_encode[r] - cached[r], budget) for r in partial)
-            if sum(cached[r] for r in running) + len(decoding) + chunk <= capacity:
+            chunk = sum(min(to_encode[r] - cached[r], most_tokens - len(decoding)) for r in partial)
+            in_cache = sum(cached[r] for r in running)
+            if in_cache + len(decoding) + chunk <= capacity:
                 break
             is_full, last = True, running.pop()
-            cached[last], to_encode[last] = 0, prompts[last] + generated[last]
-            num_preemptions[last] += 1
+            cached[last], to_encode[last] = 0, self.prompts[last] + self.generated[last]
+            self.num_preemptions[last] += 1
             waiting.appendleft(last)
-        room = capacity - sum(cached[r] for r in running)
-        budget, chunks = scheduler.max_num_batched_tokens, {}
-        if is_mixed:
+        room, budget, chunks = capacity - in_cache, most_tokens, {}
+        if policy == "continuous":
             budget, room = budget - len(decoding), room - len(decoding)
             for r in partial:
                 chunks[r] = min(to_encode[r] - cached[r], budget)
                 budget, room = budget - chunks[r], room - chunks[r]
-        may_start = not is_full and not (scheduler.policy == "static" and decoding)
-        while may_start and waiting and len(running) < scheduler.max_num_seqs:
+        may_start = not is_full and not (policy == "static" and decoding)
+        while may_start and waiting and len(running) < self.scheduler.max_num_seqs:
             r = waiting[0]
-            size = min(to_encode[r], budget) if is_mixed else to_encode[r]
-            reserved = size + (outputs[r] - 1 if scheduler.policy == "static" else 0)
-            if size < 1 or reserved > room:
-                break
-            if scheduler.policy == "prompts-first" and chunks and size > budget:
+            size = min(to_encode[r], budget) if policy == "continuous" else to_encode[r]
+            reserved = size + (self.outputs[r] - 1 if policy == "static" else 0)
+            if size < 1 or reserved > room or (policy == "prompts-first" and chunks and size > budget):
                 break
             running.append(waiting.popleft())
             chunks[r], budget, room = size, budget - size, room - reserved
-        generating = decoding if is_mixed or not chunks else []
+        generating = decoding if policy == "continuous" or not chunks else []
         num_encoded = sum(chunks.values())
-        visited = 1 - (1 - steps.expert_share) ** (num_encoded + len(generating))
-        clock_s += noise() * (
-            steps.fixed_s
-            + steps.prompt_token_s * num_encoded
-            + steps.sequence_s * (len(generating) + len(chunks))
-            + steps.cache_token_s * sum(cached[r] for r in [*generating, *chunks])
-            + steps.expert_s * visited
+        seconds = (
+            self.steps.fixed_s
+            + self.steps.prompt_token_s * num_encoded
+            + self.steps.sequence_s * (len(generating) + len(chunks))
+            + self.steps.cache_token_s * sum(cached[r] for r in [*generating, *chunks])
+            + self.steps.expert_s * (1 - (1 - self.steps.expert_share) ** (num_encoded + len(generating)))
         )
+        first = []
         for r in generating:
-            cached[r], generated[r] = cached[r] + 1, generated[r] + 1
+            cached[r] += 1
+            self.generated[r] += 1
         for r, size in chunks.items():
             cached[r] += size
             if cached[r] >= to_encode[r]:
-                generated[r] += 1
-                if math.isnan(first_s[r]):
-                    first_s[r] = clock_s
-        for r in [r for r in running if generated[r] >= outputs[r]]:
-            end_s[r] = clock_s
+                self.generated[r] += 1
+                first += [r] * (self.generated[r] == 1)
+        done = [r for r in running if self.generated[r] >= self.outputs[r]]
+        for r in done:
             running.remove(r)
-    return np.array(first_s) - arrival_s, np.array(end_s) - arrival_s, np.array(num_preemptions)
+        return seconds, first, done
+
+
+def step_by_step(requests, steps, scheduler, *, noise=lambda: 1.0):
+    """TTFT, runtime and preemptions of each request; every step takes the model's time, times ``noise()``."""
+    arrival_s = requests["arrival_s"].to_numpy(float)
+    server, clock_s = PlainServer(requests, steps, scheduler), 0.0
+    to_come = deque(np.argsort(arrival_s, kind="stable").tolist())
+    first_s, end_s = np.full((2, len(requests)), math.nan)
+    while to_come or server.running or server.waiting:
+        if not server.running and not server.waiting:
+            clock_s = max(clock_s, arrival_s[to_come[0]])
+        while to_come and arrival_s[to_come[0]] <= clock_s:
+            server.waiting.append(to_come.popleft())
+        seconds, first, done = server.step()
+        clock_s += seconds * noise()
+        first_s[first] = clock_s
+        end_s[done] = clock_s
+    return first_s - arrival_s, end_s - arrival_s, np.array(server.num_preemptions)

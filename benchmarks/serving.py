@@ -103,7 +103,9 @@ def main():
             seconds[name].append(perf_counter() - start)
     for name in ("step by step", "simpy"):
         np.testing.assert_allclose(answers[name], answers["ours"], rtol=0, atol=1e-6)
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, simpy {simpy.__version__}")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, simpy {simpy.__version__}"
+    )
     print(f"{NUM_REQUESTS} requests, {arguments.rounds} rounds; all three give the same times\n")
     print(f"{'':<22}{'seconds':<30}times ours")
     for name, values in seconds.items():

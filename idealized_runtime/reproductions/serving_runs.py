@@ -1,0 +1,47 @@
+"""Every request of two runs of vLLM 0.19 under load, published with LLMServingSim, and what its simulator said of them."""
+
+import json
+
+import pandas as pd
+
+from idealized_runtime.measurements.published import published_data
+from idealized_runtime.serving.requests import check_requests
+from idealized_runtime.serving.scheduler import Scheduler
+
+FOLDER = "LLMServingSim/bench/examples/RTXPRO6000"
+RUNS = ("Llama-3.1-8B", "Qwen3-30B-A3B-Instruct-2507")
+# Errors of the means (%) by the simulator of that repository, which profiles kernels; of all requests.
+SIMULATOR_ERRORS_PERCENT = {
+    "Llama-3.1-8B": {"TTFT": -4.0, "TPOT": -1.0, "E2E": -1.8},
+    "Qwen3-30B-A3B-Instruct-2507": {"TTFT": -13.6, "TPOT": -1.7, "E2E": -2.2},
+}
+
+
+def read_serving_run(name: str) -> tuple[pd.DataFrame, Scheduler]:
+    """Requests of one run, and the rules its server was started with.
+
+    Arrivals are the times at which the engine queued them: those of the client are by another clock.
+
+    Raises
+    ------
+    PublishedDataMissingError
+        The run is not among the published data.
+    """
+    folder = published_data(f"{FOLDER}/{name}/vllm")
+    options = json.loads((folder / "meta.json").read_text(encoding="utf-8"))["engine_kwargs"]
+    records = pd.read_json(folder / "requests.jsonl", lines=True)
+    requests = pd.DataFrame(
+        {
+            "arrival_s": records["queued_ts"] - records["queued_ts"].min(),
+            "num_prompt_tokens": records["input_toks"],
+            "num_output_tokens": records["output_toks"],
+            "time_to_first_token_s": records["first_token_ts"] - records["queued_ts"],
+            "runtime_s": records["last_token_ts"] - records["queued_ts"],
+        }
+    )
+    scheduler = Scheduler(
+        max_num_seqs=options["max_num_seqs"],
+        max_num_batched_tokens=options["max_num_batched_tokens"],
+        num_engines=options["data_parallel_size"],
+    )
+    return check_requests(requests, name=name), scheduler

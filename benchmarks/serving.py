@@ -1,8 +1,8 @@
 """Requests through a simulated server: ours against a step-by-step loop and a discrete-event library, same scheduler.
 
 The loop is the plain twin that the tests hold ours against; the library is simpy, with the same steps as a process and
-the arrivals as another. All three give the same times, which is checked. Each round runs every contestant once, in turn; a
-ratio is taken within its round. Printed: median [quartiles] over rounds. One core.
+the arrivals as another. All three give the same times, which is checked. Each round runs every contestant once, in
+turn; a ratio is taken within its round. Printed: median [quartiles] over rounds. One core.
 
 The mixed load is 5000 requests of 16 to 2000 prompt and 16 to 500 output tokens, 8 a second; the hour is Azure's of
 2023-11-16 (19,366 requests of a conversation service), where it is among the published data.
@@ -28,7 +28,7 @@ from idealized_runtime.serving.simulation import simulate
 from idealized_runtime.serving.steps import StepModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "serving"))
-from step_by_step import PlainServer, step_by_step  # noqa: E402
+from step_by_step import PlainServer, step_by_step
 
 STEPS, SCHEDULER = StepModel(0.008, 4e-5, 6e-5, 2e-8), Scheduler()
 NUM_REQUESTS = 5000

@@ -83,8 +83,8 @@ def plot_latency_against_rate(
     ax.plot(curve["rate_per_s"], curve["value"], "-", color=FITTED_COLOR, label="simulated")
     if curve["lower"].notna().all():
         ax.fill_between(
-            curve["rate_per_s"], curve["lower"].astype(float), curve["upper"].astype(float), color=FITTED_COLOR, alpha=0.2,
-            linewidth=0, label="95 % interval",
+            curve["rate_per_s"], curve["lower"].astype(float), curve["upper"].astype(float), color=FITTED_COLOR,
+            alpha=0.2, linewidth=0, label="95 % interval",
         )  # fmt: skip
     if points is not None:
         for is_fitted, label in ((True, "measured, fitted"), (False, "measured, not seen")):

@@ -1,4 +1,4 @@
-"""Every request of two runs of vLLM 0.19 under load, published with LLMServingSim, and what its simulator said of them."""
+"""Every request of two runs of vLLM 0.19 under load, published with LLMServingSim, and its simulator's errors."""
 
 import json
 

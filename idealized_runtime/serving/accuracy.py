@@ -35,8 +35,8 @@ def accuracy_table(measured: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFr
     Returns
     -------
     DataFrame, by ``TTFT``, ``TPOT``, ``E2E``
-        ``measured_mean_s, simulated_mean_s``; ``mean_error_percent`` of the mean; ``median_percent``, ``p95_percent`` of
-        the magnitudes of the requests' own errors; ``p95_error_percent`` of the 95th percentile.
+        ``measured_mean_s, simulated_mean_s``; ``mean_error_percent`` of the mean; ``median_percent``, ``p95_percent``
+        of the magnitudes of the requests' own errors; ``p95_error_percent`` of the 95th percentile.
     """
     columns = {
         "TTFT": lambda requests: requests["time_to_first_token_s"].to_numpy(float),

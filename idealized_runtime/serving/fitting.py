@@ -44,9 +44,9 @@ class ServingWarning(UserWarning):
 class Rows(NamedTuple):
     """Times, one a row, and what the steps in them held together.
 
-    ``seconds`` measured; ``features``, shape (rows, 5), by term; ``sizes_s`` that errors are relative to; ``kinds`` that
-    share a scale of error, 0 for first and 1 for further tokens; ``starts_s`` and ``ends_s`` of the steps, where rows that
-    overlap share their errors (NaN elsewhere); ``blocks`` that share errors elsewhere.
+    ``seconds`` measured; ``features``, shape (rows, 5), by term; ``sizes_s`` that errors are relative to; ``kinds``
+    that share a scale of error, 0 for first and 1 for further tokens; ``starts_s`` and ``ends_s`` of the steps, where
+    rows that overlap share their errors (NaN elsewhere); ``blocks`` that share errors elsewhere.
     """
 
     seconds: np.ndarray
@@ -223,8 +223,8 @@ class PublishedPoints:
     def rows(self, steps: StepModel) -> Rows:
         """Times per output token and to the first token, where requests are spread evenly over time.
 
-        For each token that c sequences generate, prompts of c p / o tokens are encoded, in steps that all share. A first
-        token takes the steps of its own prompt, each of which generates for the other sequences, too.
+        For each token that c sequences generate, prompts of c p / o tokens are encoded, in steps that all share. A
+        first token takes the steps of its own prompt, each of which generates for the other sequences, too.
         """
         names = ["concurrency", "num_prompt_tokens", "num_output_tokens", "time_per_output_token_s"]
         check_columns(self.points, names, name="points")
@@ -363,8 +363,8 @@ def _determined(rows, places) -> list[int]:
         )
     if left_out := [TERMS[place] for place in places if place not in kept]:
         warnings.warn(
-            f"{', '.join(left_out)} cannot be told apart from the other terms by what was served, and is left out as 0: "
-            "serve other sizes and rates", ServingWarning, stacklevel=3,
+            f"{', '.join(left_out)} cannot be told apart from the other terms by what was served, and is left out as "
+            "0: serve other sizes and rates", ServingWarning, stacklevel=3,
         )  # fmt: skip
     return kept
 
@@ -418,8 +418,8 @@ def _warn(evidence, steps, kinds, errors):
         if (median := float(np.median(np.abs(errors[kinds == kind])))) > _LARGE_ERROR:
             what = ("to the first token", "of further tokens")[kind % 2]
             warnings.warn(
-                f"the fitted steps miss the times {what} by {median:.0%} in the median: the server may work by other rules "
-                f"than {steps.scheduler}, or by more than these terms", ServingWarning, stacklevel=3,
+                f"the fitted steps miss the times {what} by {median:.0%} in the median: the server may work by other "
+                f"rules than {steps.scheduler}, or by more than these terms", ServingWarning, stacklevel=3,
             )  # fmt: skip
     for item in evidence:
         for name, run in runs_of(item.requests) if isinstance(item, ServedRequests) else ():
@@ -427,7 +427,7 @@ def _warn(evidence, steps, kinds, errors):
             limit = saturated_rate_per_s(run, steps, item.scheduler) if 0 < rate < np.inf else np.inf
             if rate > limit:
                 warnings.warn(
-                    f"run {name} was overloaded: {rate:.3g} requests/s came, and {limit:.3g} can be answered. Its first "
-                    "tokens waited in a queue that grew as long as it ran: they are no steady state, and are fitted as "
+                    f"run {name} was overloaded: {rate:.3g} requests/s came, and {limit:.3g} can be answered. Its "
+                    "first tokens waited in a queue that grew as long as it ran: they are no steady state, and are fitted as "
                     "such a run", ServingWarning, stacklevel=3,
                 )  # fmt: skip

@@ -30,8 +30,8 @@ def read_request_table(path, *, columns: Mapping[str, str] | None = None) -> pd.
     -------
     DataFrame
         ``arrival_s`` (from the first of its run), ``num_prompt_tokens, num_output_tokens``; where they are there
-        ``time_to_first_token_s, runtime_s, num_cached_tokens, error``; ``run``, which numbers stretches between which the
-        server was idle (of a log, its loads and rates), 0 where there is one.
+        ``time_to_first_token_s, runtime_s, num_cached_tokens, error``; ``run``, which numbers stretches between which
+        the server was idle (of a log, its loads and rates), 0 where there is one.
 
     Raises
     ------
@@ -49,8 +49,8 @@ def read_request_table(path, *, columns: Mapping[str, str] | None = None) -> pd.
         requests = read_queries(path, columns=columns)
         if "arrival_s" not in requests:
             raise ValueError(
-                f"{path}: no column arrival_s, when each request came, in seconds; there are: {', '.join(requests.columns)}. "
-                "Say what theirs is called by columns (--columns arrival_s=THEIRS)"
+                f"{path}: no column arrival_s, when each request came, in seconds; there are: {', '.join(requests.columns)}"
+                ". Say what theirs is called by columns (--columns arrival_s=THEIRS)"
             )
         if "run" not in requests:
             requests["run"] = 0
@@ -65,8 +65,8 @@ def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.Data
     Raises
     ------
     ValueError
-        A size is no positive whole number, an arrival is absent, a first token came before its request or after its end,
-        or an answer of one token took longer than its first token; the message has the first such row.
+        A size is no positive whole number, an arrival is absent, a first token came before its request or after its
+        end, or an answer of one token took longer than its first token; the message has the first such row.
 
     Warns
     -----
@@ -109,8 +109,8 @@ def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.Data
     for text, is_bad in contradictions.items():
         if (rows := np.flatnonzero(is_bad)).size:
             raise ValueError(
-                f"{name}: request {rows[0] + 1} {text}; {rows.size} of {len(requests)} do. Such times were not measured: "
-                "correct them or take the rows out"
+                f"{name}: request {rows[0] + 1} {text}; {rows.size} of {len(requests)} do. Such times were not "
+                "measured: correct them or take the rows out"
             )
     if requests.empty:
         raise ValueError(f"{name}: no request is left")

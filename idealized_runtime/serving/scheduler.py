@@ -1,8 +1,9 @@
 """What a server's scheduler does with requests: which step encodes and generates what, and when each request is done.
 
-A server works in steps (iterations). Each takes the time of :class:`~idealized_runtime.serving.steps.StepModel`, and every
-sequence that decodes in it gains one token. Between two events (an arrival, a prompt, a last token, a full cache) steps
-differ only by the cache that grows by one token a sequence, so they are summed in closed form and not walked through.
+A server works in steps (iterations). Each takes the time of :class:`~idealized_runtime.serving.steps.StepModel`, and
+every sequence that decodes in it gains one token. Between two events (an arrival, a prompt, a last token, a full
+cache) steps differ only by the cache that grows by one token a sequence, so they are summed in closed form and not
+walked through.
 """
 
 import math
@@ -20,15 +21,15 @@ class Scheduler:
     Parameters
     ----------
     policy : {"continuous", "prompts-first", "static"}
-        ``continuous``, as vLLM since 2025: a step first generates a token of each running sequence, and encodes as much of
-        the next prompts as its budget leaves, a prompt in several chunks where need be. ``prompts-first``: whole prompts
-        that wait come first, in a step of their own, generation pauses. ``static``: a batch of what waits is encoded in
-        one step and generates until all are done; only then the next one starts.
+        ``continuous``, as vLLM since 2025: a step first generates a token of each running sequence, and encodes as
+        much of the next prompts as its budget leaves, a prompt in several chunks where need be. ``prompts-first``:
+        whole prompts that wait come first, in a step of their own, generation pauses. ``static``: a batch of what
+        waits is encoded in one step and generates until all are done; only then the next one starts.
     max_num_seqs : int
         Sequences that run at once; 1 serves one request at a time.
     max_num_batched_tokens : int
-        Tokens of a step, generated and encoded; of ``static`` batches and of a single longer prompt in ``prompts-first``
-        they are no limit.
+        Tokens of a step, generated and encoded; of ``static`` batches and of a single longer prompt in
+        ``prompts-first`` they are no limit.
     cache_tokens : int, optional
         Tokens that the cache holds. Where the next step does not fit, the sequence that was admitted last gives its
         cache up and waits in front, to be encoded again with what it has generated. Without it no request is held up.
@@ -56,8 +57,8 @@ class Scheduler:
                 raise ValueError(f"{name} must be an integer of at least 1; got {value!r}")
         if self.policy == "continuous" and self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError(
-                f"max_num_batched_tokens must be at least max_num_seqs, {self.max_num_seqs}, a token for each sequence; "
-                f"got {self.max_num_batched_tokens}"
+                f"max_num_batched_tokens must be at least max_num_seqs, {self.max_num_seqs}, a token for each "
+                f"sequence; got {self.max_num_batched_tokens}"
             )
 
 

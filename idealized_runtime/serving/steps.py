@@ -20,8 +20,8 @@ ORIGINS = ("fitted", "predicted", "measured")
 class StepModel:
     """Time of one iteration of a server, and how surely it is known.
 
-    ``fixed_s`` + ``prompt_token_s`` x prompt tokens encoded in it + ``sequence_s`` x sequences in it + ``cache_token_s`` x
-    tokens in their cache + ``expert_s`` x share of the experts that its tokens visit.
+    ``fixed_s`` + ``prompt_token_s`` x prompt tokens encoded in it + ``sequence_s`` x sequences in it +
+    ``cache_token_s`` x tokens in their cache + ``expert_s`` x share of the experts that its tokens visit.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class StepModel:
         return drawn
 
     def table(self, *, level: float = 0.95) -> pd.DataFrame:
-        """The times in units that people read: ``value``, ``lower``, ``upper``, ``unit``, by term; lower bounds end at 0."""
+        """The times in units that people read: ``value, lower, upper, unit``, by term; lower bounds end at 0."""
         errors = np.full(5, np.nan) if self.covariance is None else np.sqrt(np.diag(self.covariance))
         reach = normal_half_width(level) * errors
         units = {"fixed_s": (1e3, "ms a step"), "prompt_token_s": (1e6, "us a prompt token"),

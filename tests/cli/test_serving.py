@@ -77,7 +77,7 @@ def test_rate_that_cannot_be_answered_is_said_first(capsys, parameters, served):
 
 
 @pytest.mark.parametrize(
-    "words, message",
+    ("words", "message"),
     [
         (["--queries", "{served}"], "--rate must be given with --queries"),
         (["--requests", "{served}", "--rate", "2"], "--rate is for --queries"),

@@ -9,10 +9,11 @@ from idealized_runtime.serving.predicted import predict_steps
 from idealized_runtime.serving.scheduler import Scheduler
 
 # Reads at 1 TB/s, launches a layer in 0.2 ms; computes so quickly that reading counts alone.
+ERROR = PredictionError(0.1, 0.05, 8)
 TIMES = StackTimes(byte_s=1e-12, flop_s=1e-18, launch_s=2e-4, fixed_s=1e-3)
 
 
-def make_predicted(name, *, error=PredictionError(0.1, 0.05, 8), is_cuda=False):
+def make_predicted(name, *, error=ERROR, is_cuda=False):
     return PredictedRuntime(get_architecture(name), Placement("float16", is_cuda), TIMES, (1, 2048), error)
 
 

@@ -19,7 +19,7 @@ def make_table(*changes):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         ({"time_to_first_token_s": -0.1}, "request 2 had its first token before it arrived"),
         ({"runtime_s": 0.1}, "request 2 ended before its first token"),
@@ -66,7 +66,7 @@ def test_table_is_read_with_its_own_names_and_counted_from_its_first_arrival(tmp
 def test_table_without_arrivals_says_how_to_name_them(tmp_path):
     path = tmp_path / "q.csv"
     path.write_text("num_prompt_tokens,num_output_tokens\n5,8\n")
-    with pytest.raises(ValueError, match="no column arrival_s.*--columns arrival_s=THEIRS"):
+    with pytest.raises(ValueError, match=r"no column arrival_s.*--columns arrival_s=THEIRS"):
         read_request_table(path)
 
 

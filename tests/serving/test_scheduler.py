@@ -69,7 +69,7 @@ def test_stable_rate_one_at_a_time_is_one_over_the_service_time():
     assert saturated_rate_per_s(sizes, STEPS, scheduler) == pytest.approx(1 / service_s.mean(), rel=0.02)
 
 
-@pytest.mark.parametrize("factor, grows", [(0.9, False), (1.1, True)])
+@pytest.mark.parametrize(("factor", "grows"), [(0.9, False), (1.1, True)])
 def test_queue_grows_without_end_above_the_stable_rate_only(factor, grows):
     rng, scheduler = np.random.default_rng(6), Scheduler(max_num_seqs=16)
     sizes = make_sizes(8000, rng)
@@ -93,7 +93,7 @@ def test_closed_loop_keeps_as_many_requests_as_clients():
 
 
 @pytest.mark.parametrize(
-    "given, message",
+    ("given", "message"),
     [
         ({"policy": "lifo"}, "policy must be one of continuous, prompts-first, static; got 'lifo'"),
         ({"max_num_seqs": 0}, "max_num_seqs must be an integer of at least 1; got 0"),

@@ -55,7 +55,7 @@ def test_parameter_file_keeps_what_stands_beside_the_steps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "steps, message",
+    ("steps", "message"),
     [
         ({"fixed_s": 0.01}, "gpt2: steps lacks prompt_token_s, sequence_s, cache_token_s"),
         ({"fixed_s": -0.01}, "fixed_s must be a number of seconds, not negative; got -0.01"),

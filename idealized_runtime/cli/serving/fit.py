@@ -1,9 +1,9 @@
-"""Step times of a server from what it did under load: a request table, a log of `api load`, batches timed in process, or
-published points of latency against concurrency; several of one model count together. Without any of these, predicted from
-the logs of other models on that machine and software.
+"""Step times of a server from what it did under load: a request table, a log of `api load`, batches timed in process,
+or published points of latency against concurrency; several of one model count together. Without any of these, predicted
+from the logs of other models on that machine and software.
 
-One step takes a fixed time, and some for each prompt token, sequence, cached token and, of a mixture, for the share of the
-experts that its tokens visit.
+One step takes a fixed time, and some for each prompt token, sequence, cached token and, of a mixture, for the share of
+the experts that its tokens visit.
 """
 
 from idealized_runtime.cli.flags import add_shared

@@ -14,8 +14,9 @@ def add_scheduler(parser, defaults: str):
     """
     group = parser.add_argument_group("the server's scheduler", f"As the server was started; default: {defaults}.")
     group.add_argument("--policy", choices=("continuous", "prompts-first", "static"),
-                       help="continuous: prompts in chunks beside the tokens of running sequences (vLLM); prompts-first: "
-                       "whole prompts in steps of their own; static: a batch is done before the next begins")  # fmt: skip
+                       help="continuous: prompts in chunks beside the tokens of running sequences (vLLM); "
+                       "prompts-first: whole prompts in steps of their own; static: a batch is done before the next "
+                       "begins")  # fmt: skip
     group.add_argument("--max-num-seqs", type=positive_int, metavar="N", help="sequences that run at once")
     group.add_argument("--max-num-batched-tokens", type=positive_int, metavar="N",
                        help="tokens of a step, generated and encoded")  # fmt: skip

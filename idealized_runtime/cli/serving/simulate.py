@@ -1,5 +1,5 @@
-"""What a server does with requests: times to the first token, between tokens and to the end, with intervals, and whether it
-keeps up at all; of requests that came, or of queries that come at random at a rate.
+"""What a server does with requests: times to the first token, between tokens and to the end, with intervals, and
+whether it keeps up at all; of requests that came, or of queries that come at random at a rate.
 """
 
 from idealized_runtime.checks import positive_int, positive_number
@@ -85,7 +85,8 @@ def run(arguments) -> int:
     else:
         print(
             f"NOT STABLE: {rate:.3g} requests/s come, {limit:.3g} can be answered; the queue grows by "
-            f"{rate - limit:.3g} a second. Times are those of this run, and grow with its length: there is no steady state."
+            f"{rate - limit:.3g} a second. "
+            "Times are those of this run, and grow with its length: there is no steady state."
         )
     print(f"{answer['output_tokens_per_s']:.4g} output tokens/s\n")
     rows = []

@@ -49,7 +49,8 @@ def read_request_table(path, *, columns: Mapping[str, str] | None = None) -> pd.
         requests = read_queries(path, columns=columns)
         if "arrival_s" not in requests:
             raise ValueError(
-                f"{path}: no column arrival_s, when each request came, in seconds; there are: {', '.join(requests.columns)}"
+                f"{path}: no column arrival_s, when each request came, in seconds; there are: "
+                f"{', '.join(requests.columns)}"
                 ". Say what theirs is called by columns (--columns arrival_s=THEIRS)"
             )
         if "run" not in requests:

@@ -428,6 +428,6 @@ def _warn(evidence, steps, kinds, errors):
             if rate > limit:
                 warnings.warn(
                     f"run {name} was overloaded: {rate:.3g} requests/s came, and {limit:.3g} can be answered. "
-                    "Its first tokens waited in a queue that grew as long as it ran: they are no steady state, and are fitted as "
-                    "such a run", ServingWarning, stacklevel=3,
+                    "Its first tokens waited in a queue that grew as long as it ran: they are no steady state, "
+                    "and are fitted as such a run", ServingWarning, stacklevel=3,
                 )  # fmt: skip

@@ -45,3 +45,41 @@ def read_serving_run(name: str) -> tuple[pd.DataFrame, Scheduler]:
         num_engines=options["data_parallel_size"],
     )
     return check_requests(requests, name=name), scheduler
+
+
+def read_points(model: str, *, hardware: str, tensor_parallel_size: int, backend: str = "vllm") -> pd.DataFrame:
+    """Published latencies of one model on one machine at several concurrencies: aiconfigurator's sample of InferenceX.
+
+    Returns
+    -------
+    DataFrame, one row a point
+        ``concurrency, num_prompt_tokens, num_output_tokens, time_to_first_token_s, time_per_output_token_s``. Left out are
+        rows of disaggregated servers, and those whose concurrency is not said.
+
+    Raises
+    ------
+    ValueError
+        There is no such point; the message lists what there is of the model.
+    """
+    path = published_data("aiconfigurator/aic-core/src/aiconfigurator_core/systems/silicon_sample.csv")
+    rows = pd.read_csv(path)
+    rows = rows[(rows["model_path"] == model) & (rows["mode"] == "agg") & (rows["backend"] == backend)]
+    concurrency = rows["silicon_data_source"].str.extract(r"silicon_concurrency=(\d+)")[0].astype(float)
+    kept = rows[
+        (rows["system"] == hardware) & (rows["tp_size"] == tensor_parallel_size) & concurrency.notna().to_numpy()
+    ]
+    if kept.empty:
+        there = rows[["system", "tp_size"]].drop_duplicates().itertuples(index=False, name=None)
+        raise ValueError(
+            f"no point of {model} on {hardware} with {tensor_parallel_size} devices; there are: "
+            f"{', '.join(f'{system} x {size:g}' for system, size in there) or 'none'}"
+        )
+    return pd.DataFrame(
+        {
+            "concurrency": concurrency[kept.index],
+            "num_prompt_tokens": kept["isl"],
+            "num_output_tokens": kept["osl"],
+            "time_to_first_token_s": kept["silicon_ttft_ms"] / 1e3,
+            "time_per_output_token_s": kept["silicon_tpot_ms"] / 1e3,
+        }
+    ).reset_index(drop=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_positive
+from idealized_runtime.serving.requests import random_requests
 from idealized_runtime.serving.scheduler import Engine, Scheduler
 from idealized_runtime.serving.steps import StepModel
 from idealized_runtime.statistics.intervals import percentile_interval
@@ -246,3 +247,26 @@ def simulate_days(
                 bounds = percentile_interval([day[metric][statistic] for day in of_days], level).tolist()
                 answer[metric][statistic] |= dict(zip(("day_lower", "day_upper"), bounds, strict=True))
     return {**answer, "requests": answered}
+
+
+def rate_curve(
+    queries: pd.DataFrame, rates_per_s: Sequence[float], steps: StepModel, scheduler: Scheduler | None = None, *,
+    num_requests=1000, num_draws=20, level=0.95, rng=0,
+) -> pd.DataFrame:  # fmt: skip
+    """What is waited for at each of several rates, the sizes drawn from these queries; the same draws at every rate.
+
+    Returns
+    -------
+    DataFrame, one row a rate, measure and statistic
+        ``rate_per_s, is_stable, measure`` (``ttft_s, tpot_s, e2e_s``), ``statistic`` (``mean, p50, p95, p99``),
+        ``value, lower, upper`` (s).
+    """
+    rows = []
+    for rate in rates_per_s:
+        day = random_requests(queries, rate_per_s=rate, num_requests=num_requests, rng=rng)
+        answer = simulate_days([day], steps, scheduler, num_draws=num_draws, level=level, rng=rng)
+        for measure in ("ttft_s", "tpot_s", "e2e_s"):
+            for statistic, known in answer[measure].items():
+                named = {"measure": measure, "statistic": statistic, **known}
+                rows.append({"rate_per_s": rate, "is_stable": answer["is_stable"], **named})
+    return pd.DataFrame(rows)

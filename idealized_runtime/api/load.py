@@ -46,6 +46,8 @@ class LoadSweep:
         Passes through all loads, each in an order of its own.
     seed : int
         Of the prompts, the order and the arrivals.
+    is_mixed : bool
+        Each load has requests of all sizes, drawn at random, as a server's users send them; else one load a size.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class LoadSweep:
     num_warmup: int
     num_repetitions: int
     seed: int
+    is_mixed: bool = False
 
     def __post_init__(self):
         check_sizes(self, ("all_num_prompt_tokens", "all_num_output_tokens"))
@@ -76,11 +79,16 @@ class LoadSweep:
                 raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
 
     def points(self) -> list[dict]:
-        """Every size at every load, light loads first."""
+        """Every size at every load, light loads first; where sizes are mixed, every load."""
         loads = [{"load": "closed", "num_parallel": number} for number in sorted(self.all_num_parallel)]
         loads += [{"load": "open", "rate_per_s": rate} for rate in sorted(self.all_rates_per_s)]
-        sizes = itertools.product(sorted(self.all_num_prompt_tokens), sorted(self.all_num_output_tokens))
-        return [{**dict(zip(TOKEN_COLUMNS, size, strict=True)), **load} for size in sizes for load in loads]
+        sizes = [{}] if self.is_mixed else self.sizes()
+        return [{**size, **load} for size in sizes for load in loads]
+
+    def sizes(self) -> list[dict]:
+        """Every pair of a prompt and an output size."""
+        pairs = itertools.product(sorted(self.all_num_prompt_tokens), sorted(self.all_num_output_tokens))
+        return [dict(zip(TOKEN_COLUMNS, pair, strict=True)) for pair in pairs]
 
     def pending(self, trials: Iterable[dict]) -> list[dict]:
         """Points that a log lacks, each with the number of its repetition.
@@ -92,18 +100,22 @@ class LoadSweep:
         for trial in trials:
             if trial.get("load"):
                 is_counted = not trial.get("is_warmup") and trial.get("error", {}).get("type") != INTERRUPTED_ERROR
-                counted[_point_key(trial)] += is_counted
+                counted[self._point_key(trial)] += is_counted
         points = self.points()
         left = []
         for repetition in range(self.num_repetitions):
             for index in np.random.default_rng([self.seed, repetition]).permutation(len(points)):
-                key = _point_key(points[index])
+                key = self._point_key(points[index])
                 repetitions = {k[-1]: count for k, count in counted.items() if k[:-1] == key[:-1]}
                 num_complete = sum(count >= self.num_requests for count in repetitions.values())
                 if num_complete <= repetition:
                     free = max(repetitions, default=-1) + 1 + repetition - num_complete
                     left.append({**points[index], "repetition": free})
         return left
+
+    def _point_key(self, trial) -> tuple:
+        names = LOAD if self.is_mixed else (*TOKEN_COLUMNS, *LOAD)
+        return tuple(trial.get(name) for name in (*names, "repetition"))
 
 
 class LoadRunner(Runner):
@@ -138,8 +150,13 @@ class LoadRunner(Runner):
         counted, writes = [], []
         first, num_requests, is_closed = self._sweep.num_warmup, self._sweep.num_requests, point["load"] == "closed"
         num_extra = 2 * point["num_parallel"] if is_closed else _num_open_extra(num_requests)
+        seed = [self._sweep.seed, point["repetition"], *(round(1e6 * point.get(name, 0)) for name in LOAD[1:])]
+        sizes, rng = self._sweep.sizes(), np.random.default_rng([*seed, 1])
+        # Of a load of one size, that one.
+        drawn = [sizes[k] for k in rng.integers(len(sizes), size=first + num_requests + num_extra)]
+        requests = [{**size, **point} for size in drawn]
         # Making a prompt takes time in which no answer could be timed: all are made before.
-        prompts = [self._prompt_of(point, number, 0) for number in range(first + num_requests + num_extra)]
+        prompts = [self._prompt_of(request, number, 0) for number, request in enumerate(requests)]
         start = datetime.now(UTC)
 
         def keep(record):
@@ -149,11 +166,13 @@ class LoadRunner(Runner):
             is_counted = first <= number < first + num_requests
             # Those after the counted ones go on where those before them stopped.
             trial = number - first if is_counted else number if number < first else number - num_requests
-            trial = {**point, "trial": trial, "is_warmup": not is_counted}
+            trial = {**requests[number], "trial": trial, "is_warmup": not is_counted}
             if due_s is not None:
                 trial["scheduled_at"] = (start + timedelta(seconds=due_s)).isoformat(timespec="microseconds")
             record = await self._sender.send(
-                lambda attempt: self._prompt_of(point, number, attempt) if attempt else prompts[number], trial, keep
+                lambda attempt: self._prompt_of(requests[number], number, attempt) if attempt else prompts[number],
+                trial,
+                keep,
             )
             if is_counted:
                 counted.append(record)
@@ -247,7 +266,3 @@ async def _gather(coroutines):
 
 def _num_open_extra(num_requests) -> int:
     return num_requests // 4 + 1
-
-
-def _point_key(trial) -> tuple:
-    return tuple(trial.get(name) for name in (*TOKEN_COLUMNS, *LOAD, "repetition"))

@@ -89,6 +89,17 @@ def summary_columns(by: Sequence[str] = GROUP, percentiles: Sequence[float] = PE
     return [*by, "quantity", *_describe(np.ones(1), percentiles, None)]
 
 
+def mixes_sizes(requests: pd.DataFrame) -> bool:
+    """Whether requests of several sizes were under way together, at one load: by other tools, or of a mixed load."""
+    if requests["definitions"].isin(IMPORTED).any():
+        return True
+    loaded = requests[requests["load"].notna() & ~requests["is_warmup"]].sort_values("sent_at")
+    sizes = loaded[TOKEN_COLUMNS].apply(tuple, axis=1) if len(loaded) else pd.Series(dtype=object)
+    runs = sizes.groupby([loaded[name] for name in (*LOAD, "repetition")], dropna=False)
+    # Where one size follows the other, there are as many changes as sizes, less one.
+    return bool(runs.agg(lambda run: (run != run.shift()).sum() > run.nunique()).any())
+
+
 def percentile_interval(values, percentile: float, *, level: float = 0.95) -> tuple[float, float]:
     """Interval of a percentile from order statistics, without assuming a distribution.
 

@@ -53,8 +53,8 @@ def read_points(model: str, *, hardware: str, tensor_parallel_size: int, backend
     Returns
     -------
     DataFrame, one row a point
-        ``concurrency, num_prompt_tokens, num_output_tokens, time_to_first_token_s, time_per_output_token_s``. Left out are
-        rows of disaggregated servers, and those whose concurrency is not said.
+        ``concurrency, num_prompt_tokens, num_output_tokens, time_to_first_token_s, time_per_output_token_s``. Left out
+        are rows of disaggregated servers, and those whose concurrency is not said.
 
     Raises
     ------

@@ -187,6 +187,21 @@ def test_load_is_measured_logged_and_summarised(tmp_path, capsys):
     assert "few_requests: 3 parallel, p=8 o=2: p99 of 6 requests" in err
 
 
+def test_mixed_load_has_requests_of_all_sizes_and_is_summarised_as_one(tmp_path, capsys):
+    log = tmp_path / "load.jsonl"
+    sizes = ["--all-num-input-tokens", "8", "12", "--all-num-output-tokens", "2", "3", "--num-requests", "24"]
+    with ApiServer([well_behaved]) as server:
+        where = ["--base-url", server.base_url, "--model", "tiny", "--log", str(log), "--seed", "7"]
+        command = ["api", "load", *where, *sizes, "--mix", "--all-num-parallel", "3", "--json"]
+        assert main(command) == 0
+        answer, num_requests = json.loads(capsys.readouterr().out), len(server.requests)
+        assert main(command) == 0
+        assert len(server.requests) == num_requests
+    counted = read_requests(log).query("not is_warmup")
+    assert counted.groupby(["num_prompt_tokens", "num_output_tokens"]).size().shape == (4,)
+    assert [row["num_requests"] for row in answer["throughput"]] == [24]
+
+
 def test_finished_load_sweep_sends_nothing_again(tmp_path):
     log = tmp_path / "load.jsonl"
     with ApiServer([well_behaved]) as server:

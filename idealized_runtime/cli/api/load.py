@@ -21,6 +21,8 @@ def add_arguments(parser):
     load.add_argument("--all-num-parallel", type=positive_int, nargs="+", default=[], metavar="N", help="closed loops")
     load.add_argument("--all-rates", dest="all_rates_per_s", type=positive_number, nargs="+", default=[], metavar="R",
                       help="open loops, requests/s")  # fmt: skip
+    load.add_argument("--mix", dest="is_mixed", action="store_true",
+                      help="one load of all sizes, each request's drawn at random, not one load a size")  # fmt: skip
     load.add_argument("--num-requests", type=positive_int, default=100, help="of each size at each load (100)")
     load.add_argument("--num-warmup", type=whole_number, default=4, help="uncounted ones before, at the same load (4)")
     load.add_argument("--num-repetitions", type=positive_int, default=1, help="passes through all loads (1)")

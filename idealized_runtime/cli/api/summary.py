@@ -84,12 +84,18 @@ def print_summary(requests, objectives, *, imported=None, as_json: bool) -> int:
     """Print percentiles, throughput, goodput under the objectives, and beside them what speaks against them."""
     import pandas as pd
 
-    from idealized_runtime.api.statistics import GROUP, LOAD, measure_goodput, measure_throughput, summarize_requests
+    from idealized_runtime.api.statistics import (
+        GROUP,
+        LOAD,
+        measure_goodput,
+        measure_throughput,
+        mixes_sizes,
+        summarize_requests,
+    )
     from idealized_runtime.api.validity import check_requests
-    from idealized_runtime.records.definitions import IMPORTED
 
-    # A point of ours has one size; other tools mix sizes at a load, and parts of it are not what the server bore.
-    by = ["model", *LOAD] if requests["definitions"].isin(IMPORTED).any() else GROUP
+    # Where sizes are mixed at a load, parts of it are not what the server bore.
+    by = ["model", *LOAD] if mixes_sizes(requests) else GROUP
     tables = {"percentiles": summarize_requests(requests, by=by), "throughput": measure_throughput(requests, by=by)}
     if objectives:
         tables["goodput"] = measure_goodput(requests, objectives, by=by)

@@ -174,6 +174,7 @@ def _of_log(path) -> pd.DataFrame:
             **{name: trials[name] for name in TIMES},
             "num_cached_tokens": trials["num_cached_prompt_tokens"],
             "error": trials["error_type"],
+            "rate_per_s": trials["rate_per_s"],
             "run": run,
         }
     ).reset_index(drop=True)

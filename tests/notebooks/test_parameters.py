@@ -120,6 +120,7 @@ OTHER_VALUES = {
     "runtime_vs_output_tokens": {**MACHINES, "prompt_sizes": [[1, 512], [128]]},
     "runtime_vs_prompt_tokens": {**MACHINES, "prompt_sizes": [[1, 16, 64, 512], [1, 64, 128, 256, 512]]},
     "runtimes_over_time": {"num_prompt_tokens": [1, 1024], "method": ["published"]},
+    "serving_under_load": {"share_seen": [0.4, 0.6], "num_requests": [100, 200]},
     "software_stacks": {
         "name": ["mine", "yours"],
         "stacks": [{"eager": "cpu_eager", "core": "cpu_sdpa"}, {"sdpa": "cpu_sdpa", "eager": "cpu_eager"}],

@@ -1,0 +1,29 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from idealized_runtime.serving.accuracy import accuracy_table, forget_later
+
+
+def make_served(**changes):
+    served = {
+        "arrival_s": [0.0, 1.0, 2.0, 3.0], "num_output_tokens": 11, "time_to_first_token_s": 0.5, "runtime_s": 1.5,
+    }  # fmt: skip
+    return pd.DataFrame({**served, **changes})
+
+
+def test_later_requests_keep_their_sizes_but_not_their_times():
+    known, is_later = forget_later(make_served(), share=0.5)
+    assert is_later.tolist() == [False, False, True, True]
+    assert known["runtime_s"].isna().tolist() == is_later.tolist()
+    assert known["num_output_tokens"].notna().all()
+
+
+def test_errors_are_those_of_the_mean_and_of_single_requests():
+    simulated = make_served(time_to_first_token_s=[0.4, 0.6, 0.5, 0.5])
+    table = accuracy_table(make_served(), simulated)
+    assert table.loc["TTFT", "mean_error_percent"] == pytest.approx(0)
+    assert table.loc["TTFT", "median_percent"] == pytest.approx(10)
+    assert table.loc["E2E", "median_percent"] == 0
+    assert table.loc["TPOT", "measured_mean_s"] == pytest.approx(0.1)
+    assert not np.isnan(table.to_numpy()).any()

@@ -33,7 +33,7 @@ notebooks: $(INSTALLED)  ## execute the notebooks whose data, code or parameters
 	@$(NOTEBOOKS)
 
 test: lint $(HELM) $(MLX) $(GUIDELLM)  ## lint, unit and driver tests, committed notebooks compared cell by cell
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
 
 lint: $(INSTALLED)  ## ruff: rules and format

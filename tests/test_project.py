@@ -13,7 +13,7 @@ from makers import flags_of
 from idealized_runtime.cli.main import COMMANDS, GROUPS
 from idealized_runtime.measurements.published import ROOT
 
-TARGETS = ["setup", "figures", "notebooks", "test", "lint", "lab", "published", "benchmarks", "clean", "help"]
+TARGETS = ["setup", "figures", "notebooks", "test", "lint", "lab", "published", "benchmarks", "stacks", "clean", "help"]
 
 
 def read(name):
@@ -203,5 +203,6 @@ def test_flags_of_the_readme_are_flags_of_the_driver():
 
     known = {flag for action in build_parser()._actions for flag in action.option_strings}
     known |= {"--nproc-per-node", "--nnodes", "--max-restarts"}  # torchrun's
+    known |= {"--accept"}  # of what reads the log
     table = read("README.md").split("## Time a model")[1].split("\n## ")[0]
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", table)) <= known

@@ -102,7 +102,7 @@ def completions(line):
 def test_shell_completes_subcommands_flags_and_choices():
     assert {"api", "fit", "lifetime", "notebooks", "predict"} <= completions("idealized-runtime ")
     assert completions("idealized-runtime api ") >= {"profile", "fit", "load", "summary", "changes", "import"}
-    assert completions("idealized-runtime predict --num") == {"--num-prompt-tokens", "--num-output-tokens"}
+    assert completions("idealized-runtime predict --num-p") == {"--num-prompt-tokens"}
     assert completions("idealized-runtime api fit log.jsonl --estimator f") == {"frontier"}
 
 

@@ -27,7 +27,7 @@ from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.serving.simulation import simulate
 from idealized_runtime.serving.steps import StepModel
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "serving"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from step_by_step import PlainServer, step_by_step
 
 STEPS, SCHEDULER = StepModel(0.008, 4e-5, 6e-5, 2e-8), Scheduler()

@@ -18,13 +18,13 @@ from idealized_runtime.serving.simulation import (
 )
 from idealized_runtime.serving.steps import TERMS, StepModel
 
-_MAX_ITERATIONS = 60
-# From here on the scales of the errors stay as they are, so that iterations can be compared.
-_FIRST_COMPARED = 15
+_MAX_ITERATIONS = 30
+# Of the time to a first token, what encoding may be: all of it where nobody waits, little where a queue is long.
+_PROMPT_SHARES = (1.0, 0.1)
 # Errors beyond so many scales count less than their square.
 _ROBUST_FROM = 3.0
 # Of a relative error, what rounding of times leaves at least.
-_LEAST_SCALE = 1e-4
+_LEAST_SCALE, _LARGEST_SCALE = 1e-4, 0.3
 # Beyond this median error the server works by other rules than those given, or by more than these terms.
 _LARGE_ERROR = 0.3
 # Of the terms' columns, brought to length 1; below it two of them say the same.
@@ -101,7 +101,9 @@ class ServedRequests:
     @property
     def typical_step_s(self) -> float:
         """Median time per output token."""
-        return float(np.nanmedian(time_per_output_token_s(self.requests)))
+        known_s = time_per_output_token_s(self.requests)
+        known_s = known_s[~np.isnan(known_s)]
+        return float(np.median(known_s)) if known_s.size else 0.0
 
     def rows(self, steps: StepModel) -> Rows:
         """Times to the first token, and of all further tokens, with the steps that the scheduler has in them.
@@ -302,40 +304,61 @@ def fit_steps(
     step_s = float(np.median([item.typical_step_s for item in evidence]))
     if not step_s > 0:
         raise StepsNotFittedError("no time of a further output token was measured: serve requests of several tokens")
-    start = np.array([0.5, 0.002, 0.002, 1e-6, 0.5 if expert_share else 0.0]) * step_s
     known = {"expert_share": expert_share, "scheduler": scheduler, **known}
-    steps = StepModel(*start.tolist(), **known)
-    places = [TERMS.index(term) for term in terms or (TERMS if expert_share else TERMS[:4])]
-    places = _determined(Rows.join([item.rows(steps) for item in evidence]), places)
+    start = np.array([0.5, 0.002, 0.002, 1e-6, 0.5 if expert_share else 0.0]) * step_s
+    first = Rows.join([item.rows(StepModel(*start.tolist(), **known)) for item in evidence])
+    places = _determined(first, [TERMS.index(term) for term in terms or (TERMS if expert_share else TERMS[:4])])
     start[[place for place in range(5) if place not in places]] = 0.0
-    steps = StepModel(*start.tolist(), **known)
-    best_cost, best = np.inf, None
-    for iteration in range(_MAX_ITERATIONS):
-        rows = Rows.join([item.rows(steps) for item in evidence], num_kinds=2)
-        design, target = rows.features[:, places] / rows.sizes_s[:, None], rows.seconds / rows.sizes_s
-        errors = target - design @ steps.coefficients[places]
-        if iteration < _FIRST_COMPARED:
-            kinds = np.unique(rows.kinds)
-            scales = {kind: max(1.4826 * np.median(np.abs(errors[rows.kinds == kind])), _LEAST_SCALE) for kind in kinds}
-        weights = 1 / np.array([scales.get(kind, _LARGE_ERROR) for kind in rows.kinds])
-        scaled = np.abs(errors * weights)
-        cost = np.mean(np.where(scaled < _ROBUST_FROM, scaled**2, _ROBUST_FROM * (2 * scaled - _ROBUST_FROM)))
-        weights = weights * np.sqrt(np.minimum(1.0, _ROBUST_FROM / np.maximum(scaled, 1e-9)))
-        if iteration >= _FIRST_COMPARED and cost < best_cost:
-            best_cost, best = cost, (steps, rows, design, errors, weights)
-        # Half of the way: what steps hold answers to their times, and would overshoot.
-        moved = steps.coefficients
-        moved[places] = (moved[places] + non_negative_least_squares(design, target, weights)) / 2
-        change = np.abs(moved - steps.coefficients).max() / moved.max()
-        steps = replace(steps, **dict(zip(TERMS, moved.tolist(), strict=True)))
-        if iteration > _FIRST_COMPARED and change < _CONVERGED:
-            break
-    steps, rows, design, errors, weights = best
+    # Steps that are taken for quick leave no queue and no company, and then seem to be: one begins from both sides.
+    prompt_starts_s = {start[1]}
+    if 1 in places and (is_first := (first.kinds == 0) & (first.features[:, 1] > 0)).any():
+        all_of_it_s = np.median(first.seconds[is_first] / first.features[is_first, 1])
+        prompt_starts_s |= {share * all_of_it_s for share in _PROMPT_SHARES}
+    best = min(
+        (_iterate(evidence, replace_times(start, 1, prompt_s), places, known) for prompt_s in sorted(prompt_starts_s)),
+        key=lambda found: found[0],
+    )
+    _, steps, rows, design, errors, weights = best
     covariance = np.zeros((5, 5))
     covariance[np.ix_(places, places)] = _covariance(rows, design, errors, weights)
     steps = replace(steps, covariance=covariance)
     _warn(evidence, steps, rows.kinds, errors)
     return steps
+
+
+def replace_times(times, place, value) -> np.ndarray:
+    """Times with another one in one place."""
+    changed = times.copy()
+    changed[place] = value
+    return changed
+
+
+def _iterate(evidence, start, places, known) -> tuple:
+    """The iteration from one start that explains the times best: its likelihood, steps, rows and what they leave."""
+    steps = StepModel(*start.tolist(), **known)
+    best = (np.inf,)
+    for _ in range(_MAX_ITERATIONS):
+        rows = Rows.join([item.rows(steps) for item in evidence], num_kinds=2)
+        design, target = rows.features[:, places] / rows.sizes_s[:, None], rows.seconds / rows.sizes_s
+        errors = target - design @ steps.coefficients[places]
+        cost, scales = 0.0, np.ones_like(errors)
+        for kind in np.unique(rows.kinds):
+            of_kind = np.abs(errors[rows.kinds == kind])
+            # Laplace's likelihood, whose scale is the mean of the magnitudes.
+            cost += of_kind.size * np.log(np.minimum(of_kind, 1.0).mean() + _LEAST_SCALE)
+            # A measure that is missed wholly must not cease to count.
+            scales[rows.kinds == kind] = np.clip(1.4826 * np.median(of_kind), _LEAST_SCALE, _LARGEST_SCALE)
+        weights = np.sqrt(np.minimum(1.0, _ROBUST_FROM * scales / np.maximum(np.abs(errors), 1e-12))) / scales
+        if cost < best[0]:
+            best = cost, steps, rows, design, errors, weights
+        # Half of the way: what steps hold answers to their times, and would overshoot.
+        moved = steps.coefficients
+        moved[places] = (moved[places] + non_negative_least_squares(design, target, weights)) / 2
+        change = np.abs(moved - steps.coefficients).max() / moved.max()
+        steps = replace(steps, **dict(zip(TERMS, moved.tolist(), strict=True)))
+        if change < _CONVERGED:
+            break
+    return best
 
 
 def non_negative_least_squares(design, target, weights) -> np.ndarray:

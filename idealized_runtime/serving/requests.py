@@ -160,7 +160,7 @@ def is_log(path) -> bool:
 
 def _of_log(path) -> pd.DataFrame:
     trials = read_requests(path)
-    trials = trials[~trials["is_warmup"]]
+    trials = trials[~(trials["is_warmup"] & trials["load"].isna())]
     sent = trials["scheduled_at"].fillna(trials["sent_at"])
     # Of a profile, each request is alone with the server; of a load, those of one point and repetition share it.
     keys = ["load", "num_parallel", "rate_per_s", "repetition"]
@@ -171,7 +171,8 @@ def _of_log(path) -> pd.DataFrame:
         {
             "arrival_s": arrival_s,
             **{name: trials[f"{name}_reported"].fillna(trials[name]) for name in TOKEN_COLUMNS},
-            **{name: trials[name] for name in TIMES},
+            # Those before and after the counted ones were in the server, too.
+            **{name: trials[name].mask(trials["is_warmup"]) for name in TIMES},
             "num_cached_tokens": trials["num_cached_prompt_tokens"],
             "error": trials["error_type"],
             "rate_per_s": trials["rate_per_s"],

@@ -24,6 +24,9 @@ _READERS = {
 def write_parameters(path, models: Mapping[str, ModelOfRuntimes], *, sources: Mapping | None = None) -> None:
     """Write models to a parameter file; equal models give equal bytes, and the file is replaced at once.
 
+    Step times of a server (``"steps"``) that the file has stay in it: they come from other measurements. Nothing else
+    of it stays.
+
     Parameters
     ----------
     path : path-like
@@ -48,13 +51,27 @@ def write_parameters(path, models: Mapping[str, ModelOfRuntimes], *, sources: Ma
             hashed = tuple({"file": log, "sha256": hashlib.sha256(data).hexdigest()} for log, data in logs.items())
             model = dataclasses.replace(model, sources=hashed)
         entries[name] = model.to_json()
+    for name, steps in _steps_of(Path(path)).items():
+        entries[name] = {**entries.get(name, {}), "steps": steps}
     text = json.dumps(entries, indent=2, allow_nan=False) + "\n"
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
 
+def _steps_of(path) -> dict:
+    """Step times in a file that is to be replaced, by model; none of one that is damaged."""
+    try:
+        entries = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    entries = entries if isinstance(entries, dict) else {}
+    return {name: entry["steps"] for name, entry in entries.items() if isinstance(entry, dict) and "steps" in entry}
+
+
 def read_parameters(path, *, readers: Mapping[str, Callable] | None = None) -> dict[str, ModelOfRuntimes]:
     """Models of a parameter file by name: ours, HELM's or the authors'.
+
+    Models of which it has nothing but step times of a server are left out.
 
     Parameters
     ----------
@@ -65,7 +82,8 @@ def read_parameters(path, *, readers: Mapping[str, Callable] | None = None) -> d
     Raises
     ------
     ValueError
-        The file is not JSON or an entry is not what it should be; the message has the file and the model.
+        The file is not JSON, an entry is not what it should be, or all are step times; the message has the file and
+        the model.
     """
     path = Path(path)
     try:
@@ -75,11 +93,19 @@ def read_parameters(path, *, readers: Mapping[str, Callable] | None = None) -> d
     if not isinstance(entries, dict):
         raise ValueError(f"{path}: a parameter file is a JSON object by model name; got {type(entries).__name__}")
     models = {}
+    only_steps = [name for name, entry in entries.items() if isinstance(entry, dict) and list(entry) == ["steps"]]
     for name, entry in entries.items():
+        if name in only_steps:
+            continue
         try:
             models[name] = model_from_json(entry, readers=readers)
         except ValueError as error:
             raise ValueError(f"{path}: {name}: {error}") from error
+    if only_steps and not models:
+        raise ValueError(
+            f"{path}: holds the step times of a server alone (of {', '.join(only_steps)}), which `serving simulate` "
+            "takes; runtimes of single queries are fitted to logs by `fit`"
+        )
     return models
 
 

@@ -215,3 +215,15 @@ def test_prompt_time_far_above_that_of_a_longer_prompt_is_refused():
     times_s = {"1": 0.03, "16": 50.0, "64": 0.1}
     with pytest.raises(ValueError, match="a prompt of 16 tokens takes 50 s, over ten times as long as a longer one"):
         model_from_json({"runtime_per_output_token": 0.02, "runtime_for_prompt_tokens": times_s})
+
+
+def test_step_times_of_a_server_stay_in_the_file_and_are_no_runtimes(tmp_path, model):
+    path, steps = tmp_path / "p.json", {"fixed_s": 0.01}
+    path.write_text(json.dumps({"a": {"steps": steps}, "served": {"steps": steps}}))
+    with pytest.raises(ValueError, match=r"p.json: holds the step times of a server alone \(of a, served\)"):
+        read_parameters(path)
+    write_parameters(path, {"a": model})
+    entries = json.loads(path.read_text())
+    assert entries["a"]["steps"] == entries["served"]["steps"] == steps
+    assert list(read_parameters(path)) == ["a"]
+    assert_same_model(read_parameters(path)["a"], model)

@@ -112,7 +112,7 @@ class StepModel:
         """Step models as far from this one as its errors let the truth be.
 
         Normal draws with its covariance, and where one has a negative time, the nearest without (in the metric of the
-        covariance). All equal where no error is known.
+        covariance), or another draw where that one has no time at all. All equal where no error is known.
         """
         from dataclasses import replace
 
@@ -127,14 +127,16 @@ class StepModel:
         # What rounding leaves of a direction without error must not be divided by.
         deviations = np.sqrt(np.maximum(values, 1e-10))
         whitened = vectors.T / deviations[:, None] / scale
-        normal = np.random.default_rng(rng).standard_normal((num_draws, len(scale)))
-        drawn = []
-        for values in self.coefficients[is_free] + normal * deviations @ vectors.T * scale:
+        rng, drawn = np.random.default_rng(rng), []
+        while len(drawn) < num_draws:
+            values = self.coefficients[is_free] + rng.standard_normal(len(scale)) * deviations @ vectors.T * scale
             if (values < 0).any():
                 values = nnls(whitened * scale, whitened @ values)[0] * scale
             times = self.coefficients
             times[is_free] = values
-            drawn.append(replace(self, **dict(zip(TERMS, times.tolist(), strict=True)), covariance=None))
+            # A step without time cannot be.
+            if times.any():
+                drawn.append(replace(self, **dict(zip(TERMS, times.tolist(), strict=True)), covariance=None))
         return drawn
 
     def table(self, *, level: float = 0.95) -> pd.DataFrame:

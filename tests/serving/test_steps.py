@@ -81,3 +81,12 @@ def test_parameter_file_without_steps_says_what_writes_them(tmp_path):
     path.write_text('{"gpt2": {"runtime_per_output_token": 0.04}}')
     with pytest.raises(ValueError, match=r"no model in it has steps \(there are: gpt2\); `serving fit` writes them"):
         read_steps(path)
+
+
+def test_no_draw_is_a_step_without_time():
+    # One error for all of them, as of predicted steps: far below, the nearest line is none.
+    times = np.array([0.01, 4e-5, 1e-4, 7e-8, 0])
+    steps = StepModel(*times.tolist(), covariance=np.outer(times, times) * 0.8**2)
+    drawn = np.array([draw.coefficients for draw in steps.draws(200, 0)])
+    assert drawn.shape == (200, 5)
+    assert drawn.sum(axis=1).min() > 0

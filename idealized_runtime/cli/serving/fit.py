@@ -52,7 +52,7 @@ def run(arguments) -> int:
         write_steps(arguments.out, name, steps)
     if arguments.json:
         print_json({"model": name, "steps": steps.to_json(), "num_context_tokens": context,
-                    "llm_d": steps.llm_d_numbers(context, level=arguments.level)})  # fmt: skip
+                    "llm_d": steps.llm_d_numbers(context, level=arguments.level).to_dict("index")})  # fmt: skip
         return DONE
     print(f"{name}, {origin}; {describe(scheduler)}\n")
     print_table(steps.table(level=arguments.level), with_index=True)
@@ -64,17 +64,19 @@ def run(arguments) -> int:
 
 def _fitted(arguments, scheduler) -> tuple:
     """Name, steps, mean tokens in the cache of a sequence, and what it is fitted to in words."""
-    from idealized_runtime.serving.evidence import expert_share_of, read_evidence, sources_of
+    from idealized_runtime.serving.evidence import expert_share_of, read_evidence
     from idealized_runtime.serving.fitting import fit_steps
 
     for flag in ("software", "logs"):
         if getattr(arguments, flag) is not None:
             raise ValueError(f"--{flag} is for steps that are predicted, without files to fit")
-    evidence, name = read_evidence(arguments.evidence, scheduler, columns=arguments.columns)
-    name, share = expert_share_of(arguments.model or name)
+    evidence, name, files = read_evidence(
+        arguments.evidence, scheduler, columns=arguments.columns, model=arguments.model
+    )
+    name, share = expert_share_of(name)
     steps = fit_steps(
         evidence, expert_share=share, hardware=arguments.hardware or "", num_accelerators=arguments.num_accelerators,
-        sources=sources_of(arguments.evidence),
+        sources=files,
     )  # fmt: skip
     context = sum(item.num_context_tokens for item in evidence) / len(evidence)
     return name, steps, context, "from " + ", ".join(f"{len(item)} {item.unit}" for item in evidence)

@@ -14,6 +14,7 @@ from idealized_runtime.serving.simulation import (
     arrival_rate_per_s,
     run_engines,
     saturated_rate_per_s,
+    seconds_from_first,
     time_per_output_token_s,
 )
 from idealized_runtime.serving.steps import TERMS, StepModel
@@ -31,6 +32,8 @@ _LARGE_ERROR = 0.3
 _LEAST_SINGULAR_VALUE = 0.003
 # Largest change of a time, relative to the largest time, at which the iteration ends.
 _CONVERGED = 1e-7
+# Arrivals of the two halves of a run that differ by so many standard errors of a Poisson process are named.
+_UNSTEADY_FROM = 5.0
 
 
 class StepsNotFittedError(ValueError):
@@ -100,10 +103,9 @@ class ServedRequests:
 
     @property
     def typical_step_s(self) -> float:
-        """Median time per output token."""
-        known_s = time_per_output_token_s(self.requests)
-        known_s = known_s[~np.isnan(known_s)]
-        return float(np.median(known_s)) if known_s.size else 0.0
+        """Median time per output token; NaN where none was measured."""
+        times_s = time_per_output_token_s(self.requests)
+        return float(np.median(known)) if (known := times_s[~np.isnan(times_s)]).size else np.nan
 
     def rows(self, steps: StepModel) -> Rows:
         """Times to the first token, and of all further tokens, with the steps that the scheduler has in them.
@@ -122,7 +124,7 @@ class ServedRequests:
         first_s, runtime_s = requests[["time_to_first_token_s", "runtime_s"]].to_numpy(float).T
         decode_s = runtime_s - first_s
         # What is left of the step in which a request comes is no part of its own.
-        wait_s = first_s - (queued[:, 0] - requests["arrival_s"].to_numpy(float))
+        wait_s = first_s - (queued[:, 0] - seconds_from_first(requests))
         in_time = np.argsort(last[:, 0], kind="stable")
         of_first = in_time[(wait_s > 0)[in_time]]
         of_further = in_time[((requests["num_output_tokens"] > 1).to_numpy() & (decode_s > 0))[in_time]]
@@ -292,7 +294,7 @@ def fit_steps(
     -----
     ServingWarning
         The median error of a measure is above 30 %; a term is left out because it cannot be told apart; or a run was
-        overloaded.
+        overloaded, or was sent more requests in one half of its time than in the other.
 
     Examples
     --------
@@ -301,7 +303,8 @@ def fit_steps(
     """
     evidence = list(evidence)
     scheduler = next((item.scheduler for item in evidence if hasattr(item, "scheduler")), Scheduler())
-    step_s = float(np.median([item.typical_step_s for item in evidence]))
+    typical_s = [step_s for item in evidence if not np.isnan(step_s := item.typical_step_s)]
+    step_s = float(np.median(typical_s)) if typical_s else np.nan
     if not step_s > 0:
         raise StepsNotFittedError("no time of a further output token was measured: serve requests of several tokens")
     known = {"expert_share": expert_share, "scheduler": scheduler, **known}
@@ -446,6 +449,15 @@ def _warn(evidence, steps, kinds, errors):
             )  # fmt: skip
     for item in evidence:
         for name, run in runs_of(item.requests) if isinstance(item, ServedRequests) else ():
+            arrival_s = seconds_from_first(run)
+            in_first = np.count_nonzero(arrival_s <= arrival_s.max() / 2)
+            in_second = len(run) - in_first
+            if abs(in_first - in_second) > _UNSTEADY_FROM * np.sqrt(len(run)) and arrival_s.max() > 0:
+                warnings.warn(
+                    f"run {name} is not stationary: {in_first} requests came in the first half of its time, "
+                    f"{in_second} in the second. Its steps are fitted as such a run; its times are no steady state",
+                    ServingWarning, stacklevel=3,
+                )  # fmt: skip
             rate = arrival_rate_per_s(run)
             limit = saturated_rate_per_s(run, steps, item.scheduler) if 0 < rate < np.inf else np.inf
             if rate > limit:

@@ -7,13 +7,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import MissingValueWarning, check_columns, check_positive, numeric_columns
+from idealized_runtime.checks import (
+    MissingValueWarning,
+    check_columns,
+    check_positive,
+    check_positive_or_missing,
+    numeric_columns,
+    warn_missing,
+)
 from idealized_runtime.queries.tables import WEIGHT_COLUMN, read_queries
 from idealized_runtime.records import TOKEN_COLUMNS, read_requests
 
 TIMES = ("time_to_first_token_s", "runtime_s")
 # Clocks of a server and its client differ, and an answer of one token ends a little after it.
 _CLOCK_TOLERANCE = 1e-3
+# What tools write into the error of a request that had none.
+_NO_ERROR = ("", "false", "0", "none", "null", "nan")
 
 
 def read_request_table(path, *, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -29,9 +38,10 @@ def read_request_table(path, *, columns: Mapping[str, str] | None = None) -> pd.
     Returns
     -------
     DataFrame
-        ``arrival_s`` (from the first of its run), ``num_prompt_tokens, num_output_tokens``; where they are there
-        ``time_to_first_token_s, runtime_s, num_cached_tokens, error``; ``run``, which numbers stretches between which
-        the server was idle (of a log, its loads and rates), 0 where there is one.
+        ``arrival_s`` (of a log, from the first of its run), ``num_prompt_tokens, num_output_tokens``; where they are
+        there ``time_to_first_token_s, runtime_s, num_cached_tokens, error``; ``run``, which numbers stretches between
+        which the server was idle (of a log, its loads and rates), 0 where there is one. The requests of a log that
+        keep up its load, before and after those that count, have no times.
 
     Raises
     ------
@@ -55,9 +65,7 @@ def read_request_table(path, *, columns: Mapping[str, str] | None = None) -> pd.
             )
         if "run" not in requests:
             requests["run"] = 0
-    requests = check_requests(requests, name=str(path))
-    requests["arrival_s"] -= requests.groupby("run")["arrival_s"].transform("min")
-    return requests
+    return check_requests(requests, name=str(path))
 
 
 def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.DataFrame:
@@ -76,17 +84,23 @@ def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.Data
     """
     needed = ["arrival_s", *TOKEN_COLUMNS]
     check_columns(requests, needed, name=name)
+    rows = np.arange(1, len(requests) + 1)
     for column in ("error", "num_cached_tokens"):
         if column in requests:
-            values = requests[column]
-            is_out = values.notna() & (values.astype(str) != "") if column == "error" else values.fillna(0) > 0
+            if column == "error":
+                said, values = "failed", requests[column]
+                is_out = (values.notna() & ~values.astype(str).str.strip().str.lower().isin(_NO_ERROR)).to_numpy()
+            else:
+                said = "had prompt tokens in the server's cache"
+                is_out = numeric_columns(requests, [column], name=name)[0] > 0
             if is_out.any():
-                said = "failed" if column == "error" else "had prompt tokens in the server's cache"
                 warnings.warn(
                     f"{name}: {is_out.sum()} of {len(requests)} requests {said} and are left out", MissingValueWarning,
                     stacklevel=2,
                 )  # fmt: skip
-                requests = requests[~is_out]
+                requests, rows = requests[~is_out], rows[~is_out]
+    if requests.empty:
+        raise ValueError(f"{name}: no request is left")
     present = [*needed, *(time for time in TIMES if time in requests)]
     values = dict(zip(present, numeric_columns(requests, present, name=name), strict=True))
     first_s, runtime_s = (values.get(time, np.full(len(requests), np.nan)) for time in TIMES)
@@ -108,13 +122,11 @@ def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.Data
         & (requests["time_per_output_token_s"].fillna(0) > 0 if "time_per_output_token_s" in requests else False),
     }
     for text, is_bad in contradictions.items():
-        if (rows := np.flatnonzero(is_bad)).size:
+        if np.any(is_bad):
             raise ValueError(
-                f"{name}: request {rows[0] + 1} {text}; {rows.size} of {len(requests)} do. Such times were not "
-                "measured: correct them or take the rows out"
+                f"{name}: request {rows[np.asarray(is_bad)][0]} {text}; {np.count_nonzero(is_bad)} of {len(requests)} "
+                "do. Such times were not measured: correct them or take the rows out"
             )
-    if requests.empty:
-        raise ValueError(f"{name}: no request is left")
     return requests.assign(**values).reset_index(drop=True)
 
 
@@ -126,7 +138,8 @@ def random_requests(
     Parameters
     ----------
     queries : DataFrame
-        ``num_prompt_tokens, num_output_tokens``, optional ``weight``: sizes are drawn with these shares.
+        ``num_prompt_tokens, num_output_tokens``, optional ``weight``: sizes are drawn with these shares, those that
+        are missing never.
     rate_per_s : float
         Mean number a second.
     num_requests : int
@@ -139,13 +152,20 @@ def random_requests(
     if not 0 <= burstiness < np.inf:
         raise ValueError(f"burstiness must be 0 or more; got {burstiness!r}")
     rng = np.random.default_rng(rng)
+    p, o = numeric_columns(queries, TOKEN_COLUMNS, name="queries")
+    check_positive_or_missing(num_prompt_tokens=p, num_output_tokens=o)
+    is_missing = np.isnan(p + o)
+    warn_missing(is_missing, "of the queries lack a size, and are not asked")
     weights = queries[WEIGHT_COLUMN].to_numpy(float) if WEIGHT_COLUMN in queries else np.ones(len(queries))
+    weights = np.where(is_missing | np.isnan(weights), 0.0, weights)
+    if not weights.sum() > 0:
+        raise ValueError(f"none of {len(queries)} queries has sizes and a weight above 0: there is nothing to draw")
     rows = rng.choice(len(queries), num_requests, p=weights / weights.sum())
     gaps = np.ones(num_requests)
     if burstiness:
         gaps = rng.gamma(burstiness**-2, burstiness**2, num_requests)
     # A mix may have real means of sizes.
-    sizes = queries[TOKEN_COLUMNS].iloc[rows].round().astype(int).reset_index(drop=True)
+    sizes = queries[TOKEN_COLUMNS].iloc[rows].round().clip(lower=1).astype(int).reset_index(drop=True)
     return sizes.assign(arrival_s=(np.cumsum(gaps) - gaps[0]) / rate_per_s)
 
 
@@ -164,9 +184,9 @@ def _of_log(path) -> pd.DataFrame:
     sent = trials["scheduled_at"].fillna(trials["sent_at"])
     # Of a profile, each request is alone with the server; of a load, those of one point and repetition share it.
     keys = ["load", "num_parallel", "rate_per_s", "repetition"]
-    is_load = trials["load"].notna()
-    run = trials.groupby(keys, dropna=False, sort=False).ngroup().where(is_load, -np.arange(1, len(trials) + 1))
-    arrival_s = (sent - sent.min()).dt.total_seconds()
+    number = trials.groupby(keys, dropna=False, sort=False).ngroup()
+    run = number.where(trials["load"].notna(), -np.arange(1, len(trials) + 1))
+    arrival_s = (sent - sent.groupby(run).transform("min")).dt.total_seconds()
     return pd.DataFrame(
         {
             "arrival_s": arrival_s,

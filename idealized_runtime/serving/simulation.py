@@ -18,12 +18,21 @@ PERCENTILES = (50, 95, 99)
 def run_engines(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler, *, is_recording=False) -> list[Engine]:
     """Engines of a server that have answered every request; each has the times of those that it was given.
 
+    Their clocks begin with the first arrival.
+
     Raises
     ------
     ValueError
-        A request does not fit the cache, however empty; the message counts them.
+        A size is below 1 or an arrival is not known; or a request does not fit the cache, however empty: the message
+        counts them.
     """
-    arrival_s = requests["arrival_s"].to_numpy(float)
+    arrival_s = seconds_from_first(requests)
+    sizes = requests[["num_prompt_tokens", "num_output_tokens"]].to_numpy(float, na_value=np.nan)
+    if (is_bad := ~((sizes >= 1) & np.isfinite(arrival_s)[:, None]).all(axis=1)).any():
+        raise ValueError(
+            f"requests need an arrival and sizes of at least 1 token; {is_bad.sum()} of {len(requests)} do not have "
+            f"them, the first is in row {np.flatnonzero(is_bad)[0] + 1}"
+        )
     prompts, outputs = (requests[name].astype(int).tolist() for name in ("num_prompt_tokens", "num_output_tokens"))
     if scheduler.cache_tokens is not None:
         needed = np.add(prompts, outputs) - 1
@@ -48,6 +57,12 @@ def run_engines(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler, 
     return engines
 
 
+def seconds_from_first(requests: pd.DataFrame) -> np.ndarray:
+    """Arrivals in seconds from the first one: clocks of servers may count from 1970, and steps are short."""
+    arrival_s = requests["arrival_s"].to_numpy(float)
+    return arrival_s - np.nanmin(arrival_s, initial=np.inf)
+
+
 def simulate(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler | None = None) -> pd.DataFrame:
     """What a server would do with these requests.
 
@@ -63,7 +78,7 @@ def simulate(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler | No
     -------
     DataFrame, a request table in the order of the requests
         Their columns; ``queue_s`` (from arrival to the first step that encodes it), ``time_to_first_token_s``,
-        ``runtime_s``, ``num_preemptions``.
+        ``runtime_s``, ``num_preemptions``; ``time_per_output_token_s`` where the requests have one.
 
     Examples
     --------
@@ -72,18 +87,21 @@ def simulate(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler | No
     >>> simulate(requests, StepModel(0.013, 4e-5, 4e-5, 7e-8))["runtime_s"].mean()
     """
     engines = run_engines(requests, steps, scheduler or steps.scheduler)
-    arrival_s = requests["arrival_s"].to_numpy(float)
+    arrival_s = seconds_from_first(requests)
     # A request is with one engine; the others know nothing of it.
     scheduled_s, first_s, finish_s = (
         np.nansum([getattr(engine, name) for engine in engines], axis=0)
         for name in ("scheduled_s", "first_token_s", "finish_s")
     )
-    return requests.assign(
+    simulated = requests.assign(
         queue_s=scheduled_s - arrival_s,
         time_to_first_token_s=first_s - arrival_s,
         runtime_s=finish_s - arrival_s,
         num_preemptions=np.sum([engine.num_preemptions for engine in engines], axis=0),
     )
+    if "time_per_output_token_s" in requests:
+        simulated["time_per_output_token_s"] = time_per_output_token_s(simulated)
+    return simulated
 
 
 def simulate_closed(
@@ -155,8 +173,10 @@ def saturated_rate_per_s(
 ) -> float:
     """Requests a second that leave a server with never an empty queue, sizes drawn from these requests.
 
-    Counted while others still wait, and after the first batch is through. A larger rate of arrivals makes the
-    queue grow without end, a smaller one does not (as in any queue that works whenever there is work).
+    Counted while others still wait, and after the first two batches are through. All begin at once, so batches go
+    through one after the other, the more so the more alike the sizes are: counted are whole ones. A larger rate of
+    arrivals makes the queue grow without end, a smaller one does not (as in any queue that works whenever there is
+    work).
     """
     number = max(num_requests, 12 * min(scheduler.max_num_seqs, 2000) * scheduler.num_engines)
     rng = np.random.default_rng(rng)
@@ -167,15 +187,17 @@ def saturated_rate_per_s(
     finish_s, scheduled_s = (
         np.nansum([getattr(engine, name) for engine in engines], axis=0) for name in ("finish_s", "scheduled_s")
     )
-    order = np.argsort(finish_s)
-    first, last = finish_s[order[len(rows) // 6]], scheduled_s.max()
-    if last <= first:
-        # All run at once: what is through when the last one is.
+    order = np.argsort(scheduled_s, kind="stable")
+    batch = scheduler.max_num_seqs * scheduler.num_engines
+    begin = batch * max(2, len(rows) // 6 // batch)
+    end = begin + max(0, (len(rows) - 1 - begin) // batch) * batch
+    if end == begin or scheduled_s[order[end]] <= np.quantile(finish_s, 1 / 6):
+        # Nearly all run at once: what is through when the last one is.
         return len(rows) / finish_s.max()
-    # Tokens, not requests: which of them happen to end in the stretch matters less.
+    # Tokens, not requests: which of them happen to begin in the stretch matters less.
     tokens = sizes["num_output_tokens"].to_numpy()
-    rate = tokens[(finish_s > first) & (finish_s <= last)].sum() / (last - first)
-    return float(rate / tokens.mean())
+    seconds = scheduled_s[order[end]] - scheduled_s[order[begin]]
+    return float(tokens[order[begin:end]].sum() / tokens.mean() / seconds)
 
 
 def arrival_rate_per_s(requests: pd.DataFrame) -> float:
@@ -195,6 +217,7 @@ def simulate_days(
     num_draws=20,
     level=0.95,
     rng=0,
+    rate_per_s: float | None = None,
 ) -> dict:
     """Answers of a server, with what the errors of its step model leave open, and apart from it what days differ by.
 
@@ -209,19 +232,23 @@ def simulate_days(
         Step models drawn for the intervals.
     level : float
     rng : Generator or seed
+    rate_per_s : float, optional
+        At which the requests were drawn to come; where it is not given, that at which the first day's came.
 
     Returns
     -------
     dict
         ``num_requests``; ``is_stable`` (the rate of arrivals is below :func:`saturated_rate_per_s`),
-        ``probability_stable`` (share of the draws), ``arrival_rate_per_s, saturated_rate_per_s``;
+        ``probability_stable`` (share of the draws), ``arrival_rate_per_s`` (NaN where all come at once, which is not
+        stable), ``saturated_rate_per_s, queue_growth_per_s`` (requests by which the queue grows each second, 0 of a
+        stable server: its times then are those of these requests alone, and grow with their number);
         ``output_tokens_per_s``; ``ttft_s``, ``tpot_s`` and ``e2e_s``, each by ``mean, p50, p95, p99``: ``value``,
         ``lower``, ``upper`` (None where no error is known), and with several days ``day_lower``, ``day_upper``.
         ``requests``: the first day's, as :func:`simulate` gives them.
     """
     scheduler = scheduler or steps.scheduler
     answered = simulate(days[0], steps, scheduler)
-    rate = arrival_rate_per_s(days[0])
+    rate = arrival_rate_per_s(days[0]) if rate_per_s is None else rate_per_s
     drawn = steps.draws(num_draws, rng) if steps.covariance is not None else []
     limits = [saturated_rate_per_s(days[0], model, scheduler) for model in (steps, *drawn)]
     metrics = summarize(answered)
@@ -231,8 +258,9 @@ def simulate_days(
         "num_requests": len(answered),
         "is_stable": bool(rate < limits[0]),
         "probability_stable": float(np.mean([rate < limit for limit in limits[1:] or limits])),
-        "arrival_rate_per_s": rate,
+        "arrival_rate_per_s": rate if rate < np.inf else np.nan,
         "saturated_rate_per_s": limits[0],
+        "queue_growth_per_s": max(rate - limits[0], 0.0) if rate < np.inf else np.nan,
         "output_tokens_per_s": output_tokens_per_s(answered),
     }
     for metric, statistics in metrics.items():
@@ -264,7 +292,9 @@ def rate_curve(
     rows = []
     for rate in rates_per_s:
         day = random_requests(queries, rate_per_s=rate, num_requests=num_requests, rng=rng)
-        answer = simulate_days([day], steps, scheduler, num_draws=num_draws, level=level, rng=rng)
+        answer = simulate_days(
+            [day], steps, scheduler, num_draws=num_draws, level=level, rng=rng, rate_per_s=rate
+        )  # fmt: skip
         for measure in ("ttft_s", "tpot_s", "e2e_s"):
             for statistic, known in answer[measure].items():
                 named = {"measure": measure, "statistic": statistic, **known}

@@ -109,3 +109,76 @@ def test_steps_of_a_model_that_nobody_served_are_predicted(capsys, tmp_path):
     assert main(["serving", "fit", "--logs", "cpu", "--model", "gpt2-medium", "--out", str(out)]) == 0
     assert "predicted from the logs of" in capsys.readouterr().out
     assert read_steps(out)["gpt2-medium"].origin == "predicted"
+
+
+def test_arrivals_of_the_input_are_those_of_the_output(tmp_path, parameters, served):
+    moved, out = tmp_path / "moved.csv", tmp_path / "out.csv"
+    requests = pd.read_csv(served)
+    requests.assign(arrival_s=requests["arrival_s"] + 1000).to_csv(moved, index=False)
+    arguments = ["--parameters", str(parameters), "--requests", str(moved), "--out", str(out)]
+    assert main(["serving", "simulate", *arguments]) == 0
+    np.testing.assert_allclose(pd.read_csv(out)["arrival_s"], requests["arrival_s"] + 1000)
+
+
+def test_requests_that_come_at_once_have_an_answer_in_json(capsys, tmp_path, parameters):
+    path = tmp_path / "burst.jsonl"
+    path.write_text('{"arrival_s": 5, "num_prompt_tokens": 9, "num_output_tokens": 4}\n' * 3)
+    assert main(["serving", "simulate", "--parameters", str(parameters), "--requests", str(path), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["num_requests"], answer["is_stable"], answer["arrival_rate_per_s"]) == (3, False, None)
+
+
+def test_two_tables_of_one_server_count_together(capsys, tmp_path, served):
+    both = [str(served), str(tmp_path / "second.csv")]
+    pd.read_csv(served).to_csv(both[1], index=False)
+    assert main(["serving", "fit", *both, *FLAGS, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["model"] == "gpt2-small"
+    assert len(answer["steps"]["sources"]) == 2
+    assert set(answer["llm_d"]) == {"alpha", "beta", "gamma", "delta"}
+
+
+def make_points(**columns):
+    c, p = (grid.ravel() for grid in np.meshgrid([1, 4, 16, 64], [256, 1024]))
+    o = np.where(p == 256, 1024, 128)
+    tpot_s = TRUTH.seconds(num_sequences=c, num_cached_tokens=c * (p + o / 2)) + TRUTH.prompt_token_s * c * p / o
+    return pd.DataFrame({"concurrency": c, "num_prompt_tokens": p, "num_output_tokens": o,
+                         "time_per_output_token_s": tpot_s, **columns})  # fmt: skip
+
+
+def test_points_that_are_flagged_or_of_other_models_do_not_count(capsys, tmp_path):
+    path = tmp_path / "points.csv"
+    wrong = make_points(model="a").assign(time_per_output_token_s=9.0)
+    pd.concat([make_points(model="a"), wrong.assign(flags="host"), wrong.assign(model="b")]).to_csv(path, index=False)
+    assert main(["serving", "fit", str(path), "--model", "a", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["steps"]["fixed_s"] == pytest.approx(TRUTH.fixed_s, rel=0.01)
+    assert "8 of 16 rows of" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"model": ["a", "b"] * 4}, "holds a, b; step times are of one model"),
+        ({"hardware": ["H100", "A100"] * 4}, "holds points of hardware H100, A100; steps are of one server"),
+        ({"flags": "host"}, "no point is left"),
+    ],
+)
+def test_points_of_several_servers_are_refused(capsys, tmp_path, columns, message):
+    path = tmp_path / "points.csv"
+    make_points(**columns).to_csv(path, index=False)
+    assert main(["serving", "fit", str(path)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_one_model_of_a_folder_of_batches_is_chosen_by_its_name(capsys):
+    assert main(["serving", "fit", "logs/cpu_batch"]) == 2
+    assert "these are of distilgpt2, gpt2-small: give the files of one, or name it" in capsys.readouterr().err
+    assert main(["serving", "fit", "logs/cpu_batch", "--model", "gpt2-small", "--json"]) == 0
+    (source,) = json.loads(capsys.readouterr().out)["steps"]["sources"]
+    assert source["file"].endswith("gpt2-small.jsonl")
+
+
+def test_step_times_alone_price_no_query(capsys, parameters, served):
+    assert main(["price", str(served), "--parameters", str(parameters)]) == 2
+    assert "holds the step times of a server alone (of gpt2-small), which" in capsys.readouterr().err

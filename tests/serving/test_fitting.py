@@ -107,3 +107,16 @@ def test_requests_of_one_token_tell_no_step_time():
     served = simulate(make_requests(7).assign(num_output_tokens=1), TRUTH, RULES)
     with pytest.raises(StepsNotFittedError, match="no time of a further output token"):
         fit_steps([ServedRequests(served, RULES)])
+
+
+def test_run_whose_requests_come_mostly_in_one_half_is_named():
+    requests = make_requests(8)
+    requests["arrival_s"] = requests["arrival_s"].max() * (requests["arrival_s"] / requests["arrival_s"].max()) ** 3
+    with pytest.warns(ServingWarning, match=r"run 0 is not stationary: \d+ requests came in the first half"):
+        fit_steps([ServedRequests(simulate(requests, TRUTH, RULES), RULES)])
+
+
+def test_requests_of_one_token_count_beside_others():
+    single = simulate(make_requests(9, number=40).assign(num_output_tokens=1), TRUTH, RULES)
+    both = fit_steps([ServedRequests(single, RULES), ServedRequests(simulate(make_requests(10), TRUTH, RULES), RULES)])
+    assert both.coefficients[:4] == pytest.approx(TRUTH.coefficients[:4], rel=0.02)

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from makers import make_trial, write_api_log
 
 from idealized_runtime.checks import MissingValueWarning
 from idealized_runtime.serving.requests import check_requests, random_requests, read_request_table
@@ -78,3 +79,36 @@ def test_random_requests_come_at_their_rate_and_burstiness(burstiness):
     assert gaps.mean() == pytest.approx(0.2, rel=0.03)
     assert gaps.std() / gaps.mean() == pytest.approx(burstiness, rel=0.04)
     assert (requests["num_prompt_tokens"] == 1).mean() == pytest.approx(0.75, abs=0.01)
+
+
+@pytest.mark.parametrize("no_error", [None, "", " ", False, "None", 0])
+def test_error_that_says_there_was_none_leaves_a_request_in(no_error):
+    assert len(check_requests(make_table({"error": no_error}, {"error": no_error}))) == 2
+
+
+def test_row_of_a_contradiction_is_that_of_the_table():
+    table = make_table({"error": "timeout", "runtime_s": np.nan}, {}, {"runtime_s": -1.0})
+    message = r"request 3 ended before it arrived .*1 of 2"
+    with pytest.warns(MissingValueWarning), pytest.raises(ValueError, match=message):
+        check_requests(table)
+
+
+def test_queries_without_a_size_are_never_drawn():
+    sizes = pd.DataFrame({"num_prompt_tokens": [5, np.nan], "num_output_tokens": [3, 4]})
+    with pytest.warns(MissingValueWarning, match="1 of 2 rows of the queries lack a size"):
+        assert set(random_requests(sizes, rate_per_s=1, num_requests=50, rng=0)["num_prompt_tokens"]) == {5}
+    with pytest.warns(MissingValueWarning), pytest.raises(ValueError, match="there is nothing to draw"):
+        random_requests(sizes[1:], rate_per_s=1, num_requests=50, rng=0)
+    with pytest.raises(ValueError, match="num_output_tokens must be a positive finite number; got 0"):
+        random_requests(sizes.assign(num_output_tokens=0), rate_per_s=1, num_requests=5, rng=0)
+
+
+def test_warm_ups_of_a_load_are_in_the_server_and_have_no_times(tmp_path):
+    load = {"load": "open", "rate_per_s": 2.0, "repetition": 0}
+    sent = [{"sent_at": f"2026-11-21T10:00:0{second}+00:00"} for second in range(3)]
+    fields = [{"is_warmup": True, **load}, load, {}]
+    trials = [make_trial(0, **field, **when) for field, when in zip(fields, sent, strict=True)]
+    requests = read_request_table(write_api_log(tmp_path / "load.jsonl", trials))
+    assert requests["arrival_s"].tolist() == [0.0, 1.0, 0.0]
+    assert requests["runtime_s"].isna().tolist() == [True, False, False]
+    assert requests["run"].nunique() == 2

@@ -113,3 +113,54 @@ def test_request_that_never_fits_the_cache_is_counted():
 def make_one(arrival_s):
     arrival_s = np.atleast_1d(arrival_s)
     return pd.DataFrame({"arrival_s": arrival_s, "num_prompt_tokens": 100, "num_output_tokens": 100})
+
+
+def test_single_request_takes_its_steps_one_after_the_other():
+    # 100 prompt tokens in chunks of 40, 40 and 20, each reading the cache before it; then 99 steps.
+    simulated = simulate(make_one(0.0), STEPS, Scheduler(max_num_seqs=4, max_num_batched_tokens=40)).iloc[0]
+    first_s = 3 * (0.012 + 5e-5) + 100 * 4e-5 + (40 + 80) * 7e-8
+    further_s = 99 * (0.012 + 5e-5) + 7e-8 * sum(range(100, 199))
+    assert simulated["time_to_first_token_s"] == pytest.approx(first_s)
+    assert simulated["runtime_s"] == pytest.approx(first_s + further_s)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("max_num_seqs", [1, 4, 32])
+def test_stable_rate_of_equal_requests_is_a_batch_in_the_time_of_a_batch(policy, max_num_seqs):
+    scheduler = Scheduler(policy, max_num_seqs, max_num_batched_tokens=100_000)
+    # The first batch and the second, all there from the beginning: one begins where the other ends.
+    simulated = simulate(make_one(np.zeros(2 * max_num_seqs)), STEPS, scheduler)
+    batch_s = simulated["queue_s"].max()
+    assert saturated_rate_per_s(make_one(0.0), STEPS, scheduler) == pytest.approx(max_num_seqs / batch_s, rel=1e-6)
+
+
+def test_stable_rate_of_static_batches_counts_whole_batches():
+    sizes = pd.DataFrame({"num_prompt_tokens": 100, "num_output_tokens": np.arange(80, 121)})
+    scheduler = Scheduler("static", 64)
+    rate = saturated_rate_per_s(sizes, STEPS, scheduler)
+    requests = sizes.sample(64 * 60, replace=True, random_state=0).assign(arrival_s=0.0)
+    finish_s = simulate(requests, STEPS, scheduler)["runtime_s"].max()
+    assert rate == pytest.approx(len(requests) / finish_s, rel=0.01)
+
+
+def test_arrivals_may_count_from_any_time():
+    requests = make_one([0.0, 0.5, 0.6])
+    from_zero = simulate(requests, STEPS)
+    for start_s in (-1000.0, 1.7e9):
+        later = simulate(requests.assign(arrival_s=requests["arrival_s"] + start_s), STEPS)
+        np.testing.assert_allclose(later["runtime_s"], from_zero["runtime_s"], atol=1e-6)
+
+
+def test_measured_time_per_token_gives_way_to_the_simulated_one():
+    simulated = simulate(make_one(0.0).assign(time_per_output_token_s=9.0), STEPS).iloc[0]
+    decode_s = simulated["runtime_s"] - simulated["time_to_first_token_s"]
+    assert simulated["time_per_output_token_s"] == pytest.approx(decode_s / 99)
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_prompt_tokens": 0}, {"num_output_tokens": 0}, {"num_output_tokens": np.nan}, {"arrival_s": np.nan}]
+)
+def test_request_without_a_size_or_arrival_is_refused_by_row(change):
+    requests = pd.concat([make_one(0.0), make_one(1.0).assign(**change)])
+    with pytest.raises(ValueError, match="1 of 2 do not have them, the first is in row 2"):
+        simulate(requests, STEPS)

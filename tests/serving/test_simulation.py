@@ -43,3 +43,16 @@ def test_answer_of_one_token_has_no_time_per_token():
     served = pd.DataFrame({"num_output_tokens": [1, 3], "time_to_first_token_s": 0.1, "runtime_s": [0.1, 0.3]})
     np.testing.assert_allclose(time_per_output_token_s(served), [np.nan, 0.1])
     assert summarize(served)["tpot_s"]["mean"] == pytest.approx(0.1)
+
+
+def test_queue_grows_by_what_comes_beyond_what_is_answered():
+    answer = simulate_days(make_days(100.0, 1), STEPS, Scheduler(max_num_seqs=8), num_draws=2, rate_per_s=100.0)
+    assert answer["arrival_rate_per_s"] == 100
+    assert answer["queue_growth_per_s"] == pytest.approx(100 - answer["saturated_rate_per_s"])
+    assert simulate_days(make_days(2.0, 1), STEPS, num_draws=2)["queue_growth_per_s"] == 0
+
+
+def test_requests_that_come_all_at_once_have_no_rate():
+    answer = simulate_days([SIZES.assign(arrival_s=0.0)], STEPS, num_draws=2)
+    assert not answer["is_stable"]
+    assert np.isnan([answer["arrival_rate_per_s"], answer["queue_growth_per_s"]]).all()

@@ -23,7 +23,12 @@ def add_arguments(parser):
                       help="open loops, requests/s")  # fmt: skip
     load.add_argument("--mix", dest="is_mixed", action="store_true",
                       help="one load of all sizes, each request's drawn at random, not one load a size")  # fmt: skip
-    load.add_argument("--num-requests", type=positive_int, default=100, help="of each size at each load (100)")
+    load.add_argument(
+        "--num-requests",
+        type=positive_int,
+        default=100,
+        help="of each size at each load; with --mix, of each load (100)",
+    )
     load.add_argument("--num-warmup", type=whole_number, default=4, help="uncounted ones before, at the same load (4)")
     load.add_argument("--num-repetitions", type=positive_int, default=1, help="passes through all loads (1)")
     add_objectives(parser)

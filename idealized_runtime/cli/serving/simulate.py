@@ -2,6 +2,8 @@
 whether it keeps up at all; of requests that came, or of queries that come at random at a rate.
 """
 
+import math
+
 from idealized_runtime.checks import positive_int, positive_number
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
@@ -69,7 +71,9 @@ def run(arguments) -> int:
             )
             for rng in rngs
         ]  # fmt: skip
-    answer = simulate_days(days, steps, scheduler, level=arguments.level, rng=arguments.seed or 0)
+    answer = simulate_days(
+        days, steps, scheduler, level=arguments.level, rng=arguments.seed or 0, rate_per_s=arguments.rate_per_s
+    )
     requests = answer.pop("requests")
     if arguments.out is not None:
         write_table(requests, arguments.out)
@@ -82,10 +86,12 @@ def run(arguments) -> int:
     if answer["is_stable"]:
         sure = "" if answer["probability_stable"] == 1 else f", with probability {answer['probability_stable']:.2g}"
         print(f"Stable{sure}: {rate:.3g} requests/s come, {limit:.3g} can be answered.")
+    elif math.isnan(rate):
+        print(f"All come at once: no rate that could be stable; {limit:.3g} requests/s can be answered.")
     else:
         print(
             f"NOT STABLE: {rate:.3g} requests/s come, {limit:.3g} can be answered; the queue grows by "
-            f"{rate - limit:.3g} a second. "
+            f"{answer['queue_growth_per_s']:.3g} a second. "
             "Times are those of this run, and grow with its length: there is no steady state."
         )
     print(f"{answer['output_tokens_per_s']:.4g} output tokens/s\n")

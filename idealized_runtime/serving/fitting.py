@@ -176,12 +176,15 @@ class TimedBatches:
         names = ["num_prompt_tokens", "num_output_tokens", "batch_size", "micro_batch_size", "token_micro_batch_size"]
         check_columns(self.timings, [*names, "prompt_encoding_time_s", "generation_time_s"])
         p, o, batch, micro, token_micro = self.timings[names].to_numpy(float).T
-        zero = np.zeros_like(p)
-        encoding = np.column_stack([batch / micro, batch * p, batch, zero, zero])
-        further = o - 1
+        zero, further = np.zeros_like(p), o - 1
+        num_encoding, num_generating = batch / micro, further * batch / token_micro
+        unvisited = 0.0 if steps is None else np.log1p(-steps.expert_share)
+        encoding_share, token_share = (-np.expm1(tokens * unvisited) for tokens in (micro * p, token_micro))
+        encoding = np.column_stack([num_encoding, batch * p, batch, zero, num_encoding * encoding_share])
+        cached = batch * further * (p + (o - 2) / 2)
         generation = np.column_stack(
-            [further * batch / token_micro, zero, further * batch, batch * further * (p + (o - 2) / 2), zero]
-        )
+            [num_generating, zero, further * batch, cached, num_generating * token_share]
+        )  # fmt: skip
         seconds = self.timings[["prompt_encoding_time_s", "generation_time_s"]].to_numpy(float)
         kinds = np.tile([0, 1], (len(p), 1))
         # All settings of a batch size and prompt size were timed close to each other.
@@ -460,7 +463,8 @@ def _warn(evidence, steps, kinds, errors):
                 )  # fmt: skip
             rate = arrival_rate_per_s(run)
             limit = saturated_rate_per_s(run, steps, item.scheduler) if 0 < rate < np.inf else np.inf
-            if rate > limit:
+            # Of a few requests the rate is hardly known.
+            if rate * (1 - 2 / np.sqrt(len(run))) > limit:
                 warnings.warn(
                     f"run {name} was overloaded: {rate:.3g} requests/s came, and {limit:.3g} can be answered. "
                     "Its first tokens waited in a queue that grew as long as it ran: they are no steady state, "

@@ -127,7 +127,8 @@ def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.Data
                 f"{name}: request {rows[np.asarray(is_bad)][0]} {text}; {np.count_nonzero(is_bad)} of {len(requests)} "
                 "do. Such times were not measured: correct them or take the rows out"
             )
-    return requests.assign(**values).reset_index(drop=True)
+    sizes = {column: values[column].astype(int) for column in TOKEN_COLUMNS}
+    return requests.assign(**{**values, **sizes}).reset_index(drop=True)
 
 
 def random_requests(

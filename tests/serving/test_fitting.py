@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -120,3 +122,28 @@ def test_requests_of_one_token_count_beside_others():
     single = simulate(make_requests(9, number=40).assign(num_output_tokens=1), TRUTH, RULES)
     both = fit_steps([ServedRequests(single, RULES), ServedRequests(simulate(make_requests(10), TRUTH, RULES), RULES)])
     assert both.coefficients[:4] == pytest.approx(TRUTH.coefficients[:4], rel=0.02)
+
+
+def test_passes_of_batches_visit_experts_too():
+    truth = StepModel(0.008, 4e-5, 1e-4, 2e-7, 0.02, expert_share=1 / 16)
+    p, o, batch = (grid.ravel() for grid in np.meshgrid([4, 32, 256], [2, 9, 40], [1, 4, 16]))
+    encoding_s = truth.fixed_s + truth.prompt_token_s * p * batch + truth.sequence_s * batch
+    encoding_s = encoding_s + truth.expert_s * (1 - (1 - truth.expert_share) ** (p * batch))
+    generation_s = [
+        sum(truth.seconds(num_sequences=b, num_cached_tokens=b * (a + j)) for j in range(c - 1))
+        for a, c, b in zip(p, o, batch, strict=True)
+    ]
+    timings = pd.DataFrame(
+        {"num_prompt_tokens": p, "num_output_tokens": o, "batch_size": batch, "micro_batch_size": batch,
+         "token_micro_batch_size": batch, "prompt_encoding_time_s": encoding_s, "generation_time_s": generation_s}
+    )  # fmt: skip
+    fitted = fit_steps([TimedBatches(timings)], expert_share=1 / 16)
+    assert fitted.coefficients == pytest.approx(truth.coefficients, rel=1e-5)
+
+
+def test_few_requests_are_not_said_to_overload():
+    served = simulate(make_requests(11, number=3), TRUTH, RULES).assign(arrival_s=[0.0, 1e-3, 2e-3])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        fit_steps([ServedRequests(simulate(served, TRUTH, RULES), RULES)])
+    assert not any("overloaded" in str(warning.message) for warning in warned)

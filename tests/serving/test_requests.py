@@ -54,7 +54,10 @@ def test_failed_and_cached_requests_are_left_out_and_counted():
 
 
 def test_requests_still_in_the_server_have_no_times():
-    assert len(check_requests(make_table({}, {"time_to_first_token_s": np.nan, "runtime_s": np.nan}))) == 2
+    checked = check_requests(make_table({}, {"time_to_first_token_s": np.nan, "runtime_s": np.nan}))
+    assert len(checked) == 2
+    # Sizes that were read beside missing ones are whole numbers all the same.
+    assert checked["num_prompt_tokens"].dtype == checked["num_output_tokens"].dtype == int
 
 
 def test_table_is_read_with_its_own_names_and_counted_from_its_first_arrival(tmp_path):

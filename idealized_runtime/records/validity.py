@@ -43,8 +43,9 @@ _SLOW = {True: MachineRates(3e11, 5e12, 0.0, False), False: MachineRates(1e10, 5
 # What a program adds to the machine's own time: a query, and a layer of each pass. Together, times this factor, is what
 # no software takes: milliseconds read as seconds are 1000 times as long.
 _QUERY_OVERHEAD_S, _LAYER_OVERHEAD_S, _MOST_TIMES_RATES = 0.05, 2e-4, 100
-# What two settings of one log may differ by beyond what their sizes explain; and what a look should be taken at.
-_CONTRADICTION, _SUSPICIOUS_FALL = 3.0, 0.1
+# What two settings of one log may differ by beyond what their sizes explain, and four of their own relative errors, of
+# which no more than so much counts: thousandfold is another unit, however trials scatter. Then, what a look is due at.
+_CONTRADICTION, _MOST_RELATIVE_ERROR, _SUSPICIOUS_FALL = 3.0, 0.25, 0.1
 # Of its two parts a runtime may differ by the time between the clocks.
 _PARTS_TOLERANCE = 0.01
 # By which trials may take longer than the quickest of their warm-ups, in the median of so many settings.
@@ -456,6 +457,7 @@ def _contradictions(timed):
     rows, columns = timed.rows, ["batch_size", "micro_batch_size", "token_micro_batch_size", "num_layers_profiled"]
     fixed = [np.unique(rows[name].to_numpy(float), return_inverse=True)[1] for name in columns]
     runtime_s, error_s, resolution_s = (rows[name].to_numpy(float) for name in ("runtime_s", "error_s", "resolution_s"))
+    relative_error = np.minimum((error_s + resolution_s / 2) / runtime_s, _MOST_RELATIVE_ERROR)
     wrong, falls = [], []
     for name, other in (TOKEN_COLUMNS, TOKEN_COLUMNS[::-1]):
         size, keys = rows[name].to_numpy(float), [rows[other].to_numpy(float), *fixed]
@@ -467,7 +469,8 @@ def _contradictions(timed):
         # A prompt's work may grow with its square; of a batch, tokens may be made in smaller parts than prompts.
         parts = (rows["micro_batch_size"] / rows["token_micro_batch_size"]).to_numpy(float)[first]
         most = times**2 if name == "num_prompt_tokens" else times * np.maximum(1, parts)
-        is_wrong = (share < 1 / _CONTRADICTION) | (share > _CONTRADICTION * most)
+        allowed = _CONTRADICTION * np.exp(4 * np.hypot(relative_error[first], relative_error[later]))
+        is_wrong = (share < 1 / allowed) | (share > allowed * most)
         noise_s = 4 * np.hypot(error_s[first], error_s[later]) + 2 * resolution_s[first]
         is_fall = (share < 1 - _SUSPICIOUS_FALL) & (runtime_s[first] - runtime_s[later] > noise_s) & ~is_wrong
         named = [(first[i], f"{'p' if name == TOKEN_COLUMNS[0] else 'o'}={size[later[i]]:.0f}", later[i])
@@ -478,7 +481,7 @@ def _contradictions(timed):
     def pairs(found):
         return "; ".join(
             f"{_named(rows.iloc[[i]], 'runtime_s')}, {size} {runtime_s[j]:.3g} s" for i, size, j in found[:_MAX_NAMED]
-        ) + ("; ..." if len(found) > _MAX_NAMED else "")
+        )
 
     if wrong:
         yield Finding(

@@ -70,7 +70,8 @@ def print_imported(path, imported, objectives, *, as_json: bool) -> int:
 
     from idealized_runtime.api.statistics import totals_table
 
-    say(f"{path}: {', '.join(imported.tools)}, {len(imported.requests)} requests" + "; totals" * bool(imported.totals))
+    counted = f"{len(imported.requests)} requests" if len(imported.requests) else "no single requests"
+    say(f"{path}: {', '.join(imported.tools)}, {counted}" + "; totals" * bool(imported.totals))
     if not imported.requests.empty:
         return print_summary(imported.requests, objectives, imported=imported, as_json=as_json)
     if objectives:

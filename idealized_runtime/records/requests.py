@@ -51,8 +51,8 @@ _TOLERANCE = 1e-3
 # A prompt of which a server had more than this in its cache was not encoded whole. Two tokens may be alike by chance.
 _ALLOWED_CACHED_TOKENS, _ALLOWED_CACHED_SHARE = 2, 0.02
 # How servers name the prompt tokens that they had in a cache; and what they write to one, or did not find.
-_CACHED = re.compile(r"cache.*(read|hit).*tok|cached.*tok|^tok.*cached|^cache_?n$", re.IGNORECASE)
-_NOT_CACHED = re.compile(r"miss|creat|writ|detail|output|completion", re.IGNORECASE)
+_CACHED = re.compile(r"cache.*(read|hit)|cached.*tok|tok.*cached|^cache(_?n|d)$", re.IGNORECASE)
+_NOT_CACHED = re.compile(r"miss|creat|writ|detail|output|completion|rate|ratio|percent", re.IGNORECASE)
 _OURS = (definitions.STREAMED, definitions.WHOLE)
 # How a note of a stream begins whose events do not tell when a token was.
 HELD_BACK = "held back on the way"
@@ -205,12 +205,27 @@ class RequestsLog(Log):
         requests = self.requests_frame()
         # One at a time is how a sweep sends its queries, too.
         is_loaded = requests["load"].notna() & ~requests["num_parallel"].eq(1).fillna(False)
-        is_sized = requests[TOKEN_COLUMNS].notna().all(axis=1)
-        requests = requests[requests["is_fit"] & ~is_loaded & is_sized].reset_index(drop=True)
-        if requests.empty:
+        p, num_cached = (
+            requests[name].to_numpy(float, na_value=np.nan) for name in (TOKEN_COLUMNS[0], "num_cached_prompt_tokens")
+        )
+        # Our own deviate; of other tools' requests it is no fault, and keeps them from a fit alone.
+        is_cached = ~requests["definitions"].isin(_OURS) & (num_cached > _allowed_cached_tokens(p))
+        causes = [
+            f"{is_left_out.sum()} of them are {what}"
+            for is_left_out, what in (
+                (is_loaded, "under load: a summary reads those"),
+                (is_cached, "of cached prompts"),
+            )
+            if is_left_out.any()
+        ]
+        is_fit = requests["is_fit"] & ~is_loaded & ~is_cached & requests[TOKEN_COLUMNS].notna().all(axis=1)
+        if not is_fit.any():
             held = f"{self.path}: holds no timing: none of its {len(self.records)} trials can be used"
-            under_load = f"; {is_loaded.sum()} of them are under load: a summary reads those" if is_loaded.any() else ""
-            raise NothingTimedError(held + under_load + "".join(f"; {cause}" for cause in self._left_out()))
+            raise NothingTimedError("; ".join([held, *causes, *self._left_out()]))
+        if causes:
+            said = f"{self.path}: {len(requests)} requests, {', '.join(causes)}; those sent one at a time are fitted"
+            warnings.warn(said, IncompleteLogWarning, stacklevel=3)
+        requests = requests[is_fit].reset_index(drop=True)
         frame = requests[["model", "hardware", "software", *TOKEN_COLUMNS]].astype(dict.fromkeys(TOKEN_COLUMNS, int))
         frame = frame.assign(
             batch_size=1,
@@ -494,8 +509,12 @@ def deviations_of(trial: dict) -> list[str]:
         if count not in (None, trial[f"num_{what}_tokens"]):
             found.append(f"{count} {what} tokens reported")
     num_cached, num_prompt_tokens = cached_tokens(usage) or 0, trial["num_prompt_tokens"]
-    allowed = trial.get("num_shared_tokens", 0) + max(_ALLOWED_CACHED_TOKENS, _ALLOWED_CACHED_SHARE * num_prompt_tokens)
+    allowed = trial.get("num_shared_tokens", 0) + _allowed_cached_tokens(num_prompt_tokens)
     return [*found, f"{num_cached} prompt tokens cached"] if num_cached > allowed else found
+
+
+def _allowed_cached_tokens(num_prompt_tokens):
+    return np.maximum(_ALLOWED_CACHED_TOKENS, _ALLOWED_CACHED_SHARE * num_prompt_tokens)
 
 
 def reported_tokens(usage: dict | None, name: str) -> int | None:

@@ -213,6 +213,9 @@ CACHED = [
     {"cacheReadInputTokens": 3},
     {"num_cached_tokens": 3.0},
     {"details": {"prompt": {"cached_prompt_tokens": 3}}},
+    {"input_token_details": {"cache_read": 3}},
+    {"prompt_tokens_details": {"cached": 3}},
+    {"prompt_tokens_cached": 3},
     {"cached_tokens": 0, "prompt_tokens_details": {"cached_tokens": 3}},
 ]
 UNCACHED = [
@@ -222,6 +225,8 @@ UNCACHED = [
     {"cached_tokens": "3"},
     {"cached_tokens": [3]},
     {"cache_write_tokens": 3},
+    {"input_token_details": {"cache_creation": 3}},
+    {"cache_hit_rate": 3},
 ]
 
 

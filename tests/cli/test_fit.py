@@ -96,6 +96,19 @@ def test_log_under_load_is_left_out(tmp_path, capsys, command):
     assert "under load" in answer.err
 
 
+def test_requests_of_a_load_that_are_left_out_are_told(tmp_path, capsys):
+    sizes = [(p, o) for p in (4, 16) for o in (1, 4)]
+    trials = [
+        make_trial(n, p=p, o=o, load="closed", num_parallel=num_parallel, repetition=0)
+        for p, o in sizes for num_parallel in (1, 8) for n in range(2)
+    ]  # fmt: skip
+    (tmp_path / "api").mkdir()
+    for command in ("fit", "api fit"):
+        assert main([*command.split(), str(write_api_log(tmp_path / "api" / f"{command}.jsonl", trials))]) == 0
+        assert "warning: " in (said := capsys.readouterr().err)
+        assert "16 requests, 8 of them are under load: a summary reads those; those sent one at" in said
+
+
 def test_second_log_of_a_model_is_refused(tmp_path, capsys):
     for folder in ("one", "two"):
         write_box(tmp_path / folder)

@@ -223,7 +223,13 @@ def _measured(metrics) -> dict:
     if ttft_s is not None and between is not None:
         scale = _scale(between)
         chunk_times_s = np.cumsum([ttft_s, *(time * scale for time in between.durations("value"))]).tolist()
-    usage = {"prompt_tokens": value("usage_prompt_tokens", p), "completion_tokens": value("usage_completion_tokens", o)}
+    usage = drop_missing(
+        {
+            "prompt_tokens": value("usage_prompt_tokens", p),
+            "completion_tokens": value("usage_completion_tokens", o),
+            "cached_tokens": value("usage_prompt_cache_read_tokens"),
+        }
+    )
     return measured(
         metrics,
         p=p,

@@ -119,10 +119,12 @@ def _trial(request, number, load, *, has_failed) -> dict:
         error = error or "failed without a reason"
         error = {"type": error.partition("(")[0], "message": error}
         return trial | {"num_prompt_tokens": p, "num_output_tokens": o, "error": error}
+    cached = request.count("cached_tokens", is_optional=True)
     return trial | measured(
         request,
         p=p,
         o=o,
+        usage=drop_missing({"prompt_tokens": p, "completion_tokens": o, "cached_tokens": cached}),
         runtime_s=request.duration("request_latency"),
         ttft_s=request.duration("time_to_first_token_ms", scale=1e3, is_optional=True),
         tpot_s=request.duration("inter_token_latency_ms", scale=1e3, is_optional=True),

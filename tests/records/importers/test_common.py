@@ -8,6 +8,7 @@ import pytest
 from idealized_runtime.api.statistics import LOAD, measure_throughput
 from idealized_runtime.cli.main import main
 from idealized_runtime.measurements.published import ROOT
+from idealized_runtime.records import IncompleteLogWarning, read_trials
 from idealized_runtime.records.importers import (
     ImportedDataWarning,
     ImportFormatError,
@@ -376,3 +377,28 @@ def test_run_whose_limit_is_not_told_is_serial_where_no_two_requests_met(tmp_pat
     assert set(import_file(tmp_path).requests["num_parallel"]) == {1}
     (tmp_path / "profile_export.jsonl").write_text("".join(lines))
     assert import_file(tmp_path).requests["num_parallel"].isna().all()
+
+
+# Prompts that were cached
+
+
+def test_prompts_that_another_tool_says_were_cached_are_not_fitted(tmp_path):
+    report, log = load("guidellm_concurrent.json"), tmp_path / "log.jsonl"
+    for benchmark in report["benchmarks"]:
+        benchmark["config"]["strategy"] = {"type_": "synchronous"}
+        benchmark["duration"] *= 10
+    requests = [request for benchmark in report["benchmarks"] for request in benchmark["requests"]["successful"]]
+    requests[0]["cached_tokens"] = requests[0]["prompt_tokens"] - 1
+    assert main(["api", "import", str(write(tmp_path / "r.json", report)), "--log", str(log)]) == 0
+    with pytest.warns(IncompleteLogWarning, match="1 of them are of cached prompts"):
+        assert len(read_trials(log)) == len(requests) - 1
+
+
+def test_cached_prompt_tokens_of_aiperf_are_read(tmp_path):
+    shutil.copytree(DATA / "aiperf_closed", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "profile_export.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        record["metrics"]["usage_prompt_cache_read_tokens"] = {"value": 7, "unit": "tokens"}
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert set(import_requests(tmp_path)["num_cached_prompt_tokens"].dropna()) == {7}

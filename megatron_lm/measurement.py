@@ -1,10 +1,10 @@
 """What a run is asked to time, and how often; and what its log says of that. Imports neither torch nor Megatron."""
 
-import hashlib
 from dataclasses import dataclass
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.records import BATCH_COLUMNS
+from idealized_runtime.records.files import sha256_of
 from megatron_lm.arguments import Sampling
 
 
@@ -45,7 +45,7 @@ class Measurement:
             all_num_prompt_tokens=tuple(arguments.all_num_input_tokens),
             all_num_output_tokens=tuple(arguments.all_num_output_tokens),
             num_blocks=min(arguments.num_blocks, arguments.num_trials),
-            prompts_sha256=hashlib.sha256(arguments.prompts_file.read_bytes()).hexdigest(),
+            prompts_sha256=sha256_of(arguments.prompts_file),
         )
 
     def settings(self) -> list[dict]:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.api.runner import FailingError, Runner, check_sizes, with_deviation_remedy
+from idealized_runtime.api.runner import FailingError, Runner, check_sizes, settings_of, with_deviation_remedy
 from idealized_runtime.api.statistics import LOAD
 from idealized_runtime.api.trials import INTERRUPTED_ERROR
 from idealized_runtime.records import TOKEN_COLUMNS
@@ -82,13 +82,8 @@ class LoadSweep:
         """Every size at every load, light loads first; where sizes are mixed, every load."""
         loads = [{"load": "closed", "num_parallel": number} for number in sorted(self.all_num_parallel)]
         loads += [{"load": "open", "rate_per_s": rate} for rate in sorted(self.all_rates_per_s)]
-        sizes = [{}] if self.is_mixed else self.sizes()
+        sizes = [{}] if self.is_mixed else settings_of(self)
         return [{**size, **load} for size in sizes for load in loads]
-
-    def sizes(self) -> list[dict]:
-        """Every pair of a prompt and an output size."""
-        pairs = itertools.product(sorted(self.all_num_prompt_tokens), sorted(self.all_num_output_tokens))
-        return [dict(zip(TOKEN_COLUMNS, pair, strict=True)) for pair in pairs]
 
     def pending(self, trials: Iterable[dict]) -> list[dict]:
         """Points that a log lacks, each with the number of its repetition.
@@ -151,7 +146,7 @@ class LoadRunner(Runner):
         first, num_requests, is_closed = self._sweep.num_warmup, self._sweep.num_requests, point["load"] == "closed"
         num_extra = 2 * point["num_parallel"] if is_closed else _num_open_extra(num_requests)
         seed = [self._sweep.seed, point["repetition"], *(round(1e6 * point.get(name, 0)) for name in LOAD[1:])]
-        sizes, rng = self._sweep.sizes(), np.random.default_rng([*seed, 1])
+        sizes, rng = settings_of(self._sweep), np.random.default_rng([*seed, 1])
         # Of a load of one size, that one.
         drawn = [sizes[k] for k in rng.integers(len(sizes), size=first + num_requests + num_extra)]
         requests = [{**size, **point} for size in drawn]

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from idealized_runtime.api.answers import CONNECTION_ERROR, MALFORMED_STATUSES
-from idealized_runtime.api.runner import FailingError, Runner, check_sizes, with_deviation_remedy, with_remedy
+from idealized_runtime.api.runner import (
+    FailingError,
+    Runner,
+    check_sizes,
+    settings_of,
+    with_deviation_remedy,
+    with_remedy,
+)
 from idealized_runtime.api.trials import RefusedError
 from idealized_runtime.records import TOKEN_COLUMNS, setting_name, trial_key
 from idealized_runtime.records.requests import describe_deviations
@@ -41,25 +48,17 @@ class Sweep:
         if self.num_trials < 1 or self.num_warmup < 0:
             raise ValueError(f"num_trials must be >= 1 and num_warmup >= 0; got {self.num_trials}, {self.num_warmup}")
 
-    def settings(self) -> list[dict]:
-        """Every setting, small prompts first: what a server refuses for its size is not what it is asked first."""
-        return [
-            {"num_prompt_tokens": p, "num_output_tokens": o}
-            for p in sorted(self.all_num_prompt_tokens)
-            for o in sorted(self.all_num_output_tokens)
-        ]
-
     def warmups(self) -> list[dict]:
         """Keys of all warm-up requests, in their order."""
         return [
             {**setting, "trial": number, "is_warmup": True}
             for number in range(self.num_warmup)
-            for setting in self.settings()
+            for setting in settings_of(self)
         ]
 
     def trials(self) -> list[dict]:
         """Keys of all timed trials: blocks of one trial of every setting, each block in an order of its own."""
-        settings = self.settings()
+        settings = settings_of(self)
         return [
             {**settings[index], "trial": block, "is_warmup": False, "block": block}
             for block in range(self.num_trials)

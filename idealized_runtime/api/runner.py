@@ -1,5 +1,6 @@
 """What measurements of a server share: their header, prompts that fit it, and the way through what a journal lacks."""
 
+import itertools
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,7 +10,7 @@ import numpy as np
 
 from idealized_runtime.api.answers import MALFORMED_STATUSES
 from idealized_runtime.api.trials import RefusedError, TrialSender, sha256
-from idealized_runtime.records import Journal, setting_name
+from idealized_runtime.records import TOKEN_COLUMNS, Journal, setting_name
 from idealized_runtime.records.requests import HELD_BACK, reported_tokens
 
 _MAX_LISTED = 10
@@ -60,6 +61,12 @@ def check_sizes(sweep, names, *, is_empty_allowed: bool = False):
         sizes = getattr(sweep, name)
         if (not sizes and not is_empty_allowed) or any(size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
             raise ValueError(f"{name} must be different integers of at least 1; got {sizes}")
+
+
+def settings_of(sweep) -> list[dict]:
+    """Every pair of a prompt and an output size, small ones first: what a server refuses for its size comes late."""
+    pairs = itertools.product(sorted(sweep.all_num_prompt_tokens), sorted(sweep.all_num_output_tokens))
+    return [dict(zip(TOKEN_COLUMNS, pair, strict=True)) for pair in pairs]
 
 
 class Runner:

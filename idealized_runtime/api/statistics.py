@@ -72,7 +72,7 @@ def summarize_requests(
 
 
 def totals_table(totals: list[dict]) -> pd.DataFrame:
-    """Totals of another tool, as :func:`~idealized_runtime.records.importers.import_totals` gives them.
+    """Totals of another tool, those of :class:`~idealized_runtime.records.importers.Imported`, as a table.
 
     Returns
     -------

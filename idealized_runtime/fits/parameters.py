@@ -1,7 +1,6 @@
 """Parameter files: a JSON object by model name, with HELM's keys and what is ours under ``"fit"``."""
 
 import dataclasses
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from idealized_runtime.fits.formula import FormulaModel
 from idealized_runtime.fits.model import RuntimeModel
 from idealized_runtime.fits.protocol import ModelOfRuntimes
 from idealized_runtime.fits.published import PublishedRuntimeModel
-from idealized_runtime.records.files import replacing
+from idealized_runtime.records.files import replacing, sha256_of
 
 _READERS = {
     model.method: model.from_json for model in (RuntimeModel, PublishedRuntimeModel, BatchRuntime, FormulaModel)
@@ -47,12 +46,17 @@ def write_parameters(path, models: Mapping[str, ModelOfRuntimes], *, sources: Ma
         model = models[name]
         if name in sources:
             paths = [sources[name]] if isinstance(sources[name], (str, os.PathLike)) else sources[name]
-            logs = {Path(path).as_posix(): Path(path).read_bytes() for path in paths}
-            hashed = tuple({"file": log, "sha256": hashlib.sha256(data).hexdigest()} for log, data in logs.items())
-            model = dataclasses.replace(model, sources=hashed)
+            hashed = {Path(path).as_posix(): sha256_of(path) for path in paths}
+            sources_of_model = tuple({"file": log, "sha256": sha256} for log, sha256 in hashed.items())
+            model = dataclasses.replace(model, sources=sources_of_model)
         entries[name] = model.to_json()
-    for name, steps in _steps_of(Path(path)).items():
+    for name, steps in _steps_of(path).items():
         entries[name] = {**entries.get(name, {}), "steps": steps}
+    write_entries(path, entries)
+
+
+def write_entries(path, entries: Mapping[str, Mapping]):
+    """Write entries of JSON, by model name, as a parameter file."""
     text = json.dumps(entries, indent=2, allow_nan=False) + "\n"
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
@@ -61,10 +65,9 @@ def write_parameters(path, models: Mapping[str, ModelOfRuntimes], *, sources: Ma
 def _steps_of(path) -> dict:
     """Step times in a file that is to be replaced, by model; none of one that is damaged."""
     try:
-        entries = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        entries = read_entries(path)
+    except (OSError, ValueError):
         return {}
-    entries = entries if isinstance(entries, dict) else {}
     return {name: entry["steps"] for name, entry in entries.items() if isinstance(entry, dict) and "steps" in entry}
 
 
@@ -85,14 +88,8 @@ def read_parameters(path, *, readers: Mapping[str, Callable] | None = None) -> d
         The file is not JSON, an entry is not what it should be, or all are step times; the message has the file and
         the model.
     """
-    path = Path(path)
-    try:
-        entries = parse_json(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not a parameter file: {error}") from error
-    if not isinstance(entries, dict):
-        raise ValueError(f"{path}: a parameter file is a JSON object by model name; got {type(entries).__name__}")
     models = {}
+    entries = read_entries(path)
     only_steps = [name for name, entry in entries.items() if isinstance(entry, dict) and list(entry) == ["steps"]]
     for name, entry in entries.items():
         if name in only_steps:
@@ -107,6 +104,17 @@ def read_parameters(path, *, readers: Mapping[str, Callable] | None = None) -> d
             "takes; runtimes of single queries are fitted to logs by `fit`"
         )
     return models
+
+
+def read_entries(path) -> dict:
+    """Entries of a parameter file as JSON has them, by model name; a ValueError with the path where it is none."""
+    try:
+        entries = parse_json(Path(path).read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: not a parameter file: {error}") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path}: a parameter file is a JSON object by model name; got {type(entries).__name__}")
+    return entries
 
 
 def model_from_json(entry: Mapping, *, readers: Mapping[str, Callable] | None = None) -> ModelOfRuntimes:

@@ -33,7 +33,7 @@ class ShippedModel(TimedModel):
     timed : mapping
         What the timings said besides: ``is_sliced, longest_context, mean_power_watts``.
     together : mapping
-        What :mod:`idealized_runtime.prediction.shipped` keeps of all models of the stack.
+        What :attr:`~idealized_runtime.prediction.predictor.RuntimePredictor.together` keeps of all models of the stack.
     """
 
     coefficients: RuntimeModel

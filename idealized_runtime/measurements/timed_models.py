@@ -1,6 +1,5 @@
 """Timed models: what a log measured and on what, together with the runtime models fitted to it."""
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from idealized_runtime.fits import ModelOfRuntimes, RuntimeModel, settings_of_ba
 from idealized_runtime.hardware.rates import best_rates
 from idealized_runtime.measurements.folders import find_logs
 from idealized_runtime.records import IncompleteLogWarning, LogFormatError, NothingTimedError, log_findings, parse_log
+from idealized_runtime.records.files import sha256_of
 from idealized_runtime.records.validity import SEVERE
 
 
@@ -209,8 +209,8 @@ def read_timed_model(path, *, accept: Iterable[str] = ()) -> TimedModel:
         *(1 if pd.isna(size) else int(size) for size in parallelism),
         num_layers_profiled=log.num_layers_scaled,
         machine_rates=rates,
-        source={"file": "/".join(path.absolute().parts[-2:]), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()},
-        measured_on=str(getattr(log, "header", {}).get("started_at") or "")[:10],
+        source={"file": "/".join(path.absolute().parts[-2:]), "sha256": sha256_of(path)},
+        measured_on=log.measured_on,
     )  # fmt: skip
 
 

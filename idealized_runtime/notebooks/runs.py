@@ -15,7 +15,7 @@ import yaml
 from idealized_runtime.measurements.published import PublishedDataMissingError, how_to_get, published_data
 from idealized_runtime.notebooks.execution import NotebookError, check_parameters, run_notebook, store_outputs
 from idealized_runtime.notebooks.places import EXECUTED_FOLDER
-from idealized_runtime.records.files import replacing
+from idealized_runtime.records.files import replacing, sha256_of
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def execute_run(run: Run, root: Path, *, force: bool = False) -> str:
         products.append(run.notebook)
     if missing := [name for name in products if not (root / name).is_file()]:
         raise NotebookError(f"{run.notebook} ran but did not write {', '.join(missing)}")
-    hashes = {name: _sha256(root / name) for name in products}
+    hashes = {name: sha256_of(root / name) for name in products}
     with replacing(stamp) as part:
         part.write_text(json.dumps({"key": key, "outputs": hashes}, indent=1) + "\n", encoding="utf-8")
     return "done"
@@ -193,7 +193,7 @@ def _content_key(run, root) -> str:
     sources = [[cell.cell_type, cell.source] for cell in cells]
     package = sorted(Path(__file__).parents[1].rglob("*.py"))
     pins = [path for path in [root / "requirements.txt"] if path.is_file()]
-    files = [[path.name, _sha256(path)] for path in (*inputs, *package, *pins)]
+    files = [[path.name, sha256_of(path)] for path in (*inputs, *package, *pins)]
     described = json.dumps([sources, run.parameters, run.outputs, files], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
 
@@ -207,9 +207,5 @@ def _is_up_to_date(stamp, key, root) -> bool:
         # Cut off while it was written: as good as absent.
         return False
     return record["key"] == key and all(
-        (root / name).is_file() and _sha256(root / name) == sha256 for name, sha256 in record["outputs"].items()
+        (root / name).is_file() and sha256_of(root / name) == sha256 for name, sha256 in record["outputs"].items()
     )
-
-
-def _sha256(path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,10 +1,17 @@
-"""Files that are written: each replaced as a whole, or not at all."""
+"""Files that are written, each replaced as a whole or not at all; and what they are recognised by."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def sha256_of(path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -82,6 +82,11 @@ class Log:
         return [record for record in self.records if "error" in record]
 
     @property
+    def measured_on(self) -> str:
+        """ISO date of the measurement; empty where the header does not tell."""
+        return str(self.header.get("started_at") or "")[:10]
+
+    @property
     def machine_rates(self) -> list:
         """Rates of the machine, once for each time that the driver measured them."""
         environments = [record.get("environment") for record in (self.header, *self.kept["resume"])]

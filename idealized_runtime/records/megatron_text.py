@@ -60,6 +60,8 @@ class TextLog:
     # Megatron ran on GPUs only, whose rates nobody measured.
     is_cuda = True
     machine_rates = ()
+    # What a text log does not tell.
+    measured_on, is_intact = "", None
 
     def frame(self) -> pd.DataFrame:
         """One row a setting, as :func:`idealized_runtime.records.read_log` gives it."""

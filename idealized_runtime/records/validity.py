@@ -211,7 +211,7 @@ def _named(rows: pd.DataFrame, *columns) -> str:
 
 
 def _checksum(timed):
-    if getattr(timed.log, "is_intact", None) is False:
+    if timed.log.is_intact is False:
         yield Finding(
             "checksum", True,
             "its lines are not those that the checksum in its footer was taken of: somebody changed it, or the disk "

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.serving.requests import TIMES
-from idealized_runtime.serving.simulation import time_per_output_token_s
+from idealized_runtime.serving.simulation import METRICS, times_of_requests
 from idealized_runtime.statistics.errors import summarize_errors
 
 
@@ -38,14 +38,9 @@ def accuracy_table(measured: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFr
         ``measured_mean_s, simulated_mean_s``; ``mean_error_percent`` of the mean; ``median_percent``, ``p95_percent``
         of the magnitudes of the requests' own errors; ``p95_error_percent`` of the 95th percentile.
     """
-    columns = {
-        "TTFT": lambda requests: requests["time_to_first_token_s"].to_numpy(float),
-        "TPOT": time_per_output_token_s,
-        "E2E": lambda requests: requests["runtime_s"].to_numpy(float),
-    }
-    rows = {}
-    for name, values in columns.items():
-        there, ours = values(measured), values(simulated)
+    times_s, simulated_s, rows = times_of_requests(measured), times_of_requests(simulated), {}
+    for metric, name in METRICS.items():
+        there, ours = times_s[metric], simulated_s[metric]
         is_known = ~np.isnan(there) & ~np.isnan(ours)
         there, ours = there[is_known], ours[is_known]
         errors = summarize_errors(ours / there - 1)

@@ -1,6 +1,5 @@
 """Files from which step times are fitted: what kind each is, and whose it is."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from idealized_runtime.checks import check_positive, numeric_columns, warn_missi
 from idealized_runtime.measurements.folders import find_logs
 from idealized_runtime.queries.tables import read_queries
 from idealized_runtime.records import TOKEN_COLUMNS, load_log, read_log
+from idealized_runtime.records.files import sha256_of
 from idealized_runtime.serving.fitting import PublishedPoints, ServedRequests, TimedBatches
 from idealized_runtime.serving.requests import TIMES, is_log, read_request_table
 from idealized_runtime.serving.scheduler import Scheduler
@@ -58,11 +58,7 @@ def read_evidence(
                 "model (--model)"
             )
         read = [entry for entry in read if entry[1] in (None, model)]
-    files = tuple(
-        {"file": path.as_posix(), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for path, *_ in read
-        if path.is_file()
-    )
+    files = tuple({"file": path.as_posix(), "sha256": sha256_of(path)} for path, *_ in read if path.is_file())
     return [item for *_, item in read], model or next(iter(names), paths[0].stem), files
 
 

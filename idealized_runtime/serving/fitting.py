@@ -17,7 +17,7 @@ from idealized_runtime.serving.simulation import (
     seconds_from_first,
     time_per_output_token_s,
 )
-from idealized_runtime.serving.steps import TERMS, StepModel
+from idealized_runtime.serving.steps import TERMS, StepModel, share_visited
 
 _MAX_ITERATIONS = 30
 # Of the time to a first token, what encoding may be: all of it where nobody waits, little where a queue is long.
@@ -77,34 +77,40 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ServedRequests:
+class _Evidence:
+    """What several rows of sizes and times tell of one model on one machine."""
+
+    table: pd.DataFrame
+
+    def __len__(self):
+        return len(self.table)
+
+    @property
+    def num_context_tokens(self) -> float:
+        """Mean tokens in the cache of a sequence half way."""
+        return float((self.table["num_prompt_tokens"] + self.table["num_output_tokens"] / 2).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class ServedRequests(_Evidence):
     """Requests that a server answered, and the rules by which it did.
 
     Parameters
     ----------
-    requests : DataFrame
+    table : DataFrame
         As from :func:`~idealized_runtime.serving.requests.read_request_table`. Rows without times (NaN) were in the
         server, too, and are not fitted.
     scheduler : Scheduler
     """
 
-    requests: pd.DataFrame
     scheduler: Scheduler
 
     unit = "requests"
 
-    def __len__(self):
-        return len(self.requests)
-
-    @property
-    def num_context_tokens(self) -> float:
-        """Mean tokens in the cache of a request half way."""
-        return float((self.requests["num_prompt_tokens"] + self.requests["num_output_tokens"] / 2).mean())
-
     @property
     def typical_step_s(self) -> float:
         """Median time per output token; NaN where none was measured."""
-        times_s = time_per_output_token_s(self.requests)
+        times_s = time_per_output_token_s(self.table)
         return float(np.median(known)) if (known := times_s[~np.isnan(times_s)]).size else np.nan
 
     def rows(self, steps: StepModel) -> Rows:
@@ -113,7 +119,7 @@ class ServedRequests:
         A first token takes the steps from the first one that begins after its request came, when the scheduler with
         these step times says so, until the one that ends its prompt.
         """
-        return Rows.join([self._rows(run, steps) for _, run in runs_of(self.requests)])
+        return Rows.join([self._rows(run, steps) for _, run in runs_of(self.table)])
 
     def _rows(self, requests, steps) -> Rows:
         snapshots = np.full((3, len(requests), 6), np.nan)
@@ -142,27 +148,17 @@ class ServedRequests:
 
 
 @dataclass(frozen=True, eq=False)
-class TimedBatches:
+class TimedBatches(_Evidence):
     """Batches that were timed in one process, prompts first and then all output tokens (``logs/cpu_batch``).
 
     Parameters
     ----------
-    timings : DataFrame
+    table : DataFrame
         As from ``read_log``: ``num_prompt_tokens, num_output_tokens, batch_size, micro_batch_size,
         token_micro_batch_size, prompt_encoding_time_s, generation_time_s``.
     """
 
-    timings: pd.DataFrame
-
-    unit = "settings of batches"
-
-    def __len__(self):
-        return len(self.timings)
-
-    @property
-    def num_context_tokens(self) -> float:
-        """Mean tokens in the cache of a sequence half way."""
-        return float((self.timings["num_prompt_tokens"] + self.timings["num_output_tokens"] / 2).mean())
+    unit, scheduler = "settings of batches", None
 
     @property
     def typical_step_s(self) -> float:
@@ -174,21 +170,21 @@ class TimedBatches:
     def rows(self, steps: StepModel | None) -> Rows:
         """Times of encoding and of generation; what passes hold is known, whatever the step times."""
         names = ["num_prompt_tokens", "num_output_tokens", "batch_size", "micro_batch_size", "token_micro_batch_size"]
-        check_columns(self.timings, [*names, "prompt_encoding_time_s", "generation_time_s"])
-        p, o, batch, micro, token_micro = self.timings[names].to_numpy(float).T
+        check_columns(self.table, [*names, "prompt_encoding_time_s", "generation_time_s"])
+        p, o, batch, micro, token_micro = self.table[names].to_numpy(float).T
         zero, further = np.zeros_like(p), o - 1
         num_encoding, num_generating = batch / micro, further * batch / token_micro
-        unvisited = 0.0 if steps is None else np.log1p(-steps.expert_share)
-        encoding_share, token_share = (-np.expm1(tokens * unvisited) for tokens in (micro * p, token_micro))
+        expert_share = 0.0 if steps is None else steps.expert_share
+        encoding_share, token_share = (share_visited(tokens, expert_share) for tokens in (micro * p, token_micro))
         encoding = np.column_stack([num_encoding, batch * p, batch, zero, num_encoding * encoding_share])
         cached = batch * further * (p + (o - 2) / 2)
         generation = np.column_stack(
             [num_generating, zero, further * batch, cached, num_generating * token_share]
         )  # fmt: skip
-        seconds = self.timings[["prompt_encoding_time_s", "generation_time_s"]].to_numpy(float)
+        seconds = self.table[["prompt_encoding_time_s", "generation_time_s"]].to_numpy(float)
         kinds = np.tile([0, 1], (len(p), 1))
         # All settings of a batch size and prompt size were timed close to each other.
-        block = self.timings.groupby(["batch_size", "num_prompt_tokens"], sort=False).ngroup().to_numpy()
+        block = self.table.groupby(["batch_size", "num_prompt_tokens"], sort=False).ngroup().to_numpy()
         features = np.stack([encoding, generation], axis=1)
         is_known = seconds > 0
         return Rows(
@@ -198,34 +194,25 @@ class TimedBatches:
 
 
 @dataclass(frozen=True, eq=False)
-class PublishedPoints:
+class PublishedPoints(_Evidence):
     """Mean times at stated concurrencies: so many clients, each of whom sends its next request when one is answered.
 
     Parameters
     ----------
-    points : DataFrame
+    table : DataFrame
         A point table: ``concurrency, num_prompt_tokens, num_output_tokens, time_per_output_token_s``, optional
         ``time_to_first_token_s``. Rows are of one model on one machine.
     scheduler : Scheduler
     """
 
-    points: pd.DataFrame
     scheduler: Scheduler
 
     unit = "points"
 
-    def __len__(self):
-        return len(self.points)
-
-    @property
-    def num_context_tokens(self) -> float:
-        """Mean tokens in the cache of a request half way."""
-        return float((self.points["num_prompt_tokens"] + self.points["num_output_tokens"] / 2).mean())
-
     @property
     def typical_step_s(self) -> float:
         """Median time per output token."""
-        return float(self.points["time_per_output_token_s"].median())
+        return float(self.table["time_per_output_token_s"].median())
 
     def rows(self, steps: StepModel) -> Rows:
         """Times per output token and to the first token, where requests are spread evenly over time.
@@ -234,15 +221,15 @@ class PublishedPoints:
         first token takes the steps of its own prompt, each of which generates for the other sequences, too.
         """
         names = ["concurrency", "num_prompt_tokens", "num_output_tokens", "time_per_output_token_s"]
-        check_columns(self.points, names, name="points")
-        c, p, o, tpot_s = self.points[names].to_numpy(float).T
+        check_columns(self.table, names, name="points")
+        c, p, o, tpot_s = self.table[names].to_numpy(float).T
         running = np.minimum(c / self.scheduler.num_engines, self.scheduler.max_num_seqs)
         cached, prompts = running * (p + o / 2), running * p / o
-        share = -np.expm1((running + prompts) * np.log1p(-steps.expert_share))
+        share = share_visited(running + prompts, steps.expert_share)
         of_token = np.column_stack([np.ones_like(c), prompts, running, cached, share])
         num_chunks = np.ceil(p / np.maximum(self.scheduler.max_num_batched_tokens - running, 1))
         of_first = np.column_stack([num_chunks, p, num_chunks * running, num_chunks * cached, num_chunks * share])
-        first_s = self.points.get("time_to_first_token_s", pd.Series(np.nan, index=self.points.index)).to_numpy(float)
+        first_s = self.table.get("time_to_first_token_s", pd.Series(np.nan, index=self.table.index)).to_numpy(float)
         # Where more ask than may run, first tokens wait for a place.
         first_s = np.where(running < c / self.scheduler.num_engines, np.nan, first_s)
         seconds = np.concatenate([tpot_s, first_s])
@@ -305,7 +292,7 @@ def fit_steps(
     >>> fit_steps([ServedRequests(served, Scheduler(max_num_seqs=128, max_num_batched_tokens=2048))]).table()
     """
     evidence = list(evidence)
-    scheduler = next((item.scheduler for item in evidence if hasattr(item, "scheduler")), Scheduler())
+    scheduler = next((item.scheduler for item in evidence if item.scheduler is not None), Scheduler())
     typical_s = [step_s for item in evidence if not np.isnan(step_s := item.typical_step_s)]
     step_s = float(np.median(typical_s)) if typical_s else np.nan
     if not step_s > 0:
@@ -451,7 +438,7 @@ def _warn(evidence, steps, kinds, errors):
                 f"rules than {steps.scheduler}, or by more than these terms", ServingWarning, stacklevel=3,
             )  # fmt: skip
     for item in evidence:
-        for name, run in runs_of(item.requests) if isinstance(item, ServedRequests) else ():
+        for name, run in runs_of(item.table) if isinstance(item, ServedRequests) else ():
             arrival_s = seconds_from_first(run)
             in_first = np.count_nonzero(arrival_s <= arrival_s.max() / 2)
             in_second = len(run) - in_first

@@ -7,7 +7,7 @@ from idealized_runtime.prediction.work import step_work
 from idealized_runtime.serving.evidence import expert_share
 from idealized_runtime.serving.fitting import non_negative_least_squares
 from idealized_runtime.serving.scheduler import Scheduler
-from idealized_runtime.serving.steps import TERMS, StepModel
+from idealized_runtime.serving.steps import TERMS, StepModel, share_visited
 
 
 def predict_steps(predicted: PredictedRuntime, scheduler: Scheduler, **known) -> StepModel:
@@ -42,7 +42,7 @@ def predict_steps(predicted: PredictedRuntime, scheduler: Scheduler, **known) ->
         architecture, predicted.placement, num_sequences=n, num_context_tokens=context, num_prompt_tokens=p
     )
     seconds = predicted.times.pass_time_s(work, is_cuda=predicted.placement.is_cuda)
-    visited = -np.expm1((n + p) * np.log1p(-share))
+    visited = share_visited(n + p, share)
     features = np.column_stack([np.ones_like(n), p, n, n * context, visited])
     # Steps that only generate are most of all steps; what prompts add to them comes after.
     times, decodes = np.zeros(5), p == 0

@@ -72,23 +72,19 @@ class Engine:
     num_prompt_tokens, num_output_tokens : list of int
         Of all requests, which are called by their place in it.
     is_recording : bool
-        Keep ``history`` and the features of steps that a fit needs.
-    reserve : deque of int, optional
-        Requests of a closed loop: the next one comes as soon as one has ended, if there is any left.
+        Keep the features of steps that a fit needs.
 
     Attributes
     ----------
     arrival_s, scheduled_s, first_token_s, finish_s : list of float
         When a request came, was first in a step, had its first and its last token; NaN until then.
     num_preemptions : list of int
-    history : list of (seconds, sequences that run, requests that wait)
-        At every event.
     features : dict by request of up to three lists
         What all steps held together (steps, prompt tokens, sequences, cached tokens, shares of experts) until the step
         boundary at which it was queued, its first and its last token.
     """
 
-    def __init__(self, scheduler, steps, num_prompt_tokens, num_output_tokens, *, is_recording=False, reserve=()):
+    def __init__(self, scheduler, steps, num_prompt_tokens, num_output_tokens, *, is_recording=False):
         self.scheduler, self.prompts, self.outputs = scheduler, num_prompt_tokens, num_output_tokens
         self.coefficients = steps.coefficients.tolist()
         self.log_unvisited = math.log1p(-steps.expert_share)
@@ -107,8 +103,7 @@ class Engine:
         number = len(num_prompt_tokens)
         self.arrival_s, self.scheduled_s, self.first_token_s, self.finish_s = ([math.nan] * number for _ in range(4))
         self.num_preemptions = [0] * number
-        self.reserve = reserve
-        self.is_recording, self.history, self.features, self.totals = is_recording, [], {}, [0.0] * 5
+        self.is_recording, self.features, self.totals = is_recording, {}, [0.0] * 5
 
     def add(self, request: int, arrival_s: float):
         """Queue a request; :meth:`advance` has come to its arrival."""
@@ -129,8 +124,6 @@ class Engine:
             else:
                 # What was preempted may be admitted again after one step.
                 self._decode(until_s, most=1 if is_full and self.waiting else math.inf)
-            if self.is_recording:
-                self.history.append((self.clock_s, len(self.running), len(self.waiting)))
 
     def _preempt(self) -> bool:
         """Take the cache of the sequences that were admitted last until the next step fits; whether any was taken."""
@@ -283,8 +276,6 @@ class Engine:
         del self.running[request]
         if self.is_recording:
             self.features[request].append([self.clock_s, *self.totals])
-        if self.reserve:
-            self.add(self.reserve.popleft(), self.clock_s)
 
     def _record(self, *features):
         self.totals = [total + feature for total, feature in zip(self.totals, features, strict=True)]

@@ -1,18 +1,18 @@
 """Requests through a simulated server: when each has its first and its last token, and whether the server keeps up."""
 
-from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import check_positive
 from idealized_runtime.serving.requests import random_requests
 from idealized_runtime.serving.scheduler import Engine, Scheduler
 from idealized_runtime.serving.steps import StepModel
 from idealized_runtime.statistics.intervals import percentile_interval
 
 PERCENTILES = (50, 95, 99)
+# Times of a request, and what they are called.
+METRICS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
 
 
 def run_engines(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler, *, is_recording=False) -> list[Engine]:
@@ -88,11 +88,7 @@ def simulate(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler | No
     """
     engines = run_engines(requests, steps, scheduler or steps.scheduler)
     arrival_s = seconds_from_first(requests)
-    # A request is with one engine; the others know nothing of it.
-    scheduled_s, first_s, finish_s = (
-        np.nansum([getattr(engine, name) for engine in engines], axis=0)
-        for name in ("scheduled_s", "first_token_s", "finish_s")
-    )
+    scheduled_s, first_s, finish_s = _times(engines, "scheduled_s", "first_token_s", "finish_s")
     simulated = requests.assign(
         queue_s=scheduled_s - arrival_s,
         time_to_first_token_s=first_s - arrival_s,
@@ -104,40 +100,9 @@ def simulate(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler | No
     return simulated
 
 
-def simulate_closed(
-    sizes: pd.DataFrame, num_parallel: int, steps: StepModel, scheduler: Scheduler | None = None
-) -> pd.DataFrame:
-    """What clients wait for, so many at once, each of whom sends its next request when its last one is answered.
-
-    Parameters
-    ----------
-    sizes : DataFrame
-        ``num_prompt_tokens, num_output_tokens`` of all requests, in the order in which they are sent.
-    num_parallel : int
-    steps, scheduler
-        As for :func:`simulate`; of one engine.
-
-    Returns
-    -------
-    DataFrame
-        As :func:`simulate` gives it, with ``arrival_s``, when each was sent.
-    """
-    scheduler = scheduler or steps.scheduler
-    if scheduler.num_engines > 1:
-        raise ValueError(f"a closed loop is simulated on one engine; got num_engines={scheduler.num_engines}")
-    check_positive(num_parallel=num_parallel)
-    prompts, outputs = (sizes[name].astype(int).tolist() for name in ("num_prompt_tokens", "num_output_tokens"))
-    engine = Engine(scheduler, steps, prompts, outputs, reserve=deque(range(num_parallel, len(sizes))))
-    for request in range(min(num_parallel, len(sizes))):
-        engine.add(request, 0.0)
-    engine.advance(np.inf)
-    arrival_s, scheduled_s, first_s, finish_s = map(
-        np.array, (engine.arrival_s, engine.scheduled_s, engine.first_token_s, engine.finish_s)
-    )
-    return sizes.assign(
-        arrival_s=arrival_s, queue_s=scheduled_s - arrival_s, time_to_first_token_s=first_s - arrival_s,
-        runtime_s=finish_s - arrival_s, num_preemptions=engine.num_preemptions,
-    )  # fmt: skip
+def _times(engines, *names) -> list[np.ndarray]:
+    """Times of every request: it is with one engine, and the others know nothing of it."""
+    return [np.nansum([getattr(engine, name) for engine in engines], axis=0) for name in names]
 
 
 def time_per_output_token_s(requests: pd.DataFrame) -> np.ndarray:
@@ -147,15 +112,16 @@ def time_per_output_token_s(requests: pd.DataFrame) -> np.ndarray:
     return np.divide(decode_s, further, out=np.full(len(requests), np.nan), where=further > 0)
 
 
+def times_of_requests(requests: pd.DataFrame) -> dict[str, np.ndarray]:
+    """``ttft_s``, ``tpot_s`` and ``e2e_s`` of each request, seconds; NaN where there is none."""
+    columns = requests["time_to_first_token_s"], time_per_output_token_s(requests), requests["runtime_s"]
+    return {name: np.asarray(values, dtype=float) for name, values in zip(METRICS, columns, strict=True)}
+
+
 def summarize(requests: pd.DataFrame) -> dict:
     """``ttft_s``, ``tpot_s``, ``e2e_s`` of answered requests: ``mean``, ``p50``, ``p95``, ``p99`` each, in seconds."""
-    metrics = {
-        "ttft_s": requests["time_to_first_token_s"].to_numpy(float),
-        "tpot_s": time_per_output_token_s(requests),
-        "e2e_s": requests["runtime_s"].to_numpy(float),
-    }
     summary = {}
-    for name, values in metrics.items():
+    for name, values in times_of_requests(requests).items():
         values = values[~np.isnan(values)]
         numbers = [values.mean(), *np.percentile(values, PERCENTILES)] if values.size else [np.nan] * 4
         summary[name] = dict(zip(("mean", *(f"p{p}" for p in PERCENTILES)), map(float, numbers), strict=True))
@@ -184,9 +150,7 @@ def saturated_rate_per_s(
     rows = np.concatenate([rng.permutation(len(requests)) for _ in range(-(-number // len(requests)))])
     sizes = requests[["num_prompt_tokens", "num_output_tokens"]].iloc[rows]
     engines = run_engines(sizes.assign(arrival_s=0.0), steps, scheduler)
-    finish_s, scheduled_s = (
-        np.nansum([getattr(engine, name) for engine in engines], axis=0) for name in ("finish_s", "scheduled_s")
-    )
+    finish_s, scheduled_s = _times(engines, "finish_s", "scheduled_s")
     order = np.argsort(scheduled_s, kind="stable")
     batch = scheduler.max_num_seqs * scheduler.num_engines
     begin = batch * max(2, len(rows) // 6 // batch)
@@ -295,7 +259,7 @@ def rate_curve(
         answer = simulate_days(
             [day], steps, scheduler, num_draws=num_draws, level=level, rng=rng, rate_per_s=rate
         )  # fmt: skip
-        for measure in ("ttft_s", "tpot_s", "e2e_s"):
+        for measure in METRICS:
             for statistic, known in answer[measure].items():
                 named = {"measure": measure, "statistic": statistic, **known}
                 rows.append({"rate_per_s": rate, "is_stable": answer["is_stable"], **named})

@@ -1,6 +1,5 @@
 """Seconds of one step of a server, as a line in what the step does; and the file that keeps them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,12 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.records.files import replacing
+from idealized_runtime.fits.parameters import read_entries, write_entries
 from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.statistics.intervals import normal_half_width
 
 TERMS = ("fixed_s", "prompt_token_s", "sequence_s", "cache_token_s", "expert_s")
 ORIGINS = ("fitted", "predicted", "measured")
+
+
+def share_visited(num_tokens, expert_share: float):
+    """Share of a layer's experts that so many tokens visit, each of which visits a share; none is preferred."""
+    return -np.expm1(num_tokens * np.log1p(-expert_share))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,13 +103,12 @@ class StepModel:
         All are numbers or arrays that broadcast; every sequence but those whose prompts are encoded gains one token.
         """
         num_tokens = np.where(np.asarray(num_prompt_tokens) > 0, num_prompt_tokens, num_sequences)
-        visited = -np.expm1(num_tokens * np.log1p(-self.expert_share))
         return (
             self.fixed_s
             + self.prompt_token_s * np.asarray(num_prompt_tokens)
             + self.sequence_s * np.asarray(num_sequences)
             + self.cache_token_s * np.asarray(num_cached_tokens)
-            + self.expert_s * visited
+            + self.expert_s * share_visited(num_tokens, self.expert_share)
         )
 
     def draws(self, num_draws: int, rng) -> list["StepModel"]:
@@ -223,11 +226,9 @@ class StepModel:
 
 def write_steps(path, name: str, steps: StepModel):
     """Put a step model into a parameter file, which keeps what else it holds of this and of other models."""
-    path = Path(path)
-    entries = _entries(path) if path.exists() else {}
+    entries = read_entries(path) if Path(path).exists() else {}
     entries[name] = {**entries.get(name, {}), "steps": steps.to_json()}
-    with replacing(path) as part:
-        part.write_text(json.dumps(entries, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_entries(path, entries)
 
 
 def read_steps(path) -> dict[str, StepModel]:
@@ -238,8 +239,7 @@ def read_steps(path) -> dict[str, StepModel]:
     ValueError
         It is not JSON, no model in it has steps, or a value is not what it should be; the message has file and model.
     """
-    entries = _entries(Path(path))
-    models = {}
+    entries, models = read_entries(path), {}
     for name, entry in entries.items():
         if isinstance(entry, Mapping) and "steps" in entry:
             try:
@@ -251,13 +251,3 @@ def read_steps(path) -> dict[str, StepModel]:
             f"{path}: no model in it has steps (there are: {', '.join(entries) or 'none'}); `serving fit` writes them"
         )
     return models
-
-
-def _entries(path) -> dict:
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not a parameter file: {error}") from error
-    if not isinstance(entries, dict):
-        raise ValueError(f"{path}: a parameter file is a JSON object by model name; got {type(entries).__name__}")
-    return entries

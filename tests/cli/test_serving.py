@@ -47,6 +47,13 @@ def test_fit_prints_steps_and_llm_d_numbers_with_their_intervals(capsys, served)
     assert all(word in text for word in ("fixed_s", "ms a step", "alpha", "delta", "95 % interval"))
 
 
+def test_json_of_a_fit_names_each_of_llm_d_s_numbers(capsys, served):
+    assert main(["serving", "fit", str(served), *FLAGS, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert list(answer["llm_d"]) == ["alpha", "beta", "gamma", "delta"]
+    assert answer["llm_d"]["alpha"]["value_ms"] == pytest.approx(1e3 * TRUTH.fixed_s, rel=0.05)
+
+
 def test_simulated_requests_keep_the_order_of_the_input(tmp_path, parameters, served):
     shuffled, out = tmp_path / "in.csv", tmp_path / "out.csv"
     requests = pd.read_csv(served).sample(frac=1, random_state=0)

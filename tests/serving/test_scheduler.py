@@ -4,7 +4,7 @@ import pytest
 from step_by_step import step_by_step
 
 from idealized_runtime.serving.scheduler import POLICIES, Scheduler
-from idealized_runtime.serving.simulation import saturated_rate_per_s, simulate, simulate_closed
+from idealized_runtime.serving.simulation import saturated_rate_per_s, simulate
 from idealized_runtime.serving.steps import StepModel
 
 STEPS = StepModel(0.012, 4e-5, 5e-5, 7e-8)
@@ -83,13 +83,6 @@ def test_two_engines_share_the_requests():
     requests = make_sizes(400, rng).assign(arrival_s=np.cumsum(rng.exponential(0.05, 400)))
     alone, both = (simulate(requests, STEPS, Scheduler(max_num_seqs=8, num_engines=n)) for n in (1, 2))
     assert both["queue_s"].mean() < 0.5 * alone["queue_s"].mean()
-
-
-def test_closed_loop_keeps_as_many_requests_as_clients():
-    sizes = make_sizes(60, np.random.default_rng(8))
-    answered = simulate_closed(sizes, 5, STEPS)
-    ends = np.sort(answered["arrival_s"] + answered["runtime_s"])
-    assert np.sort(answered["arrival_s"])[5:] == pytest.approx(ends[:-5])
 
 
 @pytest.mark.parametrize(

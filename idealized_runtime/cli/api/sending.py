@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import hashlib
 import os
 import secrets
 import signal
@@ -146,9 +145,10 @@ def _make_budget(arguments):
 def _make_prompts(arguments):
     """What makes the prompts, and how a header names it."""
     from idealized_runtime.api.prompts import CalibratedPrompts, TokenizerPrompts
+    from idealized_runtime.records.files import sha256_of
 
     if arguments.tokenizer is None:
         return CalibratedPrompts(), {"counted_by": "usage"}
     prompts = TokenizerPrompts(arguments.tokenizer, adds_special_tokens=arguments.protocol == "completions")
-    digest = hashlib.sha256(arguments.tokenizer.read_bytes()).hexdigest()
+    digest = sha256_of(arguments.tokenizer)
     return prompts, {"counted_by": "tokenizer", "tokenizer_sha256": digest}

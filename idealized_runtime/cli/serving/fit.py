@@ -50,14 +50,15 @@ def run(arguments) -> int:
     name, steps, context, origin = (_fitted if arguments.evidence else _predicted)(arguments, scheduler)
     if arguments.out is not None:
         write_steps(arguments.out, name, steps)
+    llm_d = steps.llm_d_numbers(context, level=arguments.level)
     if arguments.json:
         print_json({"model": name, "steps": steps.to_json(), "num_context_tokens": context,
-                    "llm_d": steps.llm_d_numbers(context, level=arguments.level).to_dict("index")})  # fmt: skip
+                    "llm_d": llm_d.to_dict("index")})  # fmt: skip
         return DONE
     print(f"{name}, {origin}; {describe(scheduler)}\n")
     print_table(steps.table(level=arguments.level), with_index=True)
     print(f"\nllm-d's numbers, ms, with {context:.0f} tokens in the cache of a sequence")
-    print_table(steps.llm_d_numbers(context, level=arguments.level).rename_axis("number"), with_index=True)
+    print_table(llm_d.rename_axis("number"), with_index=True)
     print(f"\nlower and upper: the {100 * arguments.level:g} % interval")
     return DONE
 

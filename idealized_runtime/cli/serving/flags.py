@@ -1,6 +1,7 @@
 """Flags of a server's scheduler, which fit and simulate share."""
 
 from idealized_runtime.checks import positive_int
+from idealized_runtime.serving.scheduler import POLICIES
 
 
 def add_scheduler(parser, defaults: str):
@@ -13,7 +14,7 @@ def add_scheduler(parser, defaults: str):
         Where values come from that are not given, for the help.
     """
     group = parser.add_argument_group("the server's scheduler", f"As the server was started; default: {defaults}.")
-    group.add_argument("--policy", choices=("continuous", "prompts-first", "static"),
+    group.add_argument("--policy", choices=POLICIES,
                        help="continuous: prompts in chunks beside the tokens of running sequences (vLLM); "
                        "prompts-first: whole prompts in steps of their own; static: a batch is done before the next "
                        "begins")  # fmt: skip
@@ -29,8 +30,7 @@ def scheduler_of(arguments, base):
     """The scheduler of the flags; what they do not say is as in another."""
     from dataclasses import replace
 
-    names = ("policy", "max_num_seqs", "max_num_batched_tokens", "cache_tokens", "num_engines")
-    return replace(base, **{name: value for name in names if (value := getattr(arguments, name)) is not None})
+    return replace(base, **{name: value for name in vars(base) if (value := getattr(arguments, name)) is not None})
 
 
 def describe(scheduler) -> str:

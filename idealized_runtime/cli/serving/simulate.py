@@ -33,46 +33,20 @@ def add_arguments(parser):
     add_shared(parser, "--columns")
     add_scheduler(parser, "as the steps were fitted")
     add_shared(parser, "--out", help="request table to write, in the order of the requests: .csv, .json, .parquet")
-    add_shared(parser, "--level", "--seed", "--json")
+    add_shared(parser, "--level", "--json")
+    add_shared(parser, "--seed", default=0)
 
 
 def run(arguments) -> int:
     """Simulate, print the answer, and write every request where asked to."""
-    import numpy as np
-
-    from idealized_runtime.queries.tables import read_queries
-    from idealized_runtime.serving.requests import random_requests, read_request_table
     from idealized_runtime.serving.simulation import simulate_days
-    from idealized_runtime.serving.steps import read_steps
 
     if arguments.out is not None:
         check_format(arguments.out)
-    models = read_steps(arguments.parameters)
-    name = arguments.model or (next(iter(models)) if len(models) == 1 else None)
-    if name not in models:
-        raise ValueError(f"--model must be one of {', '.join(models)}, the models with steps there; got {name}")
-    steps = models[name]
-    scheduler = scheduler_of(arguments, steps.scheduler)
-    if arguments.requests is not None:
-        if arguments.rate_per_s is not None:
-            raise ValueError("--rate is for --queries: requests come when they came; leave one of the two out")
-        days = [read_request_table(arguments.requests, columns=arguments.columns)]
-        if days[0]["run"].nunique() > 1:
-            raise ValueError(f"{arguments.requests}: holds {days[0]['run'].nunique()} runs; simulate one at a time")
-    else:
-        if arguments.rate_per_s is None:
-            raise ValueError("--rate must be given with --queries: how many come a second")
-        queries = read_queries(arguments.queries, columns=arguments.columns)
-        rngs = np.random.default_rng(arguments.seed or 0).spawn(arguments.num_days)
-        days = [
-            random_requests(
-                queries, rate_per_s=arguments.rate_per_s, num_requests=arguments.num_requests, rng=rng,
-                burstiness=arguments.burstiness,
-            )
-            for rng in rngs
-        ]  # fmt: skip
+    name, steps = _read_steps(arguments)
+    scheduler, days = scheduler_of(arguments, steps.scheduler), _read_demand(arguments)
     answer = simulate_days(
-        days, steps, scheduler, level=arguments.level, rng=arguments.seed or 0, rate_per_s=arguments.rate_per_s
+        days, steps, scheduler, level=arguments.level, rng=arguments.seed, rate_per_s=arguments.rate_per_s
     )
     requests = answer.pop("requests")
     if arguments.out is not None:
@@ -82,6 +56,54 @@ def run(arguments) -> int:
         return DONE
     origin = f"steps {steps.origin}" + (f" on {steps.hardware}" if steps.hardware else "")
     print(f"{len(requests)} requests to {name}, {origin}; {describe(scheduler)}")
+    _print_answer(answer)
+    if steps.covariance is not None:
+        print(f"\nin brackets: the {100 * arguments.level:g} % interval by the errors of the step times")
+    if len(days) > 1:
+        spread = answer["ttft_s"]["p95"]
+        bounds = f"[{spread['day_lower']:.4g}, {spread['day_upper']:.4g}]"
+        print(f"between {len(days)} such days TTFT p95 lies in {bounds} s")
+    return DONE
+
+
+def _read_steps(arguments) -> tuple:
+    """Name and steps of the model that is asked for, or of the only one."""
+    from idealized_runtime.serving.steps import read_steps
+
+    models = read_steps(arguments.parameters)
+    name = arguments.model or (next(iter(models)) if len(models) == 1 else None)
+    if name not in models:
+        raise ValueError(f"--model must be one of {', '.join(models)}, the models with steps there; got {name}")
+    return name, models[name]
+
+
+def _read_demand(arguments) -> list:
+    """Requests as they came, or days of them as they may come."""
+    import numpy as np
+
+    from idealized_runtime.queries.tables import read_queries
+    from idealized_runtime.serving.requests import random_requests, read_request_table
+
+    if arguments.requests is not None:
+        if arguments.rate_per_s is not None:
+            raise ValueError("--rate is for --queries: requests come when they came; leave one of the two out")
+        requests = read_request_table(arguments.requests, columns=arguments.columns)
+        if (num_runs := requests["run"].nunique()) > 1:
+            raise ValueError(f"{arguments.requests}: holds {num_runs} runs; simulate one at a time")
+        return [requests]
+    if arguments.rate_per_s is None:
+        raise ValueError("--rate must be given with --queries: how many come a second")
+    queries = read_queries(arguments.queries, columns=arguments.columns)
+    given = {name: getattr(arguments, name) for name in ("rate_per_s", "num_requests", "burstiness")}
+    rngs = np.random.default_rng(arguments.seed).spawn(arguments.num_days)
+    return [random_requests(queries, rng=rng, **given) for rng in rngs]
+
+
+def _print_answer(answer):
+    import pandas as pd
+
+    from idealized_runtime.serving.simulation import METRICS
+
     rate, limit = answer["arrival_rate_per_s"], answer["saturated_rate_per_s"]
     if answer["is_stable"]:
         sure = "" if answer["probability_stable"] == 1 else f", with probability {answer['probability_stable']:.2g}"
@@ -96,17 +118,7 @@ def run(arguments) -> int:
         )
     print(f"{answer['output_tokens_per_s']:.4g} output tokens/s\n")
     rows = []
-    for metric in ("ttft_s", "tpot_s", "e2e_s"):
+    for metric, label in METRICS.items():
         cells = {statistic: bounded(known["value"], known) for statistic, known in answer[metric].items()}
-        rows.append({"": {"ttft_s": "TTFT, s", "tpot_s": "TPOT, s", "e2e_s": "end to end, s"}[metric], **cells})
-    import pandas as pd
-
+        rows.append({"": f"{label}, s", **cells})
     print_table(pd.DataFrame(rows))
-    if steps.covariance is not None:
-        print(f"\nin brackets: the {100 * arguments.level:g} % interval by the errors of the step times")
-    if len(days) > 1:
-        spread = answer["ttft_s"]["p95"]
-        print(
-            f"between {len(days)} such days TTFT p95 lies in [{spread['day_lower']:.4g}, {spread['day_upper']:.4g}] s"
-        )
-    return DONE

@@ -229,13 +229,17 @@ class Run:
                     + ": their times are no seconds; milliseconds?"
                 )
         # AIPerf names no limit where it has the usual one, of one request at a time.
-        starts = [trial.get("sent_at") for trial in self.sent]
-        if self.load.get("load") == "closed" and limit is None and self.sent and None not in starts:
-            starts_s = np.array([datetime.fromisoformat(start).timestamp() for start in starts])
+        is_unlimited = self.load.get("load") == "closed" and limit is None and self.sent
+        if is_unlimited and (starts_s := self._starts_s()) is not None:
             ends_s = starts_s + [trial.get("runtime_s") or 0.0 for trial in self.sent]
             order = np.argsort(starts_s)
             if (ends_s[order][:-1] <= starts_s[order][1:]).all():
                 self.load["num_parallel"] = 1
+
+    def _starts_s(self) -> np.ndarray | None:
+        """When each request was sent; None where one does not tell."""
+        starts = [trial.get("sent_at") for trial in self.sent]
+        return np.array([datetime.fromisoformat(it).timestamp() for it in starts]) if all(starts) else None
 
     def throughput(self) -> dict | None:
         """What the tool counted over the whole run, where the trials do not tell it; as a row of a throughput."""
@@ -288,10 +292,10 @@ class Run:
                 if abs(ours - said[name]) > _MOST_DIFFERENCE * said[name]:
                     by_totals = f"{name}: {said[name]:.4g} by the totals in the file"
                     yield "disagreement", f"{by_totals}, {ours:.4g} by its requests, which count here"
-        starts, runtimes_s = ([trial.get(name) for trial in self.sent] for name in ("sent_at", "runtime_s"))
+        runtimes_s = [trial.get("runtime_s") for trial in self.sent]
         # Beside no totals stands the window of a measurement, which need not end with a request.
-        if timed and self.totals and self.counts.get("duration_s") and all(starts) and all(runtimes_s):
-            starts_s = np.array([datetime.fromisoformat(start).timestamp() for start in starts])
+        is_told = timed and self.totals and self.counts.get("duration_s") and all(runtimes_s)
+        if is_told and (starts_s := self._starts_s()) is not None:
             span_s, by_totals_s = (starts_s + runtimes_s).max() - starts_s.min(), self.counts["duration_s"]
             if abs(span_s - by_totals_s) > 0.01 * span_s + 0.005:
                 yield "disagreement", f"duration: {by_totals_s:.4g} s by the totals, {span_s:.4g} s by its requests"
@@ -328,7 +332,7 @@ class Imported:
             frames.append(requests_frame(run.header, run.trials))
         full = [frame for frame in frames if len(frame)] or frames[:1]
         # A failed request may lack its sizes: missing integers stay integers.
-        sizes = dict.fromkeys(("num_prompt_tokens", "num_output_tokens"), "Int64")
+        sizes = dict.fromkeys(TOKEN_COLUMNS, "Int64")
         return cls(pd.concat([frame.astype(sizes) for frame in full], ignore_index=True), runs, list(unused))
 
     @property

@@ -75,6 +75,14 @@ def is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
+def did_you_mean(given: str, known) -> str:
+    """What a message says behind an unknown name: the nearest of the known ones in brackets; empty if none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(given, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
 def check_positive(**values):
     """Refuse anything that is not a positive finite number; arrays name their first such element."""
     _check(values, _is_positive, _POSITIVE)

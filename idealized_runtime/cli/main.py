@@ -16,7 +16,7 @@ from importlib import import_module
 from threading import current_thread, main_thread
 from traceback import extract_tb
 
-from idealized_runtime.checks import printable
+from idealized_runtime.checks import did_you_mean, printable
 from idealized_runtime.cli.flags import refuse_own_input
 from idealized_runtime.cli.output import say
 
@@ -141,7 +141,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         """Raise a ValueError of one line, with the nearest flag where one is not known."""
         _, is_unknown, given = message.partition("unrecognized arguments: ")
-        hint = _did_you_mean(given.split("=")[0].split()[0], self._option_string_actions) if is_unknown else ""
+        hint = did_you_mean(given.split("=")[0].split()[0], self._option_string_actions) if is_unknown else ""
         raise ValueError(f"{message}{hint} ({self.prog} -h explains)")
 
     def _print_message(self, message, file=None):
@@ -205,7 +205,7 @@ def _choose(group, words, parser) -> int:
 
         print(f"{PROGRAM} {version(PROGRAM)}")
         return DONE
-    given = f"no subcommand {first!r}{_did_you_mean(first, table)}" if words else "no subcommand is named"
+    given = f"no subcommand {first!r}{did_you_mean(first, table)}" if words else "no subcommand is named"
     raise ValueError(f"{given}; there are: {', '.join(table)}")
 
 
@@ -247,13 +247,6 @@ def _with_flags(error, parser) -> str:
     named = r"((?<=: )|^)\w+(?= must\b)"
     named += "" if re.search(r"\bcolumns?\b", message) else r"|(?<![\w./'\"-])\w+_\w+(?![\w./'\"=-])"
     return re.sub(named, lambda found: flags.get(found[0], found[0]), message)
-
-
-def _did_you_mean(given, known) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(given, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _stop(code, sentence="") -> int:

@@ -3,12 +3,11 @@
 Every function takes arrays, and so do the coefficients of a law: a bootstrap's draws are one law of arrays.
 """
 
-import difflib
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from idealized_runtime.checks import check_not_negative, check_positive
+from idealized_runtime.checks import check_not_negative, check_positive, did_you_mean
 from idealized_runtime.lifetime.fitted_range import FittedRange
 
 TRAINING_FLOPS_PER_PARAM_AND_TOKEN = 6
@@ -278,9 +277,8 @@ def get_scaling_law(name: str = "chinchilla", **coefficients) -> ScalingLaw:
         No set has this name, or a coefficient is out of range.
     """
     if name not in SCALING_LAWS:
-        near = difflib.get_close_matches(name, SCALING_LAWS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise ValueError(f"no coefficients named {name!r}{hint} Known: {', '.join(SCALING_LAWS)}")
+        hint = did_you_mean(name, SCALING_LAWS)
+        raise ValueError(f"no coefficients named {name!r}{hint}; there are: {', '.join(SCALING_LAWS)}")
     law = SCALING_LAWS[name]
     if not coefficients:
         return law

@@ -1,11 +1,11 @@
 """Folders of timing logs, by name: this project's ``logs/<name>/`` and the published ones."""
 
 import contextlib
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
 from idealized_runtime.architectures import published_architecture
+from idealized_runtime.checks import did_you_mean
 from idealized_runtime.measurements import published
 from idealized_runtime.measurements.published import PublishedDataMissingError, published_data
 
@@ -40,8 +40,7 @@ def find_logs(name_or_path, models: Iterable[str] | None = None) -> list[Path]:
     by_model = {_model_of_log(path): path for path in paths}
     by_name = {**{path.stem: path for path in paths}, **by_model}
     if missing := [model for model in models if model not in by_name]:
-        near = difflib.get_close_matches(missing[0], by_name, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(missing[0], by_name)
         raise ValueError(f"no {name_or_path} log of {', '.join(missing)}{hint}; there are: {', '.join(by_model)}")
     return list(dict.fromkeys(by_name[model] for model in models))
 

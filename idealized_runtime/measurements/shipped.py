@@ -1,6 +1,5 @@
 """Stacks whose coefficients come with the package: timed models without their timings, which need not be at hand."""
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.checks import parse_json
+from idealized_runtime.checks import did_you_mean, parse_json
 from idealized_runtime.fits.entries import SCHEMA_VERSION, to_json
 from idealized_runtime.fits.model import RuntimeModel
 from idealized_runtime.fits.parameters import model_from_json
@@ -70,8 +69,7 @@ def read_stack(
         raise ValueError(f"{name_or_path}: the coefficients in this package are of {stack}; got software {software!r}")
     models = list(shipped) if models is None else [models] if isinstance(models, str) else list(models)
     if missing := [name for name in models if name not in shipped]:
-        near = difflib.get_close_matches(missing[0], shipped, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(missing[0], shipped)
         raise ValueError(f"{name_or_path} has no {', '.join(missing)}{hint}; there are: {', '.join(shipped)}")
     return {name: shipped[name] for name in models}
 

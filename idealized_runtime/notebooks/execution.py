@@ -1,13 +1,13 @@
 """Execute one notebook with papermill, and refuse unknown parameters."""
 
 import ast
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
 
+from idealized_runtime.checks import did_you_mean
 from idealized_runtime.notebooks.places import OUTPUTS_SETTING
 from idealized_runtime.records.files import replacing
 
@@ -59,8 +59,7 @@ def check_parameters(path, parameters: Mapping[str, object]):
     declared = declared_parameters(path)
     for name in parameters:
         if name not in declared:
-            near = difflib.get_close_matches(name, declared, n=2)
-            hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+            hint = did_you_mean(name, declared)
             raise ParameterError(f"{path} has no parameter {name!r}{hint}; it declares {', '.join(declared)}")
 
 

@@ -1,6 +1,5 @@
 """Models on the terms that their queries are priced by: what they ran on, of how many accelerators, at what rates."""
 
-import difflib
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ import pandas as pd
 from idealized_runtime.architectures import Architecture, find_architecture, registry_name
 from idealized_runtime.architectures.devices import num_accelerators_needed
 from idealized_runtime.architectures.registry import by_helm_name
-from idealized_runtime.checks import check_positive
+from idealized_runtime.checks import check_positive, did_you_mean
 from idealized_runtime.fits import read_parameters
 from idealized_runtime.fits.protocol import ModelOfRuntimes
 from idealized_runtime.hardware.accelerators import find_accelerator, get_accelerator
@@ -277,8 +276,7 @@ def select_names(path, names: Iterable[str], asked: Iterable[str] | None) -> lis
     registry_names = {name: registry_name(name) for name in names}
     known = {*registry_names, *registry_names.values()}
     if missing := [name for name in asked if name not in known]:
-        near = difflib.get_close_matches(missing[0], known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
+        hint = did_you_mean(missing[0], known)
         raise ValueError(f"{path}: no model {', '.join(missing)}{hint}; there are: {', '.join(sorted(known))}")
     return [name for name in names if name in asked or registry_names[name] in asked]
 

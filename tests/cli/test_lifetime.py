@@ -251,7 +251,7 @@ def test_folder_of_the_law_is_looked_for_before_the_fit(capsys, csv, tmp_path, m
         ("compute-optimal --loss two", "--loss: must be a positive number; got 'two'"),
         ("compute-optimal --loss 2 --inference_tokens -5", "--inference-tokens.*: must be zero or a positive.*'-5'"),
         ("compute-optimal --loss 2 --alpha 0.001", "more than 1e100 parameters or training tokens"),
-        ("compute-optimal --loss 2 --coefficients chincilla", "named 'chincilla'; did you mean chinchilla"),
+        ("compute-optimal --loss 2 --coefficients chincilla", "named 'chincilla' .did you mean chinchilla"),
         ("compute-optimal --loss 2 --coefficients absent.json", "no such file: absent.json"),
         ("cost-optimal --loss 2 --train_mfu 0", r"--train-mfu: must be in \(0, 1\], a share of the peak rate; got '0'"),
         ("cost-optimal --loss 2 --generation_mfu 1.2", r"--generation-mfu: must be in \(0, 1\].*got '1.2'"),
@@ -261,7 +261,7 @@ def test_folder_of_the_law_is_looked_for_before_the_fit(capsys, csv, tmp_path, m
         ("cost-optimal --loss 2 --train_gpu_cost 0", "--train-gpu-cost: must be a positive number; got '0'"),
         ("fit --data absent.csv", "absent.csv: No such file or directory"),
         ("fit", "arguments are required: --data"),
-        ("cost-optimum --loss 2", "no subcommand 'cost-optimum'; did you mean cost-optimal"),
+        ("cost-optimum --loss 2", "no subcommand 'cost-optimum' .did you mean cost-optimal"),
     ],
 )  # fmt: skip
 def test_bad_input_exits_with_2_and_says_what_is_allowed(capsys, monkeypatch, tmp_path, line, message):

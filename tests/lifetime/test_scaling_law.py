@@ -100,7 +100,7 @@ def test_given_coefficients_replace_those_of_the_set():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: get_scaling_law("chincilla"), "no coefficients named 'chincilla'; did you mean chinchilla"),
+        (lambda: get_scaling_law("chincilla"), r"no coefficients named 'chincilla' \(did you mean chinchilla"),
         (lambda: ScalingLaw(406.4, 410.7, 1.69, -0.3, 0.28), "alpha must be a positive finite number; got -0.3"),
         (lambda: ScalingLaw(406.4, 410.7, -1, 0.3, 0.28), "E must be zero or a positive finite number; got -1"),
         (lambda: ModelSize(0, 1e9), "num_params must be a positive finite number; got 0"),

@@ -80,7 +80,7 @@ def test_logs_come_in_the_order_of_the_models_asked_for(logs):
 
 
 def test_unknown_model_is_refused_with_the_models_there_are(logs):
-    with pytest.raises(ValueError, match=r"no box log of frist \(did you mean 'first'\?\); there are: first, second"):
+    with pytest.raises(ValueError, match=r"no box log of frist \(did you mean first\?\); there are: first, second"):
         find_logs("box", ["frist"])
 
 

@@ -391,7 +391,7 @@ def test_shipped_stack_predicts_as_its_logs_do(cpu, monkeypatch, tmp_path):
         FileNotFoundError, match=r"no timing logs of hardware 'h9'.*come with this package for a100, cpu"
     ):
         read_stack("h9")
-    with pytest.raises(ValueError, match=r"cpu has no gpt2-smal \(did you mean 'gpt2-small'\?\)"):
+    with pytest.raises(ValueError, match=r"cpu has no gpt2-smal \(did you mean gpt2-small\?\)"):
         read_stack("cpu", ["gpt2-smal"])
     with pytest.raises(ValueError, match=r"cpu: the coefficients in this package are of .*got software 'x'"):
         read_stack("cpu", software="x")

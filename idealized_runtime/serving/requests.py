@@ -25,7 +25,9 @@ _CLOCK_TOLERANCE = 1e-3
 _NO_ERROR = ("", "false", "0", "none", "null", "nan")
 
 
-def read_request_table(path, *, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+def read_request_table(
+    path, *, columns: Mapping[str, str] | None = None, is_demand: bool = False
+) -> pd.DataFrame:  # fmt: skip
     """Requests of a file, one a row, in its order.
 
     Parameters
@@ -34,6 +36,8 @@ def read_request_table(path, *, columns: Mapping[str, str] | None = None) -> pd.
         A table (.csv, .jsonl, .json, .parquet) or a log of ``api load`` or ``api profile``.
     columns : mapping of our name to theirs, optional
         As for :func:`~idealized_runtime.queries.tables.read_queries`.
+    is_demand : bool
+        Arrivals and sizes are what is asked for: what a server made of them, in times or in its cache, is dropped.
 
     Returns
     -------
@@ -65,6 +69,8 @@ def read_request_table(path, *, columns: Mapping[str, str] | None = None) -> pd.
             )
         if "run" not in requests:
             requests["run"] = 0
+    if is_demand:
+        requests = requests.drop(columns=[*TIMES, "time_per_output_token_s", "num_cached_tokens"], errors="ignore")
     return check_requests(requests, name=str(path))
 
 

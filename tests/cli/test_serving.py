@@ -189,3 +189,12 @@ def test_one_model_of_a_folder_of_batches_is_chosen_by_its_name(capsys):
 def test_step_times_alone_price_no_query(capsys, parameters, served):
     assert main(["price", str(served), "--parameters", str(parameters)]) == 2
     assert "holds the step times of a server alone (of gpt2-small), which" in capsys.readouterr().err
+
+
+def test_of_requests_to_simulate_arrivals_and_sizes_alone_count(tmp_path, parameters, served):
+    path, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    requests = pd.read_csv(served)
+    requests.assign(runtime_s=-1.0, num_cached_tokens=16, error="").to_csv(path, index=False)
+    arguments = ["--parameters", str(parameters), "--requests", str(path), "--out", str(out)]
+    assert main(["serving", "simulate", *arguments]) == 0
+    np.testing.assert_allclose(pd.read_csv(out)["runtime_s"], requests["runtime_s"], rtol=0.03)

@@ -21,7 +21,9 @@ def add_arguments(parser):
     add_shared(parser, "--parameters", required=True, help="parameter file with steps, as `serving fit` writes it")
     add_shared(parser, "--model", help="its name there, where there are several")
     demand = parser.add_mutually_exclusive_group(required=True)
-    demand.add_argument("--requests", metavar="FILE", help="request table or trace: arrival_s and sizes are used")
+    demand.add_argument(
+        "--requests", metavar="FILE", help="request table or trace: arrival_s and sizes are used, prompts encoded whole"
+    )
     add_shared(demand, "--queries", help="sizes that are drawn from, with --rate: a table, or a HELM run folder")
     parser.add_argument("--rate", dest="rate_per_s", type=positive_number, metavar="R",
                         help="queries that come a second, as a Poisson process")  # fmt: skip
@@ -87,7 +89,7 @@ def _read_demand(arguments) -> list:
     if arguments.requests is not None:
         if arguments.rate_per_s is not None:
             raise ValueError("--rate is for --queries: requests come when they came; leave one of the two out")
-        requests = read_request_table(arguments.requests, columns=arguments.columns)
+        requests = read_request_table(arguments.requests, columns=arguments.columns, is_demand=True)
         if (num_runs := requests["run"].nunique()) > 1:
             raise ValueError(f"{arguments.requests}: holds {num_runs} runs; simulate one at a time")
         return [requests]

@@ -186,7 +186,7 @@ def test_subcommands_of_the_readme_exist_and_have_those_flags():
     table = readme.split("## One command")[1].split("\n\n")[2]
     heads = set(re.findall(r"^\| `([a-z]+)", table, flags=re.MULTILINE))
     assert heads == {name.split()[0] for name in COMMANDS}
-    assert set(re.findall(r"`(?:api|lifetime) ([a-z, -]+)`", table)) == {
+    assert set(re.findall(rf"`(?:{'|'.join(GROUPS)}) ([a-z, -]+)`", table)) == {
         ", ".join(name.split()[1] for name in COMMANDS if name.startswith(f"{group} ")) for group in GROUPS
     }
     lines = re.findall(r"^(?:idealized-runtime|LIFETIME) .*", readme.replace("\\\n", " "), flags=re.MULTILINE)

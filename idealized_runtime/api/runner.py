@@ -105,7 +105,8 @@ class Runner:
         if pending := self._pending():
             self._journal.start()
             await self._prompts.calibrate(self._count, self._sweep.all_num_prompt_tokens)
-            self._sender.num_shared_tokens = self._prompts.num_shared_tokens
+            # A server that counts fewer tokens than words has none to share.
+            self._sender.num_shared_tokens = max(self._prompts.num_shared_tokens, 0)
             await self._report_other_model()
             await self._run_pending(pending)
         self._journal.finish()

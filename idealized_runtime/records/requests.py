@@ -60,6 +60,8 @@ HELD_BACK = "held back on the way"
 _LEAST_GAP_S, _LEAST_GAP_SHARE = 2e-4, 0.1
 # Tokens that come together at most where nothing holds them back: a step of speculative decoding has a few.
 _MOST_TOGETHER = 4
+# Events that a client with other things to do reads together now and then, in the mean of an answer.
+_MOST_OF_A_BUSY_CLIENT = 3
 # An answer of which so much had passed before its first token, and then less than this for each further one.
 _WAITING_SHARE, _HELD_BACK_S = 0.95, 5e-4
 # How far a request may outlast the next one of a client that sends one at a time: the clock's own steps.
@@ -483,7 +485,7 @@ def held_back(times_s, ends, num_tokens, runtimes_s) -> tuple[np.ndarray, np.nda
     is_waiting = first_s > _WAITING_SHARE * runtimes_s
     is_held_back = (
         ((num_bunches == 1) & ((num_events > 1) | is_waiting))
-        | ((second - starts > 1) & (num_together >= 2))
+        | ((second - starts > 1) & (num_together > _MOST_OF_A_BUSY_CLIENT))
         | ((num_events < num_tokens) & (num_together > _MOST_TOGETHER) & (num_bunches > 0) & (num_events > 1))
         | (is_waiting & (span_s < _HELD_BACK_S * (num_tokens - 1)))
     )

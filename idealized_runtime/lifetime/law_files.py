@@ -11,6 +11,9 @@ from idealized_runtime.lifetime.fitted_range import FittedRange
 from idealized_runtime.lifetime.scaling_law import COEFFICIENTS, ScalingLaw
 from idealized_runtime.records.files import replacing
 
+# Of so many draws of a fit, some lie on either side of it.
+_MANY_DRAWS = 20
+
 
 @dataclass(frozen=True)
 class FittedLaw:
@@ -60,6 +63,12 @@ def read_law(path) -> FittedLaw:
         draws = {name: np.asarray(data["draws"][name], dtype=float) for name in COEFFICIENTS}
         if len({array.shape for array in draws.values()}) > 1:
             raise ValueError("draws must hold as many of each coefficient")
+        for name, array in draws.items():
+            if array.size >= _MANY_DRAWS and not array.min() <= data[name] <= array.max():
+                raise ValueError(
+                    f"{name} = {data[name]:g} lies beyond all of its draws, {array.min():g} to {array.max():g}: one "
+                    "of the two was changed"
+                )
         return FittedLaw(law, ScalingLaw(**draws, source=f"bootstrap: {law.source}"))
     except FileNotFoundError:
         raise FileNotFoundError(f"no such file: {path}; `fit --out {path}` writes one") from None

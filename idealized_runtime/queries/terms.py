@@ -299,7 +299,7 @@ def _num_accelerators_of(timed, num_context_tokens) -> int:
 def _of_entry(name, runtimes) -> PricedModel:
     row, sources = find_architecture(name), getattr(runtimes, "sources", ())
     bare = PricedModel(name, runtimes, num_params=getattr(row, "num_params", None), architecture=row)
-    if not sources:
+    if not sources or not {"file", "sha256"} <= sources[0].keys():
         return bare
     log = Path(sources[0]["file"])
     folder = log.parent.name

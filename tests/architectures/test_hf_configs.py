@@ -239,6 +239,13 @@ def test_size_that_a_configuration_leaves_out_is_named(missing):
         Architecture.from_hf_config(config)
 
 
+def test_misspelt_option_is_named_beside_what_is_taken_for_it():
+    config = {**LLAMA, "num_key_value_headz": 2}
+    config.pop("num_key_value_heads", None)
+    with pytest.warns(SilentConfigurationWarning, match="no num_key_value_heads, but 'num_key_value_headz': not read"):
+        Architecture.from_hf_config(config)
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("wrapper", "text", "num_params"),

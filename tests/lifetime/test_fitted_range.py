@@ -3,6 +3,7 @@
 import json
 import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,6 +11,7 @@ from idealized_runtime.cli.main import main
 from idealized_runtime.lifetime import SCALING_LAWS, ModelSize, chinchilla_size, fit_scaling_law, get_scaling_law
 from idealized_runtime.lifetime.fitted_range import FittedRange, LawRangeWarning
 from idealized_runtime.lifetime.law_files import FittedLaw, read_law, write_law
+from idealized_runtime.lifetime.scaling_law import COEFFICIENTS, ScalingLaw
 from idealized_runtime.measurements.published import ROOT
 
 RANGE = FittedRange((1e8, 1e10), (1e9, 1e12))
@@ -99,3 +101,13 @@ def test_optimum_far_beyond_the_measured_models_is_refused(capsys):
     cpu = f"--parameters {ROOT}/processed_jsons/cpu.json --inference-gpu-cost 0.1"
     assert main(f"lifetime cost-optimal --loss 1.85 --inference-reqs 1 {cpu}".split()) == 2
     assert "the measured models have 8.19e+07 to 3.55e+08, and is not asked beyond" in capsys.readouterr().err
+
+
+def test_coefficient_beyond_all_of_its_draws_is_refused(tmp_path):
+    law = get_scaling_law()
+    draws = {name: getattr(law, name) * np.linspace(0.9, 1.1, 40) for name in COEFFICIENTS}
+    write_law(tmp_path / "law.json", FittedLaw(law, ScalingLaw(**draws, source="draws")))
+    data = json.loads((tmp_path / "law.json").read_text())
+    (tmp_path / "law.json").write_text(json.dumps({**data, "alpha": 2 * data["alpha"]}))
+    with pytest.raises(ValueError, match=r"alpha = .* lies beyond all of its draws"):
+        read_law(tmp_path / "law.json")

@@ -4,6 +4,7 @@ What changes a count has a field; what only changes the values computed goes to 
 would be counted wrongly is refused by name. Where a file is silent, it means what ``transformers`` takes.
 """
 
+import difflib
 import warnings
 
 from idealized_runtime.architectures.hf import experts, gpt, llama
@@ -36,10 +37,12 @@ _KINDS = {
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list",
           dict: "an object"}  # fmt: skip
 _DEEPEST = 50
+# Likeness of two names of options from which on one is taken for a misspelling of the other.
+_MISSPELT = 0.93
 
 
 class SilentConfigurationWarning(UserWarning):
-    """A configuration leaves out sizes, which are then those of its family's class."""
+    """A configuration leaves out sizes, or misspells an option: they are then those of its family's class."""
 
 
 def fields_of_hf_config(config: dict) -> dict:
@@ -74,6 +77,13 @@ def fields_of_hf_config(config: dict) -> dict:
         named = ", ".join(f"{name} ({usual})" for name, usual in silent.items())
         message = f"Hugging Face configuration of family {family!r} leaves out {named}: taken as transformers has them"
         warnings.warn(message, SilentConfigurationWarning, stacklevel=4)
+    for name in reader.defaults.keys() - spelled.keys():
+        if near := difflib.get_close_matches(
+            name, spelled.keys() - reader.defaults.keys() - _KINDS.keys(), 1, _MISSPELT
+        ):
+            message = f"Hugging Face configuration of family {family!r} has no {name}, but {near[0]!r:.80}: not read; "
+            message += f"{name} is taken as {reader.defaults[name]}, as transformers has it"
+            warnings.warn(message, SilentConfigurationWarning, stacklevel=4)
     try:
         fields = reader.read({**reader.defaults, **spelled})
     except KeyError as error:

@@ -178,7 +178,7 @@ def simulate_days(
     steps: StepModel,
     scheduler: Scheduler | None = None,
     *,
-    num_draws=20,
+    num_draws=40,
     level=0.95,
     rng=0,
     rate_per_s: float | None = None,
@@ -232,7 +232,9 @@ def simulate_days(
         for statistic, value in statistics.items():
             lower = upper = None
             if of_draws:
-                lower, upper = percentile_interval([draw[metric][statistic] for draw in of_draws], level).tolist()
+                # Of few draws the outermost stand for the tails: interpolation between them would fall short.
+                drawn_s = [draw[metric][statistic] for draw in of_draws]
+                lower, upper = np.quantile(drawn_s, [(1 - level) / 2, (1 + level) / 2], method="weibull").tolist()
                 lower, upper = min(lower, value), max(upper, value)
             answer[metric][statistic] = {"value": value, "lower": lower, "upper": upper}
             if len(days) > 1:

@@ -172,7 +172,8 @@ def stuttering(*sizes, wait_s=0.03):
 @pytest.mark.parametrize(
     ("sizes", "is_held_back"),
     [((4,), True), ((4, 4), True), ((2, 2), False), ((16, 16), True), ((8, 8, 8, 8), True), ((5, 1, 6), True),
-     ((2,), True), ((1, 1, 1, 1), False), ((1, 3), False), ((1,), False), ((2, 1, 1, 1, 1), False), ((1, 3, 2, 4), False)],
+     ((2,), True), ((1, 1, 1, 1), False), ((1, 3), False), ((1,), False), ((2, 1, 1, 1, 1), False),
+     ((1, 3, 2, 4), False)],
 )  # fmt: skip
 def test_stream_that_is_held_back_has_no_time_to_first_token(sizes, is_held_back):
     record, _ = ask(stuttering(*sizes))

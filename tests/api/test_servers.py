@@ -126,7 +126,9 @@ def test_every_trial_of_a_real_server_has_the_sizes_asked_for(mlx_log):
 
 
 def test_times_of_a_real_server_are_in_order(mlx_log):
-    requests = read_requests(mlx_log).query("is_fit")
+    # On a busy machine this client reads some of its quick tokens together: such answers have no time to the first.
+    requests = read_requests(mlx_log).query("is_fit and not is_held_back")
+    assert len(requests) >= 12
     assert (requests["time_to_headers_s"] <= requests["time_to_first_token_s"]).all()
     assert (requests["time_to_first_token_s"] <= requests["runtime_s"]).all()
     later = requests[requests["num_output_tokens"] > 1]

@@ -307,8 +307,12 @@ def fit_steps(
     if 1 in places and (is_first := (first.kinds == 0) & (first.features[:, 1] > 0)).any():
         all_of_it_s = np.median(first.seconds[is_first] / first.features[is_first, 1])
         prompt_starts_s |= {share * all_of_it_s for share in _PROMPT_SHARES}
+    is_prompt_term = np.arange(len(TERMS)) == 1
     best = min(
-        (_iterate(evidence, replace_times(start, 1, prompt_s), places, known) for prompt_s in sorted(prompt_starts_s)),
+        (
+            _iterate(evidence, np.where(is_prompt_term, prompt_s, start), places, known)
+            for prompt_s in sorted(prompt_starts_s)
+        ),
         key=lambda found: found[0],
     )
     _, steps, rows, design, errors, weights = best
@@ -317,13 +321,6 @@ def fit_steps(
     steps = replace(steps, covariance=covariance)
     _warn(evidence, steps, rows.kinds, errors)
     return steps
-
-
-def replace_times(times, place, value) -> np.ndarray:
-    """Times with another one in one place."""
-    changed = times.copy()
-    changed[place] = value
-    return changed
 
 
 def _iterate(evidence, start, places, known) -> tuple:

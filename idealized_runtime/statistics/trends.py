@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import combine_pvalues, kendalltau, rankdata, theilslopes
 
 # Medians of consecutive batches hang on each other less than single values do, which wait in one queue or share a
 # busy neighbour.
@@ -29,6 +28,8 @@ def drift(runs: Sequence) -> tuple[float, float]:
     p_value : float
         Two-sided, of the runs together (Stouffer).
     """
+    from scipy.stats import combine_pvalues, kendalltau, theilslopes
+
     runs = [[np.median(batch) for batch in np.array_split(np.asarray(run), NUM_BATCHES)] for run in runs]
     p_values = [
         combine_pvalues(
@@ -64,6 +65,8 @@ def change_point(values) -> ChangePoint | None:
 
     It sees a step wherever it is, a steady drift and a decay; None where there are fewer than 30 values.
     """
+    from scipy.stats import rankdata
+
     values = np.asarray(values, dtype=float)
     num_batches = min(30, len(values) // 3)
     if num_batches < NUM_BATCHES:

@@ -1,7 +1,6 @@
 """Hartigan's dip: how far a sample is from having one peak (Hartigan and Hartigan, Annals of Statistics 13, 1985)."""
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 _MIN_VALUES = 30
 # 99 % points of sqrt(n) dip for n values drawn from a uniform distribution, the hardest of those with one peak:
@@ -65,4 +64,6 @@ def upper_group(values) -> np.ndarray:
 
 def _knots(x, y) -> np.ndarray:
     """Places of the knots of the greatest convex function below the points, x ascending: its slopes only rise."""
+    from scipy.optimize import isotonic_regression
+
     return isotonic_regression(np.diff(y) / np.diff(x), weights=np.diff(x)).blocks

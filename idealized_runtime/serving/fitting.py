@@ -122,11 +122,7 @@ class ServedRequests(_Evidence):
         return Rows.join([self._rows(run, steps) for _, run in runs_of(self.table)])
 
     def _rows(self, requests, steps) -> Rows:
-        snapshots = np.full((3, len(requests), 6), np.nan)
-        for engine in run_engines(requests, steps, self.scheduler, is_recording=True):
-            for request, three in engine.features.items():
-                snapshots[:, request] = three
-        queued, first, last = snapshots
+        queued, first, last = run_engines(requests, steps, self.scheduler).features.swapaxes(0, 1)
         first_s, runtime_s = requests[["time_to_first_token_s", "runtime_s"]].to_numpy(float).T
         decode_s = runtime_s - first_s
         # What is left of the step in which a request comes is no part of its own.

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.serving.engine import Served, serve
 from idealized_runtime.serving.requests import random_requests
-from idealized_runtime.serving.scheduler import Engine, Scheduler
+from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.serving.steps import StepModel
 from idealized_runtime.statistics.intervals import percentile_interval
 
@@ -15,10 +16,8 @@ PERCENTILES = (50, 95, 99)
 METRICS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
 
 
-def run_engines(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler, *, is_recording=False) -> list[Engine]:
-    """Engines of a server that have answered every request; each has the times of those that it was given.
-
-    Their clocks begin with the first arrival.
+def run_engines(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler) -> Served:
+    """What becomes of requests at a server; its clock begins with the first arrival.
 
     Raises
     ------
@@ -33,28 +32,13 @@ def run_engines(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler, 
             f"requests need an arrival and sizes of at least 1 token; {is_bad.sum()} of {len(requests)} do not have "
             f"them, the first is in row {np.flatnonzero(is_bad)[0] + 1}"
         )
-    prompts, outputs = (requests[name].astype(int).tolist() for name in ("num_prompt_tokens", "num_output_tokens"))
-    if scheduler.cache_tokens is not None:
-        needed = np.add(prompts, outputs) - 1
-        if (is_larger := needed > scheduler.cache_tokens).any():
-            raise ValueError(
-                f"cache_tokens must be at least {needed.max()}, the longest request; got {scheduler.cache_tokens}, and "
-                f"{is_larger.sum()} of {len(needed)} requests do not fit"
-            )
-    engines = [
-        Engine(scheduler, steps, prompts, outputs, is_recording=is_recording) for _ in range(scheduler.num_engines)
-    ]
-    chosen = engines[0]
-    for request in np.argsort(arrival_s, kind="stable").tolist():
-        at_s = float(arrival_s[request])
-        for engine in engines:
-            engine.advance(at_s)
-        if len(engines) > 1:
-            chosen = min(engines, key=lambda engine: len(engine.running) + len(engine.waiting))
-        chosen.add(request, at_s)
-    for engine in engines:
-        engine.advance(np.inf)
-    return engines
+    needed = sizes.sum(axis=1) - 1
+    if scheduler.cache_tokens is not None and (is_larger := needed > scheduler.cache_tokens).any():
+        raise ValueError(
+            f"cache_tokens must be at least {needed.max():.0f}, the longest request; got {scheduler.cache_tokens}, and "
+            f"{is_larger.sum()} of {len(needed)} requests do not fit"
+        )
+    return serve(arrival_s, *sizes.astype(int).T, steps, scheduler)
 
 
 def seconds_from_first(requests: pd.DataFrame) -> np.ndarray:
@@ -86,23 +70,17 @@ def simulate(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler | No
     ...                            rate_per_s=2, num_requests=1000, rng=0)
     >>> simulate(requests, StepModel(0.013, 4e-5, 4e-5, 7e-8))["runtime_s"].mean()
     """
-    engines = run_engines(requests, steps, scheduler or steps.scheduler)
+    served = run_engines(requests, steps, scheduler or steps.scheduler)
     arrival_s = seconds_from_first(requests)
-    scheduled_s, first_s, finish_s = _times(engines, "scheduled_s", "first_token_s", "finish_s")
     simulated = requests.assign(
-        queue_s=scheduled_s - arrival_s,
-        time_to_first_token_s=first_s - arrival_s,
-        runtime_s=finish_s - arrival_s,
-        num_preemptions=np.sum([engine.num_preemptions for engine in engines], axis=0),
+        queue_s=served.scheduled_s - arrival_s,
+        time_to_first_token_s=served.first_token_s - arrival_s,
+        runtime_s=served.finish_s - arrival_s,
+        num_preemptions=served.num_preemptions,
     )
     if "time_per_output_token_s" in requests:
         simulated["time_per_output_token_s"] = time_per_output_token_s(simulated)
     return simulated
-
-
-def _times(engines, *names) -> list[np.ndarray]:
-    """Times of every request: it is with one engine, and the others know nothing of it."""
-    return [np.nansum([getattr(engine, name) for engine in engines], axis=0) for name in names]
 
 
 def time_per_output_token_s(requests: pd.DataFrame) -> np.ndarray:
@@ -149,8 +127,8 @@ def saturated_rate_per_s(
     # Each size as often as any other.
     rows = np.concatenate([rng.permutation(len(requests)) for _ in range(-(-number // len(requests)))])
     sizes = requests[["num_prompt_tokens", "num_output_tokens"]].iloc[rows]
-    engines = run_engines(sizes.assign(arrival_s=0.0), steps, scheduler)
-    finish_s, scheduled_s = _times(engines, "finish_s", "scheduled_s")
+    served = run_engines(sizes.assign(arrival_s=0.0), steps, scheduler)
+    finish_s, scheduled_s = served.finish_s, served.scheduled_s
     order = np.argsort(scheduled_s, kind="stable")
     batch = scheduler.max_num_seqs * scheduler.num_engines
     begin = batch * max(2, len(rows) // 6 // batch)

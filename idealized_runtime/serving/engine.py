@@ -95,7 +95,7 @@ def serve(arrival_s, num_prompt_tokens, num_output_tokens, steps, scheduler: Sch
     _serve(
         np.argsort(requests["arrival_s"], kind="stable"), requests, engines, features, totals,
         np.zeros((scheduler.num_engines, most), np.int64), np.zeros(most + 1, np.int64),
-        rules, _Steps(*steps.coefficients.tolist(), math.log1p(-steps.expert_share)),
+        rules, _Steps(*steps.coefficients[:5].tolist(), math.log1p(-steps.expert_share)),
     )  # fmt: skip
     times = (requests[name] for name in ("scheduled_s", "first_token_s", "finish_s", "num_preemptions", "engine"))
     return Served(*times, features, totals)

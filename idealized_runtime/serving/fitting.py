@@ -18,8 +18,11 @@ from idealized_runtime.serving.simulation import (
     time_per_output_token_s,
 )
 from idealized_runtime.serving.steps import TERMS, StepModel, share_visited
+from idealized_runtime.statistics.trends import NUM_BATCHES, drift
 
 _MAX_ITERATIONS = 30
+# What rows tell of, by their kind.
+_KINDS = ("to the first token", "of further tokens", "of whole answers")
 # Of the time to a first token, what encoding may be: all of it where nobody waits, little where a queue is long.
 _PROMPT_SHARES = (1.0, 0.1)
 # Errors beyond so many scales count less than their square.
@@ -28,10 +31,13 @@ _ROBUST_FROM = 3.0
 _LEAST_SCALE, _LARGEST_SCALE = 1e-4, 0.3
 # Beyond this median error the server works by other rules than those given, or by more than these terms.
 _LARGE_ERROR = 0.3
+_LEAST_ROWS = 3
 # Of the terms' columns, brought to length 1; below it two of them say the same.
 _LEAST_SINGULAR_VALUE = 0.003
 # Largest change of a time, relative to the largest time, at which the iteration ends.
 _CONVERGED = 1e-7
+# Times of further tokens that change by so much from the first to the last tenth of a run, by a test at so much.
+_DRIFT_FROM, _SIGNIFICANCE = 0.05, 0.01
 # Arrivals of the two halves of a run that differ by so many standard errors of a Poisson process are named.
 _UNSTEADY_FROM = 5.0
 
@@ -47,9 +53,9 @@ class ServingWarning(UserWarning):
 class Rows(NamedTuple):
     """Times, one a row, and what the steps in them held together.
 
-    ``seconds`` measured; ``features``, shape (rows, 5), by term; ``sizes_s`` that errors are relative to; ``kinds``
-    that share a scale of error, 0 for first and 1 for further tokens; ``starts_s`` and ``ends_s`` of the steps, where
-    rows that overlap share their errors (NaN elsewhere); ``blocks`` that share errors elsewhere.
+    ``seconds`` measured; ``features``, shape (rows, 6), by term; ``sizes_s`` that errors are relative to; ``kinds``
+    that share a scale of error, places in ``_KINDS``; ``starts_s`` and ``ends_s`` of the steps, where rows that overlap
+    share their errors (NaN elsewhere); ``blocks`` that share errors elsewhere.
     """
 
     seconds: np.ndarray
@@ -109,38 +115,46 @@ class ServedRequests(_Evidence):
 
     @property
     def typical_step_s(self) -> float:
-        """Median time per output token; NaN where none was measured."""
-        times_s = time_per_output_token_s(self.table)
-        return float(np.median(known)) if (known := times_s[~np.isnan(times_s)]).size else np.nan
+        """Median time per output token, or of the whole answer over its tokens; NaN where none was measured."""
+        o = self.table["num_output_tokens"].to_numpy(float)
+        whole_s = np.where(o > 1, self.table["runtime_s"].to_numpy(float) / o, np.nan)
+        for times_s in (time_per_output_token_s(self.table), whole_s):
+            if (known := times_s[~np.isnan(times_s)]).size:
+                return float(np.median(known))
+        return np.nan
 
     def rows(self, steps: StepModel) -> Rows:
         """Times to the first token, and of all further tokens, with the steps that the scheduler has in them.
 
         A first token takes the steps from the first one that begins after its request came, when the scheduler with
-        these step times says so, until the one that ends its prompt.
+        these step times says so, until the one that ends its prompt. An answer that came whole takes those until its
+        last token.
         """
-        return Rows.join([self._rows(run, steps) for _, run in runs_of(self.table)])
+        return Rows.join([self.rows_of(run, steps) for _, run in runs_of(self.table)])
 
-    def _rows(self, requests, steps) -> Rows:
-        queued, first, last = run_engines(requests, steps, self.scheduler).features.swapaxes(0, 1)
-        first_s, runtime_s = requests[["time_to_first_token_s", "runtime_s"]].to_numpy(float).T
-        decode_s = runtime_s - first_s
+    def rows_of(self, run: pd.DataFrame, steps: StepModel) -> Rows:
+        """The rows of one run."""
+        queued, first, last = run_engines(run, steps, self.scheduler).features.swapaxes(0, 1)
+        first_s, runtime_s = run[["time_to_first_token_s", "runtime_s"]].to_numpy(float).T
         # What is left of the step in which a request comes is no part of its own.
-        wait_s = first_s - (queued[:, 0] - seconds_from_first(requests))
-        in_time = np.argsort(last[:, 0], kind="stable")
-        of_first = in_time[(wait_s > 0)[in_time]]
-        of_further = in_time[((requests["num_output_tokens"] > 1).to_numpy() & (decode_s > 0))[in_time]]
+        left_s = queued[:, 0] - seconds_from_first(run)
+        is_further = (run["num_output_tokens"] > 1).to_numpy() & (runtime_s > first_s)
         # A first token of a quiet moment is as uncertain as a step, however short it waited.
-        least_s = 0.05 * np.nanmedian(first_s)
-        return Rows(
-            np.concatenate([wait_s[of_first], decode_s[of_further]]),
-            np.concatenate([(first - queued)[of_first, 1:], (last - first)[of_further, 1:]]),
-            np.concatenate([np.maximum(first_s[of_first], least_s), decode_s[of_further]]),
-            np.repeat([0, 1], [of_first.size, of_further.size]),
-            np.concatenate([queued[of_first, 0], first[of_further, 0]]),
-            np.concatenate([first[of_first, 0], last[of_further, 0]]),
-            np.zeros(of_first.size + of_further.size, dtype=int),
-        )
+        least_s = 0.05 * np.median(known) if (known := first_s[~np.isnan(first_s)]).size else 0.0
+        in_time, parts = np.argsort(last[:, 0], kind="stable"), []
+        for kind, seconds, sizes_s, begin, end, is_kind in (
+            (0, first_s - left_s, np.maximum(first_s, least_s), queued, first, first_s > left_s),
+            (1, runtime_s - first_s, runtime_s - first_s, first, last, is_further),
+            (2, runtime_s - left_s, runtime_s, queued, last, np.isnan(first_s) & (runtime_s > left_s)),
+        ):
+            at = in_time[is_kind[in_time]]
+            # Outside of steps passes what comes before a first token.
+            outside = np.full(at.size, float(kind != 1))
+            parts.append((
+                seconds[at], np.column_stack([(end - begin)[at, 1:], outside]), sizes_s[at], np.full(at.size, kind),
+                begin[at, 0], end[at, 0], np.zeros(at.size, dtype=int),
+            ))  # fmt: skip
+        return Rows(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,10 +186,10 @@ class TimedBatches(_Evidence):
         num_encoding, num_generating = batch / micro, further * batch / token_micro
         expert_share = 0.0 if steps is None else steps.expert_share
         encoding_share, token_share = (share_visited(tokens, expert_share) for tokens in (micro * p, token_micro))
-        encoding = np.column_stack([num_encoding, batch * p, batch, zero, num_encoding * encoding_share])
+        encoding = np.column_stack([num_encoding, batch * p, batch, zero, num_encoding * encoding_share, zero])
         cached = batch * further * (p + (o - 2) / 2)
         generation = np.column_stack(
-            [num_generating, zero, further * batch, cached, num_generating * token_share]
+            [num_generating, zero, further * batch, cached, num_generating * token_share, zero]
         )  # fmt: skip
         seconds = self.table[["prompt_encoding_time_s", "generation_time_s"]].to_numpy(float)
         kinds = np.tile([0, 1], (len(p), 1))
@@ -222,9 +236,13 @@ class PublishedPoints(_Evidence):
         running = np.minimum(c / self.scheduler.num_engines, self.scheduler.max_num_seqs)
         cached, prompts = running * (p + o / 2), running * p / o
         share = share_visited(running + prompts, steps.expert_share)
-        of_token = np.column_stack([np.ones_like(c), prompts, running, cached, share])
+        # What passes outside of steps is not told from the queue of clients that all begin at once.
+        zero = np.zeros_like(c)
+        of_token = np.column_stack([zero + 1, prompts, running, cached, share, zero])
         num_chunks = np.ceil(p / np.maximum(self.scheduler.max_num_batched_tokens - running, 1))
-        of_first = np.column_stack([num_chunks, p, num_chunks * running, num_chunks * cached, num_chunks * share])
+        of_first = np.column_stack(
+            [num_chunks, p, num_chunks * running, num_chunks * cached, num_chunks * share, zero]
+        )  # fmt: skip
         first_s = self.table.get("time_to_first_token_s", pd.Series(np.nan, index=self.table.index)).to_numpy(float)
         # Where more ask than may run, first tokens wait for a place.
         first_s = np.where(running < c / self.scheduler.num_engines, np.nan, first_s)
@@ -259,8 +277,8 @@ def fit_steps(
     expert_share : float
         Of a mixture of experts, the share of a layer's experts that a token visits.
     terms : sequence of str, optional
-        Those of ``TERMS`` that are fitted, the others are 0. Where it is not given all (``expert_s`` of mixtures only),
-        but for those that the evidence does not tell apart from others.
+        Those of ``TERMS`` that are fitted, the others are 0. Where it is not given all (``expert_s`` of mixtures only,
+        ``request_s`` where requests were served), but for those that the evidence does not tell apart from others.
     known
         ``hardware, software, num_accelerators, sources`` of the model.
 
@@ -280,7 +298,8 @@ def fit_steps(
     -----
     ServingWarning
         The median error of a measure is above 30 %; a term is left out because it cannot be told apart; or a run was
-        overloaded, or was sent more requests in one half of its time than in the other.
+        overloaded, was sent more requests in one half of its time than in the other, or its steps became slower or
+        quicker while it ran.
 
     Examples
     --------
@@ -294,13 +313,15 @@ def fit_steps(
     if not step_s > 0:
         raise StepsNotFittedError("no time of a further output token was measured: serve requests of several tokens")
     known = {"expert_share": expert_share, "scheduler": scheduler, **known}
-    start = np.array([0.5, 0.002, 0.002, 1e-6, 0.5 if expert_share else 0.0]) * step_s
+    start = np.array([0.5, 0.002, 0.002, 1e-6, 0.5 if expert_share else 0.0, 0.0]) * step_s
     first = Rows.join([item.rows(StepModel(*start.tolist(), **known)) for item in evidence])
-    places = _determined(first, [TERMS.index(term) for term in terms or (TERMS if expert_share else TERMS[:4])])
-    start[[place for place in range(5) if place not in places]] = 0.0
+    is_asked = {"expert_s": expert_share > 0, "request_s": first.features[:, 5].any()}
+    terms = terms or [term for term in TERMS if is_asked.get(term, True)]
+    places = _determined(first, [TERMS.index(term) for term in terms])
+    start[[place for place in range(len(TERMS)) if place not in places]] = 0.0
     # Steps that are taken for quick leave no queue and no company, and then seem to be: one begins from both sides.
     prompt_starts_s = {start[1]}
-    if 1 in places and (is_first := (first.kinds == 0) & (first.features[:, 1] > 0)).any():
+    if 1 in places and (is_first := (first.kinds != 1) & (first.features[:, 1] > 0)).any():
         all_of_it_s = np.median(first.seconds[is_first] / first.features[is_first, 1])
         prompt_starts_s |= {share * all_of_it_s for share in _PROMPT_SHARES}
     is_prompt_term = np.arange(len(TERMS)) == 1
@@ -312,7 +333,7 @@ def fit_steps(
         key=lambda found: found[0],
     )
     _, steps, rows, design, errors, weights = best
-    covariance = np.zeros((5, 5))
+    covariance = np.zeros((len(TERMS), len(TERMS)))
     covariance[np.ix_(places, places)] = _covariance(rows, design, errors, weights)
     steps = replace(steps, covariance=covariance)
     _warn(evidence, steps, rows.kinds, errors)
@@ -324,7 +345,7 @@ def _iterate(evidence, start, places, known) -> tuple:
     steps = StepModel(*start.tolist(), **known)
     best = (np.inf,)
     for _ in range(_MAX_ITERATIONS):
-        rows = Rows.join([item.rows(steps) for item in evidence], num_kinds=2)
+        rows = Rows.join([item.rows(steps) for item in evidence], num_kinds=len(_KINDS))
         design, target = rows.features[:, places] / rows.sizes_s[:, None], rows.seconds / rows.sizes_s
         errors = target - design @ steps.coefficients[places]
         cost, scales = 0.0, np.ones_like(errors)
@@ -387,7 +408,11 @@ def _covariance(rows, design, errors, weights) -> np.ndarray:
     variance = np.zeros_like(inverse)
     if (is_timed := np.isfinite(rows.starts_s)).any():
         x, w, e, size_s = weighted[is_timed], weights[is_timed], errors[is_timed], rows.sizes_s[is_timed]
-        starts_s, ends_s, is_decode = rows.starts_s[is_timed], rows.ends_s[is_timed], rows.kinds[is_timed] % 2 == 1
+        starts_s, ends_s, is_decode = (
+            rows.starts_s[is_timed],
+            rows.ends_s[is_timed],
+            rows.kinds[is_timed] % len(_KINDS) > 0,
+        )
         # White noise along the time axis: at each moment it enters all rows that span it. Between two starts or ends
         # these are the same, so integrals over time are sums.
         at_s = np.concatenate([starts_s, ends_s])
@@ -424,11 +449,13 @@ def _covariance(rows, design, errors, weights) -> np.ndarray:
 
 def _warn(evidence, steps, kinds, errors):
     for kind in np.unique(kinds):
-        if (median := float(np.median(np.abs(errors[kinds == kind])))) > _LARGE_ERROR:
-            what = ("to the first token", "of further tokens")[kind % 2]
+        of_kind = np.abs(errors[kinds == kind])
+        # One answer that was held back tells nothing of the rules.
+        if of_kind.size >= _LEAST_ROWS and (median := float(np.median(of_kind))) > _LARGE_ERROR:
             warnings.warn(
-                f"the fitted steps miss the times {what} by {median:.0%} in the median: the server may work by other "
-                f"rules than {steps.scheduler}, or by more than these terms", ServingWarning, stacklevel=3,
+                f"the fitted steps miss the times {_KINDS[kind % len(_KINDS)]} by {median:.0%} in the median: the "
+                f"server may work by other rules than {steps.scheduler}, or by more than these terms", ServingWarning,
+                stacklevel=3,
             )  # fmt: skip
     for item in evidence:
         for name, run in runs_of(item.table) if isinstance(item, ServedRequests) else ():
@@ -449,4 +476,16 @@ def _warn(evidence, steps, kinds, errors):
                     f"run {name} was overloaded: {rate:.3g} requests/s came, and {limit:.3g} can be answered. "
                     "Its first tokens waited in a queue that grew as long as it ran: they are no steady state, "
                     "and are fitted as such a run", ServingWarning, stacklevel=3,
+                )  # fmt: skip
+            rows = item.rows_of(run, steps)
+            is_further = rows.kinds == 1
+            if np.count_nonzero(is_further) < 3 * NUM_BATCHES:
+                continue
+            ratios = rows.seconds[is_further] / (rows.features[is_further] @ steps.coefficients)
+            change, p_value = drift([np.log(ratios[np.argsort(rows.starts_s[is_further])])])
+            if p_value < _SIGNIFICANCE and abs(change) > _DRIFT_FROM:
+                warnings.warn(
+                    f"run {name} is not stationary: from its first to its last tenth steps became "
+                    f"{abs(change):.0%} {'slower' if change > 0 else 'quicker'} than the same steps before "
+                    f"(p = {p_value:.2g}); they are fitted as one server", ServingWarning, stacklevel=3,
                 )  # fmt: skip

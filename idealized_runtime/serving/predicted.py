@@ -45,9 +45,9 @@ def predict_steps(predicted: PredictedRuntime, scheduler: Scheduler, **known) ->
     visited = share_visited(n + p, share)
     features = np.column_stack([np.ones_like(n), p, n, n * context, visited])
     # Steps that only generate are most of all steps; what prompts add to them comes after.
-    times, decodes = np.zeros(5), p == 0
+    times, decodes = np.zeros(len(TERMS)), p == 0
     for places, of in (([0, 2, 3, 4] if share else [0, 2, 3], decodes), ([1], ~decodes)):
-        rest_s = seconds[of] - features[of] @ times
+        rest_s = seconds[of] - features[of] @ times[:5]
         times[places] = non_negative_least_squares(
             features[of][:, places] / seconds[of, None], rest_s / seconds[of], np.ones(of.sum())
         )

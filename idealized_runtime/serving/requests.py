@@ -37,15 +37,16 @@ def read_request_table(
     columns : mapping of our name to theirs, optional
         As for :func:`~idealized_runtime.queries.tables.read_queries`.
     is_demand : bool
-        Arrivals and sizes are what is asked for: what a server made of them, in times or in its cache, is dropped.
+        Arrivals and sizes are what is asked for: what a server made of them, in times, errors or in its cache, is
+        dropped.
 
     Returns
     -------
     DataFrame
-        ``arrival_s`` (of a log, from the first of its run), ``num_prompt_tokens, num_output_tokens``; where they are
-        there ``time_to_first_token_s, runtime_s, num_cached_tokens, error``; ``run``, which numbers stretches between
-        which the server was idle (of a log, its loads and rates), 0 where there is one. The requests of a log that
-        keep up its load, before and after those that count, have no times.
+        ``arrival_s`` (of a log, when each was sent, from the first of its run), ``num_prompt_tokens`` (without those
+        that were cached), ``num_output_tokens``; where they are there ``time_to_first_token_s, runtime_s, error``;
+        where there are several stretches between which the server was idle, ``run`` numbers them (of a log, its loads
+        and rates). The requests of a log that keep up its load, before and after those that count, have no times.
 
     Raises
     ------
@@ -55,7 +56,7 @@ def read_request_table(
     Warns
     -----
     MissingValueWarning
-        Requests that failed or whose prompts came from a cache, which are left out.
+        As :func:`check_requests`; and requests of a log that a status refused, which never were in the server.
     """
     if is_log(path):
         requests = _of_log(path)
@@ -67,44 +68,53 @@ def read_request_table(
                 f"{', '.join(requests.columns)}"
                 ". Say what theirs is called by columns (--columns arrival_s=THEIRS)"
             )
-        if "run" not in requests:
-            requests["run"] = 0
     if is_demand:
-        requests = requests.drop(columns=[*TIMES, "time_per_output_token_s", "num_cached_tokens"], errors="ignore")
+        made = [*TIMES, "time_per_output_token_s", "num_cached_tokens", "error"]
+        requests = requests.drop(columns=made, errors="ignore")
     return check_requests(requests, name=str(path))
 
 
 def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.DataFrame:
-    """The requests that can be used; those that cannot be true are refused.
+    """The requests that were in a server; those that cannot be true are refused.
 
     Raises
     ------
     ValueError
-        A size is no positive whole number, an arrival is absent, a first token came before its request or after its
-        end, or an answer of one token took longer than its first token; the message has the first such row.
+        A size is no positive whole number, an arrival is absent, more tokens were cached than a prompt has, a first
+        token came before its request or after its end, or an answer of one token took longer than its first token; the
+        message has the first such row.
 
     Warns
     -----
     MissingValueWarning
-        Requests with an error or with cached prompt tokens are left out, and counted.
+        Requests with an error or with cached prompt tokens, which are counted, stay without times: others waited for
+        them. Of a prompt what was not cached is left, and failed requests without an arrival or a size are left out.
     """
     needed = ["arrival_s", *TOKEN_COLUMNS]
     check_columns(requests, needed, name=name)
-    rows = np.arange(1, len(requests) + 1)
-    for column in ("error", "num_cached_tokens"):
-        if column in requests:
-            if column == "error":
-                said, values = "failed", requests[column]
-                is_out = (values.notna() & ~values.astype(str).str.strip().str.lower().isin(_NO_ERROR)).to_numpy()
-            else:
-                said = "had prompt tokens in the server's cache"
-                is_out = numeric_columns(requests, [column], name=name)[0] > 0
-            if is_out.any():
-                warnings.warn(
-                    f"{name}: {is_out.sum()} of {len(requests)} requests {said} and are left out", MissingValueWarning,
-                    stacklevel=2,
-                )  # fmt: skip
-                requests, rows = requests[~is_out], rows[~is_out]
+    rows, number = np.arange(1, len(requests) + 1), len(requests)
+    if "error" in requests:
+        errors = requests["error"]
+        has_failed = (errors.notna() & ~errors.astype(str).str.strip().str.lower().isin(_NO_ERROR)).to_numpy()
+        if has_failed.any():
+            is_known = np.all([values >= 1 for values in numeric_columns(requests, TOKEN_COLUMNS, name=name)], axis=0)
+            is_out = has_failed & ~(is_known & requests["arrival_s"].notna().to_numpy())
+            lost = f"; {is_out.sum()} of them without an arrival or a size are left out" if is_out.any() else ""
+            said = (
+                f"{name}: {has_failed.sum()} of {number} requests failed: they are in the server, without times{lost}"
+            )
+            warnings.warn(said, MissingValueWarning, stacklevel=2)
+            requests = _without_times(requests, has_failed)[~is_out]
+            rows = rows[~is_out]
+    cached = np.zeros(len(requests))
+    if "num_cached_tokens" in requests:
+        cached = np.nan_to_num(numeric_columns(requests, ["num_cached_tokens"], name=name)[0])
+        if (is_cached := cached > 0).any():
+            warnings.warn(
+                f"{name}: {is_cached.sum()} of {number} requests had prompt tokens in the server's cache: they are in "
+                "the server with the rest of their prompts, without times", MissingValueWarning, stacklevel=2,
+            )  # fmt: skip
+            requests = _without_times(requests, is_cached)
     if requests.empty:
         raise ValueError(f"{name}: no request is left")
     present = [*needed, *(time for time in TIMES if time in requests)]
@@ -113,6 +123,7 @@ def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.Data
     tolerance_s = _CLOCK_TOLERANCE + 0.01 * runtime_s
     contradictions = {
         "has no arrival": ~np.isfinite(values["arrival_s"]),
+        "has more cached tokens than its prompt": cached > values["num_prompt_tokens"],
         **{
             f"has a {column} that is no whole number of at least 1": ~(
                 (values[column] >= 1) & (values[column] == np.floor(values[column]))
@@ -133,8 +144,16 @@ def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.Data
                 f"{name}: request {rows[np.asarray(is_bad)][0]} {text}; {np.count_nonzero(is_bad)} of {len(requests)} "
                 "do. Such times were not measured: correct them or take the rows out"
             )
+    # One token of a prompt is always encoded: it gives the first of the answer.
+    values["num_prompt_tokens"] = np.maximum(values["num_prompt_tokens"] - cached, 1)
     sizes = {column: values[column].astype(int) for column in TOKEN_COLUMNS}
+    requests = requests.drop(columns="num_cached_tokens", errors="ignore")
     return requests.assign(**{**values, **sizes}).reset_index(drop=True)
+
+
+def _without_times(requests, is_without):
+    times = [time for time in (*TIMES, "time_per_output_token_s") if time in requests]
+    return requests.assign(**{time: requests[time].mask(is_without) for time in times})
 
 
 def random_requests(
@@ -188,7 +207,13 @@ def is_log(path) -> bool:
 def _of_log(path) -> pd.DataFrame:
     trials = read_requests(path)
     trials = trials[~(trials["is_warmup"] & trials["load"].isna())]
-    sent = trials["scheduled_at"].fillna(trials["sent_at"])
+    # Of what a status refused nothing was generated.
+    if (is_refused := trials["status"].ge(400).fillna(False).to_numpy(bool)).any():
+        said = f"{path}: {is_refused.sum()} of {len(trials)} requests were refused, and are left out"
+        warnings.warn(said, MissingValueWarning, stacklevel=3)
+        trials = trials[~is_refused]
+    # TTFT counts from sending, which a busy client may do late: the server knows of no other time.
+    sent = trials["sent_at"].fillna(trials["scheduled_at"])
     # Of a profile, each request is alone with the server; of a load, those of one point and repetition share it.
     keys = ["load", "num_parallel", "rate_per_s", "repetition"]
     number = trials.groupby(keys, dropna=False, sort=False).ngroup()

@@ -74,8 +74,8 @@ def simulate(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler | No
     arrival_s = seconds_from_first(requests)
     simulated = requests.assign(
         queue_s=served.scheduled_s - arrival_s,
-        time_to_first_token_s=served.first_token_s - arrival_s,
-        runtime_s=served.finish_s - arrival_s,
+        time_to_first_token_s=served.first_token_s - arrival_s + steps.request_s,
+        runtime_s=served.finish_s - arrival_s + steps.request_s,
         num_preemptions=served.num_preemptions,
     )
     if "time_per_output_token_s" in requests:

@@ -11,7 +11,8 @@ from idealized_runtime.fits.parameters import read_entries, write_entries
 from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.statistics.intervals import normal_half_width
 
-TERMS = ("fixed_s", "prompt_token_s", "sequence_s", "cache_token_s", "expert_s")
+# The first five are of a step, the last is of a request.
+TERMS = ("fixed_s", "prompt_token_s", "sequence_s", "cache_token_s", "expert_s", "request_s")
 ORIGINS = ("fitted", "predicted", "measured")
 
 
@@ -25,17 +26,21 @@ class StepModel:
     """Time of one iteration of a server, and how surely it is known.
 
     ``fixed_s`` + ``prompt_token_s`` x prompt tokens encoded in it + ``sequence_s`` x sequences in it +
-    ``cache_token_s`` x tokens in their cache + ``expert_s`` x share of the experts that its tokens visit.
+    ``cache_token_s`` x tokens in their cache + ``expert_s`` x share of the experts that its tokens visit. A request
+    takes ``request_s`` beside its steps.
 
     Parameters
     ----------
     fixed_s, prompt_token_s, sequence_s, cache_token_s, expert_s : float
         Seconds, none negative and not all zero; the last is 0 of dense models.
+    request_s : float
+        Of the time to a first token, what passes outside of the engine: the way there and back, the client, the
+        server's front. Steps go on meanwhile, so a busy engine serves no fewer requests for it.
     expert_share : float
         Share of a layer's experts that one token visits: 8 of 128 is 0.0625; 0 of dense models. So many of n tokens
         visit 1 - (1 - share)^n of them, where a router has no preferences.
-    covariance : array, shape (5, 5), optional
-        Of the five, in that order; None where no error is known.
+    covariance : array, shape (6, 6), optional
+        Of the six, in that order, or of the first five; None where no error is known.
     scheduler : Scheduler
         The rules under which they were measured, or are to be used.
     origin : {"fitted", "predicted", "measured"}
@@ -62,6 +67,7 @@ class StepModel:
     sequence_s: float
     cache_token_s: float
     expert_s: float = 0.0
+    request_s: float = 0.0
     expert_share: float = 0.0
     covariance: np.ndarray | None = field(default=None, repr=False)
     scheduler: Scheduler = field(default_factory=Scheduler)
@@ -76,8 +82,8 @@ class StepModel:
             value = getattr(self, term)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
                 raise ValueError(f"{term} must be a number of seconds, not negative; got {value!r}")
-        if not any(self.coefficients):
-            raise ValueError(f"one of {', '.join(TERMS)} must be above 0: a step takes time")
+        if not self.coefficients[:5].any():
+            raise ValueError(f"one of {', '.join(TERMS[:5])} must be above 0: a step takes time")
         if not 0 <= self.expert_share < 1:
             raise ValueError(
                 f"expert_share must lie in [0, 1), the share that one token visits; got {self.expert_share!r}"
@@ -86,26 +92,31 @@ class StepModel:
             raise ValueError(f"origin must be one of {', '.join(ORIGINS)}; got {self.origin!r}")
         if self.covariance is not None:
             covariance = np.asarray(self.covariance, dtype=float)
-            if covariance.shape != (5, 5) or not np.isfinite(covariance).all():
-                raise ValueError(f"covariance must be 5 x 5 finite numbers, of {', '.join(TERMS)}")
+            if covariance.shape == (5, 5):
+                covariance = np.pad(covariance, (0, 1))
+            if covariance.shape != (6, 6) or not np.isfinite(covariance).all():
+                raise ValueError(f"covariance must be 6 x 6 finite numbers, of {', '.join(TERMS)}")
             if not np.allclose(covariance, covariance.T, rtol=1e-6) or (np.diag(covariance) < 0).any():
                 raise ValueError("covariance must be symmetric, its diagonal not negative")
             object.__setattr__(self, "covariance", covariance)
 
     @property
     def coefficients(self) -> np.ndarray:
-        """The five times, shape (5,)."""
+        """The six times, shape (6,)."""
         return np.array([getattr(self, term) for term in TERMS], dtype=float)
 
-    def seconds(self, *, num_sequences=0, num_cached_tokens=0, num_prompt_tokens=0):
+    def seconds(self, *, num_sequences=0, num_cached_tokens=0, num_prompt_tokens=0, num_prompts=None):
         """Time of a step with so many sequences, tokens in their cache, and prompt tokens to encode.
 
-        All are numbers or arrays that broadcast; every sequence but those whose prompts are encoded gains one token.
+        All are numbers or arrays that broadcast. Sequences whose prompts are encoded, ``num_prompts``, are among the
+        sequences (one where there are prompt tokens, unless it is said); each of the others gains a token.
         """
-        num_tokens = np.where(np.asarray(num_prompt_tokens) > 0, num_prompt_tokens, num_sequences)
+        num_prompt_tokens = np.asarray(num_prompt_tokens)
+        num_prompts = num_prompt_tokens > 0 if num_prompts is None else num_prompts
+        num_tokens = num_prompt_tokens + np.maximum(np.asarray(num_sequences) - num_prompts, 0)
         return (
             self.fixed_s
-            + self.prompt_token_s * np.asarray(num_prompt_tokens)
+            + self.prompt_token_s * num_prompt_tokens
             + self.sequence_s * np.asarray(num_sequences)
             + self.cache_token_s * np.asarray(num_cached_tokens)
             + self.expert_s * share_visited(num_tokens, self.expert_share)
@@ -138,17 +149,18 @@ class StepModel:
             times = self.coefficients
             times[is_free] = values
             # A step without time cannot be.
-            if times.any():
+            if times[:5].any():
                 drawn.append(replace(self, **dict(zip(TERMS, times.tolist(), strict=True)), covariance=None))
         return drawn
 
     def table(self, *, level: float = 0.95) -> pd.DataFrame:
         """The times in units that people read: ``value, lower, upper, unit``, by term; lower bounds end at 0."""
-        errors = np.full(5, np.nan) if self.covariance is None else np.sqrt(np.diag(self.covariance))
+        errors = np.full(len(TERMS), np.nan) if self.covariance is None else np.sqrt(np.diag(self.covariance))
         reach = normal_half_width(level) * errors
         units = {"fixed_s": (1e3, "ms a step"), "prompt_token_s": (1e6, "us a prompt token"),
                  "sequence_s": (1e6, "us a sequence"), "cache_token_s": (1e9, "ns a cached token"),
-                 "expert_s": (1e3, "ms where all experts are visited")}  # fmt: skip
+                 "expert_s": (1e3, "ms where all experts are visited"),
+                 "request_s": (1e3, "ms a request, outside of steps")}  # fmt: skip
         rows = {
             term: {
                 "value": scale * value,
@@ -171,20 +183,22 @@ class StepModel:
         Returns
         -------
         DataFrame, by ``alpha``, ``beta``, ``gamma``, ``delta``
-            ``value_ms, lower_ms, upper_ms``.
+            ``value_ms, value_ms_lower, value_ms_upper``.
         """
         weights = np.array([
-            [1, 0, 0, 0, 1],
-            [0, 0, 1, num_context_tokens, 0],
-            [1, 0, 1, 0, 1],
-            [0, 1, 0, 0, 0],
+            [1, 0, 0, 0, 1, 0],
+            [0, 0, 1, num_context_tokens, 0, 0],
+            [1, 0, 1, 0, 1, 0],
+            [0, 1, 0, 0, 0, 0],
         ])  # fmt: skip
         values = weights @ self.coefficients
         errors = np.full(4, np.nan)
         if self.covariance is not None:
             errors = np.sqrt(np.einsum("ij,jk,ik->i", weights, self.covariance, weights))
         reach = normal_half_width(level) * errors
-        bounds = {"value_ms": values, "lower_ms": np.maximum(values - reach, 0), "upper_ms": values + reach}
+        bounds = {
+            "value_ms": values, "value_ms_lower": np.maximum(values - reach, 0), "value_ms_upper": values + reach
+        }  # fmt: skip
         return pd.DataFrame(
             {name: 1e3 * numbers for name, numbers in bounds.items()}, index=["alpha", "beta", "gamma", "delta"]
         )

@@ -141,6 +141,28 @@ def test_passes_of_batches_visit_experts_too():
     assert fitted.coefficients == pytest.approx(truth.coefficients, rel=1e-5)
 
 
+def test_time_outside_of_steps_is_told_from_that_of_encoding():
+    truth = StepModel(0.012, 4e-5, 1e-4, 2e-7, request_s=0.08)
+    fitted = fit_steps([ServedRequests(simulate(make_requests(12), truth, RULES), RULES)])
+    assert fitted.coefficients == pytest.approx(truth.coefficients, rel=0.01)
+
+
+def test_steps_are_recovered_from_answers_that_came_whole():
+    served = simulate(make_requests(13), TRUTH, RULES).assign(time_to_first_token_s=np.nan)
+    fitted = fit_steps([ServedRequests(served, RULES)])
+    assert fitted.coefficients[:4] == pytest.approx(TRUTH.coefficients[:4], rel=0.02)
+
+
+@pytest.mark.parametrize(("last", "said"), [(1.3, "slower"), (1 / 1.3, "quicker")])
+def test_server_whose_steps_drift_is_named(last, said):
+    requests = make_requests(14, rate_per_s=1.0, number=200)
+    slowness = iter(np.geomspace(1, last, 100_000)[::6])
+    first_s, runtime_s, _ = step_by_step(requests, TRUTH, RULES, noise=lambda: next(slowness))
+    served = requests.assign(time_to_first_token_s=first_s, runtime_s=runtime_s)
+    with pytest.warns(ServingWarning, match=rf"run 0 is not stationary: .*steps became \d+% {said}"):
+        fit_steps([ServedRequests(served, RULES)])
+
+
 def test_few_requests_are_not_said_to_overload():
     served = simulate(make_requests(11, number=3), TRUTH, RULES).assign(arrival_s=[0.0, 1e-3, 2e-3])
     with warnings.catch_warnings(record=True) as warned:

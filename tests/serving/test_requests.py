@@ -42,15 +42,26 @@ def test_time_per_output_token_of_an_answer_of_one_token_is_refused():
         check_requests(table)
 
 
-def test_failed_and_cached_requests_are_left_out_and_counted():
-    table = make_table({}, {"error": "timeout"}, {"num_cached_tokens": 16})
+def test_failed_and_cached_requests_stay_in_the_server_without_times():
+    table = make_table({}, {"error": "timeout"}, {"num_cached_tokens": 16}, {"error": "lost", "num_output_tokens": 0})
     with pytest.warns(MissingValueWarning) as warned:
         kept = check_requests(table)
-    assert len(kept) == 1
+    assert kept["num_prompt_tokens"].tolist() == [100, 100, 84]
+    assert kept["runtime_s"].isna().tolist() == [False, True, True]
     assert [str(w.message) for w in warned] == [
-        "requests: 1 of 3 requests failed and are left out",
-        "requests: 1 of 2 requests had prompt tokens in the server's cache and are left out",
+        "requests: 2 of 4 requests failed: they are in the server, without times; 1 of them without an arrival or a "
+        "size are left out",
+        "requests: 1 of 4 requests had prompt tokens in the server's cache: they are in the server with the rest of "
+        "their prompts, without times",
     ]
+
+
+def test_prompt_that_was_cached_whole_gives_its_first_token_from_its_last():
+    with pytest.warns(MissingValueWarning, match="1 of 2 requests had prompt tokens in the server's cache"):
+        assert check_requests(make_table({}, {"num_cached_tokens": 100}))["num_prompt_tokens"].tolist() == [100, 1]
+    message = "request 2 has more cached tokens than its prompt"
+    with pytest.warns(MissingValueWarning), pytest.raises(ValueError, match=message):
+        check_requests(make_table({}, {"num_cached_tokens": 101}))
 
 
 def test_requests_still_in_the_server_have_no_times():
@@ -91,7 +102,7 @@ def test_error_that_says_there_was_none_leaves_a_request_in(no_error):
 
 def test_row_of_a_contradiction_is_that_of_the_table():
     table = make_table({"error": "timeout", "runtime_s": np.nan}, {}, {"runtime_s": -1.0})
-    message = r"request 3 ended before it arrived .*1 of 2"
+    message = r"request 3 ended before it arrived .*1 of 3"
     with pytest.warns(MissingValueWarning), pytest.raises(ValueError, match=message):
         check_requests(table)
 
@@ -104,6 +115,20 @@ def test_queries_without_a_size_are_never_drawn():
         random_requests(sizes[1:], rate_per_s=1, num_requests=50, rng=0)
     with pytest.raises(ValueError, match="num_output_tokens must be a positive finite number; got 0"):
         random_requests(sizes.assign(num_output_tokens=0), rate_per_s=1, num_requests=5, rng=0)
+
+
+def test_requests_of_a_log_arrive_when_they_were_sent_but_for_those_that_were_refused(tmp_path):
+    load = {"load": "open", "rate_per_s": 2.0, "repetition": 0}
+    due = [f"2026-11-21T10:00:0{second}+00:00" for second in range(3)]
+    late = ["2026-11-21T10:00:00.5+00:00", "2026-11-21T10:00:02+00:00", due[2]]
+    error = {"error": {"type": "StatusError", "message": "HTTP 429"}, "status": 429}
+    trials = [
+        make_trial(number, **load, scheduled_at=due[number], sent_at=late[number], **(error if number == 2 else {}))
+        for number in range(3)
+    ]
+    path = write_api_log(tmp_path / "load.jsonl", trials)
+    with pytest.warns(MissingValueWarning, match="1 of 3 requests were refused, and are left out"):
+        assert read_request_table(path)["arrival_s"].tolist() == [0.0, 1.5]
 
 
 def test_warm_ups_of_a_load_are_in_the_server_and_have_no_times(tmp_path):

@@ -38,7 +38,7 @@ def test_negative_draw_moves_to_the_nearest_line_and_not_only_its_own_time_to_0(
 def test_llm_d_numbers_are_milliseconds_with_the_cache_in_beta():
     table = STEPS.llm_d_numbers(1000)
     assert table["value_ms"].to_dict() == pytest.approx({"alpha": 13, "beta": 0.17, "gamma": 13.1, "delta": 0.04})
-    assert table.loc["alpha", "upper_ms"] == pytest.approx(13 + 1.95996)
+    assert table.loc["alpha", "value_ms_upper"] == pytest.approx(13 + 1.95996)
 
 
 def test_parameter_file_keeps_what_stands_beside_the_steps(tmp_path):
@@ -61,7 +61,7 @@ def test_parameter_file_keeps_what_stands_beside_the_steps(tmp_path):
         ({"fixed_s": -0.01}, "fixed_s must be a number of seconds, not negative; got -0.01"),
         ({"fixed_s": "0.01"}, "fixed_s must be a number of seconds, not negative; got '0.01'"),
         ({"expert_share": 2}, r"expert_share must lie in \[0, 1\)"),
-        ({"covariance": [[1]]}, "covariance must be 5 x 5 finite numbers"),
+        ({"covariance": [[1]]}, "covariance must be 6 x 6 finite numbers"),
         ({"scheduler": {"max_seqs": 3}}, "steps: .*max_seqs"),
         (3, "steps must be an object; got int"),
     ],
@@ -85,8 +85,8 @@ def test_parameter_file_without_steps_says_what_writes_them(tmp_path):
 
 def test_no_draw_is_a_step_without_time():
     # One error for all of them, as of predicted steps: far below, the nearest line is none.
-    times = np.array([0.01, 4e-5, 1e-4, 7e-8, 0])
+    times = np.array([0.01, 4e-5, 1e-4, 7e-8, 0, 0])
     steps = StepModel(*times.tolist(), covariance=np.outer(times, times) * 0.8**2)
     drawn = np.array([draw.coefficients for draw in steps.draws(200, 0)])
-    assert drawn.shape == (200, 5)
+    assert drawn.shape == (200, 6)
     assert drawn.sum(axis=1).min() > 0

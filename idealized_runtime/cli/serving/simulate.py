@@ -90,7 +90,7 @@ def _read_demand(arguments) -> list:
         if arguments.rate_per_s is not None:
             raise ValueError("--rate is for --queries: requests come when they came; leave one of the two out")
         requests = read_request_table(arguments.requests, columns=arguments.columns, is_demand=True)
-        if (num_runs := requests["run"].nunique()) > 1:
+        if "run" in requests and (num_runs := requests["run"].nunique()) > 1:
             raise ValueError(f"{arguments.requests}: holds {num_runs} runs; simulate one at a time")
         return [requests]
     if arguments.rate_per_s is None:

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy.stats import mannwhitneyu, t
-from statsmodels.stats.multitest import multipletests
 
 from idealized_runtime.fits.settings import check_design
 from idealized_runtime.records import TOKEN_COLUMNS, setting_name
 from idealized_runtime.records.requests import describe_deviations
 from idealized_runtime.statistics.intervals import normal_half_width
+from idealized_runtime.statistics.multiplicity import holm
 
 _MIN_EARLIER_SWEEPS = 3
 _MAX_NAMED = 8
+# Drawn with a seed: equal sweeps give equal tables.
+_NUM_PERMUTATIONS = 999
 _CHANGE = ["change_percent", "change_percent_lower", "change_percent_upper", "p_value"]
 
 
@@ -56,7 +58,7 @@ def compare_sweeps(earlier: pd.DataFrame, later: pd.DataFrame, *, level: float =
         both = [trials.loc[trials["sweep"] == sweep, "log"].to_numpy() for sweep in (0, 1)]
         rows.append({**dict(zip(TOKEN_COLUMNS, setting, strict=True)), **_shift(*both, level)})
     table = pd.DataFrame(rows).astype(dict.fromkeys(TOKEN_COLUMNS, "Int64"))
-    adjusted = np.concatenate([table["p_value"][:1], multipletests(table["p_value"][1:], method="holm")[1]])
+    adjusted = np.concatenate([table["p_value"][:1], holm(table["p_value"][1:])])
     return table.assign(p_value_adjusted=adjusted, is_changed=adjusted < 1 - level)
 
 
@@ -103,9 +105,7 @@ def compare_with_history(sweeps: Sequence[pd.DataFrame], *, level: float = 0.95)
     )
 
 
-def compare_parameters(
-    earlier: pd.DataFrame, later: pd.DataFrame, *, level: float = 0.95, num_permutations: int = 999
-) -> pd.DataFrame:
+def compare_parameters(earlier: pd.DataFrame, later: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     """Change of the denoised parameters: the hardware and software behind an API, without its load.
 
     The least runtimes of the settings are fitted, sweep by sweep; where runtimes have changed and these have not, it is
@@ -117,8 +117,6 @@ def compare_parameters(
     ----------
     earlier, later : DataFrame
         As for :func:`compare_sweeps`: two prompt sizes or more, each at two numbers of output tokens, and two blocks.
-    num_permutations : int
-        Drawn with a seed: equal sweeps give equal tables.
 
     Returns
     -------
@@ -166,11 +164,11 @@ def compare_parameters(
     if min(map(np.min, estimates)) <= 0:
         raise ValueError(f"a fitted {' or '.join(names)} is not positive: {np.round(estimates, 9).tolist()}")
     change = np.log(estimates[1] / estimates[0])
-    dealt = np.random.default_rng(0).permuted(np.tile(is_later, (num_permutations, 1)), axis=1)
+    dealt = np.random.default_rng(0).permuted(np.tile(is_later, (_NUM_PERMUTATIONS, 1)), axis=1)
     before, after = map(logs_of, fit(ratios, dealt))
     # A parameter that is not positive in such a sweep is as far off as any.
     by_chance = np.nan_to_num(np.abs(after - before), nan=np.inf)
-    p_values = (1 + (by_chance >= np.abs(change) - 1e-12).sum(axis=0)) / (1 + num_permutations)
+    p_values = (1 + (by_chance >= np.abs(change) - 1e-12).sum(axis=0)) / (1 + _NUM_PERMUTATIONS)
     # Each sweep over its own medians, fitted alike: what is left is noise, whichever sweep it came from.
     typical = [np.nanmedian(ratios[is_own], axis=0) @ solve.T for is_own in (~is_later, is_later)]
     shift = np.subtract(*map(logs_of, typical[::-1]))
@@ -181,7 +179,7 @@ def compare_parameters(
     percents = 100 * np.expm1([change, change - reach, change + reach])
     table = pd.DataFrame({"earlier_s": estimates[0], "later_s": estimates[1]}, index=pd.Index(names, name="parameter"))
     table[_CHANGE] = np.column_stack([*percents, p_values])
-    adjusted = multipletests(p_values, method="holm")[1]
+    adjusted = holm(p_values)
     return table.assign(p_value_adjusted=adjusted, is_changed=adjusted < 1 - level)
 
 

@@ -45,7 +45,7 @@ class ApiClient:
         The endpoint has a key, and another machine is asked without TLS.
     """
 
-    def __init__(self, endpoint: Endpoint, *, max_connections: int | None = None):
+    def __init__(self, endpoint: Endpoint):
         self.endpoint = endpoint
         if endpoint.is_key_exposed:
             warnings.warn(
@@ -67,8 +67,8 @@ class ApiClient:
             "verify": httpx.create_ssl_context(trust_env=False),
             "trust_env": False,
         }
-        limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-        self._http = httpx.AsyncClient(**options, limits=limits)
+        # As many requests as may be under way at once: a load has no other limit than its own.
+        self._http = httpx.AsyncClient(**options, limits=httpx.Limits())
         # Never uses a connection again.
         self._fresh = httpx.AsyncClient(**options, limits=httpx.Limits(max_keepalive_connections=0))
 

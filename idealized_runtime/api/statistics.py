@@ -100,7 +100,7 @@ def mixes_sizes(requests: pd.DataFrame) -> bool:
     return bool(runs.agg(lambda run: (run != run.shift()).sum() > run.nunique()).any())
 
 
-def percentile_interval(values, percentile: float, *, level: float = 0.95) -> tuple[float, float]:
+def percentile_bounds(values, percentile: float, *, level: float = 0.95) -> tuple[float, float]:
     """Interval of a percentile from order statistics, without assuming a distribution.
 
     Each side misses with probability of at most (1 - level) / 2. A side that the sample is too small to bound is NaN:
@@ -213,7 +213,7 @@ def _describe(values_s, percentiles, level) -> dict:
         "maximum": values_s.max(),
     }
     for percentile, value_s in zip(percentiles, np.percentile(values_s, percentiles), strict=True):
-        low_s, high_s = (np.nan, np.nan) if level is None else percentile_interval(values_s, percentile, level=level)
+        low_s, high_s = (np.nan, np.nan) if level is None else percentile_bounds(values_s, percentile, level=level)
         name = f"p{percentile:g}"
         row |= {name: value_s, f"{name}_lower": low_s, f"{name}_upper": high_s}
     return row

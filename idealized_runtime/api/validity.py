@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.api.statistics import GROUP, group_table, percentile_interval, sent_requests
+from idealized_runtime.api.statistics import GROUP, group_table, percentile_bounds, sent_requests
 from idealized_runtime.records.requests import HELD_BACK, describe_deviations
 from idealized_runtime.statistics.trends import NUM_BATCHES, drift
 from idealized_runtime.statistics.unimodality import has_two_peaks, upper_group
@@ -19,7 +19,7 @@ _MIN_REQUESTS_FOR_DRIFT = 3 * NUM_BATCHES
 _MAX_LATENESS = 0.05
 
 
-def check_requests(requests: pd.DataFrame, *, by: Sequence[str] = GROUP, percentile: float = 99) -> pd.DataFrame:
+def check_load(requests: pd.DataFrame, *, by: Sequence[str] = GROUP) -> pd.DataFrame:
     """What speaks against the percentiles of a load measurement, one row a finding.
 
     Parameters
@@ -29,21 +29,20 @@ def check_requests(requests: pd.DataFrame, *, by: Sequence[str] = GROUP, percent
         compared with the median of their size.
     by : sequence of str
         Columns whose values make a group.
-    percentile : float
-        The highest that is to be read from it.
 
     Returns
     -------
     DataFrame
-        ``by``, ``check`` and ``message``; checks are ``failures``; ``few_requests`` to bound the percentile from above
-        at 95 %; ``held_back``, streams whose events do not tell when a token was; ``drift`` of TTFT or runtime over the
-        run (Kendall's tau of medians of 10 consecutive batches, 1 %, and more than 2 % from end to end), as where a
-        queue grows; ``two_populations`` (Hartigan's dip, 1 %), as of cached and uncached prompts; ``sent_late``,
-        requests of an open loop that this client sent after their time, by more than 5 % of the median runtime.
+        ``by``, ``check`` and ``message``; checks are ``failures``; ``few_requests`` to bound the 99th percentile from
+        above at 95 %; ``held_back``, streams whose events do not tell when a token was; ``drift`` of TTFT or runtime
+        over the run (Kendall's tau of medians of 10 consecutive batches, 1 %, and more than 2 % from end to end), as
+        where a queue grows; ``two_populations`` (Hartigan's dip, 1 %), as of cached and uncached prompts;
+        ``sent_late``, requests of an open loop that this client sent after their time, by more than 5 % of the median
+        runtime.
     """
 
     def findings(group):
-        return [{"check": check, "message": message} for check, message in _findings(group, percentile)]
+        return [{"check": check, "message": message} for check, message in _findings(group)]
 
     requests = sent_requests(requests).reset_index(drop=True)
     return group_table(requests, by, findings, columns=[*by, "check", "message"])
@@ -56,11 +55,11 @@ def check_sweep(requests: pd.DataFrame) -> list[str]:
     """
     requests = sent_requests(requests).reset_index(drop=True)
     timed = requests[requests["is_fit"] & requests["load"].isna()]
-    findings = _findings(timed, 50) if len(timed) else ()
+    findings = _findings(timed) if len(timed) else ()
     return [f"{check}: {message}" for check, message in findings if check != "few_requests"]
 
 
-def _findings(group, percentile):
+def _findings(group):
     timed = group[group["is_fit"]]
     if len(timed) < len(group):
         said = describe_deviations(group.to_dict("records"))
@@ -78,9 +77,8 @@ def _findings(group, percentile):
             f"{num_held} of {len(timed)} answers were held back on their way, by a proxy or a compression ({example}): "
             "they have no TTFT and TPOT, and meet no objective for them; ask the server itself",
         )
-    if np.isnan(percentile_interval(timed["runtime_s"], percentile)[1]):
-        needed = required_requests(percentile)
-        yield "few_requests", f"p{percentile:g} of {len(timed)} requests has no upper bound: it takes {needed}"
+    if np.isnan(percentile_bounds(timed["runtime_s"], 99)[1]):
+        yield "few_requests", f"p99 of {len(timed)} requests has no upper bound: it takes {required_requests(99)}"
     for column, name in _CHECKED.items():
         measured = timed[timed[column].notna()]
         sizes = measured.groupby(["num_prompt_tokens", "num_output_tokens"], dropna=False)
@@ -90,9 +88,9 @@ def _findings(group, percentile):
     yield from _lateness(timed)
 
 
-def required_requests(percentile: float, *, level: float = 0.95) -> int:
-    """Least number of requests whose largest bounds a percentile from above, two-sided level."""
-    return int(np.ceil(np.log((1 - level) / 2) / np.log(percentile / 100)))
+def required_requests(percentile: float) -> int:
+    """Least number of requests whose largest bounds a percentile from above, two-sided at 95 %."""
+    return int(np.ceil(np.log(0.025) / np.log(percentile / 100)))
 
 
 def _drift(timed, relative, name):

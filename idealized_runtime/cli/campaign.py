@@ -239,9 +239,9 @@ def _print_plan(plan, arguments, accelerator):
 def _report(outcomes, arguments) -> int:
     """Print and write the summary; the number of jobs that failed."""
     from idealized_runtime.cli import output
-    from megatron_lm.campaigns.summary import shorten, summarize
+    from megatron_lm.campaigns.summary import shorten, summary_table
 
-    summary = summarize(outcomes)
+    summary = summary_table(outcomes)
     if arguments.out is not None:
         output.write_table(summary, arguments.out)
     if arguments.json:

@@ -22,6 +22,7 @@ from idealized_runtime.statistics.intervals import draw_log_normal, standard_err
 
 # Of the test's 57 subjects (Hendrycks et al. 2021, arXiv:2009.03300).
 NUM_MMLU_QUESTIONS = 14_042
+_NUM_DRAWS = 10_000
 
 
 def capability_points(
@@ -102,9 +103,7 @@ def capability_points(
     return points.join(priced)
 
 
-def frontier_table(
-    points: pd.DataFrame, value: str, *, level: float = 0.95, num_draws: int = 10_000, seed: int = 0
-) -> pd.DataFrame:
+def frontier_table(points: pd.DataFrame, value: str, *, level: float = 0.95) -> pd.DataFrame:
     """Pareto frontier of score against a cost, with the probability of each model to be on it.
 
     Costs vary as their intervals say, scores as a test of ``NUM_MMLU_QUESTIONS`` does. Errors of different shapes are
@@ -118,18 +117,17 @@ def frontier_table(
         Column of the cost; bounds are in ``<value>_lower`` and ``<value>_upper``.
     level : float
         Of those bounds.
-    num_draws, seed : int
 
     Returns
     -------
     DataFrame, by model, the cheapest first
         ``mmlu_percent, is_measured, <value>, on_frontier, frontier_probability``.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     shapes, shape_of = np.unique(points[[value, f"{value}_lower", f"{value}_upper"]], axis=0, return_inverse=True)
     estimates, lower, upper = shapes[shape_of.ravel()].T
     errors = estimates * standard_error_of_interval(np.log(lower), np.log(upper), level)
-    costs = draw_log_normal(estimates, errors, num_draws=num_draws, rng=rng, groups=shape_of.ravel())
+    costs = draw_log_normal(estimates, errors, num_draws=_NUM_DRAWS, rng=rng, groups=shape_of.ravel())
     share = points["mmlu_percent"].to_numpy() / 100
     score_errors = 100 * np.sqrt(share * (1 - share) / NUM_MMLU_QUESTIONS)
     scores = 100 * share + score_errors * rng.standard_normal(costs.shape)

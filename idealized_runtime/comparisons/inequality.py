@@ -2,11 +2,11 @@
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.records import TOKEN_COLUMNS
 from idealized_runtime.statistics.intervals import standard_error_of_interval
+from idealized_runtime.statistics.multiplicity import holm
 
 
 def compare_runtimes(
@@ -54,9 +54,9 @@ def compare_runtimes(
     order_p_values = norm.cdf((margin_s / np.hypot(*errors_s)).to_numpy())
     return table.assign(
         share_raw_at_least_denoised=1 - _num_below(raw, table, "denoised_s") / num_trials,
-        is_raw_violated=multipletests(sign_p_values, 1 - level, method="holm")[0],
+        is_raw_violated=holm(sign_p_values) < 1 - level,
         denoised_over_idealized=table["denoised_s"] / table["idealized_s"],
-        is_denoised_violated=multipletests(order_p_values, 1 - level, method="holm")[0],
+        is_denoised_violated=holm(order_p_values) < 1 - level,
     )
 
 

@@ -43,13 +43,13 @@ def fit_findings(settings: pd.DataFrame, model) -> list[Finding]:
     return [finding for check in checks for finding in check(settings, model)]
 
 
-def warn_of_fit(runtimes: pd.DataFrame, model, *, stacklevel: int = 3):
+def warn_of_fit(runtimes: pd.DataFrame, model):
     """Warn of each of :func:`fit_findings`, of the settings of a model in the order of the rows it was fitted to."""
     name = f"{runtimes['model'].iloc[0]}: " if "model" in runtimes else ""
     order = runtimes[TOKEN_COLUMNS].drop_duplicates().astype("int64")
     settings = order.merge(model.settings, on=TOKEN_COLUMNS)
     for finding in fit_findings(settings, model):
-        warnings.warn(f"{name}{finding.name}: {finding.message}", SuspiciousLogWarning, stacklevel=stacklevel)
+        warnings.warn(f"{name}{finding.name}: {finding.message}", SuspiciousLogWarning, stacklevel=3)
 
 
 def _columns(settings):

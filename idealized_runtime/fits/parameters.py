@@ -71,7 +71,7 @@ def _steps_of(path) -> dict:
     return {name: entry["steps"] for name, entry in entries.items() if isinstance(entry, dict) and "steps" in entry}
 
 
-def read_parameters(path, *, readers: Mapping[str, Callable] | None = None) -> dict[str, ModelOfRuntimes]:
+def read_parameters(path) -> dict[str, ModelOfRuntimes]:
     """Models of a parameter file by name: ours, HELM's or the authors'.
 
     Models of which it has nothing but step times of a server are left out.
@@ -79,8 +79,6 @@ def read_parameters(path, *, readers: Mapping[str, Callable] | None = None) -> d
     Parameters
     ----------
     path : path-like
-    readers : mapping of str to callable, optional
-        As for :func:`model_from_json`.
 
     Raises
     ------
@@ -95,7 +93,7 @@ def read_parameters(path, *, readers: Mapping[str, Callable] | None = None) -> d
         if name in only_steps:
             continue
         try:
-            models[name] = model_from_json(entry, readers=readers)
+            models[name] = model_from_json(entry)
         except ValueError as error:
             raise ValueError(f"{path}: {name}: {error}") from error
     if only_steps and not models:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, ndtri
 
 from idealized_runtime.checks import numeric_columns, token_array, warn_missing
 from idealized_runtime.queries.tables import WEIGHT_COLUMN, read_queries
@@ -139,6 +138,8 @@ def _lognormal_slices(name, mean, sigma) -> np.ndarray:
         raise ValueError(f"the sigma of a log-normal must be finite and not negative; got {sigma!r}")
     if sigma == 0:
         return np.array([float(mean)])
+    from scipy.special import ndtr, ndtri
+
     bounds = ndtri(np.linspace(0, 1, _NUM_SLICES + 1))
     # Mean of exp(sigma z - sigma^2 / 2) where z lies in a slice, times the probability of the slice.
     return 1 + (mean - 1) * _NUM_SLICES * np.diff(ndtr(bounds - sigma))

@@ -58,6 +58,8 @@ _OURS = (definitions.STREAMED, definitions.WHOLE)
 HELD_BACK = "held back on the way"
 # Events that are less apart came together: no server generates 5000 tokens a second of one sequence.
 _LEAST_GAP_S, _LEAST_GAP_SHARE = 2e-4, 0.1
+# Settings whose deviations are named.
+_MOST_NAMED = 8
 # Tokens that come together at most where nothing holds them back: a step of speculative decoding has a few.
 _MOST_TOGETHER = 4
 # Events that a client with other things to do reads together now and then, in the mean of an answer.
@@ -252,7 +254,7 @@ class RequestsLog(Log):
         return means_frame(self.trials_frame()).assign(is_extrapolated=False)
 
 
-def describe_deviations(trials: Iterable[dict], *, most: int = 8) -> str:
+def describe_deviations(trials: Iterable[dict]) -> str:
     """Settings whose trials deviate, each with how many do and the commonest way, in words; empty where none does.
 
     Parameters
@@ -260,8 +262,6 @@ def describe_deviations(trials: Iterable[dict], *, most: int = 8) -> str:
     trials : iterable of dict
         Records, or rows of :func:`idealized_runtime.records.read_requests` as dicts; those that failed or calibrate do
         not count.
-    most : int
-        Settings that are named.
     """
     counts, totals = defaultdict(Counter), Counter()
     for trial in trials:
@@ -274,9 +274,9 @@ def describe_deviations(trials: Iterable[dict], *, most: int = 8) -> str:
         return ""
     named = [
         f"{setting} ({ways.total()} of {totals[setting]}: {ways.most_common(1)[0][0]})"
-        for setting, ways in itertools.islice(counts.items(), most)
+        for setting, ways in itertools.islice(counts.items(), _MOST_NAMED)
     ]
-    rest = f" and {len(counts) - most} settings more" if len(counts) > most else ""
+    rest = f" and {len(counts) - _MOST_NAMED} settings more" if len(counts) > _MOST_NAMED else ""
     num_deviating = sum(ways.total() for ways in counts.values())
     return f"{num_deviating} of {totals.total()} trials deviate from what was asked for: {', '.join(named)}{rest}"
 

@@ -32,7 +32,7 @@ _SHORT_NAMES = {
 }  # fmt: skip
 
 
-def summarize(outcomes: Mapping[Job, Outcome]) -> pd.DataFrame:
+def summary_table(outcomes: Mapping[Job, Outcome]) -> pd.DataFrame:
     """One row a job, by what its log holds.
 
     Returns

@@ -118,7 +118,7 @@ def test_slower_decoding_changes_the_time_per_output_token_only():
 def test_disturbance_that_a_block_shares_is_no_change_of_a_parameter(block_scale):
     """Two sweeps of one machine, whole blocks of which are disturbed by 30 %: at a level of 5 %."""
     pairs = [[make_sweep(2 * seed + k, block_scale=block_scale, num_blocks=8) for k in (0, 1)] for seed in range(24)]
-    tables = [compare_parameters(*pair, num_permutations=99) for pair in pairs]
+    tables = [compare_parameters(*pair) for pair in pairs]
     # 1.2 of 24 are expected of either parameter, and with a probability of less than 1 % there are more than 5.
     for name in ("time_per_output_token_s", "prompt_and_overhead_s"):
         assert sum(table.loc[name, "p_value"] < 0.05 for table in tables) <= 5

@@ -6,7 +6,7 @@ from makers import START, make_requests
 from idealized_runtime.api.statistics import (
     measure_goodput,
     measure_throughput,
-    percentile_interval,
+    percentile_bounds,
     summarize_requests,
 )
 
@@ -27,19 +27,19 @@ def test_percentiles_are_those_of_numpy():
 def test_interval_of_a_percentile_covers_it_as_often_as_it_says(percentile, num_values):
     rng = np.random.default_rng(1)
     truth = -np.log(1 - percentile / 100)
-    intervals = [percentile_interval(rng.exponential(size=num_values), percentile) for _ in range(1000)]
+    intervals = [percentile_bounds(rng.exponential(size=num_values), percentile) for _ in range(1000)]
     # Three standard errors of a share of 95 % among 1000.
     assert np.mean([low <= truth <= high for low, high in intervals]) >= 0.95 - 3 * 0.007
 
 
 def test_99th_percentile_has_an_upper_bound_from_368_requests_on():
     values = np.arange(1000.0)
-    assert np.isnan(percentile_interval(values[:367], 99)[1])
-    assert percentile_interval(values[:368], 99)[1] == 367
+    assert np.isnan(percentile_bounds(values[:367], 99)[1])
+    assert percentile_bounds(values[:368], 99)[1] == 367
 
 
 def test_percentile_of_few_values_has_no_bounds():
-    assert np.isnan(percentile_interval([1.0, 2.0], 50)).all()
+    assert np.isnan(percentile_bounds([1.0, 2.0], 50)).all()
 
 
 def test_inter_chunk_times_are_pooled_and_have_no_interval():

@@ -93,14 +93,14 @@ def print_summary(requests, objectives, *, imported=None, as_json: bool) -> int:
         mixes_sizes,
         summarize_requests,
     )
-    from idealized_runtime.api.validity import check_requests
+    from idealized_runtime.api.validity import check_load
 
     # Where sizes are mixed at a load, parts of it are not what the server bore.
     by = ["model", *LOAD] if mixes_sizes(requests) else GROUP
     tables = {"percentiles": summarize_requests(requests, by=by), "throughput": measure_throughput(requests, by=by)}
     if objectives:
         tables["goodput"] = measure_goodput(requests, objectives, by=by)
-    findings = check_requests(requests, by=by).to_dict("records")
+    findings = check_load(requests, by=by).to_dict("records")
     if imported is not None:
         findings += imported.findings
         if imported.throughput:

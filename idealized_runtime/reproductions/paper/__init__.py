@@ -7,6 +7,6 @@ estimating saves; ``data`` reads the published measurements for the claims. ``sh
 function that recomputes it; ``report`` makes the table.
 """
 
-from idealized_runtime.reproductions.paper.report import all_claims, reproduce, summarize, to_html, to_text
+from idealized_runtime.reproductions.paper.report import all_claims, count_verdicts, reproduce, to_html, to_text
 
-__all__ = ["all_claims", "reproduce", "summarize", "to_html", "to_text"]
+__all__ = ["all_claims", "count_verdicts", "reproduce", "to_html", "to_text"]

@@ -45,7 +45,7 @@ def reproduce(claims: Iterable[Claim] | None = None, data: PaperData | None = No
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def summarize(report: pd.DataFrame) -> pd.DataFrame:
+def count_verdicts(report: pd.DataFrame) -> pd.DataFrame:
     """Number of claims by section and verdict, with a last row of totals."""
     counts = pd.crosstab(report["section"], report["verdict"]).reindex(columns=list(VERDICTS), fill_value=0)
     counts = counts.reindex(report["section"].unique())

@@ -235,7 +235,7 @@ def frontier_members(points: pd.DataFrame) -> pd.DataFrame:
     return named.loc[order].to_frame("frontier")
 
 
-def frontier_probabilities(points: pd.DataFrame, *, num_draws: int = 10_000, seed: int = 0) -> pd.Series:
+def frontier_probabilities(points: pd.DataFrame, *, num_draws: int = 10_000) -> pd.Series:
     """Probability that each point is on the frontier of its metric and task, given the errors of the fits.
 
     Models that share timings (Anthropic/v4-s3 and Cohere/XL) share their error. Accuracies are taken as certain.
@@ -250,7 +250,7 @@ def frontier_probabilities(points: pd.DataFrame, *, num_draws: int = 10_000, see
     Series of float, with the index of ``points``
     """
     panels = [
-        frontier_probability(panel, draw_values(panel, num_draws=num_draws, seed=seed))
+        frontier_probability(panel, draw_values(panel, num_draws=num_draws))
         for _, panel in points.groupby(["metric", "task"])
     ]
     return pd.concat(panels).reindex(points.index)
@@ -278,9 +278,7 @@ def rank_table(points: pd.DataFrame, objective: str = "ratio") -> pd.DataFrame:
     return table.loc[order].rename_axis(columns=None)
 
 
-def rank_intervals(
-    points: pd.DataFrame, objective: str = "ratio", *, level: float = 0.95, num_draws: int = 10_000, seed: int = 0
-) -> pd.DataFrame:
+def rank_intervals(points: pd.DataFrame, objective: str = "ratio", *, level: float = 0.95) -> pd.DataFrame:
     """Lowest and highest rank of each model on each task that the errors of the fits leave possible.
 
     Parameters
@@ -297,7 +295,7 @@ def rank_intervals(
     """
     frames = []
     for task, panel in points.groupby("task"):
-        draws = draw_values(panel, num_draws=num_draws, seed=seed)
+        draws = draw_values(panel)
         up_to = rank_probabilities(panel, draws, objective=objective).cumsum(axis=1)
         # The first rank up to which the probability is enough; sums of shares are off by rounding.
         lower, upper = (
@@ -358,7 +356,7 @@ def with_relative_errors(points: pd.DataFrame, queries: pd.DataFrame, models: Ma
     return joined.assign(standard_error=joined["standard_error"] * joined["value"])
 
 
-def draw_values(panel: pd.DataFrame, *, num_draws: int = 10_000, seed: int = 0) -> np.ndarray:
+def draw_values(panel: pd.DataFrame, *, num_draws: int = 10_000) -> np.ndarray:
     """Draws of uncertain values, one column a row; models that share timings move together.
 
     Parameters
@@ -371,7 +369,7 @@ def draw_values(panel: pd.DataFrame, *, num_draws: int = 10_000, seed: int = 0) 
     ndarray, shape (num_draws, rows)
     """
     logs = pd.factorize(panel["model"].map(lambda name: PAPER_MODELS[name].architecture_name))[0]
-    return draw_log_normal(panel["value"], panel["standard_error"], num_draws=num_draws, rng=seed, groups=logs)
+    return draw_log_normal(panel["value"], panel["standard_error"], num_draws=num_draws, rng=0, groups=logs)
 
 
 def _num_accelerators(hardware) -> dict[str, int]:

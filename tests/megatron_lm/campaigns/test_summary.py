@@ -8,7 +8,7 @@ from makers import HEADER, make_failed, make_setting, write_log
 from idealized_runtime.measurements.timed_models import read_timed_model
 from megatron_lm.campaigns.jobs import Job
 from megatron_lm.campaigns.outcomes import Outcome
-from megatron_lm.campaigns.summary import joules_per_output_token, shorten, summarize
+from megatron_lm.campaigns.summary import joules_per_output_token, shorten, summary_table
 
 BATCHES = [
     make_setting(16, 1, [0.01], batch_size=1),
@@ -29,7 +29,7 @@ def outcomes(tmp_path):
 
 
 def test_summary_has_the_best_batch_of_the_longest_query_of_each_job(outcomes):
-    best = summarize(outcomes).iloc[0]
+    best = summary_table(outcomes).iloc[0]
     # 8 x 4 tokens in 1.5 s and in 1.6 s, 4 tokens in 0.5 s.
     assert best["output_tokens_per_s"] == pytest.approx(32 / 1.5)
     assert best[["num_prompt_tokens", "num_output_tokens"]].tolist() == [16, 4]
@@ -43,7 +43,7 @@ def test_summary_has_fitted_times_beside_the_floors_of_the_machine(tmp_path):
     rates = {"memory_bytes_per_s": 1e10, "matmul_flops_per_s": {"float32": 1e12}}
     settings = [make_setting(p, o, [0.1 * p + 0.2 * o]) for p in (1, 16) for o in (1, 3)]
     write_log(job.log, settings, {**HEADER, "environment": {"machine_rates": rates}})
-    row = summarize({job: Outcome("complete")}).iloc[0]
+    row = summary_table({job: Outcome("complete")}).iloc[0]
     assert row["time_per_output_token_ms"] == pytest.approx(200)
     assert row["prompt_encoding_time_ms"] == pytest.approx(1e3 * (1.6 + 0.2))
     assert row["token_over_floor"] == pytest.approx(200 / row["token_floor_ms"])
@@ -52,7 +52,7 @@ def test_summary_has_fitted_times_beside_the_floors_of_the_machine(tmp_path):
 
 
 def test_summary_of_a_job_without_log_has_its_error(outcomes):
-    row = summarize(outcomes).iloc[1]
+    row = summary_table(outcomes).iloc[1]
     assert (row["status"], row["error"], row["num_settings"]) == ("failed", "no more memory", 0)
     assert row[["batch_size", "output_tokens_per_s", "time_per_output_token_ms"]].isna().all()
 
@@ -61,11 +61,11 @@ def test_summary_counts_what_an_incomplete_log_holds(tmp_path):
     job = Job("gpt2-small", tmp_path)
     job.log.parent.mkdir()
     write_log(job.log, BATCHES[:2], finish=False)
-    assert summarize({job: Outcome("unfinished")})["num_settings"].tolist() == [2]
+    assert summary_table({job: Outcome("unfinished")})["num_settings"].tolist() == [2]
 
 
 def test_table_for_a_terminal_leaves_out_what_says_the_same_of_every_job(outcomes):
-    table = shorten(summarize(outcomes))
+    table = shorten(summary_table(outcomes))
     assert {"T", "B", "k", "tokens/s", "ms/token"} < set(table)
     assert not {"P", "extrapolated"} & set(table)
 
@@ -75,7 +75,7 @@ def test_row_from_slices_of_the_layers_says_that_it_is_extrapolated(outcomes, tm
     job.log.parent.mkdir()
     settings = [make_setting(16, 4, [1.0, 1.0], num_layers_profiled=size) for size in (2, 4)]
     write_log(job.log, settings, {**HEADER, "num_layers_profiled": [2, 4]})
-    summary = summarize({**outcomes, job: Outcome("complete")})
+    summary = summary_table({**outcomes, job: Outcome("complete")})
     assert summary["is_extrapolated"].tolist() == [False, pd.NA, True]
     assert shorten(summary)["extrapolated"].tolist() == [False, pd.NA, True]
     assert read_timed_model(job.log).slices == 1

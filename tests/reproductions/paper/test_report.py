@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from idealized_runtime.measurements.published import PublishedDataMissingError, published_data
-from idealized_runtime.reproductions.paper import all_claims, reproduce, summarize, to_html, to_text
+from idealized_runtime.reproductions.paper import all_claims, count_verdicts, reproduce, to_html, to_text
 from idealized_runtime.reproductions.paper.api_tables import equals_entry
 from idealized_runtime.reproductions.paper.data import PaperData
 from idealized_runtime.reproductions.paper.frontiers import METRICS
@@ -142,7 +142,7 @@ def test_summary_counts_every_claim_once():
     report = pd.DataFrame(
         {"section": ["5.2", "Table 3", "Table 3"], "verdict": ["differs", "reproduced", "not testable"]}
     )
-    summary = summarize(report)
+    summary = count_verdicts(report)
     assert summary.columns.tolist() == list(VERDICTS)
     assert summary.loc["Table 3"].tolist() == [1, 0, 0, 1]
     assert summary.loc["all"].tolist() == [1, 0, 1, 1]

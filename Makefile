@@ -34,7 +34,7 @@ notebooks: $(INSTALLED)  ## execute the notebooks whose data, code or parameters
 
 test: lint $(HELM) $(MLX) $(GUIDELLM)  ## lint, unit and driver tests, committed notebooks compared cell by cell
 	@$(BIN)/python -m pytest -n 2
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
 
 lint: $(INSTALLED)  ## ruff: rules and format
 	@$(BIN)/ruff check --quiet

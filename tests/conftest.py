@@ -1,6 +1,10 @@
 import os
 import sys
 
+# One thread for each worker, before numpy comes: two workers whose threads wait for each other on two cores take up to
+# twenty times as long for the small matrices of a test.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 from idealized_runtime.measurements.published import PublishedDataMissingError, published_data

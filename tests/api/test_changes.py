@@ -35,16 +35,17 @@ def test_change_of_all_settings_is_found_with_its_size():
 
 
 def test_unchanged_sweeps_are_called_changed_as_rarely_as_the_level_says():
-    tables = [compare_sweeps(make_sweep(2 * seed), make_sweep(2 * seed + 1)) for seed in range(100)]
-    assert sum(overall(table)["is_changed"] for table in tables) <= 11
+    tables = [compare_sweeps(make_sweep(2 * seed), make_sweep(2 * seed + 1)) for seed in range(40)]
+    # 2 of 40 are expected, and more than 6 with a probability of less than 1 %.
+    assert sum(overall(table)["is_changed"] for table in tables) <= 6
     # Holm holds the probability of any false change among the settings.
-    assert sum(table["is_changed"][1:].any() for table in tables) <= 11
+    assert sum(table["is_changed"][1:].any() for table in tables) <= 6
 
 
 def test_disturbance_that_a_block_shares_is_no_change():
     # 90 trials a sweep hang on 10 blocks: a test that counted trials would call most of these changed.
-    pairs = [(make_sweep(2 * seed, block_scale=0.1), make_sweep(2 * seed + 1, block_scale=0.1)) for seed in range(50)]
-    assert sum(overall(compare_sweeps(*pair))["is_changed"] for pair in pairs) <= 8
+    pairs = [(make_sweep(2 * seed, block_scale=0.1), make_sweep(2 * seed + 1, block_scale=0.1)) for seed in range(25)]
+    assert sum(overall(compare_sweeps(*pair))["is_changed"] for pair in pairs) <= 5
 
 
 def test_change_of_one_setting_is_found_in_its_row_only():

@@ -1,5 +1,6 @@
 """A server that walks through every step, as plainly as its rules can be said: what the event-driven one must equal."""
 
+import heapq
 import math
 from collections import deque
 
@@ -89,3 +90,22 @@ def step_by_step(requests, steps, scheduler, *, noise=lambda: 1.0):
         first_s[first] = clock_s
         end_s[done] = clock_s
     return first_s - arrival_s, end_s - arrival_s, np.array(server.num_preemptions)
+
+
+def closed_loop_step_by_step(requests, steps, scheduler, num_parallel):
+    """Arrival, TTFT and runtime where each of so many clients sends its next request when the last is answered."""
+    server, clock_s, number = PlainServer(requests, steps, scheduler), 0.0, 0
+    ready_s, (arrival_s, first_s, end_s) = [0.0] * num_parallel, np.full((3, len(requests)), math.nan)
+    while number < len(requests) or server.running or server.waiting:
+        if not server.running and not server.waiting:
+            clock_s = max(clock_s, ready_s[0])
+        while ready_s and number < len(requests) and ready_s[0] <= clock_s:
+            arrival_s[number] = heapq.heappop(ready_s)
+            server.waiting.append(number)
+            number += 1
+        seconds, first, done = server.step()
+        clock_s += seconds
+        first_s[first], end_s[done] = clock_s + steps.request_s, clock_s + steps.request_s
+        for request in done:
+            heapq.heappush(ready_s, end_s[request])
+    return arrival_s, first_s - arrival_s, end_s - arrival_s

@@ -24,10 +24,11 @@ _REQUEST = np.dtype(
                                    "num_preemptions", "engine")]
     + [(name, np.float64) for name in ("arrival_s", "scheduled_s", "first_token_s", "finish_s")]
 )  # fmt: skip
-# `step` counts steps in which sequences generated; `partial` is a request whose prompt is encoded but for `num_left`.
+# `step` counts steps in which sequences generated; `partial` is a request whose prompt is encoded but for `num_left`;
+# `finished` is the last of those that are done, each of which links the one before by `after`.
 _ENGINE = np.dtype(
     [(name, np.int64) for name in ("step", "num_running", "num_decoding", "num_cached", "partial", "num_left",
-                                   "last_running", "num_waiting", "first_waiting", "last_waiting")]
+                                   "last_running", "num_waiting", "first_waiting", "last_waiting", "finished")]
     + [("clock_s", np.float64)]
 )  # fmt: skip
 
@@ -35,12 +36,14 @@ _ENGINE = np.dtype(
 class Served(NamedTuple):
     """What became of requests, in their order; times in seconds on the clock of their arrivals.
 
-    ``scheduled_s, first_token_s, finish_s``: when each was first in a step, had its first and its last token.
+    ``arrival_s, scheduled_s, first_token_s, finish_s``: when each came, was first in a step, had its first and its last
+    token.
     ``num_preemptions``; ``engine`` that had it. ``features``, shape (requests, 3, 6): the clock of its engine when it
     was queued, had its first and its last token, and what all steps there had held together until then (steps, prompt
     tokens, sequences, cached tokens, shares of experts). ``totals``, shape (engines, 5): the same of all steps.
     """
 
+    arrival_s: np.ndarray
     scheduled_s: np.ndarray
     first_token_s: np.ndarray
     finish_s: np.ndarray
@@ -66,7 +69,9 @@ class _Steps(NamedTuple):
     log_unvisited: float
 
 
-def serve(arrival_s, num_prompt_tokens, num_output_tokens, steps, scheduler: Scheduler) -> Served:
+def serve(
+    arrival_s, num_prompt_tokens, num_output_tokens, steps, scheduler: Scheduler, *, num_parallel: int | None = None
+) -> Served:
     """Run the engines of a server until every request is answered.
 
     Parameters
@@ -77,6 +82,9 @@ def serve(arrival_s, num_prompt_tokens, num_output_tokens, steps, scheduler: Sch
         Each request fits the cache.
     steps : StepModel
     scheduler : Scheduler
+    num_parallel : int, optional
+        A closed loop of so many clients: each sends the next request, in their order, when its last one is answered.
+        Arrivals are those that come of it, not those given.
     """
     number = len(arrival_s)
     requests = np.zeros(number, _REQUEST)
@@ -84,7 +92,7 @@ def serve(arrival_s, num_prompt_tokens, num_output_tokens, steps, scheduler: Sch
     for name in ("scheduled_s", "first_token_s", "finish_s"):
         requests[name] = np.nan
     engines = np.zeros(scheduler.num_engines, _ENGINE)
-    for name in ("partial", "last_running", "first_waiting", "last_waiting"):
+    for name in ("partial", "last_running", "first_waiting", "last_waiting", "finished"):
         engines[name] = _NONE
     most = min(scheduler.max_num_seqs, max(number, 1))
     rules = _Rules(
@@ -92,12 +100,18 @@ def serve(arrival_s, num_prompt_tokens, num_output_tokens, steps, scheduler: Sch
         _NO_LIMIT if scheduler.cache_tokens is None else scheduler.cache_tokens,
     )  # fmt: skip
     features, totals = np.full((number, 3, 6), np.nan), np.zeros((scheduler.num_engines, 5))
-    _serve(
-        np.argsort(requests["arrival_s"], kind="stable"), requests, engines, features, totals,
-        np.zeros((scheduler.num_engines, most), np.int64), np.zeros(most + 1, np.int64),
-        rules, _Steps(*steps.coefficients[:5].tolist(), math.log1p(-steps.expert_share)),
+    state = (
+        requests, engines, features, totals, np.zeros((scheduler.num_engines, most), np.int64),
+        np.zeros(most + 1, np.int64), rules, _Steps(*steps.coefficients[:5].tolist(), math.log1p(-steps.expert_share)),
     )  # fmt: skip
-    times = (requests[name] for name in ("scheduled_s", "first_token_s", "finish_s", "num_preemptions", "engine"))
+    if num_parallel is None:
+        _serve(np.argsort(requests["arrival_s"], kind="stable"), *state)
+    else:
+        _serve_closed(np.zeros(num_parallel), steps.request_s, *state)
+    times = (
+        requests[name]
+        for name in ("arrival_s", "scheduled_s", "first_token_s", "finish_s", "num_preemptions", "engine")
+    )
     return Served(*times, features, totals)
 
 
@@ -250,6 +264,7 @@ def _finish(engine, requests, features, totals, request):
     requests[request].finish_s = engine.clock_s
     engine.num_cached -= requests[request].prompt + requests[request].output - 1
     _leave(engine, requests, request)
+    requests[request].after, engine.finished = engine.finished, request
     _note(engine, requests, features, totals, request, 2)
 
 
@@ -339,8 +354,8 @@ def _decode(engine, requests, heap, features, totals, rules, steps, until_s, mos
 
 
 @_compiled
-def _advance(engine, requests, heap, features, totals, chunked, rules, steps, until_s):
-    """Run every step that begins before a time."""
+def _advance(engine, requests, heap, features, totals, chunked, rules, steps, until_s, is_one):
+    """Run every step that begins before a time, or those until the next event."""
     while engine.clock_s < until_s and engine.num_running + engine.num_waiting > 0:
         is_full = rules.capacity < _NO_LIMIT and _preempt(engine, requests, heap, rules)
         number = _admit(engine, requests, chunked, rules, is_full)
@@ -350,29 +365,69 @@ def _advance(engine, requests, heap, features, totals, chunked, rules, steps, un
             # What was preempted may be admitted again after one step.
             most = 1 if is_full and engine.num_waiting > 0 else _NO_LIMIT
             _decode(engine, requests, heap, features, totals, rules, steps, until_s, most)
+        if is_one:
+            break
+
+
+@_compiled
+def _queue(engines, requests, features, totals, request):
+    """Put a request that has come into the queue of the engine with the fewest."""
+    chosen = 0
+    for place in range(len(engines)):
+        load = engines[place].num_running + engines[place].num_waiting
+        if load < engines[chosen].num_running + engines[chosen].num_waiting:
+            chosen = place
+    engine = engines[chosen]
+    if engine.num_running + engine.num_waiting == 0:
+        engine.clock_s = max(engine.clock_s, requests[request].arrival_s)
+    requests[request].engine = chosen
+    requests[request].after = _NONE
+    if engine.num_waiting == 0:
+        engine.first_waiting = request
+    else:
+        requests[engine.last_waiting].after = request
+    engine.last_waiting = request
+    engine.num_waiting += 1
+    _note(engine, requests, features, totals[chosen], request, 0)
 
 
 @_compiled
 def _serve(order, requests, engines, features, totals, heaps, chunked, rules, steps):
     for request in order:
         at_s = requests[request].arrival_s
-        chosen = 0
         for place in range(len(engines)):
-            _advance(engines[place], requests, heaps[place], features, totals[place], chunked, rules, steps, at_s)
-            load = engines[place].num_running + engines[place].num_waiting
-            if load < engines[chosen].num_running + engines[chosen].num_waiting:
-                chosen = place
-        engine = engines[chosen]
-        if engine.num_running + engine.num_waiting == 0:
-            engine.clock_s = max(engine.clock_s, at_s)
-        requests[request].engine = chosen
-        requests[request].after = _NONE
-        if engine.num_waiting == 0:
-            engine.first_waiting = request
-        else:
-            requests[engine.last_waiting].after = request
-        engine.last_waiting = request
-        engine.num_waiting += 1
-        _note(engine, requests, features, totals[chosen], request, 0)
+            _advance(
+                engines[place], requests, heaps[place], features, totals[place], chunked, rules, steps, at_s, False
+            )
+        _queue(engines, requests, features, totals, request)
     for place in range(len(engines)):
-        _advance(engines[place], requests, heaps[place], features, totals[place], chunked, rules, steps, np.inf)
+        _advance(engines[place], requests, heaps[place], features, totals[place], chunked, rules, steps, np.inf, False)
+
+
+@_compiled
+def _serve_closed(ready_s, request_s, requests, engines, features, totals, heaps, chunked, rules, steps):
+    """Requests from clients who are ready for their next one at a time, infinite while they wait for an answer."""
+    client_of = np.zeros(len(requests), np.int64)
+    for request in range(len(requests)):
+        while True:
+            client = np.argmin(ready_s)
+            place = 0
+            for other in range(len(engines)):
+                is_busy = engines[other].num_running + engines[other].num_waiting > 0
+                was_busy = engines[place].num_running + engines[place].num_waiting > 0
+                if is_busy and (not was_busy or engines[other].clock_s < engines[place].clock_s):
+                    place = other
+            engine = engines[place]
+            if engine.clock_s >= ready_s[client] or engine.num_running + engine.num_waiting == 0:
+                break
+            _advance(
+                engine, requests, heaps[place], features, totals[place], chunked, rules, steps, ready_s[client], True
+            )
+            while engine.finished != _NONE:
+                ready_s[client_of[engine.finished]] = requests[engine.finished].finish_s + request_s
+                engine.finished = requests[engine.finished].after
+        requests[request].arrival_s, client_of[request] = ready_s[client], client
+        ready_s[client] = np.inf
+        _queue(engines, requests, features, totals, request)
+    for place in range(len(engines)):
+        _advance(engines[place], requests, heaps[place], features, totals[place], chunked, rules, steps, np.inf, False)

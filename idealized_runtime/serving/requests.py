@@ -157,7 +157,7 @@ def _without_times(requests, is_without):
 
 
 def random_requests(
-    queries: pd.DataFrame, *, rate_per_s: float, num_requests: int, rng, burstiness: float = 1.0
+    queries: pd.DataFrame, *, rate_per_s: float | None, num_requests: int, rng, burstiness: float = 1.0
 ) -> pd.DataFrame:
     """Requests of these sizes that come at random.
 
@@ -166,15 +166,15 @@ def random_requests(
     queries : DataFrame
         ``num_prompt_tokens, num_output_tokens``, optional ``weight``: sizes are drawn with these shares, those that
         are missing never.
-    rate_per_s : float
-        Mean number a second.
+    rate_per_s : float or None
+        Mean number a second; None is all at once, as for a closed loop, whose clients decide when they come.
     num_requests : int
     rng : Generator or seed
     burstiness : float
         Coefficient of variation of the times between arrivals, which are gamma distributed: 1 is a Poisson process, 0
         sends at equal distances, more comes in bursts.
     """
-    check_positive(rate_per_s=rate_per_s, num_requests=num_requests)
+    check_positive(rate_per_s=1.0 if rate_per_s is None else rate_per_s, num_requests=num_requests)
     if not 0 <= burstiness < np.inf:
         raise ValueError(f"burstiness must be 0 or more; got {burstiness!r}")
     rng = np.random.default_rng(rng)
@@ -192,7 +192,7 @@ def random_requests(
         gaps = rng.gamma(burstiness**-2, burstiness**2, num_requests)
     # A mix may have real means of sizes.
     sizes = queries[TOKEN_COLUMNS].iloc[rows].round().clip(lower=1).astype(int).reset_index(drop=True)
-    return sizes.assign(arrival_s=(np.cumsum(gaps) - gaps[0]) / rate_per_s)
+    return sizes.assign(arrival_s=0.0 if rate_per_s is None else (np.cumsum(gaps) - gaps[0]) / rate_per_s)
 
 
 def is_log(path) -> bool:

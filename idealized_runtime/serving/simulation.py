@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.checks import check_positive
 from idealized_runtime.serving.engine import Served, serve
 from idealized_runtime.serving.requests import random_requests
 from idealized_runtime.serving.scheduler import Scheduler
@@ -16,7 +17,9 @@ PERCENTILES = (50, 95, 99)
 METRICS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
 
 
-def run_engines(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler) -> Served:
+def run_engines(
+    requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler, *, num_parallel: int | None = None
+) -> Served:
     """What becomes of requests at a server; its clock begins with the first arrival.
 
     Raises
@@ -38,7 +41,7 @@ def run_engines(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler) 
             f"cache_tokens must be at least {needed.max():.0f}, the longest request; got {scheduler.cache_tokens}, and "
             f"{is_larger.sum()} of {len(needed)} requests do not fit"
         )
-    return serve(arrival_s, *sizes.astype(int).T, steps, scheduler)
+    return serve(arrival_s, *sizes.astype(int).T, steps, scheduler, num_parallel=num_parallel)
 
 
 def seconds_from_first(requests: pd.DataFrame) -> np.ndarray:
@@ -47,7 +50,9 @@ def seconds_from_first(requests: pd.DataFrame) -> np.ndarray:
     return arrival_s - np.nanmin(arrival_s, initial=np.inf)
 
 
-def simulate(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler | None = None) -> pd.DataFrame:
+def simulate(
+    requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler | None = None, *, num_parallel: int | None = None
+) -> pd.DataFrame:
     """What a server would do with these requests.
 
     Parameters
@@ -57,12 +62,16 @@ def simulate(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler | No
     steps : StepModel
     scheduler : Scheduler, optional
         The one that the steps were measured with where it is not given.
+    num_parallel : int, optional
+        So many clients, each of whom sends the next request in their order when its last one is answered, instead of
+        the arrivals.
 
     Returns
     -------
     DataFrame, a request table in the order of the requests
-        Their columns; ``queue_s`` (from arrival to the first step that encodes it), ``time_to_first_token_s``,
-        ``runtime_s``, ``num_preemptions``; ``time_per_output_token_s`` where the requests have one.
+        Their columns (``arrival_s`` of a closed loop as it came); ``queue_s`` (from arrival to the first step that
+        encodes it), ``time_to_first_token_s``, ``runtime_s``, ``num_preemptions``; ``time_per_output_token_s`` where
+        the requests have one.
 
     Examples
     --------
@@ -70,8 +79,13 @@ def simulate(requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler | No
     ...                            rate_per_s=2, num_requests=1000, rng=0)
     >>> simulate(requests, StepModel(0.013, 4e-5, 4e-5, 7e-8))["runtime_s"].mean()
     """
-    served = run_engines(requests, steps, scheduler or steps.scheduler)
-    arrival_s = seconds_from_first(requests)
+    if num_parallel is not None:
+        check_positive(num_parallel=num_parallel)
+        requests = requests.assign(arrival_s=0.0)
+    served = run_engines(requests, steps, scheduler or steps.scheduler, num_parallel=num_parallel)
+    if num_parallel is not None:
+        requests = requests.assign(arrival_s=served.arrival_s)
+    arrival_s = served.arrival_s
     simulated = requests.assign(
         queue_s=served.scheduled_s - arrival_s,
         time_to_first_token_s=served.first_token_s - arrival_s + steps.request_s,
@@ -160,6 +174,7 @@ def simulate_days(
     level=0.95,
     rng=0,
     rate_per_s: float | None = None,
+    num_parallel: int | None = None,
 ) -> dict:
     """Answers of a server, with what the errors of its step model leave open, and apart from it what days differ by.
 
@@ -176,6 +191,8 @@ def simulate_days(
     rng : Generator or seed
     rate_per_s : float, optional
         At which the requests were drawn to come; where it is not given, that at which the first day's came.
+    num_parallel : int, optional
+        Of a closed loop, as for :func:`simulate`: the rate is what comes of it, and always stable.
 
     Returns
     -------
@@ -189,20 +206,27 @@ def simulate_days(
         ``requests``: the first day's, as :func:`simulate` gives them.
     """
     scheduler = scheduler or steps.scheduler
-    answered = simulate(days[0], steps, scheduler)
+
+    def run(day, model):
+        return simulate(day, model, scheduler, num_parallel=num_parallel)
+
+    answered = run(days[0], steps)
+    if num_parallel is not None:
+        rate_per_s = float(len(answered) / (answered["arrival_s"] + answered["runtime_s"]).max())
     rate = arrival_rate_per_s(days[0]) if rate_per_s is None else rate_per_s
     drawn = steps.draws(num_draws, rng) if steps.covariance is not None else []
     limits = [saturated_rate_per_s(days[0], model, scheduler) for model in (steps, *drawn)]
     metrics = summarize(answered)
-    of_draws = [summarize(simulate(days[0], model, scheduler)) for model in drawn]
-    of_days = [metrics, *(summarize(simulate(day, steps, scheduler)) for day in days[1:])]
+    of_draws = [summarize(run(days[0], model)) for model in drawn]
+    of_days = [metrics, *(summarize(run(day, steps)) for day in days[1:])]
+    is_stable = [num_parallel is not None or rate < limit for limit in limits]
     answer = {
         "num_requests": len(answered),
-        "is_stable": bool(rate < limits[0]),
-        "probability_stable": float(np.mean([rate < limit for limit in limits[1:] or limits])),
+        "is_stable": bool(is_stable[0]),
+        "probability_stable": float(np.mean(is_stable[1:] or is_stable)),
         "arrival_rate_per_s": rate if rate < np.inf else np.nan,
         "saturated_rate_per_s": limits[0],
-        "queue_growth_per_s": max(rate - limits[0], 0.0) if rate < np.inf else np.nan,
+        "queue_growth_per_s": 0.0 if is_stable[0] else rate - limits[0] if rate < np.inf else np.nan,
         "output_tokens_per_s": output_tokens_per_s(answered),
     }
     for metric, statistics in metrics.items():

@@ -61,6 +61,8 @@ def test_simulated_requests_keep_the_order_of_the_input(tmp_path, parameters, se
     arguments = ["--parameters", str(parameters), "--requests", str(shuffled), "--out", str(out)]
     assert main(["serving", "simulate", *arguments]) == 0
     simulated = pd.read_csv(out)
+    added = ["queue_s", "time_to_first_token_s", "runtime_s", "num_preemptions"]
+    assert list(simulated) == ["arrival_s", "num_prompt_tokens", "num_output_tokens", *added]
     np.testing.assert_array_equal(simulated["num_prompt_tokens"], requests["num_prompt_tokens"])
     np.testing.assert_allclose(simulated["runtime_s"], requests["runtime_s"], rtol=0.03)
 
@@ -75,6 +77,26 @@ def test_json_has_every_statistic_of_the_contract(capsys, parameters, served):
         assert all({"value", "lower", "upper"} <= set(answer[metric][name]) for name in ("mean", "p50", "p95", "p99"))
 
 
+def test_closed_loop_is_stable_and_answers_as_many_as_its_clients_ask(capsys, parameters, served):
+    arguments = [
+        "--parameters",
+        str(parameters),
+        "--queries",
+        str(served),
+        "--num-parallel",
+        "6",
+        "--num-requests",
+        "90",
+    ]
+    assert main(["serving", "simulate", *arguments, "--num-days", "2", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["is_stable"], answer["queue_growth_per_s"]) == (True, 0)
+    # Little's law: what is under way is what comes a second, times how long it stays.
+    assert answer["arrival_rate_per_s"] * answer["e2e_s"]["mean"]["value"] == pytest.approx(6, rel=0.05)
+    assert main(["serving", "simulate", *arguments]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("6 clients, each with one request at a time: ")
+
+
 def test_rate_that_cannot_be_answered_is_said_first(capsys, parameters, served):
     arguments = ["--parameters", str(parameters), "--queries", str(served), "--rate", "500", "--num-requests", "100"]
     assert main(["serving", "simulate", *arguments]) == 0
@@ -86,8 +108,9 @@ def test_rate_that_cannot_be_answered_is_said_first(capsys, parameters, served):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--queries", "{served}"], "--rate must be given with --queries"),
+        (["--queries", "{served}"], "--queries needs --rate, how many come a second, or --num-parallel"),
         (["--requests", "{served}", "--rate", "2"], "--rate is for --queries"),
+        (["--requests", "{served}", "--num-parallel", "2"], "--num-parallel is for --queries"),
         (["--requests", "{served}", "--model", "opt"], "--model must be one of gpt2-small"),
         (["--requests", "{served}", "--cache-tokens", "20"], "cache-tokens must be at least"),
         (["--requests", "nowhere.csv"], "nowhere.csv: no such file"),

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from step_by_step import step_by_step
+from step_by_step import closed_loop_step_by_step, step_by_step
 
 from idealized_runtime.serving.scheduler import POLICIES, Scheduler
 from idealized_runtime.serving.simulation import saturated_rate_per_s, simulate
@@ -33,6 +33,32 @@ def test_every_request_ends_when_it_does_step_by_step(policy, seed):
     np.testing.assert_allclose(simulated["time_to_first_token_s"], first_s, rtol=0, atol=1e-9)
     np.testing.assert_allclose(simulated["runtime_s"], runtime_s, rtol=0, atol=1e-9)
     assert simulated["num_preemptions"].tolist() == num_preemptions.tolist()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("seed", range(20))
+def test_closed_loop_goes_as_it_does_step_by_step(policy, seed):
+    rng = np.random.default_rng(seed)
+    requests, num_parallel = make_sizes(int(rng.integers(1, 60)), rng), int(rng.integers(1, 12))
+    steps = StepModel(0.012, 4e-5, 5e-5, 7e-8, request_s=float(rng.choice([0, 0.05, 0.4])))
+    scheduler = Scheduler(policy, int(rng.integers(1, 20)), int(rng.integers(20, 300)), 600 if seed % 2 else None)
+    expected = closed_loop_step_by_step(requests, steps, scheduler, num_parallel)
+    simulated = simulate(requests, steps, scheduler, num_parallel=num_parallel)
+    columns = simulated[["arrival_s", "time_to_first_token_s", "runtime_s"]].to_numpy().T
+    np.testing.assert_allclose(columns, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_engines", [1, 3])
+def test_closed_loop_never_has_more_requests_than_clients(num_engines):
+    requests = make_sizes(300, np.random.default_rng(8))
+    simulated = simulate(requests, STEPS, Scheduler(num_engines=num_engines), num_parallel=6)
+    arrival_s, end_s = simulated["arrival_s"].to_numpy(), (simulated["arrival_s"] + simulated["runtime_s"]).to_numpy()
+    under_way = [np.count_nonzero((arrival_s <= at_s) & (at_s < end_s)) for at_s in arrival_s]
+    assert max(under_way) == 6
+    # Each goes to the engine with the fewest, so that all have a part of it.
+    assert (
+        num_engines == 1 or simulated["runtime_s"].sum() < simulate(requests, STEPS, num_parallel=6)["runtime_s"].sum()
+    )
 
 
 def test_full_cache_preempts_and_encodes_again():

@@ -1,5 +1,6 @@
 """What a server does with requests: times to the first token, between tokens and to the end, with intervals, and
-whether it keeps up at all; of requests that came, or of queries that come at random at a rate.
+whether it keeps up at all; of requests that came, or of queries that come at random at a rate, or from so many clients
+who each wait for an answer before they send the next.
 """
 
 import math
@@ -13,6 +14,7 @@ from idealized_runtime.cli.serving.flags import add_scheduler, describe, schedul
 EXAMPLES = """\
 examples: idealized-runtime serving simulate --parameters steps.json --requests requests.csv --out simulated.csv
           idealized-runtime serving simulate --parameters steps.json --queries queries.csv --rate 4 --json
+          idealized-runtime serving simulate --parameters steps.json --queries queries.csv --num-parallel 16
 """
 
 
@@ -24,9 +26,15 @@ def add_arguments(parser):
     demand.add_argument(
         "--requests", metavar="FILE", help="request table or trace: arrival_s and sizes are used, prompts encoded whole"
     )
-    add_shared(demand, "--queries", help="sizes that are drawn from, with --rate: a table, or a HELM run folder")
-    parser.add_argument("--rate", dest="rate_per_s", type=positive_number, metavar="R",
-                        help="queries that come a second, as a Poisson process")  # fmt: skip
+    add_shared(
+        demand, "--queries",
+        help="sizes that are drawn from, with --rate or --num-parallel: a table, or a HELM run folder",
+    )  # fmt: skip
+    load = parser.add_mutually_exclusive_group()
+    load.add_argument("--rate", dest="rate_per_s", type=positive_number, metavar="R",
+                      help="queries that come a second, as a Poisson process")  # fmt: skip
+    load.add_argument("--num-parallel", type=positive_int, metavar="N",
+                      help="clients, each of whom sends its next query when the last one is answered")  # fmt: skip
     parser.add_argument("--burstiness", type=positive_number, default=1.0, metavar="CV",
                         help="coefficient of variation of the times between them (default: 1, Poisson)")  # fmt: skip
     parser.add_argument("--num-requests", type=positive_int, default=2000, metavar="N", help="of a day (default: 2000)")
@@ -48,8 +56,9 @@ def run(arguments) -> int:
     name, steps = _read_steps(arguments)
     scheduler, days = scheduler_of(arguments, steps.scheduler), _read_demand(arguments)
     answer = simulate_days(
-        days, steps, scheduler, level=arguments.level, rng=arguments.seed, rate_per_s=arguments.rate_per_s
-    )
+        days, steps, scheduler, level=arguments.level, rng=arguments.seed, rate_per_s=arguments.rate_per_s,
+        num_parallel=arguments.num_parallel,
+    )  # fmt: skip
     requests = answer.pop("requests")
     if arguments.out is not None:
         write_table(requests, arguments.out)
@@ -58,7 +67,7 @@ def run(arguments) -> int:
         return DONE
     origin = f"steps {steps.origin}" + (f" on {steps.hardware}" if steps.hardware else "")
     print(f"{len(requests)} requests to {name}, {origin}; {describe(scheduler)}")
-    _print_answer(answer)
+    _print_answer(answer, arguments.num_parallel)
     if steps.covariance is not None:
         print(f"\nin brackets: the {100 * arguments.level:g} % interval by the errors of the step times")
     if len(days) > 1:
@@ -87,27 +96,30 @@ def _read_demand(arguments) -> list:
     from idealized_runtime.serving.requests import random_requests, read_request_table
 
     if arguments.requests is not None:
-        if arguments.rate_per_s is not None:
-            raise ValueError("--rate is for --queries: requests come when they came; leave one of the two out")
+        for flag, given in (("rate", arguments.rate_per_s), ("num-parallel", arguments.num_parallel)):
+            if given is not None:
+                raise ValueError(f"--{flag} is for --queries: requests come when they came; leave one of the two out")
         requests = read_request_table(arguments.requests, columns=arguments.columns, is_demand=True)
         if "run" in requests and (num_runs := requests["run"].nunique()) > 1:
             raise ValueError(f"{arguments.requests}: holds {num_runs} runs; simulate one at a time")
         return [requests]
-    if arguments.rate_per_s is None:
-        raise ValueError("--rate must be given with --queries: how many come a second")
+    if arguments.rate_per_s is None and arguments.num_parallel is None:
+        raise ValueError("--queries needs --rate, how many come a second, or --num-parallel, how many clients ask")
     queries = read_queries(arguments.queries, columns=arguments.columns)
     given = {name: getattr(arguments, name) for name in ("rate_per_s", "num_requests", "burstiness")}
     rngs = np.random.default_rng(arguments.seed).spawn(arguments.num_days)
     return [random_requests(queries, rng=rng, **given) for rng in rngs]
 
 
-def _print_answer(answer):
+def _print_answer(answer, num_parallel):
     import pandas as pd
 
     from idealized_runtime.serving.simulation import METRICS
 
     rate, limit = answer["arrival_rate_per_s"], answer["saturated_rate_per_s"]
-    if answer["is_stable"]:
+    if num_parallel is not None:
+        print(f"{num_parallel} clients, each with one request at a time: {rate:.3g} requests/s of at most {limit:.3g}.")
+    elif answer["is_stable"]:
         sure = "" if answer["probability_stable"] == 1 else f", with probability {answer['probability_stable']:.2g}"
         print(f"Stable{sure}: {rate:.3g} requests/s come, {limit:.3g} can be answered.")
     elif math.isnan(rate):

@@ -43,7 +43,8 @@ lint: $(INSTALLED)  ## ruff: rules and format
 lab: $(INSTALLED)  ## JupyterLab in notebooks/
 	@$(BIN)/jupyter lab --notebook-dir notebooks
 
-published: published/helm-efficiency published/beyond-chinchilla  ## get the published measurements of others
+published:  ## get the published measurements of others that are not in published/ yet
+	@$(PYTHON) -m idealized_runtime.measurements.fetch
 
 stacks: $(INSTALLED)  ## fit anew the coefficients that come with the package, of the logs a100, cpu and v100
 	@$(BIN)/python -c 'from idealized_runtime.prediction.predictor import ship_stack; [*map(ship_stack, ("a100", "cpu", "v100"))]'
@@ -91,14 +92,3 @@ $(MEASURED): Makefile | $(INSTALLED)
 	    --all-num-output-tokens $(OUTPUT_SIZES) $(TRIALS) --log logs/local/$$name.jsonl || exit 1; \
 	done
 	@touch $@
-
-published/helm-efficiency: REPOSITORY := https://github.com/stanford-crfm/helm-efficiency
-published/beyond-chinchilla: REPOSITORY := https://github.com/nikhilsardana/beyond-chinchilla
-published/%:
-	@mkdir -p published
-	@rm -rf $@.part
-	@echo "Cloning $(REPOSITORY) into $@ ..."
-	@git clone --quiet --depth 1 $(REPOSITORY) $@.part || { \
-	  echo "make: could not clone $(REPOSITORY): check the network, or put a copy at $@" >&2; exit 1; }
-	@git -C $@.part log -1 --format='$@: commit %H of %cs'
-	@mv $@.part $@

@@ -135,24 +135,10 @@ def test_figures_goes_on_measuring_after_a_failure(checkout):
     assert [call.split()[0] for call in (checkout / "calls").read_text().splitlines()] == ["generate_text.py"] * 2
 
 
-def test_published_clones_each_repository_once(checkout):
-    write_script(
-        checkout / "bin/git",
-        f'echo "$@" >> {checkout}/clones\nfor last; do :; done\n[ "$1" != clone ] || mkdir -p "$last"\n',
-    )
-    for _ in range(2):
-        assert make(checkout, "published").returncode == 0
-    clones = [line.split()[-2] for line in (checkout / "clones").read_text().splitlines() if line.startswith("clone")]
-    assert [url.rsplit("/", 1)[1] for url in clones] == ["helm-efficiency", "beyond-chinchilla"]
-    assert sorted(path.name for path in (checkout / "published").iterdir()) == ["beyond-chinchilla", "helm-efficiency"]
-
-
-def test_published_says_what_could_not_be_cloned_and_leaves_nothing_half_done(checkout):
-    write_script(checkout / "bin/git", 'mkdir -p "$6"; exit 128\n')
-    made = make(checkout, "published")
-    assert made.returncode != 0
-    assert "could not clone https://github.com/stanford-crfm/helm-efficiency: check the network" in made.stderr
-    assert not (checkout / "published/helm-efficiency").exists()
+def test_published_is_got_by_the_python_at_hand_without_setup(checkout):
+    write_script(checkout / "bin/python3", f'echo "$@" >> {checkout}/calls\n')
+    assert make(checkout, "published").returncode == 0
+    assert (checkout / "calls").read_text().splitlines() == ["-m idealized_runtime.measurements.fetch"]
 
 
 def test_continuous_integration_runs_make_targets():

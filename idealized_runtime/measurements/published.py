@@ -1,11 +1,35 @@
 """Where the published measurements of others are: read from there, never copied into the project."""
 
+import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# Folders that `make published` clones.
-PUBLIC_FOLDERS = ("helm-efficiency", "beyond-chinchilla")
+
+
+@dataclass(frozen=True)
+class PublishedSource:
+    """Files of a public repository that are read here.
+
+    ``files`` has the SHA-256 of each, by its path in the repository; ``commit`` is None where the newest was read;
+    ``licence`` and ``what`` are for people.
+    """
+
+    folder: str
+    repository: str
+    commit: str | None
+    licence: str
+    what: str
+    files: Mapping[str, str]
+
+
+# What `make published` gets.
+SOURCES = tuple(
+    PublishedSource(**entry)
+    for entry in json.loads(Path(__file__).with_name("published.json").read_text(encoding="utf-8"))
+)
 # Points read back from the drawings of a paper.
 UNPUBLISHED_FOLDERS = ("paper_figures",)
 
@@ -42,4 +66,5 @@ def how_to_get(part: str) -> str:
             f"no public repository holds {first[0]}/ (the committed notebooks show what it gives); "
             "set PUBLISHED_DATA to a folder that has it"
         )
-    return f"run `make published`, or set PUBLISHED_DATA to the folder that holds {'/, '.join(PUBLIC_FOLDERS)}/"
+    folders = ", ".join(f"{source.folder}/" for source in SOURCES)
+    return f"run `make published`, or set PUBLISHED_DATA to the folder that holds {folders}"

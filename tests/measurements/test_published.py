@@ -1,9 +1,10 @@
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from idealized_runtime.measurements import published as published_module
-from idealized_runtime.measurements.published import PUBLIC_FOLDERS, ROOT, PublishedDataMissingError, published_data
+from idealized_runtime.measurements.published import SOURCES, PublishedDataMissingError, published_data
 
 
 @pytest.fixture
@@ -64,6 +65,18 @@ def test_data_of_no_public_repository_are_not_to_be_had_by_make(repository, monk
     assert "make published" not in str(error.value)
 
 
-def test_public_folders_are_those_that_make_clones():
-    (rule,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("published: ")]
-    assert all(f"published/{folder}" in rule for folder in PUBLIC_FOLDERS)
+def test_every_source_names_its_repository_licence_and_files():
+    assert [source.folder for source in SOURCES] == [
+        "helm-efficiency", "beyond-chinchilla", "ml-energy-leaderboard", "aiconfigurator", "LLMServingSim",
+        "AzurePublicDataset",
+    ]  # fmt: skip
+    for source in SOURCES:
+        assert source.repository.startswith("https://github.com/")
+        assert source.licence
+        assert all(len(sha256) == 64 for sha256 in source.files.values())
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.folder)
+def test_files_of_a_source_are_those_that_the_manifest_names(source):
+    folder = published_data(source.folder)
+    assert {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in source.files} == source.files

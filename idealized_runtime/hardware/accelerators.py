@@ -87,9 +87,22 @@ _A100 = "NVIDIA A100 Tensor Core GPU datasheet, 1758950-r4, SXM; 40 GB: NVIDIA A
 _H100 = "NVIDIA H100 Tensor Core GPU datasheet, SXM (sparse rates halved)"
 _H200 = "NVIDIA H200 Tensor Core GPU datasheet, 3002446, SC23 (sparse rates halved)"
 _A40 = "NVIDIA A40 datasheet (images.nvidia.com, a40/nvidia-a40-datasheet.pdf)"
+_B200 = (
+    "NVIDIA Blackwell architecture technical brief, HGX B200, per GPU (dense rates); memory: DGX B200 datasheet, "
+    "1,440 GB of 8"
+)
+_GB200 = "NVIDIA GB200 NVL72 specifications over 72 (sparse rates halved); power: NVIDIA Blackwell architecture brief"
+_B300 = "NVIDIA HGX B300 specifications over 8 (sparse rates halved)"
+_GB300 = "NVIDIA GB300 NVL72 specifications over 72 (sparse rates halved)"
+_L40S = "NVIDIA L40S datasheet (sparse rates halved)"
+_L4 = "NVIDIA L4 Tensor Core GPU datasheet (sparse rates halved)"
+_A10G = "NVIDIA A10G datasheet of 2022-02-17, for Amazon EC2 G5"
+_RTX_4090 = "NVIDIA Ada GPU architecture whitepaper, table 2 (FP32 accumulation)"
+_MI300X = "AMD Instinct MI300X Platform and Accelerator data sheets"
 _PAPER_A100 = "arXiv:2305.02440, Figures 8 and 9: AWS on demand, p4d.24xlarge at $32.77 for 8 A100-40GB"
 _PAPER_V100 = "arXiv:2305.02440, Figures 8 and 9: AWS on demand, p3.16xlarge at $24.48 for 8 V100"
 _AWS_2026 = "AWS on-demand price list, Linux, us-east-1, 2026-09-25"
+_AWS_G5 = "AWS on demand, Linux, us-east-1: g5.xlarge at $1.006, as quoted by factualminds.com in June 2026"
 _CPU = (
     "measured 2026-11-21 with torch 2.13.0 on both cores, medians: a copy of 1 GiB, bytes read and written; "
     "products of 4096 x 4096 matrices; memory as the system reports it"
@@ -103,6 +116,14 @@ _HOPPER_PEAKS = {
     "float16": 989e12,
     "float8": 1978e12,
     "int8": 1978e12,
+}  # fmt: skip
+_BLACKWELL_PEAKS = {
+    "float32": 75e12,
+    "tfloat32": 1125e12,
+    "bfloat16": 2250e12,
+    "float16": 2250e12,
+    "float8": 4500e12,
+    "float4": 9000e12,
 }  # fmt: skip
 
 
@@ -120,9 +141,34 @@ _REGISTRY = (
                 4.096, "2023-05", _sources(_A100, _PAPER_A100), ("a100", "A100_80", "NVIDIA A100-SXM4-80GB")),
     Accelerator("H100", 80e9, 3350e9, _HOPPER_PEAKS, 700.0, 6.88, "2026-09-25",
                 _sources(_H100, _AWS_2026 + ": p5.48xlarge at $55.04 for 8"),
-                ("H100-SXM", "H100-80GB", "NVIDIA H100 80GB HBM3")),
+                ("H100-SXM", "h100_sxm", "H100-80GB", "NVIDIA H100 80GB HBM3")),
     Accelerator("H200", 141e9, 4800e9, _HOPPER_PEAKS, 700.0, 7.912, "2026-09-25",
-                _sources(_H200, _AWS_2026 + ": p5en.48xlarge at $63.296 for 8"), ("h200", "NVIDIA H200")),
+                _sources(_H200, _AWS_2026 + ": p5en.48xlarge at $63.296 for 8"), ("h200", "h200_sxm", "NVIDIA H200")),
+    Accelerator("B200", 180e9, 8000e9, _BLACKWELL_PEAKS, 1000.0,
+                sources=_sources(_B200), log_names=("b200_sxm", "NVIDIA B200")),
+    Accelerator("GB200", 186e9, 8000e9, {"float32": 80e12, "tfloat32": 1250e12, "bfloat16": 2500e12,
+                                         "float16": 2500e12, "float8": 5000e12, "float4": 10000e12}, 1200.0,
+                sources=_sources(_GB200), log_names=("NVIDIA GB200",)),
+    Accelerator("B300", 288e9, 8000e9, {"float32": 75e12, "tfloat32": 1125e12, "bfloat16": 2250e12,
+                                        "float16": 2250e12, "float8": 4500e12},
+                sources=_sources(_B300), log_names=("b300_sxm", "NVIDIA B300 SXM6 AC")),
+    Accelerator("GB300", 288e9, 8000e9, {"bfloat16": 2500e12, "float16": 2500e12, "float8": 5000e12},
+                sources=_sources(_GB300), log_names=("NVIDIA GB300",)),
+    Accelerator("L40S", 48e9, 864e9, {"float32": 91.6e12, "tfloat32": 183e12, "bfloat16": 366.5e12,
+                                      "float16": 366.5e12, "float8": 733e12, "int8": 733e12}, 350.0,
+                sources=_sources(_L40S), log_names=("NVIDIA L40S",)),
+    Accelerator("L4", 24e9, 300e9, {"float32": 30.3e12, "tfloat32": 60e12, "bfloat16": 121e12,
+                                    "float16": 121e12, "float8": 242.5e12, "int8": 242.5e12}, 72.0,
+                sources=_sources(_L4), log_names=("NVIDIA L4",)),
+    Accelerator("A10G", 24e9, 600e9, {"float32": 35e12, "tfloat32": 35e12, "bfloat16": 70e12,
+                                      "float16": 70e12, "int8": 140e12}, 300.0,
+                1.006, "2026-06", _sources(_A10G, _AWS_G5), ("NVIDIA A10G",)),
+    Accelerator("RTX 4090", 24e9, 1008e9, {"float32": 82.6e12, "tfloat32": 82.6e12, "bfloat16": 165.2e12,
+                                           "float16": 165.2e12, "float8": 330.3e12, "int8": 660.6e12}, 450.0,
+                sources=_sources(_RTX_4090), log_names=("RTX4090", "NVIDIA GeForce RTX 4090")),
+    Accelerator("MI300X", 192e9, 5300e9, {"float32": 163.4e12, "tfloat32": 653.7e12, "bfloat16": 1307.4e12,
+                                          "float16": 1307.4e12, "float8": 2614.9e12, "int8": 2614.9e12}, 750.0,
+                sources=_sources(_MI300X), log_names=("AMD Instinct MI300X",)),
     Accelerator("A40", 48e9, 696e9,
                 {"float32": 37.4e12, "tfloat32": 74.8e12, "bfloat16": 149.7e12, "float16": 149.7e12}, 300.0,
                 sources=_sources(_A40), log_names=("a40", "NVIDIA A40")),

@@ -4,6 +4,9 @@ import json
 
 import pandas as pd
 
+from idealized_runtime.hardware.accelerators import find_accelerator
+from idealized_runtime.measurements.inferencex import read_inferencex
+from idealized_runtime.measurements.points import usable_points
 from idealized_runtime.measurements.published import published_data
 from idealized_runtime.serving.requests import check_requests
 from idealized_runtime.serving.scheduler import Scheduler
@@ -53,33 +56,23 @@ def read_points(model: str, *, hardware: str, tensor_parallel_size: int, backend
     Returns
     -------
     DataFrame, one row a point
-        ``concurrency, num_prompt_tokens, num_output_tokens, time_to_first_token_s, time_per_output_token_s``. Left out
-        are rows of disaggregated servers, and those whose concurrency is not said.
+        As from :func:`~idealized_runtime.measurements.inferencex.read_inferencex`, without rows that a rule excludes.
 
     Raises
     ------
     ValueError
         There is no such point; the message lists what there is of the model.
     """
-    path = published_data("aiconfigurator/aic-core/src/aiconfigurator_core/systems/silicon_sample.csv")
-    rows = pd.read_csv(path)
-    rows = rows[(rows["model_path"] == model) & (rows["mode"] == "agg") & (rows["backend"] == backend)]
-    concurrency = rows["silicon_data_source"].str.extract(r"silicon_concurrency=(\d+)")[0].astype(float)
-    kept = rows[
-        (rows["system"] == hardware) & (rows["tp_size"] == tensor_parallel_size) & concurrency.notna().to_numpy()
-    ]
-    if kept.empty:
-        there = rows[["system", "tp_size"]].drop_duplicates().itertuples(index=False, name=None)
+    points = usable_points(read_inferencex())
+    points = points[(points["model"] == model) & (points["software"].str.split().str[0] == backend)]
+    accelerator = find_accelerator(hardware)
+    is_there = (points["hardware"] == getattr(accelerator, "name", None)) & (
+        points["tensor_parallel_size"] == tensor_parallel_size
+    )
+    if not is_there.any():
+        there = points[["hardware", "tensor_parallel_size"]].drop_duplicates().itertuples(index=False, name=None)
         raise ValueError(
             f"no point of {model} on {hardware} with {tensor_parallel_size} devices; there are: "
-            f"{', '.join(f'{system} x {size:g}' for system, size in there) or 'none'}"
+            f"{', '.join(f'{name} x {size:g}' for name, size in there) or 'none'}"
         )
-    return pd.DataFrame(
-        {
-            "concurrency": concurrency[kept.index],
-            "num_prompt_tokens": kept["isl"],
-            "num_output_tokens": kept["osl"],
-            "time_to_first_token_s": kept["silicon_ttft_ms"] / 1e3,
-            "time_per_output_token_s": kept["silicon_tpot_ms"] / 1e3,
-        }
-    ).reset_index(drop=True)
+    return points[is_there].reset_index(drop=True)

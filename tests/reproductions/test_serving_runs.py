@@ -36,6 +36,6 @@ def test_published_points_tell_the_time_between_tokens():
 def test_points_of_another_machine_list_those_there_are():
     serving_runs.read_points("meta-llama/Llama-3.1-70B", hardware="h100_sxm", tensor_parallel_size=2)
     with pytest.raises(
-        ValueError, match=r"no point of meta-llama/Llama-3.1-70B on v100 with 2 devices; there are: .*h100_sxm x 2"
+        ValueError, match=r"no point of meta-llama/Llama-3.1-70B on v100 with 2 devices; there are: .*H100 x 2"
     ):
         serving_runs.read_points("meta-llama/Llama-3.1-70B", hardware="v100", tensor_parallel_size=2)

@@ -1,0 +1,33 @@
+import pytest
+
+from idealized_runtime.measurements.inferencex import read_inferencex
+from idealized_runtime.measurements.ml_energy import read_ml_energy
+from idealized_runtime.measurements.served_models import architecture_name, served_architecture
+
+
+def test_published_ids_of_one_architecture_share_its_name():
+    names = ["deepseek-ai/DeepSeek-R1", "deepseek-ai/DeepSeek-V3.1", "nvidia/DeepSeek-R1-NVFP4"]
+    assert {architecture_name(name) for name in names} == {"deepseek-v3"}
+    assert architecture_name("org/unknown") == "org/unknown"
+
+
+def test_leaderboard_has_eighteen_architectures():
+    assert read_ml_energy()["model"].map(architecture_name).nunique() == 18
+
+
+@pytest.mark.parametrize(
+    ("model", "num_params"),
+    [("Qwen/Qwen3-8B", 8.19e9), ("openai/gpt-oss-120b", 116.8e9), ("meta-llama/Llama-3.1-70B", 70.55e9)],
+)
+def test_architecture_of_an_id_is_the_registrys(model, num_params):
+    assert served_architecture(model).num_params == pytest.approx(num_params, rel=0.002)
+
+
+def test_unknown_id_has_no_architecture():
+    assert served_architecture("org/unknown") is None
+
+
+def test_every_architecture_of_the_points_has_a_name():
+    assert {name for name in read_inferencex()["model"].map(architecture_name) if "/" in name} == {
+        "MiniMaxAI/MiniMax-M2.5", "Qwen/Qwen3.5-397B-A17B", "moonshotai/Kimi-K2.5",
+    }  # fmt: skip

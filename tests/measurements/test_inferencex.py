@@ -62,7 +62,12 @@ def test_measurement_that_is_listed_again_counts_once_by_its_best_listing(read_r
     doubtful = {"tp_size": 64.0, "moe_tp_size": 8.0, "model_path": "org/other-name"}
     rounded = {"silicon_ttft_ms": 500.12, "silicon_tpot_ms": 20.0, "backend_version": np.nan}
     points = read_rows(doubtful, rounded, {}, {"silicon_tpot_ms": 20.1})
-    assert points["flags"].tolist() == ["listed-again devices-in-doubt", "listed-again", "", ""]
+    assert points["flags"].tolist() == [
+        "listed-again devices-in-doubt",
+        "listed-again",
+        "measured-twice",
+        "measured-twice",
+    ]
 
 
 @pytest.mark.parametrize(

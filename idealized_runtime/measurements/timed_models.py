@@ -95,7 +95,7 @@ class TimedModel:
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
 
-    @property
+    @cached_property
     def mean_power_watts(self) -> float | None:
         """Joules over seconds of its settings of one sequence; None where no energy was measured."""
         runtimes = self._runtimes_of_one_sequence

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -56,14 +57,14 @@ class RuntimePredictor:
     left_out: dict[str, LeftOutModel]
     shipped: Mapping | None = None
 
-    @property
+    @cached_property
     def error(self) -> PredictionError | None:
         """What the left-out models show; None with too few of them."""
         if self.shipped is None:
             return prediction_error(self.left_out.values())
         return self.shipped["error"] and PredictionError(**self.shipped["error"])
 
-    @property
+    @cached_property
     def left_out_percent(self) -> dict | None:
         """Relative errors of the left-out models by quantity, ``median`` and ``max``; None with too few of them."""
         if self.shipped is not None:

@@ -1,6 +1,6 @@
 """Coverage of the intervals, by simulation with a known truth.
 
-Each case draws 200 truths, noise levels and data sets. The bounds are 93 and 97 % widened by three standard
+Each case draws 100 truths, noise levels and data sets. The bounds are 93 and 97 % widened by three standard
 errors of that simulation; with 3000 draws each of these cases lies between 94 and 97 % itself.
 """
 
@@ -12,7 +12,7 @@ from makers import make_runtimes
 from idealized_runtime import RuntimeModel
 from idealized_runtime.fits import NoIntervalError
 
-NUM_DRAWS = 200
+NUM_DRAWS = 100
 LARGE = ((1, 64, 128, 256, 512, 1024, 1920), (1, 2, 4, 8, 16, 32, 64))
 SMALL = ((1, 128, 512), (1, 2, 8, 32))
 CASES = [

@@ -61,6 +61,23 @@ def device_bytes(
     return whole * -(-architecture.num_layers // pipeline_parallel_size) / architecture.num_layers
 
 
+def cache_tokens_left(architecture: Architecture, memory_bytes: float, *, share: float = 0.9, **layout) -> int:
+    """Tokens of all sequences together that a server's cache has room for beside the weights; 0 where they do not fit.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    memory_bytes : float
+        Of one device.
+    share : float
+        Of the memory that the server takes for weights and cache (vLLM's gpu_memory_utilization, 0.9 by default).
+    **layout
+        ``tensor_parallel_size, pipeline_parallel_size, dtype`` of :func:`device_bytes`.
+    """
+    weights, with_token = (device_bytes(architecture, num_context_tokens=tokens, **layout) for tokens in (0, 1))
+    return max(0, int((share * memory_bytes - weights) / (with_token - weights)))
+
+
 def num_accelerators_needed(architecture: Architecture, memory_bytes: float, **options) -> int:
     """Fewest devices that hold a model: the product of the two sizes of :func:`parallelism_needed`, asked alike."""
     return math.prod(parallelism_needed(architecture, memory_bytes, **options))

@@ -52,7 +52,10 @@ SHARED_FLAGS = {
     },
     "--log": {"type": Path, "metavar": "FILE", "help": "log to write; a run that was cut off goes on with it"},
     "--parameters": {"type": Path, "metavar": "FILE", "help": "parameter file to read"},
-    "--out": {"type": out_file, "metavar": "FILE", "help": "file to write: .csv, .json, .parquet, .tex by its ending"},
+    "--out": {
+        "type": out_file, "metavar": "FILE",
+        "help": "file to write, by its ending: .csv, .json, .parquet, .tex, .md",
+    },
     "--queries": {
         "metavar": "FILE",
         "help": "queries, one a row: a CSV with num_prompt_tokens and num_output_tokens, a HELM run folder, or - for "

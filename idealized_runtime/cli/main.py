@@ -34,6 +34,7 @@ COMMANDS = {
         "serving.simulate",
         "what a server does with requests: times, throughput, whether it keeps up",
     ),
+    "plan": ("plan", "what serves this demand within these objectives, cheapest first"),
     "api profile": ("api.profile", "time synthetic prompts of known size; a run that was cut off goes on"),
     "api fit": ("api.fit", "denoised parameters of a log, and their figure"),
     "api load": ("api.load", "time requests at so many in parallel, or at a rate"),

@@ -11,7 +11,7 @@ import textwrap
 
 from idealized_runtime.checks import printable
 
-_FORMATS = (".csv", ".json", ".parquet", ".tex")
+FORMATS = (".csv", ".json", ".parquet", ".tex", ".md")
 _SPACES = {ord("\n"): " ", ord("\t"): " "}
 # Of a line that goes to no terminal.
 _MOST_CHARACTERS = 120
@@ -141,7 +141,7 @@ def plain(data):
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def check_format(path, formats=_FORMATS):
+def check_format(path, formats=FORMATS):
     """Refuse a file to write, before anything is computed, whose ending names no format."""
     if path.suffix not in formats:
         raise ValueError(f"{path}: written are {', '.join(formats)}, by the ending; got {path.suffix or 'none'!r}")
@@ -163,3 +163,8 @@ def write_table(frame, path):
                 frame.to_parquet(part, index=False, write_page_checksum=True)
             case ".tex":
                 frame.to_latex(part, index=False, float_format="%.4g", escape=True)
+            case ".md":
+                cells = frame.astype(object).where(frame.notna(), None).itertuples(index=False, name=None)
+                rows = [list(frame), ["---"] * frame.shape[1], *([_cell(value, 4) for value in row] for row in cells)]
+                lines = ("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+                part.write_text("".join(lines), encoding="utf-8")

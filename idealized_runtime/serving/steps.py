@@ -11,8 +11,8 @@ from idealized_runtime.fits.parameters import read_entries, write_entries
 from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.statistics.intervals import normal_half_width
 
-# The first five are of a step, the last is of a request.
-TERMS = ("fixed_s", "prompt_token_s", "sequence_s", "cache_token_s", "expert_s", "request_s")
+STEP_TERMS = ("fixed_s", "prompt_token_s", "sequence_s", "cache_token_s", "expert_s")
+TERMS = (*STEP_TERMS, "request_s")
 ORIGINS = ("fitted", "predicted", "measured")
 
 
@@ -83,7 +83,7 @@ class StepModel:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < np.inf:
                 raise ValueError(f"{term} must be a number of seconds, not negative; got {value!r}")
         if not self.coefficients[:5].any():
-            raise ValueError(f"one of {', '.join(TERMS[:5])} must be above 0: a step takes time")
+            raise ValueError(f"one of {', '.join(STEP_TERMS)} must be above 0: a step takes time")
         if not 0 <= self.expert_share < 1:
             raise ValueError(
                 f"expert_share must lie in [0, 1), the share that one token visits; got {self.expert_share!r}"

@@ -4,7 +4,7 @@ from idealized_runtime.checks import positive_int
 from idealized_runtime.serving.scheduler import POLICIES
 
 
-def add_scheduler(parser, defaults: str):
+def add_scheduler(parser, defaults: str, *, several_limits: bool = False):
     """Add the flags that make a :class:`~idealized_runtime.serving.scheduler.Scheduler`; they are None where not given.
 
     Parameters
@@ -12,13 +12,17 @@ def add_scheduler(parser, defaults: str):
     parser : ArgumentParser
     defaults : str
         Where values come from that are not given, for the help.
+    several_limits : bool
+        Several numbers of sequences are compared: ``all_max_num_seqs``.
     """
     group = parser.add_argument_group("the server's scheduler", f"As the server was started; default: {defaults}.")
     group.add_argument("--policy", choices=POLICIES,
                        help="continuous: prompts in chunks beside the tokens of running sequences (vLLM); "
                        "prompts-first: whole prompts in steps of their own; static: a batch is done before the next "
                        "begins")  # fmt: skip
-    group.add_argument("--max-num-seqs", type=positive_int, metavar="N", help="sequences that run at once")
+    several = {"dest": "all_max_num_seqs", "nargs": "+"} if several_limits else {}
+    group.add_argument("--max-num-seqs", type=positive_int, metavar="N", **several,
+                       help="sequences that run at once" + "; several to compare them" * several_limits)  # fmt: skip
     group.add_argument("--max-num-batched-tokens", type=positive_int, metavar="N",
                        help="tokens of a step, generated and encoded")  # fmt: skip
     group.add_argument("--cache-tokens", type=positive_int, metavar="N",
@@ -30,7 +34,9 @@ def scheduler_of(arguments, base):
     """The scheduler of the flags; what they do not say is as in another."""
     from dataclasses import replace
 
-    return replace(base, **{name: value for name in vars(base) if (value := getattr(arguments, name)) is not None})
+    return replace(
+        base, **{name: value for name in vars(base) if (value := getattr(arguments, name, None)) is not None}
+    )
 
 
 def describe(scheduler) -> str:

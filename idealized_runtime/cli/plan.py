@@ -1,0 +1,250 @@
+"""What serves a demand within objectives, cheapest first: the largest rate of a replica, how many replicas it takes and
+how surely, what they cost and draw, and what limits them.
+
+A model's step times come from a parameter file (`serving fit` writes it), from published points of latency against
+concurrency, or, where nobody served it, from the logs of other models on a machine.
+"""
+
+from idealized_runtime.checks import not_negative_number, positive_int, positive_number
+from idealized_runtime.cli.flags import add_shared
+from idealized_runtime.cli.main import DONE, NOTHING_DONE
+from idealized_runtime.cli.output import check_format, print_json, print_table, say, show, write_table
+from idealized_runtime.cli.serving.flags import add_scheduler, scheduler_of
+
+EXAMPLES = """\
+examples: idealized-runtime plan --parameters steps.json --requests trace.csv --objective ttft:p95=0.5 e2e:p99=10
+          idealized-runtime plan --logs a100 v100 --model opt-6.7b gpt-j --workload chat --rate 9
+          idealized-runtime plan --points points.csv --queries queries.csv --rate 2 9 4 --objective tpot:p95=0.05 --json
+"""
+
+
+def add_arguments(parser):
+    """Flags of the command."""
+    source = parser.add_argument_group("candidates", "what may serve it, from any of:")
+    add_shared(source, "--parameters", nargs="+", default=[], help="parameter files with steps")
+    source.add_argument("--points", nargs="+", default=[], metavar="FILE",
+                        help="tables of published points: model, hardware, num_accelerators, concurrency, "
+                        "num_prompt_tokens, num_output_tokens, time_per_output_token_s, ...")  # fmt: skip
+    add_shared(source, "--logs", nargs="+", default=[],
+               help="folders of timing logs, or stacks that come with the package (a100, v100, cpu), from which the "
+               "models are predicted")  # fmt: skip
+    add_shared(source, "--model", nargs="+",
+               help="names in the parameter files (default: all); with --logs, of the registry or paths of a "
+               "config.json")  # fmt: skip
+    add_shared(source, "--hardware", help="row of the accelerators whose memory, price and power count (default: that "
+               "which was timed)")  # fmt: skip
+    add_shared(source, "--software", "--columns")
+    source.add_argument(
+        "--num-accelerators",
+        type=positive_int,
+        nargs="+",
+        metavar="N",
+        help="of a replica; several to compare them (default: as timed, or as few as hold the model)",
+    )
+    add_shared(source, "--price-usd-per-hour", "--power-watts")
+    demand = parser.add_argument_group("demand")
+    come = demand.add_mutually_exclusive_group()
+    come.add_argument("--requests", metavar="FILE", help="request table or trace: arrival_s and sizes are used")
+    add_shared(come, "--queries", help="sizes that are drawn from, with --rate: a table, or a HELM run folder")
+    demand.add_argument("--workload", metavar="NAME",
+                        help="objectives and sizes that others plan for (chat, code-completion, retrieval, "
+                        "long-summary, mlperf-llama2-70b, ...); --queries and --objective go before")  # fmt: skip
+    demand.add_argument("--rate", dest="rates_per_s", type=positive_number, nargs="+", metavar="R",
+                        help="queries that come a second; several are the hours of a day, planned for the busiest and "
+                        "for each. Of a trace: stretched to this rate")  # fmt: skip
+    demand.add_argument("--burstiness", type=positive_number, default=1.0, metavar="CV",
+                        help="coefficient of variation of the times between queries (default: 1, Poisson)")  # fmt: skip
+    demand.add_argument("--num-requests", type=positive_int, default=2000, metavar="N",
+                        help="of a simulated day, for each replica (default: 2000)")  # fmt: skip
+    demand.add_argument("--objective", dest="objectives", nargs="+", default=[], metavar="METRIC:STATISTIC=S",
+                        help="all that is to be met, in seconds: ttft:p95=0.5 tpot:mean=0.05 e2e:p99=10")  # fmt: skip
+    add_scheduler(parser, "as the steps were fitted, 256 sequences and 8192 tokens where they are predicted",
+                  several_limits=True)  # fmt: skip
+    api = parser.add_argument_group("beside an API", "what the same queries cost there, for the break-even")
+    for tokens in ("prompt", "output"):
+        api.add_argument(f"--usd-per-million-{tokens}-tokens", type=not_negative_number, metavar="USD")
+    parser.add_argument(
+        "--simulations",
+        metavar="FILE",
+        help="file that keeps what is simulated: another objective takes seconds (.npz)",
+    )
+    parser.add_argument("--num-draws", type=positive_int, default=20, metavar="N",
+                        help="step models drawn for intervals and probabilities (default: 20)")  # fmt: skip
+    add_shared(parser, "--out", help="table of the candidates to write: .csv, .json, .parquet, .tex, .md")
+    add_shared(parser, "--level", "--json")
+    add_shared(parser, "--seed", default=0)
+
+
+def run(arguments) -> int:
+    """Plan, print the answer, write the table where asked to; the exit code is 1 where nothing serves the demand."""
+    from idealized_runtime.serving.objectives import Objective, get_workload
+    from idealized_runtime.serving.planning import Plan, Rejection, Simulations, plan
+
+    if arguments.out is not None:
+        check_format(arguments.out)
+    workload = None if arguments.workload is None else get_workload(arguments.workload)
+    objectives = [Objective.parse(text) for text in arguments.objectives]
+    if not objectives and workload is None:
+        raise ValueError("--objective must be given, such as ttft:p95=0.5, or --workload with those of others")
+    objectives = objectives or list(workload.objectives)
+    demand = _demand(arguments, workload)
+    found = _candidates(arguments, demand)
+    candidates = [it for it in found if not isinstance(it, Rejection)]
+    rejections = tuple(it for it in found if isinstance(it, Rejection))
+    simulations = Simulations(arguments.simulations)
+    answer = Plan(demand, tuple(objectives), (), rejections, arguments.level)
+    if candidates:
+        with _progress(len(candidates)) as bar:
+            answer = plan(
+                candidates, demand, objectives, level=arguments.level, num_draws=arguments.num_draws,
+                rng=arguments.seed, simulations=simulations, report=lambda candidate: bar.update(),
+            )  # fmt: skip
+        answer = Plan(answer.demand, answer.objectives, answer.answers, answer.rejections + rejections, answer.level)
+    more = _decisions(arguments, answer, simulations)
+    if arguments.out is not None:
+        write_table(answer.table(), arguments.out)
+    if arguments.json:
+        print_json(answer.to_json() | more)
+    else:
+        _print(answer, workload, more)
+    return DONE if answer.answers else NOTHING_DONE
+
+
+def _progress(total):
+    import sys
+
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc="candidates", file=sys.stderr, disable=not sys.stderr.isatty() or total < 2)
+
+
+def _demand(arguments, workload):
+    """What is asked for; of several rates, the largest."""
+    import pandas as pd
+
+    from idealized_runtime.queries.tables import read_queries
+    from idealized_runtime.serving.demand import Demand
+    from idealized_runtime.serving.requests import read_request_table
+
+    rates = arguments.rates_per_s or []
+    if arguments.requests is not None:
+        requests = read_request_table(arguments.requests, columns=arguments.columns, is_demand=True)
+        demand = Demand.of_trace(requests, name=str(arguments.requests))
+        return demand.at_rate(max(rates)) if rates else demand
+    if arguments.queries is not None:
+        queries, name = read_queries(arguments.queries, columns=arguments.columns), str(arguments.queries)
+    elif workload is not None and workload.num_prompt_tokens is not None:
+        sizes = {"num_prompt_tokens": [workload.num_prompt_tokens], "num_output_tokens": [workload.num_output_tokens]}
+        queries, name = pd.DataFrame(sizes), workload.name
+    else:
+        raise ValueError(
+            "nothing is asked for: give --requests (a trace), --queries with --rate, or --workload with --rate, one "
+            "that states sizes"
+        )
+    if not rates:
+        raise ValueError("--rate must be given with sizes: how many queries come a second")
+    options = {"num_requests": arguments.num_requests, "burstiness": arguments.burstiness, "seed": arguments.seed}
+    return Demand.of_queries(queries, rate_per_s=max(rates), name=name, **options)
+
+
+def _candidates(arguments, demand) -> list:
+    import pandas as pd
+
+    from idealized_runtime.architectures import read_architecture
+    from idealized_runtime.measurements.shipped import read_stack
+    from idealized_runtime.prediction import fit_predictor
+    from idealized_runtime.queries.tables import read_queries
+    from idealized_runtime.serving import candidates as made
+    from idealized_runtime.serving.scheduler import Scheduler
+
+    if not (arguments.parameters or arguments.points or arguments.logs):
+        raise ValueError("no candidate: give --parameters, --points, or --logs with --model")
+    terms = {name: getattr(arguments, name) for name in ("hardware", "price_usd_per_hour", "power_watts")}
+    rules = scheduler_of(arguments, Scheduler())
+    limits, numbers = arguments.all_max_num_seqs, arguments.num_accelerators or [None]
+    found = []
+    for path in arguments.parameters:
+        found += made.candidates_of_parameters(path, None if arguments.logs else arguments.model, **terms)
+    for path in arguments.points:
+        points = read_queries(path, columns=arguments.columns)
+        if arguments.model is not None and "model" in points:
+            points = points[points["model"].isin(arguments.model)]
+        found += made.candidates_of_points(pd.DataFrame(points), name=str(path), scheduler=rules, **terms)
+    found = [changed for it in found for changed in _with_rules(it, arguments)]
+    if arguments.logs and arguments.model is None:
+        raise ValueError("--model must be given with --logs: names of the registry, or paths of a config.json")
+    for stack in arguments.logs:
+        timed = read_stack(stack, software=arguments.software)
+        predictor = fit_predictor(timed.values())
+        for name in arguments.model:
+            found += made.predicted_candidates(
+                read_architecture(name, suggested=timed), predictor, longest=demand.longest + 1,
+                all_num_accelerators=numbers, all_max_num_seqs=limits or [rules.max_num_seqs], scheduler=rules, **terms,
+            )  # fmt: skip
+    return found
+
+
+def _with_rules(found, arguments) -> list:
+    """A candidate whose steps are known, by the scheduler's flags; one for each batch limit and number of devices."""
+    from dataclasses import replace
+
+    if not hasattr(found, "steps"):
+        return [found]
+    rules = scheduler_of(arguments, found.steps.scheduler)
+    candidates = []
+    for limit in arguments.all_max_num_seqs or [rules.max_num_seqs]:
+        steps = replace(found.steps, scheduler=replace(rules, max_num_seqs=limit))
+        for number in arguments.num_accelerators or [found.num_accelerators]:
+            candidates.append(replace(found, steps=steps, num_accelerators=number))
+    return candidates
+
+
+def _decisions(arguments, answer, simulations) -> dict:
+    """What further flags ask: the break-even against an API, and the hours of a day."""
+    from idealized_runtime.serving import decisions
+
+    more, prices = {}, (arguments.usd_per_million_prompt_tokens, arguments.usd_per_million_output_tokens)
+    if not answer.answers:
+        return more
+    best = answer.answers[0]
+    if any(price is not None for price in prices):
+        if None in prices:
+            raise ValueError("an API's price is that of prompt tokens and of output tokens: give both")
+        more["break_even"] = decisions.break_even(best, *prices)
+    if len(arguments.rates_per_s or []) > 1:
+        more["hours"] = decisions.replicas_by_hour(best, arguments.rates_per_s, answer.objectives, simulations)
+    return more
+
+
+def _print(answer, workload, more):
+    if workload is not None:
+        show(f"{workload.name}: {workload.source}")
+    show("objectives: " + ", ".join(objective.label for objective in answer.objectives))
+    if answer.answers:
+        best = answer.answers[0]
+        show(f"\n{best.sentence}\n")
+        print_table(answer.table())
+        show(f"\nlower and upper: the {100 * answer.level:g} % interval, by the errors of the step times and what days "
+             "differ by")  # fmt: skip
+        for it in answer.answers[:1]:
+            if it.candidate.price_usd_per_hour is not None:
+                show(f"{it.candidate.price_usd_per_hour.value:.4g} $/h an accelerator: "
+                     f"{it.candidate.price_usd_per_hour.source}")  # fmt: skip
+            if it.candidate.power_watts is not None:
+                show(f"{it.candidate.power_watts.value:.4g} W an accelerator: {it.candidate.power_watts.source}")
+            if it.decisive.any():
+                term = it.decisive.idxmax()
+                show(f"{it.decisive.max():.0%} of what is not known of its largest rate comes from {term}.")
+    else:
+        show("\nNothing serves this demand within these objectives.")
+    if "break_even" in more:
+        show(f"\n{more['break_even']['sentence']}")
+    if "hours" in more:
+        show()
+        print_table(more["hours"]["by_hour"])
+        show(more["hours"]["sentence"])
+    for it in answer.rejections:
+        say(f"left out: {it.candidate.model} on {it.candidate.devices}: {it.reason}")
+    for it in answer.answers:
+        for caveat in it.candidate.caveats:
+            show(f"Not in the interval of {it.candidate.label}: {caveat}.")

@@ -1,0 +1,188 @@
+"""What may serve a demand: models with measured, fitted or predicted step times, on devices with a price."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import product
+
+import pandas as pd
+
+from idealized_runtime.architectures import Architecture
+from idealized_runtime.architectures.devices import cache_tokens_left
+from idealized_runtime.checks import did_you_mean
+from idealized_runtime.hardware.accelerators import find_accelerator, get_accelerator
+from idealized_runtime.hardware.prices import device_power, device_price
+from idealized_runtime.prediction.predictor import RuntimePredictor
+from idealized_runtime.prediction.priced import predict_priced
+from idealized_runtime.serving.evidence import expert_share_of, usable_points
+from idealized_runtime.serving.fitting import PublishedPoints, StepsNotFittedError, fit_steps
+from idealized_runtime.serving.planning import Candidate, Rejection
+from idealized_runtime.serving.predicted import predict_steps
+from idealized_runtime.serving.scheduler import Scheduler
+from idealized_runtime.serving.steps import StepModel, read_steps
+
+# What tells the servers of a table of points apart.
+_SERVER = ("model", "hardware", "software", "num_accelerators", "tensor_parallel_size", "dtype")
+
+
+def candidate_of(
+    model: str,
+    steps: StepModel,
+    *,
+    hardware: str | None = None,
+    num_accelerators: int | None = None,
+    price_usd_per_hour: float | None = None,
+    power_watts: float | None = None,
+    measured_watts: Iterable[float] = (),
+    caveats: tuple[str, ...] = (),
+) -> Candidate:
+    """A step model with the price and the watts of what it ran on; as given, else of its row of the accelerators.
+
+    Raises
+    ------
+    ValueError
+        No accelerator has this name.
+    """
+    accelerator = find_accelerator(steps.hardware) if hardware is None else get_accelerator(hardware)
+    name = steps.hardware if accelerator is None else accelerator.name
+    if hardware is not None and steps.hardware and find_accelerator(steps.hardware) is not accelerator:
+        caveats = (*caveats, f"its steps were timed on {steps.hardware}, and are priced as {name}")
+    if steps.covariance is None:
+        caveats = (*caveats, "the errors of its step times: none is known")
+    return Candidate(
+        model, replace(steps, hardware=name), num_accelerators or steps.num_accelerators or 1,
+        device_price(price_usd_per_hour, accelerator), device_power(power_watts, measured_watts, accelerator), caveats,
+    )  # fmt: skip
+
+
+def candidates_of_parameters(path, models: Sequence[str] | None = None, **terms) -> list[Candidate]:
+    """Every model of a parameter file that has steps, or those that are named.
+
+    Parameters
+    ----------
+    path : path-like
+    models : sequence of str, optional
+    **terms
+        As of :func:`candidate_of`.
+
+    Raises
+    ------
+    ValueError
+        The file has no steps, or not those of a model that is named.
+    """
+    known = read_steps(path)
+    if absent := [name for name in models or () if name not in known]:
+        raise ValueError(
+            f"{path}: no steps of {', '.join(absent)}{did_you_mean(absent[0], known)}; there are: {', '.join(known)}"
+        )
+    return [candidate_of(name, known[name], **terms) for name in models or known]
+
+
+def candidates_of_points(points: pd.DataFrame, *, name: str = "points", scheduler: Scheduler, **terms) -> list:
+    """A candidate for each server of a table of points (TTFT and TPOT at concurrencies), its steps fitted to them.
+
+    Parameters
+    ----------
+    points : DataFrame
+        A point table.
+    name : str
+        Of the table, for messages.
+    scheduler : Scheduler
+        Of the servers: points do not tell it.
+    **terms
+        As of :func:`candidate_of`.
+
+    Returns
+    -------
+    list of Candidate and Rejection
+        The latter where the points of a server do not tell its steps.
+    """
+    keys = [key for key in _SERVER if key in points]
+    found = []
+    for values, group in points.groupby(keys, dropna=False, sort=False) if keys else [((), points)]:
+        known = {key: value for key, value in zip(keys, values, strict=True) if not pd.isna(value)}
+        number = known.get("num_accelerators", known.get("tensor_parallel_size", 1))
+        words = {key: str(known.get(key, "")) for key in ("hardware", "software")}
+        model, share = expert_share_of(str(known.get("model", name)))
+        try:
+            evidence = PublishedPoints(usable_points(group.reset_index(drop=True), name), scheduler)
+            steps = fit_steps([evidence], expert_share=share, num_accelerators=int(number), **words)
+        except (StepsNotFittedError, ValueError) as error:
+            unfitted = StepModel(1.0, 0.0, 0.0, 0.0, num_accelerators=int(number), **words)
+            found.append(Rejection(Candidate(model, unfitted), str(error)))
+        else:
+            found.append(candidate_of(model, steps, **terms))
+    return found
+
+
+def predicted_candidates(
+    architecture: Architecture,
+    predictor: RuntimePredictor,
+    *,
+    longest: int,
+    all_num_accelerators: Sequence[int | None] = (None,),
+    all_max_num_seqs: Sequence[int] = (256,),
+    scheduler: Scheduler | None = None,
+    hardware: str | None = None,
+    **terms,
+) -> list:
+    """A model on devices whose software was timed with other models: one for each number of devices and batch limit.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    predictor : RuntimePredictor
+    longest : int
+        Tokens of the longest request, which the devices are to hold beside the weights.
+    all_num_accelerators : sequence of int or None
+        None: as few as hold the model and that request.
+    all_max_num_seqs : sequence of int
+    scheduler : Scheduler, optional
+        Its other rules.
+    hardware : str, optional
+        As of :func:`~idealized_runtime.prediction.priced.predict_priced`.
+    **terms
+        ``price_usd_per_hour, power_watts``.
+
+    Returns
+    -------
+    list of Candidate and Rejection
+        The latter where the model does not fit, or nothing tells what it takes there.
+    """
+    scheduler, found = scheduler or Scheduler(), []
+    for number, limit in product(all_num_accelerators, all_max_num_seqs):
+        rules = replace(scheduler, max_num_seqs=limit)
+        name = hardware or predictor.models[0].hardware
+        try:
+            priced = predict_priced(
+                architecture, predictor, num_context_tokens=longest, num_accelerators=number, hardware=hardware, **terms
+            )
+            placement = priced.runtimes.placement
+            memory_bytes = getattr(get_accelerator(name), "memory_bytes", None) if find_accelerator(name) else None
+            if rules.cache_tokens is None and memory_bytes is not None:
+                tokens = cache_tokens_left(
+                    architecture, memory_bytes, dtype=placement.dtype,
+                    tensor_parallel_size=placement.tensor_parallel_size,
+                    pipeline_parallel_size=placement.pipeline_parallel_size,
+                )  # fmt: skip
+                if tokens < longest:
+                    raise ValueError(
+                        f"beside its weights there is room for {tokens} tokens of cache, and the longest request has "
+                        f"{longest}"
+                    )
+                rules = replace(rules, cache_tokens=tokens)
+            steps = predict_steps(priced.runtimes, rules, hardware=priced.hardware, software=priced.software)
+        except ValueError as error:
+            unknown = StepModel(1.0, 0.0, 0.0, 0.0, hardware=name, scheduler=rules, origin="predicted")
+            found.append(Rejection(Candidate(architecture.name, unknown, number), str(error)))
+        else:
+            found.append(
+                Candidate(
+                    architecture.name,
+                    steps,
+                    placement.num_accelerators,
+                    priced.price_usd_per_hour,
+                    priced.power_watts,
+                    priced.caveats,
+                )
+            )
+    return found

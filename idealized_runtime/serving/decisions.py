@@ -1,0 +1,188 @@
+"""What follows from a plan: an API instead, the hours of a day, a tighter objective, one more measurement."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.checks import check_not_negative, check_positive
+from idealized_runtime.hardware.prices import SECONDS_PER_HOUR
+from idealized_runtime.serving.demand import Demand
+from idealized_runtime.serving.objectives import Objective
+from idealized_runtime.serving.planning import Answer, Candidate, Simulations, plan
+from idealized_runtime.serving.steps import TERMS
+
+_HOURS_A_DAY = 24
+# What tells a term's time: the requests to measure.
+MEASURE = {
+    "fixed_s": "requests one at a time, of many output tokens",
+    "prompt_token_s": "long prompts of few output tokens, one at a time",
+    "sequence_s": "many short requests at once",
+    "cache_token_s": "many requests of long prompts and answers at once",
+    "expert_s": "few requests at once against many",
+    "request_s": "requests of one short prompt and one output token",
+}
+
+
+def break_even(answer: Answer, usd_per_million_prompt_tokens: float, usd_per_million_output_tokens: float) -> dict:
+    """From how many requests an hour serving oneself costs less than an API that asks these prices.
+
+    n replicas are paid by the hour whatever comes, an API by the request, so the cost of one's own is a staircase: just
+    after a step the API may be cheaper again, until replicas are many.
+
+    Returns
+    -------
+    dict
+        ``usd_per_query_api``, ``usd_per_query_own`` at the rate of the demand, ``usd_per_query_full`` of a replica at
+        its largest rate, ``requests_per_hour_from`` (None where never) and ``requests_per_hour_always`` (None where the
+        API is cheaper at some larger rate), ``sentence``.
+
+    Raises
+    ------
+    ValueError
+        A price is negative, both are 0, or the candidate has no price.
+    """
+    check_not_negative(
+        usd_per_million_prompt_tokens=usd_per_million_prompt_tokens,
+        usd_per_million_output_tokens=usd_per_million_output_tokens,
+    )
+    if answer.usd_per_hour is None:
+        raise ValueError(f"{answer.candidate.label} has no price: give --price-usd-per-hour")
+    demand = answer.demand
+    api_usd = 1e-6 * (
+        demand.mean_prompt_tokens * usd_per_million_prompt_tokens
+        + demand.mean_output_tokens * usd_per_million_output_tokens
+    )
+    if api_usd == 0:
+        raise ValueError("an API that asks nothing is never dearer: give the price of its tokens")
+    replica_usd = answer.usd_per_hour / answer.num_replicas
+    most = SECONDS_PER_HOUR * answer.max_requests_per_s
+    full_usd, from_rate, always = replica_usd / most, replica_usd / api_usd, None
+    said = f"The API asks {1000 * api_usd:.3g} $ a thousand queries"
+    if full_usd >= api_usd:
+        from_rate = None
+        said += f", less than a replica that is always full, {1000 * full_usd:.3g} $: it is cheaper at every rate."
+    else:
+        # The n-th replica is cheaper even where it has just been added: n c <= u (n - 1) r.
+        steps = int(np.ceil(1 / (1 - full_usd / api_usd)))
+        always = max(from_rate, (steps - 1) * most)
+        said += f"; one's own is cheaper from {from_rate:.4g} requests an hour on"
+        said += "." if always == from_rate else f", and at every rate from {always:.4g} on."
+    return {
+        "usd_per_query_api": api_usd,
+        "usd_per_query_own": answer.usd_per_query,
+        "usd_per_query_full": full_usd,
+        "requests_per_hour_from": from_rate,
+        "requests_per_hour_always": always,
+        "sentence": said,
+    }
+
+
+def replicas_by_hour(
+    answer: Answer, rates_per_s: Sequence[float], objectives: Sequence[Objective], simulations: Simulations
+) -> dict:
+    """Replicas for each hour of a day, and what it costs to keep those of the busiest against following the hours.
+
+    Returns
+    -------
+    dict
+        ``by_hour`` (DataFrame: ``hour, requests_per_s, num_replicas, usd_per_hour``), ``usd_per_day_fixed``,
+        ``usd_per_day_following`` (None where no price is known), ``sentence``. Fewer hours than 24 stand for equal
+        parts of the day.
+    """
+    candidate = replace(answer.candidate, steps=replace(answer.candidate.steps, covariance=None))
+    # Rates that repeat are planned once.
+    answers = {
+        rate: plan([candidate], answer.demand.at_rate(rate), objectives, num_draws=1, simulations=simulations).answers
+        for rate in dict.fromkeys(rates_per_s)
+    }
+    rows = [
+        {"hour": hour, "requests_per_s": rate, "num_replicas": answers[rate][0].num_replicas,
+         "usd_per_hour": answers[rate][0].usd_per_hour}
+        for hour, rate in enumerate(rates_per_s)
+    ]  # fmt: skip
+    by_hour, fixed, following = pd.DataFrame(rows), None, None
+    said = f"Replicas from {by_hour['num_replicas'].min()} to {by_hour['num_replicas'].max()}"
+    if answer.usd_per_hour is not None:
+        following = float(by_hour["usd_per_hour"].mean() * _HOURS_A_DAY)
+        fixed = float(by_hour["usd_per_hour"].max() * _HOURS_A_DAY)
+        said += f"; kept at the most {fixed:.2f} $ a day, following the hours {following:.2f} $"
+    return {"by_hour": by_hour, "usd_per_day_fixed": fixed, "usd_per_day_following": following, "sentence": f"{said}."}
+
+
+def tighter_objective(
+    candidates: Sequence[Candidate], demand: Demand, objective: Objective, seconds: Sequence[float], **options
+) -> pd.DataFrame:
+    """What an objective costs at each of several limits.
+
+    Returns
+    -------
+    DataFrame, one row a limit and candidate that meets it
+        ``seconds, model, hardware, num_accelerators, num_replicas, num_replicas_lower, num_replicas_upper,
+        probability_met, usd_per_hour, usd_per_query``. ``options`` as of
+        :func:`~idealized_runtime.serving.planning.plan`.
+    """
+    check_positive(seconds=seconds)
+    options.setdefault("simulations", Simulations())
+    names = ("num_replicas", "num_replicas_lower", "num_replicas_upper", "probability_met", "usd_per_hour",
+             "usd_per_query")  # fmt: skip
+    rows = []
+    for limit in seconds:
+        found = plan(candidates, demand, [replace(objective, seconds=float(limit))], **options)
+        for answer in found.answers:
+            candidate = answer.candidate
+            said = {"seconds": limit, "model": candidate.model, "hardware": candidate.steps.hardware,
+                    "num_accelerators": candidate.num_accelerators}  # fmt: skip
+            rows.append({**said, **{name: getattr(answer, name) for name in names}})
+    return pd.DataFrame(rows)
+
+
+def value_of_measuring(answer: Answer, *, level: float = 0.95, num_draws: int = 2000, rng=0) -> pd.DataFrame:
+    """Which step time is to be measured next: what is left open of the replicas once it is known exactly.
+
+    The largest rate follows the step times by their elasticities, and replicas follow the largest rate.
+
+    Returns
+    -------
+    DataFrame, by term, the most decisive first
+        ``share_of_variance`` of the largest rate, ``num_replicas_lower, num_replicas_upper`` were it known,
+        ``measure``: what to measure. The first row, ``nothing``, is as it stands.
+
+    Raises
+    ------
+    ValueError
+        No error of the step times is known.
+    """
+    steps, demand = answer.candidate.steps, answer.demand
+    if steps.covariance is None:
+        raise ValueError(f"{answer.candidate.label}: no error of its step times is known")
+    slopes = np.divide(
+        answer.elasticities.to_numpy(), steps.coefficients, out=np.zeros(len(TERMS)), where=steps.coefficients > 0
+    )
+    normal = np.random.default_rng(rng).standard_normal((num_draws, len(TERMS)))
+    rows = {}
+    for term in (None, *answer.decisive.sort_values(ascending=False).index):
+        covariance = steps.covariance.copy()
+        if term is not None:
+            place = TERMS.index(term)
+            if covariance[place, place] == 0:
+                continue
+            # What is left of the others once this one is known.
+            known = covariance[:, place]
+            covariance = covariance - np.outer(known, known) / covariance[place, place]
+        values, vectors = np.linalg.eigh(covariance)
+        moved = normal * np.sqrt(np.maximum(values, 0)) @ vectors.T
+        rates = answer.max_requests_per_s * np.exp(moved @ slopes)
+        # Several share a queue: one of them bears more than one alone.
+        one = demand.rate_per_s / answer.num_replicas
+        needed = np.maximum(1, np.ceil(answer.num_replicas * answer.max_requests_per_s / rates - 1e-9))
+        needed = np.where(rates >= max(one, answer.max_requests_per_s), np.minimum(needed, answer.num_replicas), needed)
+        lower, upper = np.quantile(needed, [(1 - level) / 2, (1 + level) / 2])
+        rows[term or "nothing"] = {
+            "share_of_variance": np.nan if term is None else answer.decisive[term],
+            "num_replicas_lower": int(lower),
+            "num_replicas_upper": int(np.ceil(upper)),
+            "measure": "" if term is None else MEASURE[term],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("known")

@@ -227,22 +227,17 @@ class PublishedPoints(_Evidence):
     def rows(self, steps: StepModel) -> Rows:
         """Times per output token and to the first token, where requests are spread evenly over time.
 
-        For each token that c sequences generate, prompts of c p / o tokens are encoded, in steps that all share. A
-        first token takes the steps of its own prompt, each of which generates for the other sequences, too.
+        A first token takes the steps of its own prompt, each of which generates for the other sequences, too.
         """
-        names = ["concurrency", "num_prompt_tokens", "num_output_tokens", "time_per_output_token_s"]
-        check_columns(self.table, names, name="points")
-        c, p, o, tpot_s = self.table[names].to_numpy(float).T
-        running = np.minimum(c / self.scheduler.num_engines, self.scheduler.max_num_seqs)
-        cached, prompts = running * (p + o / 2), running * p / o
-        share = share_visited(running + prompts, steps.expert_share)
-        # What passes outside of steps is not told from the queue of clients that all begin at once.
-        zero = np.zeros_like(c)
-        of_token = np.column_stack([zero + 1, prompts, running, cached, share, zero])
+        names = ["concurrency", "num_prompt_tokens", "time_per_output_token_s"]
+        check_columns(self.table, [*names, "num_output_tokens"], name="points")
+        c, p, tpot_s = self.table[names].to_numpy(float).T
+        of_token = features_of_points(self.table, self.scheduler, steps.expert_share)
+        running, cached, share = of_token[:, 2], of_token[:, 3], of_token[:, 4]
         num_chunks = np.ceil(p / np.maximum(self.scheduler.max_num_batched_tokens - running, 1))
         of_first = np.column_stack(
-            [num_chunks, p, num_chunks * running, num_chunks * cached, num_chunks * share, zero]
-        )  # fmt: skip
+            [num_chunks, p, num_chunks * running, num_chunks * cached, num_chunks * share, np.zeros_like(c)]
+        )
         first_s = self.table.get("time_to_first_token_s", pd.Series(np.nan, index=self.table.index)).to_numpy(float)
         # Where more ask than may run, first tokens wait for a place.
         first_s = np.where(running < c / self.scheduler.num_engines, np.nan, first_s)
@@ -253,6 +248,25 @@ class PublishedPoints(_Evidence):
             seconds[is_known], np.concatenate([of_token, of_first])[is_known], seconds[is_known],
             np.repeat([1, 0], len(c))[is_known], *np.full((2, is_known.sum()), np.nan), blocks[is_known],
         )  # fmt: skip
+
+
+def features_of_points(points: pd.DataFrame, scheduler: Scheduler, expert_share: float = 0.0) -> np.ndarray:
+    """What a mean step of each point holds, shape (points, terms): what its time per output token is a line in.
+
+    For each token that c sequences generate, prompts of c p / o tokens are encoded, spread over steps of which c / o
+    times the chunks of a prompt carry one; the tokens of those visit more experts. Points without prompt sizes are of
+    steps that encode none. Mean tokens in the cache of a sequence are ``num_context_tokens``, or p + o / 2.
+    """
+    c, p, o = points[["concurrency", "num_prompt_tokens", "num_output_tokens"]].to_numpy(float).T
+    running = np.minimum(c / scheduler.num_engines, scheduler.max_num_seqs)
+    context = points["num_context_tokens"].to_numpy(float) if "num_context_tokens" in points else p + o / 2
+    p = np.nan_to_num(p)
+    num_chunks = np.ceil(p / np.maximum(scheduler.max_num_batched_tokens - running, 1))
+    carrying = np.minimum(1.0, running / o * num_chunks)
+    share = share_visited(running, expert_share)
+    share += carrying * (share_visited(running + p / np.maximum(num_chunks, 1), expert_share) - share)
+    # What passes outside of steps is not told from the queue of clients that all begin at once.
+    return np.column_stack([np.ones_like(c), running * p / o, running, running * context, share, np.zeros_like(c)])
 
 
 def runs_of(requests: pd.DataFrame):

@@ -1,0 +1,143 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from idealized_runtime.cli.main import main
+from idealized_runtime.serving.steps import StepModel, write_steps
+
+CANDIDATE_KEYS = {
+    "model", "hardware", "software", "num_accelerators", "max_requests_per_s", "num_replicas", "num_replicas_lower",
+    "num_replicas_upper", "probability_met", "usd_per_hour", "usd_per_query", "usd_per_million_output_tokens",
+    "joules_per_query", "ttft_s", "tpot_s", "e2e_s", "origin",
+}  # fmt: skip
+
+
+@pytest.fixture
+def steps(tmp_path):
+    path = tmp_path / "steps.json"
+    errors = np.array([3e-4, 1e-6, 2e-6, 3e-9, 0, 0])
+    model = StepModel(0.013, 4e-5, 4e-5, 7e-8, hardware="H100", num_accelerators=1, covariance=np.diag(errors**2))
+    write_steps(path, "llama", model)
+    return str(path)
+
+
+@pytest.fixture
+def queries(tmp_path):
+    path = tmp_path / "queries.csv"
+    pd.DataFrame({"num_prompt_tokens": [500, 100, 900], "num_output_tokens": [100, 20, 300]}).to_csv(path, index=False)
+    return str(path)
+
+
+def run(capsys, *words):
+    code = main(["plan", *words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_json_has_the_keys_of_the_contract(capsys, steps, queries):
+    words = ("--parameters", steps, "--queries", queries, "--rate", "60", "--objective", "ttft:p95=0.5", "--json")
+    code, out, _ = run(capsys, *words)
+    answer = json.loads(out)
+    assert code == 0
+    assert {"demand", "objectives", "candidates"} <= set(answer)
+    (candidate,) = answer["candidates"]
+    assert set(candidate) >= CANDIDATE_KEYS
+    assert candidate["num_replicas_lower"] <= candidate["num_replicas"] <= candidate["num_replicas_upper"]
+    assert candidate["origin"] == "fitted"
+    assert set(candidate["ttft_s"]["p95"]) == {"value", "lower", "upper"}
+    assert candidate["usd_per_hour"] == pytest.approx(6.88 * candidate["num_replicas"])
+
+
+def test_sentence_comes_on_top_and_the_table_is_written(capsys, steps, queries, tmp_path):
+    for ending in ("csv", "md", "tex", "json"):
+        out_file = tmp_path / "made" / f"plan.{ending}"
+        words = ("--parameters", steps, "--queries", queries, "--rate", "60", "--objective", "ttft:p95=0.5")
+        code, out, _ = run(capsys, *words, "--out", str(out_file), "--num-draws", "4")
+        assert code == 0
+        assert "requests/s of" in out.splitlines()[2]
+        assert "llama" in out_file.read_text()
+    assert (tmp_path / "made" / "plan.md").read_text().startswith("| model | devices of a replica |")
+
+
+def test_trace_is_planned_for_as_it_came(capsys, steps, tmp_path):
+    arrival_s = np.cumsum(np.random.default_rng(0).exponential(1 / 60, 3000))
+    trace = pd.DataFrame({"TIME": arrival_s, "num_prompt_tokens": 500, "num_output_tokens": 100})
+    trace.to_csv(tmp_path / "trace.csv", index=False)
+    words = ("--parameters", steps, "--requests", str(tmp_path / "trace.csv"), "--columns", "arrival_s=TIME")
+    code, out, _ = run(capsys, *words, "--objective", "ttft:p95=0.5", "--num-draws", "4", "--json")
+    assert code == 0
+    assert json.loads(out)["demand"]["requests_per_s"] == pytest.approx(60, rel=0.05)
+
+
+def test_workload_brings_objectives_sizes_and_their_source(capsys, steps):
+    code, out, _ = run(capsys, "--parameters", steps, "--workload", "chat", "--rate", "9", "--num-draws", "4")
+    assert code == 0
+    assert out.startswith("chat: llm-d Planner")
+    assert "TTFT p95 <= 0.5 s, TPOT p95 <= 0.05 s, E2E p95 <= 13.3 s" in out
+
+
+def test_hours_and_break_even_are_answered(capsys, steps, queries):
+    words = ("--parameters", steps, "--queries", queries, "--rate", "5", "60", "--objective", "ttft:p95=0.5")
+    prices = ("--usd-per-million-prompt-tokens", "0.1", "--usd-per-million-output-tokens", "0.4")
+    code, out, _ = run(capsys, *words, *prices, "--num-draws", "4", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert [row["requests_per_s"] for row in answer["hours"]["by_hour"]] == [5, 60]
+    assert answer["demand"]["requests_per_s"] == 60
+    assert answer["break_even"]["requests_per_hour_from"] > 0
+
+
+def test_batch_limits_and_devices_are_compared(capsys, steps, queries):
+    words = ("--parameters", steps, "--queries", queries, "--rate", "10", "--objective", "e2e:p95=30", "--json")
+    _, out, _ = run(capsys, *words, "--max-num-seqs", "8", "64", "--num-draws", "2")
+    assert sorted(it["max_num_seqs"] for it in json.loads(out)["candidates"]) == [8, 64]
+
+
+def test_model_that_nobody_timed_is_planned_with_its_origin(capsys):
+    words = ("--logs", "a100", "v100", "--model", "opt-6.7b", "--workload", "chat", "--rate", "2")
+    code, out, err = run(capsys, *words, "--num-draws", "4", "--json", "--objective", "tpot:p95=0.1")
+    answer = json.loads(out)
+    assert code == 0, err
+    assert {it["hardware"] for it in answer["candidates"]} == {"A100-80GB", "V100-32GB"}
+    assert {it["origin"] for it in answer["candidates"]} == {"predicted"}
+    dollars = [it["usd_per_hour"] for it in answer["candidates"]]
+    assert dollars == sorted(dollars)
+
+
+def test_nothing_that_serves_exits_with_1_and_says_the_fastest(capsys, steps, queries):
+    words = ("--parameters", steps, "--queries", queries, "--rate", "5", "--objective", "ttft:p95=0.001")
+    code, out, err = run(capsys, *words)
+    assert code == 1
+    assert "Nothing serves this demand" in out
+    assert "is below what an idle replica takes" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rate", "5", "--objective", "ttft:p95=0.5"], "nothing is asked for"),
+        (["--rate", "5"], "--objective must be given"),
+        (["--rate", "0", "--objective", "ttft:p95=0.5"], "argument --rate"),
+        (["--rate", "5", "--objective", "ttft:p999=0.5", "--workload", "chat"], "mean or a percentile"),
+        (["--objective", "ttft:p95=0.5", "--workload", "chat"], "--rate must be given"),
+        (["--rate", "5", "--workload", "chatt"], "no workload 'chatt' (did you mean chat?)"),
+        (["--rate", "5", "--workload", "mlperf-llama2-70b"], "nothing is asked for"),
+        (["--rate", "5", "--workload", "chat", "--price-usd-per-hour", "0"], "argument --price-usd-per-hour"),
+        (["--rate", "5", "--workload", "chat", "--usd-per-million-output-tokens", "1"], "give both"),
+        (["--rate", "5", "--workload", "chat", "--out", "plan.xls"], "written are .csv"),
+        (["--rate", "5", "--workload", "chat", "--model", "other"], "no steps of other"),
+    ],
+)
+def test_bad_input_is_refused_in_words(capsys, steps, words, message):
+    code, _, err = run(capsys, "--parameters", steps, *words)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_candidates_are_asked_for(capsys):
+    code, _, err = run(capsys, "--workload", "chat", "--rate", "5")
+    assert code == 2
+    assert "no candidate: give --parameters, --points, or --logs with --model" in err

@@ -1,0 +1,93 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from idealized_runtime.architectures import get_architecture
+from idealized_runtime.architectures.devices import cache_tokens_left, device_bytes
+from idealized_runtime.measurements.shipped import read_stack
+from idealized_runtime.prediction import fit_predictor
+from idealized_runtime.serving.candidates import (
+    candidate_of,
+    candidates_of_parameters,
+    candidates_of_points,
+    predicted_candidates,
+)
+from idealized_runtime.serving.planning import Candidate, Rejection
+from idealized_runtime.serving.scheduler import Scheduler
+from idealized_runtime.serving.steps import StepModel, write_steps
+
+STEPS = StepModel(0.013, 4e-5, 4e-5, 7e-8, hardware="H100", num_accelerators=2, covariance=np.eye(6) * 1e-14)
+A100 = fit_predictor(read_stack("a100").values())
+
+
+def points(model="m", hardware="H100", *, number=1, slope=1e-4):
+    sizes = pd.DataFrame({"num_prompt_tokens": [1024, 1024, 1024, 8192, 8192, 1024, 1024],
+                          "num_output_tokens": [1024, 1024, 1024, 1024, 1024, 8192, 8192],
+                          "concurrency": [1, 8, 64, 1, 16, 4, 32]})  # fmt: skip
+    c, p, o = (sizes[name] for name in ("concurrency", "num_prompt_tokens", "num_output_tokens"))
+    tpot_s = 0.01 + slope * c + 1e-8 * c * (p + o / 2) + 2e-5 * c * p / o
+    return sizes.assign(model=model, hardware=hardware, num_accelerators=number, time_per_output_token_s=tpot_s)
+
+
+def test_price_and_watts_are_those_of_the_row_or_as_given():
+    row, given = candidate_of("m", STEPS), candidate_of("m", STEPS, price_usd_per_hour=2.0, power_watts=400)
+    assert (row.price_usd_per_hour.value, row.power_watts.value, row.num_accelerators) == (6.88, 700, 2)
+    assert (given.price_usd_per_hour.value, given.power_watts.value) == (2.0, 400)
+    assert not row.caveats
+
+
+def test_steps_priced_as_other_hardware_say_so():
+    candidate = candidate_of("m", STEPS, hardware="A100-80GB")
+    assert candidate.devices == "2 x A100-80GB"
+    assert "timed on H100, and are priced as A100-80GB" in candidate.caveats[0]
+
+
+def test_steps_without_errors_say_so():
+    assert "none is known" in candidate_of("m", StepModel(0.01, 0.0, 0.0, 0.0)).caveats[0]
+
+
+def test_parameter_file_gives_its_models_or_those_that_are_named(tmp_path):
+    path = tmp_path / "steps.json"
+    write_steps(path, "one", STEPS)
+    write_steps(path, "two", STEPS)
+    assert [it.model for it in candidates_of_parameters(path)] == ["one", "two"]
+    assert [it.model for it in candidates_of_parameters(path, ["two"])] == ["two"]
+    with pytest.raises(ValueError, match=r"no steps of three; there are: one, two|no steps of three"):
+        candidates_of_parameters(path, ["three"])
+
+
+def test_each_server_of_a_table_of_points_is_a_candidate():
+    table = pd.concat([points(), points("m", "H200", number=2, slope=5e-5)])
+    found = candidates_of_points(table, scheduler=Scheduler())
+    assert [(it.model, it.devices) for it in found] == [("m", "1 x H100"), ("m", "2 x H200")]
+    assert all(it.steps.covariance is not None for it in found)
+
+
+def test_server_whose_points_do_not_tell_its_steps_is_left_out_with_the_reason():
+    found = candidates_of_points(pd.concat([points(), points("few").iloc[:1]]), scheduler=Scheduler())
+    assert isinstance(found[0], Candidate)
+    assert isinstance(found[1], Rejection)
+    assert found[1].candidate.model == "few"
+    assert "do not determine" in found[1].reason
+
+
+def test_predicted_candidate_keeps_the_cache_that_its_memory_has_room_for():
+    architecture = get_architecture("gpt-j")
+    one, four = predicted_candidates(architecture, A100, longest=1000, all_num_accelerators=[1, 4])
+    assert one.steps.origin == "predicted"
+    assert one.steps.covariance is not None
+    tokens = one.steps.scheduler.cache_tokens
+    assert device_bytes(architecture, num_context_tokens=tokens) == pytest.approx(0.9 * 80e9, rel=1e-3)
+    assert four.steps.scheduler.cache_tokens > 4 * tokens
+    assert four.num_accelerators == 4
+
+
+def test_model_that_does_not_fit_is_left_out_with_the_reason():
+    (found,) = predicted_candidates(get_architecture("gpt-neox-20b"), A100, longest=1000, all_num_accelerators=[1],
+                                    hardware="A100-40GB")  # fmt: skip
+    assert isinstance(found, Rejection)
+    assert "beside its weights there is room for 0 tokens" in found.reason
+
+
+def test_cache_tokens_left_are_none_where_the_weights_do_not_fit():
+    assert cache_tokens_left(get_architecture("gpt-j"), 10e9) == 0

@@ -64,9 +64,9 @@ def break_even(answer: Answer, usd_per_million_prompt_tokens: float, usd_per_mil
         from_rate = None
         said += f", less than a replica that is always full, {1000 * full_usd:.3g} $: it is cheaper at every rate."
     else:
-        # The n-th replica is cheaper even where it has just been added: n c <= u (n - 1) r.
+        # The n-th replica pays even where it has just been added: n c <= u (n - 1) r. The one before pays later.
         steps = int(np.ceil(1 / (1 - full_usd / api_usd) - 1e-9))
-        always = max(from_rate, (steps - 1) * most)
+        always = max(1, steps - 1) * from_rate
         said += f"; one's own is cheaper from {from_rate:.4g} requests an hour on"
         said += "." if always == from_rate else f", and at every rate from {always:.4g} on."
     return {

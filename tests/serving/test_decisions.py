@@ -48,7 +48,9 @@ def test_api_that_is_cheaper_than_a_full_replica_is_cheaper_always():
     assert "cheaper at every rate" in found["sentence"]
 
 
-@pytest.mark.parametrize(("prices", "message"), [((0, 0), "asks nothing"), ((-1, 2), "zero or a positive finite number")])
+@pytest.mark.parametrize(
+    ("prices", "message"), [((0, 0), "asks nothing"), ((-1, 2), "zero or a positive finite number")]
+)
 def test_prices_that_are_none_are_refused(prices, message):
     with pytest.raises(ValueError, match=message):
         break_even(answer(), *prices)

@@ -17,6 +17,9 @@ PROMPT_SIZES := 1 32 128 512
 OUTPUT_SIZES := 1 8 24
 TRIALS := --num-warmup 3 --num-trials 10
 
+# Where the environment forbids it, each of some hundred processes would compile torch anew, which takes 7 s.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup figures notebooks test lint lab published stacks benchmarks clean
@@ -33,7 +36,7 @@ notebooks: $(INSTALLED)  ## execute the notebooks whose data, code or parameters
 	@$(NOTEBOOKS)
 
 test: lint $(HELM) $(MLX) $(GUIDELLM)  ## lint, unit and driver tests, committed notebooks compared cell by cell
-	@$(BIN)/python -m pytest -n 2
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
 
 lint: $(INSTALLED)  ## ruff: rules and format

@@ -13,6 +13,7 @@ from transformers import AutoConfig
 import generate_text
 from idealized_runtime.architectures import Architecture, unsupported_features
 from idealized_runtime.records import read_trials
+from idealized_runtime.records.validity import SEVERE
 from megatron_lm.engines import PORTABLE_ENGINES
 
 SWEEP = ("--all-num-input-tokens", "8", "--all-num-output-tokens", "1", "3", "--num-warmup", "0", "--num-trials", "1",
@@ -53,7 +54,8 @@ def test_driver_times_a_configuration(case, engine_name, config_file, tmp_path):
     path = config_file(written(AutoConfig.for_model(family, **{**sizes, "vocab_size": 256})))
     log = tmp_path / "log.jsonl"
     assert generate_text.main(["--hf-config", path, *SWEEP, "--inference-engine", engine_name, "--log", str(log)]) == 0
-    trials = read_trials(log)
+    # Single trials of a busy machine may contradict each other.
+    trials = read_trials(log, accept=SEVERE)
     assert trials["num_output_tokens"].tolist() == [1, 3]
     assert (trials["runtime_s"] > 0).all()
 

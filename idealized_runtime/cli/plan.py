@@ -226,15 +226,7 @@ def _print(answer, workload, more):
         print_table(answer.table())
         show(f"\nlower and upper: the {100 * answer.level:g} % interval, by the errors of the step times and what days "
              "differ by")  # fmt: skip
-        for it in answer.answers[:1]:
-            if it.candidate.price_usd_per_hour is not None:
-                show(f"{it.candidate.price_usd_per_hour.value:.4g} $/h an accelerator: "
-                     f"{it.candidate.price_usd_per_hour.source}")  # fmt: skip
-            if it.candidate.power_watts is not None:
-                show(f"{it.candidate.power_watts.value:.4g} W an accelerator: {it.candidate.power_watts.source}")
-            if it.decisive.any():
-                term = it.decisive.idxmax()
-                show(f"{it.decisive.max():.0%} of what is not known of its largest rate comes from {term}.")
+        _print_best(best)
     else:
         show("\nNothing serves this demand within these objectives.")
     if "break_even" in more:
@@ -248,3 +240,31 @@ def _print(answer, workload, more):
     for it in answer.answers:
         for caveat in it.candidate.caveats:
             show(f"Not in the interval of {it.candidate.label}: {caveat}.")
+
+
+def _print_best(best):
+    """What the price of the cheapest candidate is made of, and what is not known of it."""
+    from idealized_runtime.serving.decisions import MEASURE
+
+    candidate = best.candidate
+    if candidate.price_usd_per_hour is not None:
+        price = candidate.price_usd_per_hour
+        show(f"{price.value:.4g} $/h an accelerator: {price.source}")
+        millions = ", ".join(
+            f"{best.usd_per_million(tokens):.4g} $ of {tokens}" for tokens in ("prompt", "output", "all")
+        )
+        show(f"a million tokens, each time all that is paid: {millions} tokens")
+    if candidate.power_watts is not None:
+        show(f"{candidate.power_watts.value:.4g} W an accelerator: {candidate.power_watts.source}")
+    names = {
+        "share": "share of the time",
+        "usd_per_million_tokens": "$/1M of its tokens",
+        "joules_per_token": "J/token",
+    }
+    print_table(best.phases.rename(columns=names), with_index=True)
+    if best.decisive.any():
+        term = best.decisive.idxmax()
+        show(
+            f"Knowing {term} takes away {best.decisive.max():.0%} of what is not known (variance) of its largest rate: "
+            f"measure {MEASURE[term]}."
+        )

@@ -98,6 +98,10 @@ def _estimates(arguments, model, own_log) -> dict:
     return {
         "prompt_encoding_time_s": _estimate(table.loc["prompt"], "runtime_s"),
         "time_per_output_token_s": dict(zip(("estimate", "lower", "upper"), (token_s, *bounds), strict=True)),
+        "output_tokens_per_s": {
+            name: None if seconds is None else 1 / seconds
+            for name, seconds in zip(("estimate", "lower", "upper"), (token_s, *bounds[::-1]), strict=True)
+        },
         **{name: _estimate(table.loc["query"], name) for name in ("runtime_s", "cost_usd", "energy_joules")},
         "per_million_tokens": whole["per_million_tokens"],
         "is_timed": own_log is not None,
@@ -120,6 +124,7 @@ def _rows(answer, errors):
     for label, name, flag in (
         ("prompt encoding time, s", "prompt_encoding_time_s", ""),
         ("time per output token, s", "time_per_output_token_s", ""),
+        ("output tokens/s", "output_tokens_per_s", ""),
         ("runtime, s", "runtime_s", ""),
         ("cost, USD", "cost_usd", "--price-usd-per-hour"),
         ("energy, J", "energy_joules", "--power-watts"),

@@ -87,9 +87,9 @@ def replicas_by_hour(
     Returns
     -------
     dict
-        ``by_hour`` (DataFrame: ``hour, requests_per_s, num_replicas, usd_per_hour``), ``usd_per_day_fixed``,
-        ``usd_per_day_following`` (None where no price is known), ``sentence``. Fewer hours than 24 stand for equal
-        parts of the day.
+        ``by_hour`` (DataFrame: ``hour, requests_per_s, num_replicas, usd_per_hour, usd_per_query``),
+        ``usd_per_day_fixed, usd_per_day_following`` (None where no price is known), ``sentence``. Fewer hours than 24
+        stand for equal parts of the day.
     """
     candidate = replace(answer.candidate, steps=replace(answer.candidate.steps, covariance=None))
     # Rates that repeat are planned once.
@@ -99,7 +99,7 @@ def replicas_by_hour(
     }
     rows = [
         {"hour": hour, "requests_per_s": rate, "num_replicas": answers[rate][0].num_replicas,
-         "usd_per_hour": answers[rate][0].usd_per_hour}
+         "usd_per_hour": answers[rate][0].usd_per_hour, "usd_per_query": answers[rate][0].usd_per_query}
         for hour, rate in enumerate(rates_per_s)
     ]  # fmt: skip
     by_hour, fixed, following = pd.DataFrame(rows), None, None

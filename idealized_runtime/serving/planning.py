@@ -187,7 +187,7 @@ class Answer:
     elasticities : Series, by term
         Per cent of the largest rate that a per cent more of a step's time takes away, negative.
     decisive : Series, by term
-        Share of the largest rate's variance that comes from the error of this term alone; empty where none is known.
+        Share of the variance of the largest rate that goes once this term is known; empty where no error is.
     """
 
     candidate: Candidate
@@ -229,6 +229,25 @@ class Answer:
         return None if usd is None else _MILLION * usd / {"prompt": p, "output": o, "all": p + o}[tokens]
 
     @property
+    def phases(self) -> pd.DataFrame:
+        """What prompts and generation take, cost and draw: each its share of the time in which replicas work.
+
+        Returns
+        -------
+        DataFrame, by ``prompts``, ``generation``
+            ``share``; ``usd_per_million_tokens`` and ``joules_per_token``, of prompt tokens and of output tokens (NaN
+            where no price or no watts are known).
+        """
+        prompts = float(self.shares["prompt_token_s"])
+        frame = pd.DataFrame({"share": [prompts, 1 - prompts]}, index=pd.Index(["prompts", "generation"], name="phase"))
+        tokens = np.array([self.demand.mean_prompt_tokens, self.demand.mean_output_tokens])
+        usd, joules = (np.nan if it is None else it for it in (self.usd_per_query, self.joules_per_query))
+        return frame.assign(
+            usd_per_million_tokens=_MILLION * usd * frame["share"] / tokens,
+            joules_per_token=joules * frame["share"] / tokens,
+        )
+
+    @property
     def joules_per_query(self) -> float | None:
         """Of a query, every device drawing its watts all the time."""
         watts = self._per_hour(self.candidate.power_watts)
@@ -256,6 +275,7 @@ class Answer:
             "usd_per_million_prompt_tokens": self.usd_per_million("prompt"),
             "usd_per_million_tokens": self.usd_per_million("all"),
             "joules_per_query": self.joules_per_query,
+            "phases": self.phases.reset_index(),
             "utilization": self.utilization,
             "limited_by": self.limited_by,
             "binding_objective": str(self.binding),
@@ -633,8 +653,13 @@ def _per_second(steps, elasticities) -> np.ndarray:
 
 
 def _decisive(steps, slopes) -> pd.Series:
-    """Share of the variance of the largest rate's logarithm that each term's error brings, by its own variance."""
+    """Share of the variance of the largest rate's logarithm that goes once a term is known, and with it what it tells
+    of the others."""
     if steps.covariance is None:
         return pd.Series(dtype=float)
-    parts = slopes**2 * np.diag(steps.covariance)
-    return pd.Series(parts / parts.sum() if parts.sum() > 0 else parts, index=list(TERMS))
+    variances, total = np.diag(steps.covariance), slopes @ steps.covariance @ slopes
+    explained = (steps.covariance @ slopes) ** 2
+    is_known = (variances > 0) & (total > 0)
+    return pd.Series(
+        np.divide(explained, variances * total, out=np.zeros(len(TERMS)), where=is_known), index=list(TERMS)
+    )

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.api.changes import compare_parameters, compare_sweeps, compare_with_history
+from idealized_runtime.api.changes import compare_parameters, compare_sweeps, compare_with_history, power_of_sweeps
 from idealized_runtime.reproductions.paper.api_runtimes import read_runtimes_over_time
 
 SIZES = [(p, o) for p in (1, 128, 512) for o in (1, 16, 64)]
@@ -163,3 +163,31 @@ def test_published_minima_of_four_dates_are_compared_with_their_history():
     assert len(table) == 5
     # Of the published weeks none stands out from the three before it by more than they do from each other.
     assert not table["is_changed"].any()
+
+
+def test_blocks_that_a_difference_takes_tell_it_four_times_of_five():
+    # The scatter of a block is known: 5 % of it is shared, 2 % a trial.
+    pair = make_sweep(0, block_scale=0.05, num_blocks=200), make_sweep(1, block_scale=0.05, num_blocks=200)
+    found = power_of_sweeps(*pair, difference_percent=6)
+    assert found["block_scatter_percent"] == pytest.approx(100 * np.expm1(np.hypot(0.05, 0.02 / 3)), rel=0.1)
+    num_blocks = found["num_blocks"]
+    told = 0
+    for seed in range(60):
+        sweeps = (
+            make_sweep(seed + 100 * later, block_scale=0.05, num_blocks=num_blocks, factor=1 + 0.06 * later)
+            for later in (0, 1)
+        )
+        told += overall(compare_sweeps(*sweeps))["is_changed"]
+    assert told / 60 == pytest.approx(0.8, abs=0.15)
+
+
+def test_smallest_difference_falls_with_the_root_of_the_blocks():
+    few, many = (power_of_sweeps(make_sweep(0, block_scale=0.05, num_blocks=n), make_sweep(1, block_scale=0.05, num_blocks=n))
+                 for n in (50, 200))  # fmt: skip
+    assert few["smallest_difference_percent"] / many["smallest_difference_percent"] == pytest.approx(2, rel=0.25)
+
+
+@pytest.mark.parametrize("percent", [0, -100])
+def test_difference_that_is_none_is_refused(percent):
+    with pytest.raises(ValueError, match="above -100 and not 0"):
+        power_of_sweeps(make_sweep(0), make_sweep(1), difference_percent=percent)

@@ -188,6 +188,7 @@ def test_the_error_that_decides_is_that_of_the_uncertain_term():
     steps = replace(STEPS, covariance=np.diag(np.array([0.001, 0.1, 0.001, 0.001, 0, 0]) * STEPS.coefficients) ** 2)
     answer = answer_of(steps, Demand.of_queries(CHAT, rate_per_s=5), TTFT)
     assert answer.decisive.idxmax() == "prompt_token_s"
+    # They are independent: together they are all of it.
     assert answer.decisive.sum() == pytest.approx(1)
 
 
@@ -228,3 +229,18 @@ def test_sentence_says_replicas_times_dollars_and_what_fewer_would_do():
     assert "replicas of 1 x H100 serve 60 requests/s of chat with TTFT p95" in sentence
     assert "$/h" in sentence
     assert "the objective is" in sentence
+
+
+def test_errors_that_go_together_are_all_taken_away_by_one_measurement():
+    errors = np.array([0.1, 0.1, 0.1, 0.1, 0, 0]) * STEPS.coefficients
+    answer = answer_of(replace(STEPS, covariance=np.outer(errors, errors)), Demand.of_queries(CHAT, rate_per_s=5), TTFT)
+    assert answer.decisive["fixed_s"] == pytest.approx(1)
+    assert answer.decisive["expert_s"] == 0
+
+
+def test_phases_add_up_to_what_a_query_costs():
+    answer = answer_of(STEPS, Demand.of_queries(CHAT, rate_per_s=5), TTFT)
+    p, o = answer.demand.mean_prompt_tokens, answer.demand.mean_output_tokens
+    usd = answer.phases["usd_per_million_tokens"] @ [p, o] / 1e6
+    assert usd == pytest.approx(answer.usd_per_query)
+    assert answer.phases["joules_per_token"] @ [p, o] == pytest.approx(answer.joules_per_query)

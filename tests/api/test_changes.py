@@ -182,9 +182,9 @@ def test_blocks_that_a_difference_takes_tell_it_four_times_of_five():
 
 
 def test_smallest_difference_falls_with_the_root_of_the_blocks():
-    few, many = (power_of_sweeps(make_sweep(0, block_scale=0.05, num_blocks=n), make_sweep(1, block_scale=0.05, num_blocks=n))
-                 for n in (50, 200))  # fmt: skip
-    assert few["smallest_difference_percent"] / many["smallest_difference_percent"] == pytest.approx(2, rel=0.25)
+    pairs = [[make_sweep(seed, block_scale=0.05, num_blocks=number) for seed in (0, 1)] for number in (50, 200)]
+    few, many = (power_of_sweeps(*pair)["smallest_difference_percent"] for pair in pairs)
+    assert few / many == pytest.approx(2, rel=0.25)
 
 
 @pytest.mark.parametrize("percent", [0, -100])

@@ -1,6 +1,7 @@
 """What test_parallel.py runs on every rank: logits and tokens of small models, kept in a file a rank."""
 
 import hashlib
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -134,9 +135,12 @@ def recorded(method, outputs):
 
 
 def main():
-    tensor_parallel_size, pipeline_parallel_size, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    with ProcessGrid(devices.select_device("cpu"), tensor_parallel_size, pipeline_parallel_size) as grid:
-        torch.save(run_cases(grid), folder / f"rank{grid.rank}.pt")
+    folder = Path(sys.argv[1])
+    for number, argument in enumerate(sys.argv[2:]):
+        # A grid has the store to itself, as after a restart.
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = str(number)
+        with ProcessGrid(devices.select_device("cpu"), *map(int, argument.split("x"))) as grid:
+            torch.save(run_cases(grid), folder / f"{argument}-rank{grid.rank}.pt")
 
 
 if __name__ == "__main__":

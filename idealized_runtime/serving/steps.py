@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.checks import printable
 from idealized_runtime.fits.parameters import read_entries, write_entries
 from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.statistics.intervals import normal_half_width
@@ -14,6 +15,8 @@ from idealized_runtime.statistics.intervals import normal_half_width
 STEP_TERMS = ("fixed_s", "prompt_token_s", "sequence_s", "cache_token_s", "expert_s")
 TERMS = (*STEP_TERMS, "request_s")
 ORIGINS = ("fitted", "predicted", "measured")
+# Tokens in the cache of a sequence, of the rows of a table of steps.
+_CONTEXTS = (0, 128, 512, 2048, 8192)
 
 
 def share_visited(num_tokens, expert_share: float):
@@ -173,6 +176,43 @@ class StepModel:
         }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("term")
 
+    def step_table(self, *, level: float = 0.95) -> pd.DataFrame:
+        """The time of steps of many sizes, for other simulators: a row a step that the scheduler allows.
+
+        Sequences and prompt tokens are powers of 2 and of 4 up to its limits; each sequence that generates has from 0
+        to 8192 tokens in the cache, as far as it holds them. Between the rows of a dense model the time is a line.
+
+        Returns
+        -------
+        DataFrame
+            ``num_sequences`` of the step, those whose prompts it encodes included; ``num_cached_tokens`` that it reads;
+            ``num_prompt_tokens`` that it encodes; ``seconds, seconds_lower, seconds_upper``, the bounds NaN where no
+            error is known. What passes outside of steps, ``request_s``, is in none of them.
+        """
+        rules = self.scheduler
+        counts = _powers(2, rules.max_num_seqs)
+        prompts = [0, *_powers(4, rules.max_num_batched_tokens)]
+        n, p, context = (grid.ravel() for grid in np.meshgrid(counts, prompts, _CONTEXTS, indexing="ij"))
+        # Continuous steps encode one prompt beside the sequences that generate, those of the others prompts alone.
+        num_prompts = np.where(p == 0, 0, 1 if rules.policy == "continuous" else n)
+        num_generating = n - num_prompts
+        cached = num_generating * context
+        is_allowed = (num_prompts <= p) & (num_generating + p <= max(rules.max_num_batched_tokens, rules.max_num_seqs))
+        is_allowed &= (num_generating > 0) | (context == 0)
+        if rules.cache_tokens is not None:
+            is_allowed &= cached + num_generating + p <= rules.cache_tokens
+        n, p, cached, num_prompts = (column[is_allowed] for column in (n, p, cached, num_prompts))
+        visited = share_visited(p + n - num_prompts, self.expert_share)
+        held = np.column_stack([np.ones(len(n)), p, n, cached, visited])
+        seconds, errors = held @ self.coefficients[: len(STEP_TERMS)], np.full(len(n), np.nan)
+        if self.covariance is not None:
+            errors = np.sqrt(np.einsum("ij,jk,ik->i", held, self.covariance[:-1, :-1], held))
+        reach = normal_half_width(level) * errors
+        return pd.DataFrame({
+            "num_sequences": n, "num_cached_tokens": cached, "num_prompt_tokens": p, "seconds": seconds,
+            "seconds_lower": np.maximum(seconds - reach, 0), "seconds_upper": seconds + reach,
+        })  # fmt: skip
+
     def llm_d_numbers(self, num_context_tokens: float, *, level: float = 0.95) -> pd.DataFrame:
         """What llm-d's autoscaler asks of a model on a machine, in milliseconds.
 
@@ -236,6 +276,36 @@ class StepModel:
             return cls(**known)
         except TypeError as error:
             raise ValueError(f"steps: {error}") from error
+
+
+def _powers(base, most) -> list[int]:
+    """Powers of a base, from 1 to the most that is allowed, which is one of them."""
+    return sorted({most, *(base**k for k in range(int(most).bit_length()) if base**k <= most)})
+
+
+def llm_d_profile(name: str, steps: StepModel, num_context_tokens: float, *, level: float = 0.95) -> str:
+    """YAML with the ``perfParms`` of a ``VariantAutoscaling`` resource of llm-d, in milliseconds.
+
+    They stand under ``spec.variantProfile``, of older versions under an accelerator of ``spec.modelProfile`` (llm-d
+    workload-variant-autoscaler, API llmd.ai/v1alpha1 of 2025, its CRD reference at commit 0ee487de). Version 0.9 has
+    no such resource any more.
+    """
+    numbers = steps.llm_d_numbers(num_context_tokens, level=level)
+    hardware = f" on {steps.num_accelerators or '?'} x {steps.hardware}" if steps.hardware else ""
+    words = " ".join(printable(name + hardware).split())
+    lines = [
+        "# llm-d workload-variant-autoscaler, VariantAutoscaling of llmd.ai/v1alpha1 (2025; none since 0.9): ms",
+        f"# {words}, steps {steps.origin}; maxBatchSize {steps.scheduler.max_num_seqs}, "
+        f"{num_context_tokens:.0f} tokens in the cache of a sequence",
+        "perfParms:",
+    ]
+    for group, names in (("decodeParms", ("alpha", "beta")), ("prefillParms", ("gamma", "delta"))):
+        lines.append(f"  {group}:")
+        for number in names:
+            value, lower, upper = numbers.loc[number]
+            bounds = "" if np.isnan(lower) else f"  # {100 * level:g} % interval: {lower:.4g} to {upper:.4g}"
+            lines.append(f'    {number}: "{value:.9g}"{bounds}')
+    return "\n".join(lines) + "\n"
 
 
 def write_steps(path, name: str, steps: StepModel):

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from idealized_runtime.cli.main import main
 from idealized_runtime.serving.requests import random_requests
@@ -52,6 +53,29 @@ def test_json_of_a_fit_names_each_of_llm_d_s_numbers(capsys, served):
     answer = json.loads(capsys.readouterr().out)
     assert list(answer["llm_d"]) == ["alpha", "beta", "gamma", "delta"]
     assert answer["llm_d"]["alpha"]["value_ms"] == pytest.approx(1e3 * TRUTH.fixed_s, rel=0.05)
+
+
+def test_ending_of_the_file_says_what_is_written(tmp_path, served):
+    table, profile = tmp_path / "steps.csv", tmp_path / "perf.yaml"
+    for path in (table, profile):
+        assert main(["serving", "fit", str(served), *FLAGS, "--out", str(path)]) == 0
+    steps = pd.read_csv(table)
+    assert list(steps) == [
+        "num_sequences",
+        "num_cached_tokens",
+        "num_prompt_tokens",
+        "seconds",
+        "seconds_lower",
+        "seconds_upper",
+    ]
+    assert (steps["num_sequences"].max(), steps["num_prompt_tokens"].max()) == (32, 512)
+    parms = yaml.safe_load(profile.read_text())["perfParms"]
+    assert float(parms["decodeParms"]["alpha"]) == pytest.approx(1e3 * TRUTH.fixed_s, rel=0.05)
+
+
+def test_ending_that_names_no_form_of_steps_is_refused_before_the_fit(capsys, served):
+    assert main(["serving", "fit", str(served), "--out", "steps.txt"]) == 2
+    assert "steps.txt: written are .json, .csv, .yaml, by the ending; got '.txt'" in capsys.readouterr().err
 
 
 def test_simulated_requests_keep_the_order_of_the_input(tmp_path, parameters, served):

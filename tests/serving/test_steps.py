@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
 from idealized_runtime.serving.scheduler import Scheduler
-from idealized_runtime.serving.steps import StepModel, read_steps, write_steps
+from idealized_runtime.serving.steps import StepModel, llm_d_profile, read_steps, write_steps
 
 STEPS = StepModel(0.013, 4e-5, 1e-4, 7e-8, covariance=np.diag([1e-3, 1e-6, 2e-4, 5e-8, 0]) ** 2)
 
@@ -39,6 +41,57 @@ def test_llm_d_numbers_are_milliseconds_with_the_cache_in_beta():
     table = STEPS.llm_d_numbers(1000)
     assert table["value_ms"].to_dict() == pytest.approx({"alpha": 13, "beta": 0.17, "gamma": 13.1, "delta": 0.04})
     assert table.loc["alpha", "value_ms_upper"] == pytest.approx(13 + 1.95996)
+
+
+def test_table_of_steps_has_the_time_and_the_error_of_each():
+    steps = replace(STEPS, scheduler=Scheduler(max_num_seqs=24, max_num_batched_tokens=100))
+    table = steps.step_table()
+    n, cached, p = (table[name] for name in ("num_sequences", "num_cached_tokens", "num_prompt_tokens"))
+    assert table["seconds"].to_numpy() == pytest.approx(
+        steps.seconds(num_sequences=n, num_cached_tokens=cached, num_prompt_tokens=p)
+    )
+    (row,) = table[(n == 1) & (p == 64)].to_dict("records")
+    error_s = np.sqrt(1e-3**2 + (64 * 1e-6) ** 2 + 2e-4**2)
+    assert row["seconds_upper"] - row["seconds"] == pytest.approx(1.95996 * error_s, rel=1e-5)
+    assert (n.max(), p.max()) == (24, 100)
+
+
+@pytest.mark.parametrize("policy", ["continuous", "prompts-first", "static"])
+def test_table_of_steps_has_only_those_that_the_scheduler_allows(policy):
+    rules = Scheduler(policy, max_num_seqs=16, max_num_batched_tokens=64, cache_tokens=4000)
+    table = replace(STEPS, scheduler=rules).step_table()
+    num_generating = table["num_sequences"]
+    if policy == "continuous":
+        num_generating = num_generating - (table["num_prompt_tokens"] > 0)
+    else:
+        is_encoding = table["num_prompt_tokens"] > 0
+        assert (table["num_prompt_tokens"] >= table["num_sequences"])[is_encoding].all()
+        num_generating = num_generating.where(~is_encoding, 0)
+    assert (num_generating + table["num_prompt_tokens"] <= 64).all()
+    assert (num_generating + table["num_prompt_tokens"] + table["num_cached_tokens"] <= 4000).all()
+    assert (table["num_cached_tokens"] == 0)[num_generating == 0].all()
+    assert not table.duplicated().any()
+
+
+def test_table_of_steps_of_a_mixture_counts_the_experts_that_its_tokens_visit():
+    steps = StepModel(0.01, 0.0, 0.0, 0.0, 0.02, expert_share=0.25)
+    table = steps.step_table().set_index(["num_sequences", "num_prompt_tokens", "num_cached_tokens"])
+    # Of two sequences one generates a token, the other encodes a prompt of 4.
+    assert table.loc[(2, 4, 128), "seconds"] == pytest.approx(0.01 + 0.02 * (1 - 0.75**5))
+    assert table["seconds_lower"].isna().all()
+
+
+def test_llm_d_profile_is_yaml_of_strings_in_milliseconds():
+    text = llm_d_profile("of\ntwo lines", replace(STEPS, hardware="H100", num_accelerators=2), 1000)
+    parms = yaml.safe_load(text)["perfParms"]
+    assert {name: list(numbers) for name, numbers in parms.items()} == {
+        "decodeParms": ["alpha", "beta"],
+        "prefillParms": ["gamma", "delta"],
+    }
+    numbers = parms["decodeParms"] | parms["prefillParms"]
+    assert all(isinstance(value, str) for value in numbers.values())
+    assert [float(value) for value in numbers.values()] == pytest.approx([13, 0.17, 13.1, 0.04])
+    assert "# of two lines on 2 x H100, steps fitted; maxBatchSize 256, 1000 tokens in the cache of a sequence" in text
 
 
 def test_parameter_file_keeps_what_stands_beside_the_steps(tmp_path):

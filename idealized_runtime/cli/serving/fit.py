@@ -8,13 +8,14 @@ the experts that its tokens visit.
 
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
-from idealized_runtime.cli.output import check_format, print_json, print_table
+from idealized_runtime.cli.output import check_format, print_json, print_table, write_table
 from idealized_runtime.cli.serving.flags import add_scheduler, describe, scheduler_of
 
 EXAMPLES = """\
 examples: idealized-runtime serving fit requests.csv --max-num-seqs 128 --max-num-batched-tokens 2048 --out steps.json
           idealized-runtime serving fit logs/api/NAME-load.jsonl --out processed_jsons/NAME.json
           idealized-runtime serving fit --logs a100 --model config.json --out steps.json
+          idealized-runtime serving fit requests.csv --out perf-parms.yaml
 """
 
 
@@ -33,23 +34,27 @@ def add_arguments(parser):
     add_shared(parser, "--logs", help="folder of timing logs of other models, to predict steps that nobody measured")
     add_shared(parser, "--software", "--columns", "--hardware", "--num-accelerators")
     add_scheduler(parser, "continuous batching of 256 sequences, 8192 tokens a step, one engine")
-    add_shared(parser, "--out", help="parameter file to write; one that is there keeps its other models and keys")
+    add_shared(
+        parser, "--out",
+        help="file to write, by its ending: .json, a parameter file, where one that is there keeps its other models "
+        "and keys; .csv, a table of steps for other simulators; .yaml, perfParms of llm-d's VariantAutoscaling "
+        "(llmd.ai/v1alpha1 of 2025; its autoscaler has none since 0.9)",
+    )  # fmt: skip
     add_shared(parser, "--level", "--json")
 
 
 def run(arguments) -> int:
     """Fit the steps, print them with their intervals, and write them where asked to."""
     from idealized_runtime.serving.scheduler import Scheduler
-    from idealized_runtime.serving.steps import write_steps
 
     if arguments.out is not None:
-        check_format(arguments.out, (".json",))
+        check_format(arguments.out, (".json", ".csv", ".yaml"))
     if bool(arguments.evidence) == (arguments.logs is not None):
         raise ValueError("give either files to fit steps to, or --logs to predict them from, with --model")
     scheduler = scheduler_of(arguments, Scheduler())
     name, steps, context, origin = (_fitted if arguments.evidence else _predicted)(arguments, scheduler)
     if arguments.out is not None:
-        write_steps(arguments.out, name, steps)
+        _write(arguments, name, steps, context)
     llm_d = steps.llm_d_numbers(context, level=arguments.level)
     if arguments.json:
         print_json({"model": name, "steps": steps.to_json(), "num_context_tokens": context,
@@ -61,6 +66,21 @@ def run(arguments) -> int:
     print_table(llm_d.rename_axis("number"), with_index=True)
     print(f"\nlower and upper: the {100 * arguments.level:g} % interval")
     return DONE
+
+
+def _write(arguments, name, steps, context):
+    """Write the steps in the form that the ending of the file names."""
+    from idealized_runtime.records.files import replacing
+    from idealized_runtime.serving.steps import llm_d_profile, write_steps
+
+    match arguments.out.suffix:
+        case ".json":
+            write_steps(arguments.out, name, steps)
+        case ".csv":
+            write_table(steps.step_table(level=arguments.level), arguments.out)
+        case ".yaml":
+            with replacing(arguments.out) as part:
+                part.write_text(llm_d_profile(name, steps, context, level=arguments.level), encoding="utf-8")
 
 
 def _fitted(arguments, scheduler) -> tuple:

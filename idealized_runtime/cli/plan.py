@@ -51,7 +51,7 @@ def add_arguments(parser):
                         "long-summary, mlperf-llama2-70b, ...); --queries and --objective go before")  # fmt: skip
     demand.add_argument("--rate", dest="rates_per_s", type=positive_number, nargs="+", metavar="R",
                         help="queries that come a second; several are the hours of a day, planned for the busiest and "
-                        "for each. Of a trace: stretched to this rate")  # fmt: skip
+                        "for each. Of a trace: so many of its requests, or all of them quicker")  # fmt: skip
     demand.add_argument("--burstiness", type=positive_number, default=1.0, metavar="CV",
                         help="coefficient of variation of the times between queries (default: 1, Poisson)")  # fmt: skip
     demand.add_argument("--num-requests", type=positive_int, default=2000, metavar="N",
@@ -262,7 +262,9 @@ def _print_best(best):
         "joules_per_token": "J/token",
     }
     print_table(best.phases.rename(columns=names), with_index=True)
-    if best.decisive.any():
+    if candidate.steps.origin == "predicted":
+        show("Not known is above all how far predictions by this stack are off: serve the model, and fit its steps.")
+    elif best.decisive.any():
         term = best.decisive.idxmax()
         show(
             f"Knowing {term} takes away {best.decisive.max():.0%} of what is not known (variance) of its largest rate: "

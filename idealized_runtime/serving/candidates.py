@@ -20,6 +20,7 @@ from idealized_runtime.serving.predicted import predict_steps
 from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.serving.steps import StepModel, read_steps
 
+_NO_SERVER = "what a server does beside the passes of its model (scheduling, sampling, sending): no log is of one"
 # What tells the servers of a table of points apart.
 _SERVER = ("model", "hardware", "software", "num_accelerators", "tensor_parallel_size", "dtype")
 
@@ -182,7 +183,7 @@ def predicted_candidates(
                     placement.num_accelerators,
                     priced.price_usd_per_hour,
                     priced.power_watts,
-                    priced.caveats,
+                    (*priced.caveats, _NO_SERVER),
                 )
             )
     return found

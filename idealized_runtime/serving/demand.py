@@ -15,14 +15,18 @@ from idealized_runtime.serving.simulation import arrival_rate_per_s, seconds_fro
 
 # Of a random day at most: what a day of more replicas differs by is less than what their step times are known to.
 _MOST_REQUESTS = 30_000
+# Between requests that are to meet no other.
+_SELDOM_S = 1e5
 
 
 @dataclass(frozen=True, eq=False)
 class Demand:
     """Requests that come, at the rate that they come at or at any other.
 
-    At another rate the same requests come in the same order, with the times between them stretched: rates are compared
-    on the same demand. Make one by :meth:`of_trace` or :meth:`of_queries`.
+    Rates are compared on the same demand. At another one random requests come in the same order, with the times
+    between them stretched. Of a trace, a smaller rate keeps so many of the requests, at random, as a replica gets that
+    shares them with others, so that its bursts are shared, too; a larger rate brings all of them quicker. Make one by
+    :meth:`of_trace` or :meth:`of_queries`.
 
     Parameters
     ----------
@@ -96,23 +100,34 @@ class Demand:
 
     def day(self, number: int, *, num_replicas: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Arrivals in seconds, prompt and output tokens of the requests of a day; more of them for more replicas."""
-        if not self.is_random:
-            number = 0
+        arrival_s, p, o = self._requests(number)
+        if self.is_random:
+            arrival_s, p, o = (values[: self.num_requests * num_replicas] for values in (arrival_s, p, o))
+            return arrival_s / self.rate_per_s, p, o
+        share = self.rate_per_s / arrival_rate_per_s(self.trace)
+        is_kept = np.random.default_rng(self.seed).random(len(p)) < share
+        return arrival_s[is_kept] / max(share, 1.0), p[is_kept], o[is_kept]
+
+    def _requests(self, number):
+        """All requests of a day: at one a second where they are random, of a trace as they came."""
+        number = number if self.is_random else 0
         if number not in self._days:
             if self.is_random:
                 requests = random_requests(
                     self.queries, rate_per_s=1.0, num_requests=max(_MOST_REQUESTS, self.num_requests),
                     rng=[self.seed, number], burstiness=self.burstiness,
                 )  # fmt: skip
-                unit_s = requests["arrival_s"].to_numpy(float)
             else:
                 requests = self.trace
-                unit_s = seconds_from_first(requests) * arrival_rate_per_s(requests)
-            self._days[number] = unit_s, *(requests[name].to_numpy(np.int64) for name in TOKEN_COLUMNS)
-        most = len(self._days[number][0])
-        count = min(most, self.num_requests * num_replicas) if self.is_random else most
-        unit_s, p, o = (values[:count] for values in self._days[number])
-        return unit_s / self.rate_per_s, p, o
+            self._days[number] = (
+                seconds_from_first(requests), *(requests[name].to_numpy(np.int64) for name in TOKEN_COLUMNS)
+            )  # fmt: skip
+        return self._days[number]
+
+    def alone(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same of requests that come so seldom that none meets another."""
+        _, p, o = (values[: self.num_requests] for values in self._requests(0))
+        return _SELDOM_S * np.arange(len(p)), p, o
 
     @property
     def mean_prompt_tokens(self) -> float:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from zipfile import BadZipFile
@@ -27,8 +28,8 @@ NUM_DAYS, _CLEAR_FROM, _MOST_DAYS = 4, 2.5, 24
 _RATE_TOLERANCE, _MOVED = 0.003, 0.02
 # An exceedance beyond this, and where the queue grows without end, says only that a rate is too large.
 _FAR_BEYOND = 3.0
-# As far below the rate of a server that never idles times are asked for: nobody waits there.
-_IDLE_SHARE = 1e-4
+# A rate as far below that of a server that never idles is none.
+_LEAST_SHARE = 1e-4
 # More replicas than these are as many as the rate of one says: sharing a queue among them gains nothing more.
 _MOST_REPLICAS = 256
 # Batches that are as full as this are limited by their number of sequences.
@@ -116,13 +117,22 @@ class Simulations:
 
     def day(self, steps: StepModel, scheduler: Scheduler, demand: Demand, number: int) -> "Day":
         """A day of a demand, simulated unless it is known."""
-        num_engines = scheduler.num_engines
-        asked = (demand.fingerprint, demand.rate_per_s, number if demand.is_random else 0, demand.num_requests)
-        text = repr((steps.coefficients.tolist(), steps.expert_share, scheduler, asked, PERCENTILES))
+        number = number if demand.is_random else 0
+        asked = (demand.rate_per_s, number, demand.num_requests)
+        requests = partial(demand.day, number, num_replicas=scheduler.num_engines)
+        return self._day(steps, scheduler, demand, asked, requests)
+
+    def alone(self, steps: StepModel, scheduler: Scheduler, demand: Demand) -> "Day":
+        """Requests of a demand that meet no other, simulated unless it is known."""
+        return self._day(steps, scheduler, demand, ("alone", demand.num_requests), demand.alone)
+
+    def _day(self, steps, scheduler, demand, asked, requests) -> "Day":
+        text = repr(
+            (steps.coefficients.tolist(), steps.expert_share, scheduler, demand.fingerprint, asked, PERCENTILES)
+        )
         key = sha256(text.encode()).digest()
         if (known := self._known.get(key)) is None:
-            arrival_s, p, o = demand.day(number, num_replicas=num_engines)
-            known = self._simulate(arrival_s, p, o, steps, scheduler)
+            known = self._simulate(*requests(), steps, scheduler)
             with self._lock:
                 self._known[key] = known
         times, rest = np.split(known, [len(METRICS) * len(STATISTICS)])
@@ -275,7 +285,7 @@ class Answer:
             "usd_per_million_prompt_tokens": self.usd_per_million("prompt"),
             "usd_per_million_tokens": self.usd_per_million("all"),
             "joules_per_query": self.joules_per_query,
-            "phases": self.phases.reset_index(),
+            "phases": self.phases.reset_index().to_dict("records"),
             "utilization": self.utilization,
             "limited_by": self.limited_by,
             "binding_objective": str(self.binding),
@@ -552,8 +562,7 @@ class _Search:
 
     def _missed_idle(self, steps) -> list[str]:
         """Objectives that are missed even where every request is alone, in words."""
-        demand = self.demand.at_rate(_IDLE_SHARE * self._limit(steps))
-        (day,) = self._days(steps, 1, [0], demand)
+        day = self.simulations.alone(steps, self.candidate.steps.scheduler, self.demand)
         return [
             f"{objective.label} is below what an idle replica takes, {objective.value_s(day.times):.3g} s"
             for objective in self.objectives
@@ -579,6 +588,8 @@ class _Search:
             return np.exp(top), np.inf
         while beyond(low) > 0:
             top, low = low, low - np.log(2)
+            if low < np.log(_LEAST_SHARE * limit):
+                return np.exp(low), np.inf
         root = brentq(beyond, low, top, xtol=_RATE_TOLERANCE)
         below = max(rate for rate, value in seen.items() if value <= 0)
         above = min(rate for rate, value in seen.items() if value > 0)

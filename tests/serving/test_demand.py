@@ -38,6 +38,21 @@ def test_trace_keeps_its_arrivals_and_its_rate():
     np.testing.assert_allclose(demand.at_rate(1).day(0)[0], [0, 0.5, 2])
 
 
+def test_smaller_rate_keeps_a_share_of_a_trace_and_all_of_what_a_smaller_one_keeps():
+    rng = np.random.default_rng(0)
+    arrival_s = np.cumsum(rng.exponential(0.5, 4000))
+    demand = Demand.of_trace(pd.DataFrame({"arrival_s": arrival_s, "num_prompt_tokens": 9, "num_output_tokens": 2}))
+    half, tenth = (set(demand.at_rate(share * demand.rate_per_s).day(0)[0]) for share in (0.5, 0.1))
+    assert tenth < half < set(arrival_s - arrival_s[0])
+    assert len(half) == pytest.approx(2000, rel=0.05)
+
+
+def test_requests_that_are_alone_do_not_meet():
+    arrival_s, p, _ = Demand.of_trace(TRACE).alone()
+    assert np.diff(arrival_s).min() > 1e4
+    assert p.tolist() == [9, 8, 7]
+
+
 def test_means_are_weighted_and_the_longest_request_counts():
     demand = Demand.of_queries(SIZES, rate_per_s=1)
     assert demand.mean_prompt_tokens == pytest.approx(0.75 * 10 + 0.25 * 500)

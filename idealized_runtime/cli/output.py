@@ -22,8 +22,8 @@ def show(text: str = ""):
     print(printable(text))
 
 
-def print_table(frame, *, digits: int = 4, with_index: bool = False):
-    """Print a table for a terminal: numbers to so many significant digits, columns that hold nothing left out.
+def print_table(frame, *, with_index: bool = False):
+    """Print a table for a terminal: numbers to four significant digits, columns that hold nothing left out.
 
     One that is wider than the terminal is turned on its side or, where it has too many rows for that, cut into several,
     each with the first columns that tell its rows apart; columns of one value are said once, before it.
@@ -31,8 +31,7 @@ def print_table(frame, *, digits: int = 4, with_index: bool = False):
     room = shutil.get_terminal_size((_MOST_CHARACTERS, 0)).columns if sys.stdout.isatty() else _MOST_CHARACTERS
     frame = (frame.reset_index() if with_index else frame).dropna(axis="columns", how="all")
     columns = [
-        [_cell(name, digits), *(_cell(value, digits) for value in values.astype(object).where(values.notna(), None))]
-        for name, values in frame.items()
+        [_cell(name), *map(_cell, values.astype(object).where(values.notna(), None))] for name, values in frame.items()
     ]
     turned = [list(row) for row in zip(*columns, strict=True)]
     if _width(columns) <= room:
@@ -58,10 +57,10 @@ def print_table(frame, *, digits: int = 4, with_index: bool = False):
             others = others[num_fitting:]
 
 
-def _cell(value, digits) -> str:
+def _cell(value) -> str:
     if value is None:
         return "-"
-    return f"{value:.{digits}g}" if isinstance(value, float) else printable(str(value).translate(_SPACES))
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value).translate(_SPACES))
 
 
 def _shortened(cell, most) -> str:
@@ -165,6 +164,6 @@ def write_table(frame, path):
                 frame.to_latex(part, index=False, float_format="%.4g", escape=True)
             case ".md":
                 cells = frame.astype(object).where(frame.notna(), None).itertuples(index=False, name=None)
-                rows = [list(frame), ["---"] * frame.shape[1], *([_cell(value, 4) for value in row] for row in cells)]
+                rows = [list(frame), ["---"] * frame.shape[1], *(map(_cell, row) for row in cells)]
                 lines = ("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
                 part.write_text("".join(lines), encoding="utf-8")

@@ -18,9 +18,9 @@ def lines_of(capsys):
     return capsys.readouterr().out.splitlines()
 
 
-def test_table_has_significant_digits_and_leaves_out_what_holds_nothing(capsys):
-    print_table(pd.DataFrame({"name": ["a", "bc"], "value": [1234.567, np.nan], "nothing": [None, None]}), digits=3)
-    assert lines_of(capsys) == ["name     value", "a     1.23e+03", "bc           -"]
+def test_table_has_four_significant_digits_and_leaves_out_what_holds_nothing(capsys):
+    print_table(pd.DataFrame({"name": ["a", "bc"], "value": [1234.567, np.nan], "nothing": [None, None]}))
+    assert lines_of(capsys) == ["name  value", "a      1235", "bc        -"]
 
 
 def test_wide_table_is_turned_on_its_side(capsys):
@@ -74,8 +74,17 @@ def test_file_has_the_format_of_its_ending(tmp_path, ending):
         pd.testing.assert_frame_equal(read, frame, check_exact=True, check_dtype=False)
 
 
+def test_table_is_written_as_markdown(tmp_path):
+    write_table(pd.DataFrame({"model": ["a|b", "c"], "runtime_s": [1.23456, np.nan]}), tmp_path / "a.md")
+    lines = (tmp_path / "a.md").read_text().splitlines()
+    assert lines[:3] == ["| model | runtime_s |", "| --- | --- |", r"| a\|b | 1.235 |"]
+    assert "nan" not in lines[3]
+
+
 def test_other_endings_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"written are \.csv, \.json, \.parquet, \.tex, by the ending; got '\.xls'"):
+    with pytest.raises(
+        ValueError, match=r"written are \.csv, \.json, \.parquet, \.tex, \.md, by the ending; got '\.xls'"
+    ):
         write_table(pd.DataFrame(), tmp_path / "a.xls")
 
 

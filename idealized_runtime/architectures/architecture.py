@@ -1,12 +1,21 @@
 """Transformer architectures: what must be known of a model to time it. Trained weights are not needed."""
 
 import dataclasses
+import functools
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from idealized_runtime.architectures.checks import check_architecture
 from idealized_runtime.architectures.hf import fields_of_hf_config
-from idealized_runtime.architectures.params import count_params
+from idealized_runtime.architectures.parts import (
+    Layer,
+    Part,
+    layers_from_json,
+    layers_to_json,
+    outer_part,
+    plain_layers,
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,12 @@ class Architecture:
         Rows of the table of learned positions beyond ``max_position_embeddings``.
     add_output_layer_bias : bool
         The output projection has a bias.
+    layers : tuple of tuple of Part, optional
+        What each layer is made of, where the fields above do not say: layers that differ in more than experts and
+        windows, linear attention, state spaces. Sizes above are then those of most layers, and nothing is counted
+        from them but embeddings, output projection and final norm.
+    outer_parts : tuple of Part
+        What a model with ``layers`` has beside them, embeddings and the output projection.
     uncounted_options : mapping of str to JSON value
         Whatever else tells its layers from plain ones: it changes what is computed, but no count of parameters,
         bytes or matrix products. Named as in Megatron, or as in ``transformers``; no entry where as usual.
@@ -146,6 +161,8 @@ class Architecture:
     embedding_size: int | None = None
     num_extra_positions: int = 0
     add_output_layer_bias: bool = False
+    layers: tuple[Layer, ...] | None = field(default=None, hash=False)
+    outer_parts: Layer = field(default=(), hash=False)
     uncounted_options: Mapping[str, object] = field(default_factory=dict, hash=False)
     num_layers_profiled: int | None = None
     published_params: float | None = None
@@ -195,24 +212,21 @@ class Architecture:
             return self.qk_head_dim + self.qk_pos_emb_head_dim
         return self.kv_channels or self.hidden_size // self.num_attention_heads
 
+    @functools.cached_property
+    def blocks(self) -> tuple[tuple[Part, int], ...]:
+        """The parts of all layers, and how many there are of each."""
+        parts = [part for layer in self.layers or plain_layers(self) for part in layer]
+        return tuple(Counter([*parts, *self.outer_parts]).items())
+
     @property
     def num_moe_layers(self) -> int:
         """Layers that have experts."""
-        if self.num_experts is None:
-            return 0
-        if isinstance(self.moe_layer_freq, tuple):
-            return sum(self.moe_layer_freq)
-        return -(-self.num_layers // self.moe_layer_freq)
+        return sum(number for part, number in self.blocks if part.num_experts)
 
     @property
     def num_windowed_layers(self) -> int:
         """Layers that attend to a window of the context only."""
-        if self.window_size is None:
-            return 0
-        if isinstance(self.window_attn_skip_freq, tuple):
-            return sum(self.window_attn_skip_freq)
-        num_full = self.num_layers // self.window_attn_skip_freq if self.window_attn_skip_freq else 0
-        return self.num_layers - num_full
+        return sum(number for part, number in self.blocks if any(context.window for context in part.contexts))
 
     @property
     def num_params(self) -> int:
@@ -226,11 +240,16 @@ class Architecture:
 
     def count_params(self, num_experts: int | None) -> int:
         """Parameters when ``num_experts`` experts of each layer count, beside all that is not an expert."""
-        return count_params(self, num_experts)
+        return outer_part(self).num_params() + sum(count * part.num_params(num_experts) for part, count in self.blocks)
 
     def features(self) -> dict:
         """What tells its layers from those of a plain GPT or Llama: fields and uncounted options, with values."""
-        later = {name: value for name, value in self._later_fields().items() if name != "uncounted_options"}
+        later = {name: value for name, value in self._later_fields().items() if name not in _NO_FEATURES}
+        if self.layers is not None:
+            kinds = dict.fromkeys(
+                " and ".join(part.kind for part in layer if part.kind != "norms") for layer in self.layers
+            )
+            later["layers"] = "; ".join(kinds)
         positions = {"position_embedding_type": "alibi"} if self.position_embedding_type == "alibi" else {}
         return {**positions, **later, **self.uncounted_options}
 
@@ -245,6 +264,10 @@ class Architecture:
         # So a log begun before there were these fields can be continued: its header stays the same.
         kept = {name: getattr(self, name) for name in names[:_FIRST_LATER] + names[_AFTER_LATER:]}
         written = {**kept, **self._later_fields()}
+        if self.layers is not None:
+            written["layers"] = layers_to_json(self.layers)
+        if self.outer_parts:
+            written["outer_parts"] = layers_to_json((self.outer_parts,))
         return {name: list(value) if isinstance(value, tuple) else value for name, value in written.items()}
 
     @classmethod
@@ -262,6 +285,13 @@ class Architecture:
         needed = set(_NAMES[:4])
         if missing := sorted(needed - set(fields)):
             raise ValueError(f"an architecture needs {', '.join(missing)}")
+        try:
+            if fields.get("layers") is not None:
+                fields = {**fields, "layers": layers_from_json(fields["layers"])}
+            if fields.get("outer_parts"):
+                fields = {**fields, "outer_parts": layers_from_json(fields["outer_parts"])[0]}
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"layers of {fields['name']!r:.80} are not as to_dict writes them: {error!r}") from error
         return cls(**fields)
 
     @classmethod
@@ -286,8 +316,9 @@ class Architecture:
         path = config.get("_name_or_path")
         path = path if isinstance(path, str) and path else str(config.get("model_type"))
         name = name or path.rstrip("/").rsplit("/", 1)[-1]
-        return cls(name, **fields_of_hf_config(config), source="Hugging Face config.json")
+        return cls(name, **fields_of_hf_config(config))
 
 
 _NAMES = [entry.name for entry in dataclasses.fields(Architecture)]
+_NO_FEATURES = ("uncounted_options", "layers", "outer_parts")
 _FIRST_LATER, _AFTER_LATER = _NAMES.index("num_experts"), _NAMES.index("num_layers_profiled")

@@ -46,7 +46,8 @@ def check_architecture(architecture):
         )
     if not isinstance(architecture.uncounted_options, Mapping):
         raise ValueError(f"{name}: uncounted_options must be an object; got {architecture.uncounted_options!r:.60}")
-    for check in (_check_sizes, _check_choices, _check_experts, _check_latent_attention, _check_heads):
+    checks = (_check_sizes, _check_choices, _check_experts, _check_latent_attention)
+    for check in (*checks, _check_heads if architecture.layers is None else _check_layers):
         for refusal in check(architecture):
             raise ValueError(f"{architecture.name}: {refusal}")
 
@@ -139,3 +140,8 @@ def _check_heads(a):
             "rotary positions turn pairs of dimensions; the width of a head (hidden_size / num_attention_heads, or "
             f"kv_channels) must be even, got {rotated}"
         )
+
+
+def _check_layers(a):
+    if not isinstance(a.layers, tuple) or len(a.layers) != a.num_layers:
+        yield f"layers must be one for each of num_layers = {a.num_layers}; got {len(a.layers)}"

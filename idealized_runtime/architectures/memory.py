@@ -2,7 +2,8 @@
 
 from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.counting import check_batch_size, evaluate
-from idealized_runtime.architectures.windows import num_attended, sum_over_layers
+from idealized_runtime.architectures.parts import POSITIONS, outer_part
+from idealized_runtime.architectures.windows import num_attended, num_kept, sum_over_contexts
 
 BYTES_PER_ELEMENT = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8": 1, "int8": 1}
 
@@ -15,16 +16,26 @@ def weight_bytes(architecture: Architecture, *, dtype: str = "float16") -> int:
     return architecture.num_params * _element_bytes(dtype)
 
 
-def kv_cache_bytes_per_token(architecture: Architecture, *, dtype: str = "float16") -> int:
+def kv_cache_bytes_per_token(architecture: Architecture, *, dtype: str = "float16"):
     """Bytes of keys and values, or of latents, that one token of one sequence leaves in the cache, over all layers.
 
-    Windowed layers drop a token when the window has passed it: see :func:`kv_cache_bytes`.
+    Windowed layers drop a token when the window has passed it, and an entry may stand for several tokens: see
+    :func:`kv_cache_bytes`.
     """
-    return architecture.num_layers * _cached_per_layer(architecture) * _element_bytes(dtype)
+    entries = [
+        (number * context.numbers, context.stride)
+        for part, number in architecture.blocks
+        for context in part.contexts
+        if context.kept != "elsewhere"
+    ]
+    numbers = sum(count if stride == 1 else count / stride for count, stride in entries)
+    return numbers * _element_bytes(dtype)
 
 
 def kv_cache_bytes(architecture: Architecture, num_context_tokens, *, batch_size: int = 1, dtype: str = "float16"):
-    """Bytes of the cache that the next token reads; layers with a window keep no more than the window.
+    """Bytes of the cache that the next token reads, states of :func:`state_bytes` included.
+
+    Layers with a window keep no more than the window; sparse ones keep all, and read what they select.
 
     Parameters
     ----------
@@ -36,10 +47,31 @@ def kv_cache_bytes(architecture: Architecture, num_context_tokens, *, batch_size
     int, float or ndarray
         Bytes.
     """
-    per_layer = _cached_per_layer(architecture) * _element_bytes(dtype)
+    return _cache_bytes(architecture, num_attended, num_context_tokens, batch_size, dtype)
+
+
+def kept_bytes(architecture: Architecture, num_context_tokens, *, batch_size: int = 1, dtype: str = "float16"):
+    """Bytes that sequences of so many tokens occupy: what of their cache is kept, and their states.
+
+    Asked like :func:`kv_cache_bytes`, from which it differs where attention is sparse, or a layer reads another's
+    cache.
+    """
+    return _cache_bytes(architecture, num_kept, num_context_tokens, batch_size, dtype)
+
+
+def state_bytes(architecture: Architecture, *, dtype: str = "float16") -> int:
+    """Bytes that a sequence keeps however long it is: states of linear attention, state spaces, short convolutions."""
+    return sum(number * part.state * _element_bytes(part.state_dtype or dtype) for part, number in architecture.blocks)
+
+
+def _cache_bytes(architecture, num_counted, num_context_tokens, batch_size, dtype):
+    element_bytes, state = _element_bytes(dtype), state_bytes(architecture, dtype=dtype)
+
+    def count_numbers(context, n):
+        return context.numbers * num_counted(context, n)
 
     def count(n):
-        return batch_size * per_layer * sum_over_layers(architecture, num_attended, n)
+        return batch_size * (element_bytes * sum_over_contexts(architecture, count_numbers, n) + state)
 
     return evaluate(count, num_context_tokens, "num_context_tokens", batch_size)
 
@@ -83,25 +115,16 @@ def weight_bytes_read(architecture: Architecture, *, batch_size: int = 1, dtype:
     Of experts, those that ``batch_size`` tokens visit when no two choose the same one (an upper bound
     above one sequence).
     """
-    num_experts = architecture.num_experts
-    if num_experts is not None:
-        num_experts = min(num_experts, batch_size * architecture.moe_router_topk)
-    num_weights = architecture.count_params(num_experts)
-    if architecture.untie_embeddings_and_output_weights:
-        embedding_size = architecture.embedding_size or architecture.hidden_size
-        num_weights += (batch_size - architecture.vocab_size) * embedding_size
-    if architecture.position_embedding_type == "learned_absolute":
-        # The sequences of a batch advance together, at one position.
-        num_positions = architecture.max_position_embeddings + architecture.num_extra_positions
-        num_weights += (1 - num_positions) * architecture.hidden_size
+    topk, num_experts = architecture.moe_router_topk, architecture.num_experts
+    visited = None if num_experts is None else min(num_experts, batch_size * topk)
+    num_weights = architecture.count_params(visited)
+    for part, number in [(outer_part(architecture), 1), *architecture.blocks]:
+        for table in part.matrices:
+            if table.is_table:
+                # The sequences of a batch advance together, at one position.
+                num_rows = 1 if table.name == POSITIONS else batch_size
+                num_weights += number * (num_rows - table.num_rows) * table.num_columns
     return num_weights * _element_bytes(dtype)
-
-
-def _cached_per_layer(architecture):
-    """Numbers that one token leaves in the cache of one layer."""
-    if architecture.multi_latent_attention:
-        return architecture.kv_lora_rank + architecture.qk_pos_emb_head_dim
-    return 2 * architecture.num_query_groups * architecture.head_dim
 
 
 def _element_bytes(dtype):

@@ -4,8 +4,7 @@ import numpy as np
 
 from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.counting import as_tokens, check_fits, evaluate, is_scalar
-from idealized_runtime.architectures.params import count_embedding_projection, count_layer_matrices
-from idealized_runtime.architectures.windows import num_attended, sum_over_layers, twice_attended_up_to
+from idealized_runtime.architectures.windows import num_attended, num_entries, sum_over_contexts, twice_attended_up_to
 
 ATTENTION = ("square", "causal", "none")
 LOGITS = ("last", "all", "none")
@@ -50,15 +49,15 @@ def prompt_encoding_flops(
     per_token, per_logit = _flops_per_token(architecture), _flops_per_logit(architecture)
     once = per_logit if logits == "last" else 0
     per_token += per_logit if logits == "all" else 0
-    # Of a pair: a multiple of 2, so that half of it is exact.
-    half = 0 if attention == "none" else _prompt_flops_per_pair(architecture) // 2
+
+    def count_pairs(context, p):
+        # Of a pair: a multiple of 2, so that half of it is exact.
+        half = context.prompt_flops // 2
+        return half * (2 * p * num_entries(context, p) if attention == "square" else twice_attended_up_to(context, p))
 
     def count(p):
-        if attention == "square":
-            twice_attended = 2 * architecture.num_layers * p * p
-        else:
-            twice_attended = sum_over_layers(architecture, twice_attended_up_to, p)
-        return batch_size * (once + per_token * p + half * twice_attended)
+        pairs = 0 if attention == "none" else sum_over_contexts(architecture, count_pairs, p)
+        return batch_size * (once + per_token * p + pairs)
 
     return evaluate(count, num_prompt_tokens, "num_prompt_tokens", batch_size)
 
@@ -92,8 +91,9 @@ def output_token_flops(
     _check_choice("attention", attention, ATTENTION)
     _check_choice("logits", logits, LOGITS)
     per_token = _flops_per_token(architecture) + (0 if logits == "none" else _flops_per_logit(architecture))
-    per_pair = 0 if attention == "none" else _decode_flops_per_pair(architecture)
-    return _count_output_token(architecture, num_context_tokens, batch_size, per_token, per_pair)
+    return _count_output_token(
+        architecture, num_context_tokens, batch_size, per_token, _flops_of_entries if attention != "none" else None
+    )
 
 
 def least_output_token_flops(architecture: Architecture, num_context_tokens, *, batch_size: int = 1):
@@ -102,13 +102,21 @@ def least_output_token_flops(architecture: Architecture, num_context_tokens, *, 
     The latter are many more bytes to read, but fewer operations where a latent is wider than a head.
     """
     per_token = _flops_per_token(architecture) + _flops_per_logit(architecture)
-    per_pair = min(_decode_flops_per_pair(architecture), _prompt_flops_per_pair(architecture))
-    return _count_output_token(architecture, num_context_tokens, batch_size, per_token, per_pair)
+
+    def least(context, n):
+        return min(context.prompt_flops, context.token_flops) * num_attended(context, n)
+
+    return _count_output_token(architecture, num_context_tokens, batch_size, per_token, least)
 
 
-def _count_output_token(architecture, num_context_tokens, batch_size, per_token, per_pair):
+def _flops_of_entries(context, n):
+    return context.token_flops * num_attended(context, n)
+
+
+def _count_output_token(architecture, num_context_tokens, batch_size, per_token, of_context):
     def count(n):
-        return batch_size * (per_token + per_pair * sum_over_layers(architecture, num_attended, n))
+        pairs = 0 * n if of_context is None else sum_over_contexts(architecture, of_context, n)
+        return batch_size * (per_token + pairs)
 
     return evaluate(count, num_context_tokens, "num_context_tokens", batch_size)
 
@@ -141,35 +149,29 @@ def query_flops(
         check_fits(largest, "num_prompt_tokens and num_output_tokens")
     if attention == "none":
         return encoding + (o - 1) * per_token
+
+    def count_pairs(context, n):
+        return context.token_flops // 2 * twice_attended_up_to(context, n)
+
     # Contexts p + 1, ..., p + o - 1.
-    half = _decode_flops_per_pair(architecture) // 2
-    twice = sum_over_layers(architecture, twice_attended_up_to, p + o - 1)
-    return encoding + (o - 1) * per_token + half * (twice - sum_over_layers(architecture, twice_attended_up_to, p))
+    pairs = sum_over_contexts(architecture, count_pairs, p + o - 1) - sum_over_contexts(architecture, count_pairs, p)
+    return encoding + (o - 1) * per_token + pairs
 
 
 def _flops_per_token(architecture):
-    """Operations of all layers for each token, attention scores left out: two for each weight of a matrix."""
-    matrices = count_layer_matrices(architecture, architecture.moe_router_topk)
-    return 2 * (matrices + count_embedding_projection(architecture))
+    """Operations of all layers for each token, attention scores left out."""
+    layers = sum(number * part.flops_per_token() for part, number in architecture.blocks)
+    return layers + 2 * _embedding_projection(architecture)
 
 
 def _flops_per_logit(architecture):
     embedding_size = architecture.embedding_size or architecture.hidden_size
-    return 2 * (embedding_size * architecture.vocab_size + count_embedding_projection(architecture))
+    return 2 * (embedding_size * architecture.vocab_size + _embedding_projection(architecture))
 
 
-def _prompt_flops_per_pair(architecture):
-    """Scores and weighted values, for every attention head: sharing keys among heads saves bytes, not operations."""
-    value_size = architecture.v_head_dim or architecture.head_dim
-    return 2 * architecture.num_attention_heads * (architecture.head_dim + value_size)
-
-
-def _decode_flops_per_pair(architecture):
-    """As for a prompt, but latents stand for keys and values where they are what is cached."""
-    if not architecture.multi_latent_attention:
-        return _prompt_flops_per_pair(architecture)
-    latent_sizes = 2 * architecture.kv_lora_rank + architecture.qk_pos_emb_head_dim
-    return 2 * architecture.num_attention_heads * latent_sizes
+def _embedding_projection(architecture):
+    """Weights of the matrix between embeddings and hidden states, of which there is one at either end; mostly none."""
+    return (architecture.embedding_size or 0) * architecture.hidden_size
 
 
 def _check_choice(name, value, allowed):

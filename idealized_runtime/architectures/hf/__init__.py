@@ -7,7 +7,8 @@ would be counted wrongly is refused by name. Where a file is silent, it means wh
 import difflib
 import warnings
 
-from idealized_runtime.architectures.hf import experts, gpt, llama
+from idealized_runtime.architectures.hf import built, experts, gpt, layers, llama
+from idealized_runtime.architectures.hf.classes import STYLES
 
 # Readers list what each layer is: more layers than memory has room for would end them.
 _MOST_LAYERS = 100_000
@@ -25,6 +26,13 @@ _TEXT_FAMILIES = {
     **dict.fromkeys(("llava_onevision", "internvl", "got_ocr2", "qwen2_audio"), "qwen2"),
     "mistral3": "mistral", "paligemma": "gemma",
 }  # fmt: skip
+# Where a wrapper keeps its language model.
+_NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
+# Families that are another under a name of their own.
+_SAME = {"kimi_k2": "deepseek_v3", "step3p7": "step3p5"}
+# What a file that only says how weights are stored has.
+_QUANTIZATION = {"quantization", "quant_method", "quant_algo"}
+_SOURCE = "Hugging Face config.json"
 # Types of options that have no usual value, or one of another type; whole numbers where neither says.
 _KINDS = {
     **dict.fromkeys(("layer_types", "no_rope_layers", "moe_layers", "mlp_only_layers"), list),
@@ -57,53 +65,97 @@ def fields_of_hf_config(config: dict) -> dict:
     -----
     SilentConfigurationWarning
         It leaves out sizes; not of a nested configuration, which lists what differs from the class.
+    BuiltByTransformersWarning
+        Its family is not known here, and it was counted by building it.
     """
-    is_nested, config = config.get("text_config") is not None, _language_model(config)
-    family = config.get("model_type")
-    if not isinstance(family, str) or family not in HF_FAMILIES:
-        raise ValueError(
-            f"model_type {family!r:.80} cannot be counted here; families that can: {', '.join(HF_FAMILIES)}"
-        )
+    if not config.get("model_type") and not config.get("architectures") and _QUANTIZATION & config.keys():
+        raise ValueError("it says how weights are stored, not what the model is: give the config.json beside it")
+    text = _language_model(config)
+    is_nested, family = text is not config, _family(text)
+    if family in HF_FAMILIES:
+        fields = _read_listed(text, family, is_nested)
+    elif family in STYLES:
+        fields, options = layers.read(text, family)
+        silent = {name: value for name, value in options.as_in_class.items() if name in _STATED}
+        known = options.defaults or {}
+        _warn_of_silence(family, {} if is_nested else silent, options.config, known, {*known, *options.aliases})
+        if options.unread:
+            message = f"Hugging Face configuration of family {family!r} has {', '.join(sorted(options.unread))}: not "
+            message += "read, as its class in transformers does not"
+            warnings.warn(message, SilentConfigurationWarning, stacklevel=3)
+    else:
+        fields = built.read(text)
+    if text.get("quantization_config"):
+        fields["uncounted_options"]["quantization_config"] = text["quantization_config"]
+    if is_nested:
+        fields["source"] = fields.get("source", _SOURCE) + "; language model only"
+    return {"source": _SOURCE, **fields}
+
+
+def _read_listed(config, family, is_nested):
     reader = HF_FAMILIES[family]
     renamed = {ours: config[theirs] for theirs, ours in reader.aliases.items() if theirs in config}
-    spelled = {**renamed, **config}
+    spelled = {**renamed, **config, "model_type": family}
     for name in {**_KINDS, **reader.defaults}:
         if refusal := _refusal(name, spelled.get(name), reader.defaults.get(name)):
             raise ValueError(f"{family} with {name} = {_shown(spelled[name])}: {refusal}")
         if spelled.get(name, False) is None and isinstance(reader.defaults.get(name), bool):
             spelled[name] = False
     silent = {name: usual for name, usual in reader.defaults.items() if name in _STATED and name not in spelled}
-    if silent and not is_nested:
-        named = ", ".join(f"{name} ({usual})" for name, usual in silent.items())
-        message = f"Hugging Face configuration of family {family!r} leaves out {named}: taken as transformers has them"
-        warnings.warn(message, SilentConfigurationWarning, stacklevel=4)
-    for name in reader.defaults.keys() - spelled.keys():
-        if near := difflib.get_close_matches(
-            name, spelled.keys() - reader.defaults.keys() - _KINDS.keys(), 1, _MISSPELT
-        ):
-            message = f"Hugging Face configuration of family {family!r} has no {name}, but {near[0]!r:.80}: not read; "
-            message += f"{name} is taken as {reader.defaults[name]}, as transformers has it"
-            warnings.warn(message, SilentConfigurationWarning, stacklevel=4)
+    _warn_of_silence(
+        family, {} if is_nested else silent, spelled, reader.defaults, reader.defaults.keys() | _KINDS.keys()
+    )
     try:
-        fields = reader.read({**reader.defaults, **spelled})
+        return reader.read({**reader.defaults, **spelled})
     except KeyError as error:
         raise ValueError(f"Hugging Face configuration of family {family!r} lacks {error}") from error
     except (AttributeError, TypeError, ArithmeticError) as error:
         raise ValueError(f"Hugging Face configuration of family {family!r} has a malformed value: {error}") from error
-    if spelled.get("quantization_config"):
-        fields["uncounted_options"]["quantization_config"] = spelled["quantization_config"]
-    return fields
+
+
+def _warn_of_silence(family, silent, given, defaults, read):
+    """Say which sizes a configuration leaves out, and which options it may have misspelt."""
+    if silent:
+        named = ", ".join(f"{name} ({usual})" for name, usual in silent.items())
+        message = f"Hugging Face configuration of family {family!r} leaves out {named}: taken as transformers has them"
+        warnings.warn(message, SilentConfigurationWarning, stacklevel=5)
+    for name in defaults.keys() - given.keys():
+        if near := difflib.get_close_matches(name, given.keys() - read, 1, _MISSPELT):
+            message = f"Hugging Face configuration of family {family!r} has no {name}, but {near[0]!r:.80}: not read; "
+            message += f"{name} is taken as {defaults[name]}, as transformers has it"
+            warnings.warn(message, SilentConfigurationWarning, stacklevel=5)
+
+
+def _family(config) -> str:
+    """The family that a configuration names, or that of the class which it says it is for."""
+    family = config.get("model_type")
+    if isinstance(family, str):
+        for name in (family, _SAME.get(family), f"{family}_text"):
+            if name in HF_FAMILIES or name in STYLES:
+                return name
+    by_class = {name.removesuffix("_text").replace("_", ""): name for name in (*HF_FAMILIES, *STYLES)}
+    classes = config.get("architectures")
+    for written in classes if isinstance(classes, list) else ():
+        if isinstance(written, str) and (name := by_class.get(written.removesuffix("ForCausalLM").lower())):
+            return name
+    if not isinstance(family, str):
+        known = ", ".join((*HF_FAMILIES, *STYLES))
+        raise ValueError(f"model_type {family!r:.80} cannot be counted here; families that can: {known}")
+    return family
 
 
 def _language_model(config):
     """The language model of one that reads images or sound too; the configuration itself where it has no other."""
-    text, family = config.get("text_config"), config.get("model_type")
+    nested = next((name for name in _NESTED if config.get(name) is not None), None)
+    family = config.get("model_type")
     is_wrapper = isinstance(family, str) and family in _TEXT_FAMILIES
-    if text is None and not is_wrapper:
+    if nested is None and not is_wrapper:
         return config
-    text = {} if text is None else text
+    text = {} if nested is None else config[nested]
     if not isinstance(text, dict):
-        raise ValueError(f"text_config must be a JSON object; got {text!r:.60}")
+        raise ValueError(f"{nested} must be a JSON object; got {text!r:.60}")
+    if nested == "thinker_config":
+        return _language_model({"model_type": family, **text})
     shared = {name: config[name] for name in ("tie_word_embeddings", "quantization_config") if name in config}
     return {"model_type": _TEXT_FAMILIES[family] if is_wrapper else family, **shared, **text}
 

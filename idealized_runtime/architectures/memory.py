@@ -2,17 +2,25 @@
 
 from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.counting import check_batch_size, evaluate
+from idealized_runtime.architectures.formats import cache_dtype, stored_bytes
 from idealized_runtime.architectures.parts import POSITIONS, outer_part
 from idealized_runtime.architectures.windows import num_attended, num_kept, sum_over_contexts
 
 BYTES_PER_ELEMENT = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "float8": 1, "int8": 1}
 
 
+# What a configuration says for weights and cache, instead of one data type for all.
+STORED = "stored"
+
+
 def weight_bytes(architecture: Architecture, *, dtype: str = "float16") -> int:
     """Bytes of all weights, experts and embeddings included, all of one data type.
 
-    So too where a configuration quantises some: the experts of gpt-oss-20b in 4 bits make its file 14 GB, not 42.
+    With ``dtype = "stored"`` those of the formats that its configuration names, scales included: the experts of
+    gpt-oss-20b in 4 bits make it 14 GB instead of 42.
     """
+    if dtype == STORED:
+        return stored_bytes(architecture)
     return architecture.num_params * _element_bytes(dtype)
 
 
@@ -29,7 +37,7 @@ def kv_cache_bytes_per_token(architecture: Architecture, *, dtype: str = "float1
         if context.kept != "elsewhere"
     ]
     numbers = sum(count if stride == 1 else count / stride for count, stride in entries)
-    return numbers * _element_bytes(dtype)
+    return numbers * _element_bytes(cache_dtype(architecture) if dtype == STORED else dtype)
 
 
 def kv_cache_bytes(architecture: Architecture, num_context_tokens, *, batch_size: int = 1, dtype: str = "float16"):
@@ -65,6 +73,7 @@ def state_bytes(architecture: Architecture, *, dtype: str = "float16") -> int:
 
 
 def _cache_bytes(architecture, num_counted, num_context_tokens, batch_size, dtype):
+    dtype = cache_dtype(architecture) if dtype == STORED else dtype
     element_bytes, state = _element_bytes(dtype), state_bytes(architecture, dtype=dtype)
 
     def count_numbers(context, n):
@@ -117,6 +126,8 @@ def weight_bytes_read(architecture: Architecture, *, batch_size: int = 1, dtype:
     """
     topk, num_experts = architecture.moe_router_topk, architecture.num_experts
     visited = None if num_experts is None else min(num_experts, batch_size * topk)
+    if dtype == STORED:
+        return stored_bytes(architecture, num_experts=visited, num_rows=batch_size)
     num_weights = architecture.count_params(visited)
     for part, number in [(outer_part(architecture), 1), *architecture.blocks]:
         for table in part.matrices:
@@ -129,5 +140,5 @@ def weight_bytes_read(architecture: Architecture, *, batch_size: int = 1, dtype:
 
 def _element_bytes(dtype):
     if dtype not in BYTES_PER_ELEMENT:
-        raise ValueError(f"dtype must be one of {tuple(BYTES_PER_ELEMENT)}; got {dtype!r}")
+        raise ValueError(f"dtype must be one of {(*BYTES_PER_ELEMENT, STORED)}; got {dtype!r}")
     return BYTES_PER_ELEMENT[dtype]

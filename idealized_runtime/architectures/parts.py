@@ -296,21 +296,21 @@ def feed_forward(hidden_size, ffn_size, *, is_gated=True, bias=False, name="mlp"
 
 
 def experts(hidden_size, expert_size, *, num_experts, topk, shared_size=0, shared_gate=False, latent_size=None,
-            is_gated=True, bias=False, shared_bias=False, vectors=0) -> Part:  # fmt: skip
+            is_gated=True, bias=False, shared_bias=False, vectors=0, name="mlp") -> Part:  # fmt: skip
     """Routed experts, and one that every token visits where ``shared_size`` is positive.
 
     ``latent_size`` is the width that routed experts work in where it is not ``hidden_size``: a matrix leads there, and
     one back. ``bias`` is that of routed experts; ``vectors`` are the router's.
     """
-    routed = feed_forward(latent_size or hidden_size, expert_size, is_gated=is_gated, bias=bias, name="mlp.experts")
-    shared = feed_forward(hidden_size, shared_size, is_gated=is_gated, bias=shared_bias, name="mlp.shared_experts")
-    matrices = [Matrix("mlp.gate", num_experts, hidden_size)]
+    routed = feed_forward(latent_size or hidden_size, expert_size, is_gated=is_gated, bias=bias, name=f"{name}.experts")
+    shared = feed_forward(hidden_size, shared_size, is_gated=is_gated, bias=shared_bias, name=f"{name}.shared_experts")
+    matrices = [Matrix(f"{name}.gate", num_experts, hidden_size)]
     matrices += [dataclasses.replace(matrix, is_expert=True) for matrix in routed.matrices]
     matrices += shared.matrices if shared_size else ()
-    matrices += [Matrix("mlp.shared_expert_gate", 1, hidden_size)] if shared_gate else []
+    matrices += [Matrix(f"{name}.shared_expert_gate", 1, hidden_size)] if shared_gate else []
     if latent_size:
-        matrices += [Matrix("mlp.fc1_latent_proj", latent_size, hidden_size)]
-        matrices += [Matrix("mlp.fc2_latent_proj", hidden_size, latent_size)]
+        matrices += [Matrix(f"{name}.fc1_latent_proj", latent_size, hidden_size)]
+        matrices += [Matrix(f"{name}.fc2_latent_proj", hidden_size, latent_size)]
     return Part(
         "experts", tuple(matrices), vectors + (shared.vectors if shared_size else 0),
         num_experts=num_experts, topk=topk, expert_vectors=routed.vectors,

@@ -113,12 +113,30 @@ def read_architecture(name_or_path: str | Path, *, suggested: Iterable[str] | No
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} is not a JSON object")
+    config = _with_quantization_beside(path, config)
     try:
         return Architecture.from_hf_config(
             config, name=None if config.get("_name_or_path") else name_of_hf_config(path)
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _with_quantization_beside(path, config):
+    """A configuration with what ``hf_quant_config.json`` beside it says of the storage of weights, if there is one."""
+    beside = path.with_name(path.name.replace("config.json", "hf_quant_config.json"))
+    if (
+        config.get("quantization_config")
+        or beside == path
+        or not path.name.endswith("config.json")
+        or not beside.is_file()
+    ):
+        return config
+    try:
+        written = parse_json(beside.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{beside}, beside it: {error}") from error
+    return {**config, "quantization_config": written} if isinstance(written, dict) and written else config
 
 
 def name_of_hf_config(path: Path) -> str:

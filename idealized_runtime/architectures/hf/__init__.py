@@ -85,8 +85,10 @@ def fields_of_hf_config(config: dict) -> dict:
             warnings.warn(message, SilentConfigurationWarning, stacklevel=3)
     else:
         fields = built.read(text)
-    if text.get("quantization_config"):
-        fields["uncounted_options"]["quantization_config"] = text["quantization_config"]
+    if quantization := text.get("quantization_config"):
+        # Of experts in another format, DeepSeek-V4 says so beside it.
+        more = {"expert_dtype": text["expert_dtype"]} if text.get("expert_dtype") else {}
+        fields["uncounted_options"]["quantization_config"] = {**quantization, **more}
     if is_nested:
         fields["source"] = fields.get("source", _SOURCE) + "; language model only"
     return {"source": _SOURCE, **fields}

@@ -19,8 +19,9 @@ class Style:
         Kind of a layer from options, its number and their number, where the configuration does not list them.
     qkv_bias, output_bias, mlp_bias : bool or str
         Biases, or the option that says so.
-    qk_norm : {None, "per_head", "all_heads"}
-        Of queries and keys; ``qk_norm_option`` is the option that switches it, where there is one.
+    qk_norm : {None, "per_head", "all_heads", "hidden"}
+        Of queries and keys, the last as wide as heads usually are together; ``qk_norm_option`` is the option that
+        switches it, where there is one.
     gate : {None, "queries", "heads", "hidden"}
         The attention's output is gated by numbers as many as queries and projected with them, one a head, or as many
         as queries by a matrix of its own.
@@ -214,7 +215,7 @@ STYLES = {
     "nemotron-nas": Style({"searched": mixers.searched}, is_single=True, num_norms=0),
     "olmo": Style(norm_vectors=0),
     "olmo3": Style(usual=_every("sliding_window_pattern", 4), qk_norm="all_heads"),
-    "olmoe": Style(qk_norm="all_heads"),
+    "olmoe": Style(qk_norm="hidden"),
     "phimoe": Style(norm_vectors=2),
     "qwen2_5_vl_text": Style(qkv_bias=True, output_bias=False, usual=_qwen_window),
     "qwen2_vl_text": Style(qkv_bias=True, output_bias=False, usual=_qwen_window),

@@ -78,7 +78,8 @@ def _kinds(c, style):
     if blocks := c.listed("block_configs"):
         return ["searched"] * len(blocks)
     pattern = c.find("hybrid_override_pattern")
-    given = list(pattern) if isinstance(pattern, str) else c.listed("layers_block_type")
+    given = c.listed("layer_types", "layers_block_type") if style.is_single else None
+    given = list(pattern) if given is None and isinstance(pattern, str) else given
     if given is None:
         num_layers = c.size("num_hidden_layers", "n_layer", "num_layers")
         given = c.listed("layer_types", num=num_layers)

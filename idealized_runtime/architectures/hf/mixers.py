@@ -37,8 +37,12 @@ def grouped(c, style, kind, i, num_layers):
     vectors = (copies * query_size + key_size * own_keys + value_size * own_values) * says(c, style.qkv_bias)
     vectors += hidden_size * says(c, style.output_bias)
     if style.qk_norm and (style.qk_norm_option is None or c.flag(style.qk_norm_option)):
-        per_head = style.qk_norm == "per_head"
-        vectors += (head_dim if per_head else query_size) + (head_dim if per_head else key_size) * own_keys
+        sizes = {
+            "per_head": (head_dim, head_dim),
+            "all_heads": (query_size, key_size),
+            "hidden": (hidden_size, hidden_size // heads * groups),
+        }[style.qk_norm]
+        vectors += sizes[0] + sizes[1] * own_keys
     if c.flag("add_swa_attention_sink_bias" if is_windowed else "add_full_attention_sink_bias"):
         vectors += heads
     return parts.attention(
@@ -52,13 +56,18 @@ def grouped(c, style, kind, i, num_layers):
 def gemma4_full(c, style, kind, i, num_layers):
     """Layers without a window have wider heads."""
     usual = {} if c.find("per_layer_config") else {"global_head_dim": 512}
-    return grouped(c.replaced(**{**usual, **c.config}), style, kind, i, num_layers)
+    return grouped(c.replaced(**given_or(c, usual)), style, kind, i, num_layers)
+
+
+def given_or(c, usual):
+    """Options that are read whether or not the class knows them."""
+    return {name: c.config.get(name, value) for name, value in usual.items()}
 
 
 def mimo_windowed(c, style, kind, i, num_layers):
     """Windowed layers have twice the groups, and sinks, where nothing else is said."""
     usual = {"swa_num_key_value_heads": 2 * c.size("num_key_value_heads"), "add_swa_attention_sink_bias": True}
-    return grouped(c.replaced(**{**usual, **c.config}), style, kind, i, num_layers)
+    return grouped(c.replaced(**given_or(c, usual)), style, kind, i, num_layers)
 
 
 def _window(c):
@@ -151,7 +160,10 @@ def kimi_delta(c, style, kind, i, num_layers):
     hidden_size, nested = c.size("hidden_size"), c.find("linear_attn_config") or {}
     inner = c.replaced(**nested)
     if c.family == "bailing_hybrid":
-        dim, heads = c.maybe("head_dim") or hidden_size // c.size("num_attention_heads"), c.size("num_attention_heads")
+        dim, heads = (
+            c.config.get("linear_head_dim") or c.maybe("head_dim") or hidden_size // c.size("num_attention_heads"),
+            c.size("num_attention_heads"),
+        )
     else:
         dim = inner.size("head_dim" if "head_dim" in nested else "linear_head_dim")
         heads = inner.size("num_heads" if "num_heads" in nested else "linear_num_heads")
@@ -212,6 +224,8 @@ def mamba1(c, style, kind, i, num_layers):
     hidden_size = c.size("hidden_size")
     expand = c.find("expand", "mamba_expand") or 2
     inner_size, state_size = int(expand * hidden_size), c.size("state_size", "mamba_d_state")
+    # Where it is all there is, a feed-forward network can have no size.
+    inner_size = (c.config.get("intermediate_size") if style.is_single else None) or inner_size
     rank = c.find("time_step_rank", "mamba_dt_rank")
     rank = rank if isinstance(rank, int) else -(-hidden_size // 16)
     kernel, bias = c.size(*_CONV_KERNEL), c.flag("use_bias", "mamba_proj_bias")

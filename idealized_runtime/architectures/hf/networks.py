@@ -58,6 +58,8 @@ def gemma4_network(c, i, num_layers) -> tuple[Part, ...]:
             parts.experts(
                 hidden_size, c.size("moe_intermediate_size"), num_experts=num_experts, topk=c.size(*TOPK),
                 vectors=num_experts + 4 * hidden_size,
+                # Beside the dense network, not in its place.
+                name="moe",
             )
         ]  # fmt: skip
     if dim := c.maybe("hidden_size_per_layer_input"):

@@ -120,7 +120,7 @@ class LoadRunner(Runner):
     """
 
     def _pending(self) -> list[dict]:
-        return self._sweep.pending(self._journal.log.trials)
+        return self._sweep.pending(self._journal.log.records)
 
     async def _run_pending(self, points):
         for place, point in enumerate(points, start=1):

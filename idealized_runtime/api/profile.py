@@ -81,7 +81,7 @@ class Profiler(Runner):
         trials = [trial for trial in self._sweep.trials() if trial_key(trial) not in log.completed]
         if trials and not warmups and self._sweep.num_warmup:
             first = {name: trials[0][name] for name in TOKEN_COLUMNS}
-            numbers = (trial["trial"] for trial in log.trials if trial.get("is_warmup"))
+            numbers = (trial["trial"] for trial in log.records if trial.get("is_warmup"))
             warmups = [{**first, "trial": 1 + max(numbers, default=-1), "is_warmup": True}]
         return [*warmups, *trials]
 

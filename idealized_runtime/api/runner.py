@@ -127,7 +127,7 @@ class Runner:
 
     async def _count(self, text: str) -> int | None:
         """Tokens that the server reports for a text; one that an earlier run asked for is not asked again."""
-        earlier = [trial for trial in self._journal.log.trials if trial.get("is_calibration")]
+        earlier = [trial for trial in self._journal.log.records if trial.get("is_calibration")]
         same = [trial for trial in earlier if trial.get("prompt_sha256") == sha256(text) and "error" not in trial]
         if same:
             return reported_tokens(same[0].get("usage"), "prompt_tokens")
@@ -146,7 +146,7 @@ class Runner:
         It may be the same one under another name, so nothing is refused: what an answer names, its trial keeps.
         """
         asked = self._sender.client.endpoint.model
-        reported = {trial.get("model_reported", asked) for trial in self._journal.log.trials} - {asked}
+        reported = {trial.get("model_reported", asked) for trial in self._journal.log.records} - {asked}
         if reported:
             named = ", ".join(map(repr, sorted(reported)))
             self._report(f"asked for model {asked!r}, answered by {named}: is it the same?")

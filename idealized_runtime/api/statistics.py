@@ -68,7 +68,10 @@ def summarize_requests(
                     row["minimum"] = group.loc[is_long, quantity].min() if is_long.any() else np.nan
                 yield {"quantity": quantity, **row}
 
-    return group_table(requests[requests["is_fit"]], by, describe, columns=summary_columns(by, percentiles))
+    # Of a million requests only what is read is copied.
+    needed = [*by, *QUANTITIES[:2], "inter_chunk_times_s", "runtime_s", "num_output_tokens", "definitions"]
+    timed = requests.loc[requests["is_fit"], list(dict.fromkeys(needed))]
+    return group_table(timed, by, describe, columns=summary_columns(by, percentiles))
 
 
 def totals_table(totals: list[dict]) -> pd.DataFrame:
@@ -135,7 +138,18 @@ def measure_throughput(requests: pd.DataFrame, *, by: Sequence[str] = GROUP) -> 
             "mean_in_flight": float(timed["runtime_s"].sum()) / duration_s,
         }
 
-    return group_table(sent_requests(requests), by, measure)
+    needed = [
+        *by,
+        *LOAD[:1],
+        "repetition",
+        "sent_at",
+        "runtime_s",
+        "num_output_tokens",
+        "is_fit",
+        "is_warmup",
+        "error_type",
+    ]
+    return group_table(sent_requests(requests[list(dict.fromkeys(needed))]), by, measure)
 
 
 def measure_goodput(

@@ -32,7 +32,7 @@ from idealized_runtime.records.json_lines import load_log
 from idealized_runtime.records.log import Log
 from idealized_runtime.records.megatron_text import TextLog, parse_text_log
 from idealized_runtime.records.requests import trial_key
-from idealized_runtime.records.settings import joined_blocks, runtime_sentence, setting_key
+from idealized_runtime.records.settings import SettingsLog, joined_blocks, runtime_sentence, setting_key
 from idealized_runtime.records.validity import (
     Finding,
     ImplausibleLogError,
@@ -171,11 +171,12 @@ def read_failures(path) -> pd.DataFrame:
         A line is cut or malformed; the message has the file, and the line.
     """
     log = load_log(path)
+    if not isinstance(log, SettingsLog):
+        raise LogFormatError(f"{log.path}: a log of an API; read_requests has its failures")
     columns = ["model", *SETTING_COLUMNS, "num_layers_profiled", "error_type", "error_message"]
     rows = [
         (log.header["model"], *setting_key(setting), setting["error"]["type"], setting["error"].get("message"))
-        for setting in log.kept["setting"]
-        if "error" in setting
+        for setting in log.failed
     ]
     return with_frame_dtypes(pd.DataFrame(rows, columns=columns))
 

@@ -1,5 +1,9 @@
 """What every timing log shares: the columns of its frame, and its faults."""
 
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Set
+
+import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import is_integer, is_number
@@ -45,6 +49,35 @@ class RepeatedSettingWarning(UserWarning):
     """A setting stands in a 2023 text log more than once; the last one counts."""
 
 
+class Keys(Set):
+    """A set of tuples that differ mostly in the entry at one place: a million of them in some sixty megabytes."""
+
+    def __init__(self, place: int, keys: Iterable[tuple] = ()):
+        self._place = place
+        self._others: dict[tuple, set] = defaultdict(set)
+        # Of equal entries one is kept.
+        self._entries: dict = {}
+        for key in keys:
+            self.add(key)
+
+    def add(self, key: tuple):
+        entry = key[self._place]
+        self._others[self._without_place(key)].add(self._entries.setdefault(entry, entry))
+
+    def _without_place(self, key):
+        return key[: self._place] + key[self._place + 1 :]
+
+    def __contains__(self, key) -> bool:
+        return key[self._place] in self._others.get(self._without_place(key), ())
+
+    def __iter__(self) -> Iterator[tuple]:
+        at = self._place
+        return ((*rest[:at], value, *rest[at:]) for rest, values in self._others.items() for value in values)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._others.values()))
+
+
 def setting_name(setting: dict) -> str:
     """Sizes of a setting or a trial, to be shown in a message; those of its batch only where it is more than one."""
     name = f"p={setting['num_prompt_tokens']} o={setting['num_output_tokens']}"
@@ -61,6 +94,11 @@ def excerpt(data: bytes) -> str:
 def with_frame_dtypes(frame: pd.DataFrame) -> pd.DataFrame:
     """The same rows, in the types that every reader gives: missing integers stay integers."""
     return frame.astype({name: "Int64" for name in _NULLABLE_COLUMNS if name in frame})
+
+
+def repeated(text: str, number: int) -> pd.Series:
+    """A column of equal texts, without a Python object for each."""
+    return pd.Series(pd.array([text], dtype=str).take(np.zeros(number, dtype=int)))
 
 
 def is_duration(value) -> bool:

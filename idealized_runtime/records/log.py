@@ -2,22 +2,26 @@
 
 import warnings
 from collections import defaultdict
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from idealized_runtime.records.common import (
     FRAME_COLUMNS,
-    IDENTITY_COLUMNS,
-    PARALLELISM_COLUMNS,
-    SETTING_COLUMNS,
     IncompleteLogWarning,
+    Keys,
     LogFormatError,
     setting_name,
     with_frame_dtypes,
 )
+from idealized_runtime.statistics.ragged import Ragged
 
 SCHEMA_VERSION = 1
+# What is known of each trial next to its runtime: its two parts, which add up to it, and its energy.
+TRIAL_MEANS = ("prompt_encoding_time_s", "generation_time_s", "energy_joules")
 
 
 class Log:
@@ -25,8 +29,8 @@ class Log:
 
     A kind of log, :class:`~idealized_runtime.records.settings.SettingsLog` or
     :class:`~idealized_runtime.records.requests.RequestsLog`, says what its header and records must be
-    (``check_header``, ``check_record``), what tells one measured record from another (``key``), and what they are as
-    frames (``trials_frame``, ``settings_frame``).
+    (``check_header``, ``check_record``), what tells one measured record from another (``key``), in what they are kept
+    (``columns``), and what they are as frames (``trials_frame``, ``settings_frame``).
 
     Parameters
     ----------
@@ -37,8 +41,10 @@ class Log:
 
     Attributes
     ----------
+    records : sequence of dict
+        What was measured, in the order of the file; what failed is there with its ``error``.
     kept : dict of list of dict
-        Records behind the header, by their kind; what old ones lack is filled in.
+        Other records behind the header, by their kind: of runs that stopped or went on, and the footer.
     completed : set of tuple
         Keys of what need not be measured again.
     is_complete : bool
@@ -55,6 +61,8 @@ class Log:
     # The kind of record that holds what was measured, which a footer counts; and others that this kind of log has.
     measured: str
     beside: tuple[str, ...] = ()
+    # Which entry of a key differs most.
+    place_in_key: int
     # What an API does not tell.
     dtype: str | None = None
     is_cuda = False
@@ -65,21 +73,17 @@ class Log:
         if (version := header.get("schema_version")) != SCHEMA_VERSION:
             raise ValueError(f"schema version {version!r}; this release reads version {SCHEMA_VERSION}")
         self.path, self.header = path, header
+        self.records = self.columns()
         self.kept: dict[str, list[dict]] = defaultdict(list)
-        self.completed: set[tuple] = set()
+        self.completed = Keys(self.place_in_key)
         self.is_complete, self.is_intact = False, None
         self.last_record = "header"
         self.check_header()
 
     @property
-    def records(self) -> list[dict]:
-        """What was measured, in the order of the file; what failed is there with its ``error``."""
-        return self.kept[self.measured]
-
-    @property
     def failed(self) -> list[dict]:
         """The measured records that are errors."""
-        return [record for record in self.records if "error" in record]
+        return [self.records[number] for number in self.records.failed]
 
     @property
     def measured_on(self) -> str:
@@ -119,10 +123,13 @@ class Log:
     def keep(self, record: dict):
         """Take in a record that was checked."""
         kind = self.last_record = record["record"]
-        self.kept[kind].append(record)
         self.is_complete = kind == "footer"
-        if kind == self.measured and self.is_final(record):
-            self.completed.add(self.key(record))
+        if kind == self.measured:
+            self.records.append(record)
+            if self.is_final(record):
+                self.completed.add(self.key(record))
+        elif kind not in self.beside:
+            self.kept[kind].append(record)
 
     def is_final(self, record: dict) -> bool:
         """Whether a measured record need not be measured again; what failed may succeed another time."""
@@ -150,25 +157,28 @@ class Log:
             warnings.warn(f"{self.path}: {cause}", IncompleteLogWarning, stacklevel=stacklevel)
 
 
-def means_frame(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting and slice, from one row a trial."""
-    keys = [*IDENTITY_COLUMNS, *SETTING_COLUMNS, *PARALLELISM_COLUMNS, "num_layers_profiled"]
-    # What an API does not tell is missing, and a key all the same.
-    num_disturbed = trials.groupby(keys, sort=False, dropna=False)["is_disturbed"].sum().to_numpy()
+def means_frame(settings: pd.DataFrame, trials: Mapping[str, Ragged], is_disturbed: np.ndarray) -> pd.DataFrame:
+    """What was measured of each setting and slice, beside the columns that tell one from another.
+
+    Parameters
+    ----------
+    settings : DataFrame, one row a setting and slice
+    trials : mapping of Ragged
+        A row a setting: ``runtime_s``, ``trial_start_s`` and the ``TRIAL_MEANS``, NaN where the log does not have one.
+    is_disturbed : bool array, one a trial
+    """
     # A neighbour on the machine slows a few trials several times over: they say nothing about the model.
-    kept = trials[~trials["is_disturbed"]].groupby(keys, sort=False, dropna=False)
-    frame = kept["runtime_s"].agg(runtime_s="mean", runtime_std_s="std", runtime_min_s="min", num_trials="size")
-    parts = kept[["prompt_encoding_time_s", "generation_time_s", "energy_joules"]].mean()
-    # Trials in their order tell whether they depend on those before them.
-    order, ends = kept.ngroup().dropna().sort_values(kind="stable").index, frame["num_trials"].cumsum()
-    in_order = trials.loc[order]
-    lists = {
-        column: [tuple(values[end - count : end]) for count, end in zip(frame["num_trials"], ends, strict=True)]
-        for column, values in (
-            ("trial_runtimes_s", in_order["runtime_s"].tolist()),
-            ("trial_starts_s", in_order["trial_start_s"].tolist()),
-        )
-    }
-    frame = frame.assign(num_disturbed=num_disturbed, **lists).join(parts).reset_index()
-    is_unknown = kept["trial_start_s"].count().to_numpy() < frame["num_trials"]
-    return frame.assign(trial_starts_s=frame["trial_starts_s"].mask(is_unknown, None))
+    num_disturbed = trials["runtime_s"].counts
+    trials = {name: column.where(~is_disturbed) for name, column in trials.items()}
+    runtimes, starts = trials["runtime_s"], trials["trial_start_s"]
+    return settings.assign(
+        runtime_s=runtimes.reduce(np.mean),
+        runtime_std_s=runtimes.reduce(partial(np.std, ddof=1), least=2),
+        runtime_min_s=runtimes.reduce(np.min),
+        num_trials=runtimes.counts,
+        num_disturbed=num_disturbed - runtimes.counts,
+        # Trials in their order tell whether they depend on those before them.
+        trial_runtimes_s=runtimes.tuples(),
+        trial_starts_s=starts.tuples(),
+        **{name: trials[name].reduce(np.mean) for name in TRIAL_MEANS},
+    )

@@ -15,6 +15,7 @@ import pandas as pd
 from idealized_runtime.checks import is_integer, is_number
 from idealized_runtime.records import definitions
 from idealized_runtime.records.common import (
+    IDENTITY_COLUMNS,
     TOKEN_COLUMNS,
     IncompleteLogWarning,
     LogFormatError,
@@ -23,10 +24,12 @@ from idealized_runtime.records.common import (
     check_integers,
     check_names,
     is_duration,
+    repeated,
     setting_name,
     with_frame_dtypes,
 )
-from idealized_runtime.records.log import Log, means_frame
+from idealized_runtime.records.log import TRIAL_MEANS, Log, means_frame
+from idealized_runtime.statistics.ragged import Ragged
 
 # Fields that a trial under load has beside those of every trial; they tell one trial from another.
 LOAD_FIELDS = ("load", "num_parallel", "rate_per_s", "repetition")
@@ -76,47 +79,189 @@ def trial_key(trial: dict) -> tuple:
             bool(trial.get("is_warmup")), bool(trial.get("is_calibration")), trial["trial"])  # fmt: skip
 
 
+class Trials(Sequence):
+    """Trials in columns of numbers: a million of them in some hundred megabytes.
+
+    As a sequence, a record each, of what else than a frame is made of them: what tells one trial from another, what it
+    cost and reported, and its error.
+    """
+
+    def __init__(self):
+        self._numbers = {name: array("d") for name in _NUMBERS}
+        self._integers = {name: array("q") for name in (*_INTEGERS, *_TIMES)}
+        self._texts: dict[str, list] = {name: [] for name in _TEXTS}
+        self._is_warmup, self._is_calibration = array("b"), array("b")
+        self._chunk_times_s, self._ends = array("d"), array("q")
+        # Of equal texts one is kept; and what only a few trials have.
+        self._known: dict[str, str] = {}
+        self._others: dict[int, dict] = {}
+        self.failed: list[int] = []
+
+    def append(self, trial: dict):
+        """Take in a record that was checked."""
+        usage, integers = trial.get("usage"), self._integers
+        reported = (reported_tokens(usage, "prompt_tokens"), reported_tokens(usage, "completion_tokens"))
+        counts = dict(zip(_COUNTS, (*reported, cached_tokens(usage)), strict=True))
+        for name, column in self._numbers.items():
+            value = trial.get(name)
+            column.append(np.nan if value is None else value)
+        for name in _INTEGERS:
+            value = counts[name] if name in counts else trial.get(name, 1 if name == "num_requests" else None)
+            integers[name].append(-1 if value is None else value)
+        for name in _TIMES:
+            text = trial.get(name)
+            integers[name].append(_NO_TIME if text is None else _microseconds(text))
+        deviations = list(dict.fromkeys([*(trial.get("deviations") or ()), *deviations_of(trial)]))
+        joined = {"deviations": ", ".join(deviations), "notes": ", ".join(trial.get("notes") or ())}
+        for name, column in self._texts.items():
+            text = joined[name] if name in joined else trial.get(name)
+            column.append(self._known.setdefault(text, text))
+        self._is_calibration.append(bool(trial.get("is_calibration")))
+        self._is_warmup.append(bool(trial.get("is_warmup")))
+        if "error" in trial:
+            self.failed.append(len(self._ends))
+        if "error" in trial or trial.get("is_calibration"):
+            self._others[len(self._ends)] = {k: trial[k] for k in ("error", "prompt_sha256") if k in trial}
+        self._chunk_times_s.extend(trial.get("chunk_times_s") or ())
+        self._ends.append(len(self._chunk_times_s))
+
+    @property
+    def has_deviations(self) -> bool:
+        """Whether any trial deviates, one that calibrates included."""
+        return any(self._texts["deviations"])
+
+    def runtimes_s(self) -> np.ndarray:
+        """Those of trials that did not fail."""
+        return np.delete(np.array(self._numbers["runtime_s"]), self.failed)
+
+    def beyond_the_clock(self) -> tuple[int, int, float]:
+        """Trials that end after their client, which sends one at a time, had sent the next one.
+
+        Returns
+        -------
+        num_beyond, num_trials : int
+            Of those that our client sent under no load.
+        most_s : float
+            By how much at most.
+        """
+        sent, runtimes_s = np.array(self._integers["sent_at"]), np.array(self._numbers["runtime_s"])
+        is_ours = np.array(
+            [
+                load is None and of in _OURS
+                for load, of in zip(self._texts["load"], self._texts["definitions"], strict=True)
+            ],
+            dtype=bool,
+        )
+        order = np.flatnonzero(is_ours & (sent != _NO_TIME))
+        order = order[np.argsort(sent[order], kind="stable")]
+        sent, runtimes_s = sent[order], runtimes_s[order]
+        following = np.searchsorted(sent, sent, side="right")
+        gaps_s = np.append(sent, np.iinfo(np.int64).max)[following] / 1e6 - sent / 1e6
+        overlaps_s = np.nan_to_num(runtimes_s - gaps_s, nan=-np.inf)
+        is_beyond = overlaps_s > _MAX_OVERLAP_S + _MAX_OVERLAP_SHARE * runtimes_s
+        return int(is_beyond.sum()), len(order), float(overlaps_s.max(initial=0.0))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, number: int) -> dict:
+        trial = {name: column[number] for name, column in self._texts.items() if column[number]}
+        trial |= {name: self._integers[name][number] for name in _INTEGERS if self._integers[name][number] >= 0}
+        trial |= {name: column[number] for name, column in self._numbers.items() if column[number] == column[number]}
+        # Other tools do not tell what was asked for in a request that failed.
+        trial = dict.fromkeys(TOKEN_COLUMNS) | trial
+        trial["is_warmup"] = bool(self._is_warmup[number])
+        if self._is_calibration[number]:
+            trial["is_calibration"] = True
+        reported = zip(("prompt_tokens", "completion_tokens"), _COUNTS, strict=False)
+        trial["usage"] = {theirs: trial[ours] for theirs, ours in reported if ours in trial}
+        return {"record": "trial", **trial, **self._others.get(number, {})}
+
+    def __iter__(self) -> Iterator[dict]:
+        return map(self.__getitem__, range(len(self)))
+
+    def frame(self, header: dict) -> pd.DataFrame:
+        """One row a trial, as :func:`idealized_runtime.records.read_requests` gives it.
+
+        It holds the same numbers, not copies: as long as it is there no trial can be added.
+        """
+        columns = {name: np.asarray(column) for name, column in self._numbers.items()}
+        for name in _INTEGERS:
+            values = np.asarray(self._integers[name])
+            is_missing = values < 0
+            is_nullable = name in _NULLABLE_INTEGERS or is_missing.any()
+            columns[name] = pd.arrays.IntegerArray(values, is_missing) if is_nullable else values
+        for name in _TIMES:
+            columns[name] = pd.to_datetime(np.asarray(self._integers[name]).view("datetime64[us]"), utc=True)
+        columns |= {
+            name: pd.Series(column, dtype=None if len(column) else object) for name, column in self._texts.items()
+        }
+        errors = [self._others.get(number, {}).get("error") or {} for number in range(len(self))] if self.failed else []
+        for field in ("type", "message"):
+            texts = [error.get(field) for error in errors] or [None] * len(self)
+            columns[f"error_{field}"] = pd.Series(texts, dtype=None if errors else object)
+        # What asks how many tokens a prompt has is no timed trial either.
+        columns["is_warmup"] = np.array(self._is_warmup, dtype=bool) | np.array(self._is_calibration, dtype=bool)
+        has_failed = np.zeros(len(self), dtype=bool)
+        has_failed[self.failed] = True
+        has_deviated = np.array([bool(text) for text in self._texts["deviations"]], dtype=bool)
+        columns["is_fit"] = ~(columns["is_warmup"] | has_failed | has_deviated)
+        self._add_chunks(columns)
+        identity = {name: repeated(header[name], len(self)) for name in IDENTITY_COLUMNS}
+        # Each column by itself: a million rows are not copied once more.
+        return pd.DataFrame({**identity, **{name: columns.pop(name) for name in _COLUMNS}}, copy=False)
+
+    def _add_chunks(self, columns):
+        """Columns that come from the times of events with text; where these were held back there is none."""
+        times_s, ends = np.asarray(self._chunk_times_s), np.asarray(self._ends)
+        starts = ends - np.diff(ends, prepend=0)
+        reported, asked = (np.array(self._integers[name]) for name in (_COUNTS[1], TOKEN_COLUMNS[1]))
+        num_tokens = np.where(reported > 0, reported, asked)
+        num_bunches, is_held_back = held_back(times_s, ends, num_tokens, columns["runtime_s"])
+        columns["num_chunks"], columns["is_held_back"] = ends - starts, is_held_back
+        last_s, first_s = (np.where(ends > starts, times_s[np.maximum(at, 0)] if len(times_s) else 0.0, np.nan)
+                           for at in (ends - 1, np.minimum(starts, max(len(times_s) - 1, 0))))  # fmt: skip
+        # A tool may have told it.
+        is_known = ~np.isnan(columns["time_per_output_token_s"]) | (ends - starts < 2) | (num_tokens < 2)
+        per_token_s = (last_s - first_s) / np.maximum(num_tokens - 1, 1)
+        columns["time_per_output_token_s"] = np.where(is_known, columns["time_per_output_token_s"], per_token_s)
+        for name in ("time_per_output_token_s", "time_to_first_token_s"):
+            columns[name] = np.where(is_held_back, np.nan, columns[name])
+        gaps_s, none = np.diff(times_s), np.empty(0)
+        pieces = zip(starts.tolist(), ends.tolist(), is_held_back.tolist(), strict=True)
+        # An object column, also where all rows have the same number.
+        columns["inter_chunk_times_s"] = pd.Series(
+            [none if is_held else gaps_s[start : max(start, end - 1)] for start, end, is_held in pieces], dtype=object
+        )
+        notes = columns["notes"].astype(object).to_numpy(copy=True)
+        for number in np.flatnonzero(is_held_back):
+            said = held_back_note(num_tokens[number], num_bunches[number])
+            notes[number] = notes[number] if said in notes[number] else ", ".join(filter(None, (notes[number], said)))
+        columns["notes"] = pd.Series(notes)
+
+
 class RequestsLog(Log):
     """A log of single requests to an API, and before each that it was sent."""
 
     measured = "trial"
     beside = ("sent",)
-    key = staticmethod(trial_key)
+    key, place_in_key = staticmethod(trial_key), len(TOKEN_COLUMNS) + len(LOAD_FIELDS) + 2
+    columns = Trials
 
     def __init__(self, path, header):
         super().__init__(path, header)
-        self._trials = Trials()
         # Requests that were sent and are in no trial yet, by their trials.
         self._under_way: dict[tuple, list[dict]] = defaultdict(list)
 
     def keep(self, record: dict):
         """Take in a record that was checked."""
         super().keep(record)
-        if record["record"] == "footer":
-            return
-        # What is kept of a trial or a request stands in columns.
-        self.kept.pop("sent", None)
         if record["record"] == "sent":
             self._under_way[trial_key(record)].append(record)
-        elif self.kept.pop("trial", None):
-            self._trials.append(record)
-            key = trial_key(record)
-            if left := self._under_way.get(key):
-                del left[: record.get("num_requests", 1)]
-                if not left:
-                    del self._under_way[key]
-
-    @property
-    def records(self) -> "Trials":
-        """Every trial, failed ones included."""
-        return self._trials
-
-    trials = records
-
-    @property
-    def failed(self) -> list[dict]:
-        """The trials that are errors."""
-        return [self._trials[number] for number in self._trials.failed]
+        elif record["record"] == "trial" and (left := self._under_way.get(key := trial_key(record))):
+            del left[: record.get("num_requests", 1)]
+            if not left:
+                del self._under_way[key]
 
     @property
     def was_killed(self) -> bool:
@@ -187,8 +332,8 @@ class RequestsLog(Log):
         if failed := self.failed:
             named = dict.fromkeys(f"{setting_name(record)} ({record['error']['type']})" for record in failed)
             yield f"{len(failed)} trials failed and are left out: {', '.join(named)}"
-        if self._trials.has_deviations:
-            said = describe_deviations(trial for trial in self._trials if not trial.get("is_warmup"))
+        if self.records.has_deviations:
+            said = describe_deviations(trial for trial in self.records if not trial.get("is_warmup"))
             yield from [f"{said}; they are left out"] if said else []
 
     def architecture(self):
@@ -198,7 +343,7 @@ class RequestsLog(Log):
 
     def requests_frame(self) -> pd.DataFrame:
         """One row a request."""
-        return self._trials.frame(self.header)
+        return self.records.frame(self.header)
 
     def trials_frame(self) -> pd.DataFrame:
         """The trials that a fit may use, with the columns of every timing frame.
@@ -251,7 +396,13 @@ class RequestsLog(Log):
 
     def settings_frame(self) -> pd.DataFrame:
         """One row a setting."""
-        return means_frame(self.trials_frame()).assign(is_extrapolated=False)
+        trials = self.trials_frame()
+        setting = trials.groupby(TOKEN_COLUMNS, sort=False).ngroup().to_numpy()
+        order, counts = np.argsort(setting, kind="stable"), np.bincount(setting)
+        settings = trials.iloc[np.unique(setting, return_index=True)[1]].reset_index(drop=True)
+        measured = ("runtime_s", "trial_start_s", *TRIAL_MEANS)
+        lists = {name: Ragged.of_counts(trials[name].to_numpy(float)[order], counts) for name in measured}
+        return means_frame(settings, lists, trials["is_disturbed"].to_numpy()).assign(is_extrapolated=False)
 
 
 def describe_deviations(trials: Iterable[dict]) -> str:
@@ -287,161 +438,6 @@ def requests_frame(header: dict, trials: Sequence[dict]) -> pd.DataFrame:
     for trial in trials:
         columns.append(trial)
     return columns.frame(header)
-
-
-class Trials(Sequence):
-    """Trials in columns of numbers: a million of them in some hundred megabytes.
-
-    As a sequence, a record each, of what else than a frame is made of them: what tells one trial from another, what it
-    cost and reported, and its error.
-    """
-
-    def __init__(self):
-        self._numbers = {name: array("d") for name in _NUMBERS}
-        self._integers = {name: array("q") for name in (*_INTEGERS, *_TIMES)}
-        self._texts: dict[str, list] = {name: [] for name in _TEXTS}
-        self._is_warmup, self._is_calibration = array("b"), array("b")
-        self._chunk_times_s, self._ends = array("d"), array("q")
-        # Of equal texts one is kept; and what only a few trials have.
-        self._known: dict[str, str] = {}
-        self._others: dict[int, dict] = {}
-        self.failed: list[int] = []
-
-    def append(self, trial: dict):
-        """Take in a record that was checked."""
-        usage, integers = trial.get("usage"), self._integers
-        reported = (reported_tokens(usage, "prompt_tokens"), reported_tokens(usage, "completion_tokens"))
-        counts = dict(zip(_COUNTS, (*reported, cached_tokens(usage)), strict=True))
-        for name, column in self._numbers.items():
-            value = trial.get(name)
-            column.append(np.nan if value is None else value)
-        for name in _INTEGERS:
-            value = counts[name] if name in counts else trial.get(name, 1 if name == "num_requests" else None)
-            integers[name].append(-1 if value is None else value)
-        for name in _TIMES:
-            text = trial.get(name)
-            integers[name].append(_NO_TIME if text is None else _microseconds(text))
-        deviations = list(dict.fromkeys([*(trial.get("deviations") or ()), *deviations_of(trial)]))
-        joined = {"deviations": ", ".join(deviations), "notes": ", ".join(trial.get("notes") or ())}
-        for name, column in self._texts.items():
-            text = joined[name] if name in joined else trial.get(name)
-            column.append(self._known.setdefault(text, text))
-        self._is_calibration.append(bool(trial.get("is_calibration")))
-        self._is_warmup.append(bool(trial.get("is_warmup")))
-        if "error" in trial:
-            self.failed.append(len(self._ends))
-        if "error" in trial or trial.get("is_calibration"):
-            self._others[len(self._ends)] = {k: trial[k] for k in ("error", "prompt_sha256") if k in trial}
-        self._chunk_times_s.extend(trial.get("chunk_times_s") or ())
-        self._ends.append(len(self._chunk_times_s))
-
-    @property
-    def has_deviations(self) -> bool:
-        """Whether any trial deviates, one that calibrates included."""
-        return any(self._texts["deviations"])
-
-    def beyond_the_clock(self) -> tuple[int, int, float]:
-        """Trials that end after their client, which sends one at a time, had sent the next one.
-
-        Returns
-        -------
-        num_beyond, num_trials : int
-            Of those that our client sent under no load.
-        most_s : float
-            By how much at most.
-        """
-        sent, runtimes_s = np.array(self._integers["sent_at"]), np.array(self._numbers["runtime_s"])
-        is_ours = np.array(
-            [
-                load is None and of in _OURS
-                for load, of in zip(self._texts["load"], self._texts["definitions"], strict=True)
-            ],
-            dtype=bool,
-        )
-        order = np.flatnonzero(is_ours & (sent != _NO_TIME))
-        order = order[np.argsort(sent[order], kind="stable")]
-        sent, runtimes_s = sent[order], runtimes_s[order]
-        following = np.searchsorted(sent, sent, side="right")
-        gaps_s = np.append(sent, np.iinfo(np.int64).max)[following] / 1e6 - sent / 1e6
-        overlaps_s = np.nan_to_num(runtimes_s - gaps_s, nan=-np.inf)
-        is_beyond = overlaps_s > _MAX_OVERLAP_S + _MAX_OVERLAP_SHARE * runtimes_s
-        return int(is_beyond.sum()), len(order), float(overlaps_s.max(initial=0.0))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, number: int) -> dict:
-        trial = {name: column[number] for name, column in self._texts.items() if column[number]}
-        trial |= {name: self._integers[name][number] for name in _INTEGERS if self._integers[name][number] >= 0}
-        trial |= {name: column[number] for name, column in self._numbers.items() if column[number] == column[number]}
-        # Other tools do not tell what was asked for in a request that failed.
-        trial = dict.fromkeys(TOKEN_COLUMNS) | trial
-        trial["is_warmup"] = bool(self._is_warmup[number])
-        if self._is_calibration[number]:
-            trial["is_calibration"] = True
-        reported = zip(("prompt_tokens", "completion_tokens"), _COUNTS, strict=False)
-        trial["usage"] = {theirs: trial[ours] for theirs, ours in reported if ours in trial}
-        return {"record": "trial", **trial, **self._others.get(number, {})}
-
-    def __iter__(self) -> Iterator[dict]:
-        return map(self.__getitem__, range(len(self)))
-
-    def frame(self, header: dict) -> pd.DataFrame:
-        """One row a trial, as :func:`idealized_runtime.records.read_requests` gives it."""
-        columns = {name: np.array(column) for name, column in self._numbers.items()}
-        for name in _INTEGERS:
-            values = np.array(self._integers[name])
-            is_missing = values < 0
-            is_nullable = name in _NULLABLE_INTEGERS or is_missing.any()
-            columns[name] = pd.arrays.IntegerArray(values, is_missing) if is_nullable else values
-        for name in _TIMES:
-            columns[name] = pd.to_datetime(np.array(self._integers[name]).view("datetime64[us]"), utc=True)
-        columns |= {
-            name: pd.Series(column, dtype=None if len(column) else object) for name, column in self._texts.items()
-        }
-        errors = [self._others.get(number, {}).get("error") or {} for number in range(len(self))] if self.failed else []
-        for field in ("type", "message"):
-            texts = [error.get(field) for error in errors] or [None] * len(self)
-            columns[f"error_{field}"] = pd.Series(texts, dtype=None if errors else object)
-        # What asks how many tokens a prompt has is no timed trial either.
-        columns["is_warmup"] = np.array(self._is_warmup, dtype=bool) | np.array(self._is_calibration, dtype=bool)
-        has_failed = np.zeros(len(self), dtype=bool)
-        has_failed[self.failed] = True
-        has_deviated = np.array([bool(text) for text in self._texts["deviations"]], dtype=bool)
-        columns["is_fit"] = ~(columns["is_warmup"] | has_failed | has_deviated)
-        self._add_chunks(columns)
-        frame = pd.DataFrame({name: columns[name] for name in _COLUMNS})
-        for position, name in enumerate(("model", "hardware", "software")):
-            frame.insert(position, name, header[name])
-        return frame
-
-    def _add_chunks(self, columns):
-        """Columns that come from the times of events with text; where these were held back there is none."""
-        times_s, ends = np.array(self._chunk_times_s), np.array(self._ends)
-        starts = ends - np.diff(ends, prepend=0)
-        reported, asked = (np.array(self._integers[name]) for name in (_COUNTS[1], TOKEN_COLUMNS[1]))
-        num_tokens = np.where(reported > 0, reported, asked)
-        num_bunches, is_held_back = held_back(times_s, ends, num_tokens, columns["runtime_s"])
-        columns["num_chunks"], columns["is_held_back"] = ends - starts, is_held_back
-        last_s, first_s = (np.where(ends > starts, times_s[np.maximum(at, 0)] if len(times_s) else 0.0, np.nan)
-                           for at in (ends - 1, np.minimum(starts, max(len(times_s) - 1, 0))))  # fmt: skip
-        # A tool may have told it.
-        is_known = ~np.isnan(columns["time_per_output_token_s"]) | (ends - starts < 2) | (num_tokens < 2)
-        per_token_s = (last_s - first_s) / np.maximum(num_tokens - 1, 1)
-        columns["time_per_output_token_s"] = np.where(is_known, columns["time_per_output_token_s"], per_token_s)
-        for name in ("time_per_output_token_s", "time_to_first_token_s"):
-            columns[name] = np.where(is_held_back, np.nan, columns[name])
-        gaps_s, none = np.diff(times_s), np.empty(0)
-        pieces = zip(starts.tolist(), ends.tolist(), is_held_back.tolist(), strict=True)
-        # An object column, also where all rows have the same number.
-        columns["inter_chunk_times_s"] = pd.Series(
-            [none if is_held else gaps_s[start : max(start, end - 1)] for start, end, is_held in pieces], dtype=object
-        )
-        notes = columns["notes"].astype(object).to_numpy(copy=True)
-        for number in np.flatnonzero(is_held_back):
-            said = held_back_note(num_tokens[number], num_bunches[number])
-            notes[number] = notes[number] if said in notes[number] else ", ".join(filter(None, (notes[number], said)))
-        columns["notes"] = pd.Series(notes)
 
 
 def held_back(times_s, ends, num_tokens, runtimes_s) -> tuple[np.ndarray, np.ndarray]:

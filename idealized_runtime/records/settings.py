@@ -1,6 +1,8 @@
 """Settings that were timed in process, as records of a timing log and as frames with one row a trial, or a setting."""
 
+from array import array
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,21 +19,21 @@ from idealized_runtime.records.common import (
     check_names,
     is_duration,
     is_integer,
+    repeated,
     setting_name,
     with_frame_dtypes,
 )
-from idealized_runtime.records.log import Log, means_frame
+from idealized_runtime.records.log import TRIAL_MEANS, Log, means_frame
 from idealized_runtime.records.slices import combine_slices
+from idealized_runtime.statistics.ragged import Ragged
 
-# What is known of each trial next to its runtime: its two parts, which add up to it, and its energy.
-TRIAL_LISTS = {
-    "prompt_encoding_time_s": "prompt_encoding_times_s",
-    "generation_time_s": "generation_times_s",
-    "energy_joules": "energies_joules",
-}
+# Names of ``TRIAL_MEANS`` in a record, which has a list of each.
+TRIAL_LISTS = dict(zip(TRIAL_MEANS, ("prompt_encoding_times_s", "generation_times_s", "energies_joules"), strict=True))
 # All that a setting has one of a trial. Trials of a setting are spread over the sweep: when each began, in seconds
 # since the header's ``started_at``, tells what drifted meanwhile.
 _PER_TRIAL = ("runtimes_s", *TRIAL_LISTS.values(), "trial_starts_s")
+_LISTS = (*_PER_TRIAL, "warmups_s", "later_warmups_s")
+_KEY_COLUMNS = (*SETTING_COLUMNS, "num_layers_profiled")
 # A runtime below the floor of the machine: of rates that may have been measured while something kept it busy.
 REFUSED = "ImpossibleMeasurementError"
 # Standard deviation of the trials of a setting, as a share of their mean: on CPUs that were idle it was 2 to 7 %.
@@ -54,7 +56,7 @@ def runtime_sentence(setting: dict, batch_columns=()) -> str:
 
 def setting_key(setting: dict) -> tuple:
     """What tells one setting of a log from another: the values of ``SETTING_COLUMNS``, and the slice of the layers."""
-    return tuple(setting[name] for name in (*SETTING_COLUMNS, "num_layers_profiled"))
+    return tuple(setting[name] for name in _KEY_COLUMNS)
 
 
 def joined_blocks(blocks: list[dict]) -> dict:
@@ -71,6 +73,100 @@ def joined_blocks(blocks: list[dict]) -> dict:
     return {"warmups_s": first, "later_warmups_s": [seconds for block in later for seconds in block], **trials}
 
 
+class Settings(Sequence):
+    """Settings with their trials, in columns of numbers: a million of three trials in two hundred megabytes.
+
+    As a sequence, a record each. Of the tokens that were generated their number is kept, ``num_output_token_ids``.
+    """
+
+    def __init__(self):
+        self._integers = {name: array("q") for name in _KEY_COLUMNS}
+        self._num_output_token_ids = array("q")
+        # Of each list its values, where those of a setting end, and whether it has the list.
+        self._values = {name: array("d") for name in _LISTS}
+        self._ends = {name: array("I") for name in _LISTS}
+        self._has = {name: array("b") for name in _LISTS}
+        self._errors: dict[int, dict] = {}
+
+    def append(self, setting: dict):
+        """Take in a record that was checked."""
+        for name, column in self._integers.items():
+            column.append(setting[name])
+        if "error" in setting:
+            self._errors[len(self) - 1] = setting["error"]
+        for name in _LISTS:
+            values = None if "error" in setting else setting.get(name)
+            self._values[name].extend(values or ())
+            self._ends[name].append(len(self._values[name]))
+            self._has[name].append(values is not None)
+        ids = setting.get("output_token_ids")
+        self._num_output_token_ids.append(len(ids) if isinstance(ids, list) else -1)
+
+    def drop_error(self, key: tuple):
+        """Take out a setting that failed."""
+        number = next(number for number in self._errors if setting_key(self[number]) == key)
+        by_name = (self._integers, self._ends, self._has, {"": self._num_output_token_ids})
+        for column in (column for columns in by_name for column in columns.values()):
+            del column[number]
+        del self._errors[number]
+        self._errors = {other - (other > number): error for other, error in self._errors.items()}
+
+    @property
+    def failed(self) -> list[int]:
+        """Numbers of the settings that are errors."""
+        return list(self._errors)
+
+    def __len__(self) -> int:
+        return len(self._integers[_KEY_COLUMNS[0]])
+
+    def __getitem__(self, number: int) -> dict:
+        number = range(len(self))[number]
+        setting = {"record": "setting"} | {name: column[number] for name, column in self._integers.items()}
+        if number in self._errors:
+            return {**setting, "error": self._errors[number]}
+        lists = (name for name, has in self._has.items() if has[number])
+        for name, ends in ((name, self._ends[name]) for name in lists):
+            setting[name] = self._values[name][ends[number - 1] if number else 0 : ends[number]].tolist()
+        return setting
+
+    def __iter__(self) -> Iterator[dict]:
+        return map(self.__getitem__, range(len(self)))
+
+    def keys(self) -> Iterator[tuple]:
+        """What tells one setting from another, of each."""
+        return zip(*self._integers.values(), strict=True)
+
+    def _is_timed(self) -> np.ndarray:
+        is_timed = np.ones(len(self), dtype=bool)
+        is_timed[self.failed] = False
+        return is_timed
+
+    def timed_rows(self) -> pd.DataFrame:
+        """Sizes, batch sizes and slice of those that did not fail."""
+        is_timed = self._is_timed()
+        return pd.DataFrame({name: np.array(column)[is_timed] for name, column in self._integers.items()})
+
+    def timed_lists(self, name: str) -> Ragged:
+        """A list of each setting that did not fail; where it does not have one it is empty."""
+        ends = np.asarray(self._ends[name])[self._is_timed()].astype(np.int64)
+        return Ragged(np.asarray(self._values[name]), ends)
+
+    def timed_counts(self, name: str) -> np.ndarray:
+        """Length of a list of each setting that did not fail, ``output_token_ids`` included; -1 where it has none."""
+        if name == "output_token_ids":
+            return np.array(self._num_output_token_ids)[self._is_timed()]
+        return np.where(np.array(self._has[name], dtype=bool)[self._is_timed()], self.timed_lists(name).counts, -1)
+
+    def trial_lists(self, name: str) -> Ragged:
+        """A list with one value a trial; NaN for the trials of a setting that does not have it."""
+        lists, ends = self.timed_lists(name), self.timed_lists("runtimes_s").ends
+        if len(lists.flat) == ends[-1]:
+            return lists
+        values = np.full(ends[-1], np.nan)
+        values[np.repeat(lists.counts > 0, np.diff(ends, prepend=0))] = lists.flat
+        return Ragged(values, ends)
+
+
 class SettingsLog(Log):
     """A log of settings, each with all its trials.
 
@@ -84,35 +180,30 @@ class SettingsLog(Log):
 
     measured = "setting"
     beside = ("block",)
-    key = staticmethod(setting_key)
+    key, place_in_key = staticmethod(setting_key), _KEY_COLUMNS.index("num_output_tokens")
+    columns = Settings
 
     def __init__(self, path, header):
         self.blocks: dict[tuple, list[dict]] = defaultdict(list)
-        self._refused: dict[tuple, dict] = {}
+        self._refused: set[tuple] = set()
         super().__init__(path, header)
 
     def keep(self, record):
         """Take in a record that was checked: a setting takes the place of its blocks, and of its refusal."""
         if record["record"] == "block":
-            self.last_record = "block"
             self.blocks[setting_key(record)].append(record)
-            return
         if record["record"] == "setting":
             self.blocks.pop(key := setting_key(record), None)
             if key in self._refused:
-                self.records.remove(self._refused.pop(key))
+                self._refused.remove(key)
+                self.records.drop_error(key)
             if not self.is_final(record):
-                self._refused[key] = record
+                self._refused.add(key)
         super().keep(record)
 
     def is_final(self, record):
         """Whether a setting need not be timed again: what does not fit the memory will not fit it another time."""
         return record.get("error", {}).get("type") != REFUSED
-
-    @property
-    def settings(self) -> list[dict]:
-        """Every setting, failed ones included."""
-        return self.records
 
     def check_header(self):
         """Refuse a header that lacks what a reader needs, by a ValueError that says what."""
@@ -208,65 +299,68 @@ class SettingsLog(Log):
             Several slices were timed: no trial tells the runtime of the whole model.
         """
         trials = self._timed_trials()
-        if len(slices := trials["num_layers_profiled"].unique()) > 1:
+        rows = self.records.timed_rows()
+        if len(slices := rows["num_layers_profiled"].unique()) > 1:
             raise ValueError(
                 f"{self.path}: timed slices of {', '.join(map(str, slices))} layers, no trial of which tells the "
                 "runtime of the whole model; read_log draws the line through them, load_log has the trials of each"
             )
         # Layers are identical, so time scales with depth.
-        scaled = trials[["runtime_s", *TRIAL_LISTS]] * (self.header["architecture"]["num_layers"] / slices[0])
-        return with_frame_dtypes(trials.assign(**scaled))
+        scale = self.header["architecture"]["num_layers"] / slices[0]
+        runtimes = trials["runtime_s"]
+        frame = pd.DataFrame({name: np.repeat(column.to_numpy(), runtimes.counts) for name, column in rows.items()})
+        frame = self._identified(frame).assign(
+            trial=np.arange(len(frame)) - np.repeat(runtimes.ends - runtimes.counts, runtimes.counts),
+            **{name: scale * trials[name].flat for name in ("runtime_s", *TRIAL_LISTS)},
+            trial_start_s=trials["trial_start_s"].flat,
+            is_disturbed=runtimes.map(is_disturbed),
+        )
+        return with_frame_dtypes(frame)
 
     def settings_frame(self) -> pd.DataFrame:
         """One row a setting, of the whole model."""
+        trials = self._timed_trials()
+        is_held_up = trials["runtime_s"].map(is_disturbed)
+        means = means_frame(self._identified(self.records.timed_rows()), trials, is_held_up)
         num_layers = self.header["architecture"]["num_layers"]
-        return combine_slices(self.path, means_frame(self._timed_trials()), num_layers, num_slices=len(self.slices))
+        return combine_slices(self.path, means, num_layers, num_slices=len(self.slices))
 
-    def _timed_trials(self) -> pd.DataFrame:
-        """One row a trial, as timed: of the slice, where only some layers were."""
-        settings, header = [setting for setting in self.records if "error" not in setting], self.header
-        if not settings:
+    def _identified(self, rows) -> pd.DataFrame:
+        """Rows with what the header says of all of them."""
+        software = self.header["software"]
+        torch_version = f"torch {software.get('torch', 'of unknown version')}"
+        stack = f"megatron-core {software['megatron-core']} {self.header['engine']}, {torch_version}"
+        identity = {
+            "model": self.header["model"],
+            "hardware": self.header["hardware"],
+            "software": f"{stack}, {self.header.get('dtype')}",
+        }
+        columns = {name: repeated(text, len(rows)) for name, text in identity.items()}
+        columns |= {name: rows[name] for name in SETTING_COLUMNS} | {
+            name: self.header[name] for name in PARALLELISM_COLUMNS
+        }
+        return pd.DataFrame({**columns, "num_layers_profiled": rows["num_layers_profiled"]}, copy=False)
+
+    def _timed_trials(self) -> dict[str, Ragged]:
+        """All that is known of each trial, as timed: of the slice, where only some layers were. A row a setting."""
+        records = self.records
+        if len(records.failed) == len(records):
             in_part = f"; of {len(self.blocks)} others a part: run it again to go on" if self.blocks else ""
-            held = f"{len(self.records)} settings, all of which failed{in_part}"
+            held = f"{len(records)} settings, all of which failed{in_part}"
             raise NothingTimedError(f"{self.path}: holds no timing: {held}")
-        num_trials = [len(setting["runtimes_s"]) for setting in settings]
-
-        def listed(name):
-            """One value of every trial; NaN where the log does not have it."""
-            return np.concatenate(
-                [
-                    np.full(count, np.nan) if setting.get(name) is None else setting[name]
-                    for setting, count in zip(settings, num_trials, strict=True)
-                ]
-            )
-
-        columns = [*SETTING_COLUMNS, "num_layers_profiled"]
-        torch_version = f"torch {header['software'].get('torch', 'of unknown version')}"
-        megatron = f"megatron-core {header['software']['megatron-core']} {header['engine']}"
-        return pd.DataFrame(
-            {
-                "model": header["model"],
-                "hardware": header["hardware"],
-                "software": f"{megatron}, {torch_version}, {header.get('dtype')}",
-                **{name: np.repeat([setting[name] for setting in settings], num_trials) for name in columns},
-                **{name: header[name] for name in PARALLELISM_COLUMNS},
-                "trial": np.concatenate([np.arange(count) for count in num_trials]),
-                "runtime_s": listed("runtimes_s"),
-                **{name: listed(list_name) for name, list_name in TRIAL_LISTS.items()},
-                "trial_start_s": listed("trial_starts_s"),
-                "is_disturbed": np.concatenate([is_disturbed(np.array(s["runtimes_s"])) for s in settings]),
-            }
-        )
+        lists = {"runtime_s": "runtimes_s", **TRIAL_LISTS, "trial_start_s": "trial_starts_s"}
+        return {name: records.trial_lists(listed) for name, listed in lists.items()}
 
 
 def is_disturbed(runtimes_s: np.ndarray) -> np.ndarray:
-    """Which trials of one setting were held up, by a rule that ordinary noise does not meet."""
-    if len(runtimes_s) < _DISTURBED_MIN_TRIALS:
-        return np.zeros(len(runtimes_s), dtype=bool)
-    excess_s = runtimes_s - np.median(runtimes_s)
+    """Which trials of a setting, the last axis, were held up, by a rule that ordinary noise does not meet."""
+    if runtimes_s.shape[-1] < _DISTURBED_MIN_TRIALS:
+        return np.zeros(runtimes_s.shape, dtype=bool)
+    median_s = np.median(runtimes_s, axis=-1, keepdims=True)
+    excess_s = runtimes_s - median_s
     # 1.4826 turns the median absolute deviation of normal noise into its standard deviation.
-    std_s = 1.4826 * np.median(np.abs(excess_s))
-    return (runtimes_s > _DISTURBED_FACTOR * np.median(runtimes_s)) & (excess_s > _DISTURBED_DEVIATIONS * std_s)
+    std_s = 1.4826 * np.median(np.abs(excess_s), axis=-1, keepdims=True)
+    return (runtimes_s > _DISTURBED_FACTOR * median_s) & (excess_s > _DISTURBED_DEVIATIONS * std_s)
 
 
 def disturbance_of(setting: dict) -> str | None:

@@ -70,6 +70,8 @@ def combine_slices(path, slices: pd.DataFrame, num_layers: int, *, num_slices: i
             only = slices["num_layers_profiled"].iloc[0]
             raise LogFormatError(f"{path}: of {num_slices} slices only that of {only} layers was timed; time another")
         scale = num_layers / slices["num_layers_profiled"].iloc[0]
+        if scale == 1:
+            return slices.assign(is_extrapolated=is_extrapolated)
         scaled = {name: slices[name] * scale for name in [*_SCALED, "runtime_std_s"]}
         scaled["trial_runtimes_s"] = [tuple(scale * np.array(trials_s)) for trials_s in slices["trial_runtimes_s"]]
         return slices.assign(**scaled, is_extrapolated=is_extrapolated)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,13 +20,15 @@ from idealized_runtime.records.common import (
     PARALLELISM_COLUMNS,
     SETTING_COLUMNS,
     TOKEN_COLUMNS,
+    Keys,
     LogFormatError,
     setting_name,
 )
 from idealized_runtime.records.log import Log
 from idealized_runtime.records.megatron_text import TextLog
 from idealized_runtime.records.requests import RequestsLog
-from idealized_runtime.records.settings import is_disturbed, setting_key
+from idealized_runtime.records.settings import Settings, is_disturbed, setting_key
+from idealized_runtime.statistics.ragged import Ragged
 from idealized_runtime.statistics.trends import change_point
 from idealized_runtime.statistics.unimodality import has_two_peaks, upper_group
 
@@ -142,17 +145,18 @@ class _Timed:
     """What the checks look at: one row a setting as it was timed, in the order of the log, and the trials of each.
 
     ``rows`` has the columns of a setting and ``num_layers_profiled``, ``runtime_s`` (the median), ``quickest_s``,
-    ``error_s`` (standard error, 0 where unknown) and ``resolution_s``; of an API there is none. ``records`` are those
-    of a log of settings.
+    ``error_s`` (standard error, 0 where unknown) and ``resolution_s``; of an API there is none, and all trials are one
+    row of ``trials``. ``settings`` are those of a log of settings.
     """
 
     log: Log | TextLog
     rows: pd.DataFrame
-    trials: list[np.ndarray]
-    records: list[dict]
+    trials: Ragged
+    settings: Settings | None = None
 
     @classmethod
     def of(cls, log) -> "_Timed":
+        none = Ragged(np.zeros(0), np.zeros(0, dtype=int))
         if isinstance(log, TextLog):
             frame = log.settings_frame()
             resolution_s = frame["runtime_resolution_s"]
@@ -160,18 +164,20 @@ class _Timed:
                 num_layers_profiled=None, runtime_s=frame["runtime_s"], quickest_s=frame["runtime_s"],
                 error_s=0.0, resolution_s=resolution_s,
             )  # fmt: skip
-            return cls(log, rows, [], [])
+            return cls(log, rows, none)
         if isinstance(log, RequestsLog):
-            runtimes_s = [trial["runtime_s"] for trial in log.records if "error" not in trial]
-            return cls(log, pd.DataFrame(), [np.array(runtimes_s, dtype=float)] if runtimes_s else [], [])
-        records = [record for record in log.records if "error" not in record]
-        trials = [np.array(record["runtimes_s"], dtype=float) for record in records]
-        columns = [*SETTING_COLUMNS, "num_layers_profiled"]
-        rows = pd.DataFrame({name: [record[name] for record in records] for name in columns})
-        rows["runtime_s"] = [np.median(times_s) for times_s in trials]
-        rows["quickest_s"] = [times_s.min() for times_s in trials]
-        rows["error_s"] = [np.std(t, ddof=1) / np.sqrt(len(t)) if len(t) > 1 else 0.0 for t in trials]
-        return cls(log, rows.assign(resolution_s=0.0), trials, records)
+            runtimes_s = log.records.runtimes_s()
+            return cls(
+                log, pd.DataFrame(), Ragged.of_counts(runtimes_s, [len(runtimes_s)]) if len(runtimes_s) else none
+            )
+        trials = log.records.timed_lists("runtimes_s")
+        rows = log.records.timed_rows().assign(
+            runtime_s=trials.reduce(np.median),
+            quickest_s=trials.reduce(np.min),
+            error_s=np.nan_to_num(trials.reduce(partial(np.std, ddof=1), least=2) / np.sqrt(trials.counts)),
+            resolution_s=0.0,
+        )
+        return cls(log, rows, trials, log.records if len(rows) else None)
 
     @property
     def is_in_process(self) -> bool:
@@ -207,6 +213,11 @@ def _named(rows: pd.DataFrame, *columns) -> str:
     return "; ".join(named) + ("; ..." if len(rows) > _MAX_NAMED else "")
 
 
+def _sizes(rows: pd.DataFrame) -> str:
+    """The first few settings."""
+    return ", ".join(map(setting_name, rows.head(_MAX_NAMED).to_dict("records")))
+
+
 # What the file says of itself
 
 
@@ -220,13 +231,14 @@ def _checksum(timed):
 
 
 def _trials_of_header(timed):
-    header = timed.log.header if timed.records else {}
+    header = timed.log.header if timed.settings else {}
     for name, listed in (("num_trials", "runtimes_s"), ("num_warmup", "warmups_s")):
         asked = header.get(name)
         if not isinstance(asked, int):
             continue
-        counts = [len(record[listed]) for record in timed.records if isinstance(record.get(listed), list)]
-        if odd := [count for count in counts if count != asked]:
+        counts = timed.settings.timed_counts(listed)
+        counts = counts[counts >= 0]
+        if len(odd := counts[counts != asked]):
             yield Finding(
                 name, False,
                 f"{len(odd)} of {len(counts)} settings have {_span(odd)}; the header says "
@@ -240,23 +252,25 @@ def _span(numbers) -> str:
 
 def _sweep_of_header(timed):
     log = timed.log
-    sweeps = [set(_swept(header, log)) for header in (log.header, *log.kept["resume"])] if timed.records else [set()]
-    if not all(sweeps):
+    headers = (log.header, *log.kept["resume"]) if timed.settings else ()
+    sweeps = [Keys(log.place_in_key, _swept(header, log)) for header in headers]
+    if not sweeps or not all(sweeps):
         return
-    held = {setting_key(record): record for record in log.records}
+    failed = set(map(setting_key, log.failed))
     # A run that goes on with a log may ask for other settings than the one before it.
     asked = sweeps[-1]
-    if log.is_complete and (missing := sorted(asked - set(held))):
-        named = ", ".join(f"p={p} o={o}" for p, o, *_ in missing[:_MAX_NAMED])
+    missing = [key for key in asked if key not in log.completed and key not in failed] if log.is_complete else []
+    if missing:
+        named = ", ".join(f"p={p} o={o}" for p, o, *_ in sorted(missing)[:_MAX_NAMED])
         yield Finding(
             "sweep", False,
             f"a footer ends it, and {len(missing)} of the {len(asked)} settings that the header asks for are in no "
             f"line: {named}. Time them in another log, or mind that they are not there",
         )  # fmt: skip
-    if extra := [record for key, record in held.items() if not any(key in sweep for sweep in sweeps)]:
-        named = ", ".join(map(setting_name, extra[:_MAX_NAMED]))
+    if extra := [number for number, key in enumerate(log.records.keys()) if not any(key in sweep for sweep in sweeps)]:
+        named = ", ".join(setting_name(log.records[number]) for number in extra[:_MAX_NAMED])
         yield Finding(
-            "sweep", False, f"{len(extra)} of {len(held)} settings are none of the header's: {named}"
+            "sweep", False, f"{len(extra)} of {len(log.records)} settings are none of the header's: {named}"
         )  # fmt: skip
 
 
@@ -291,45 +305,38 @@ def _swept(header, log) -> Iterator[tuple]:
 
 
 def _output_tokens(timed):
-    wrong = [
-        record
-        for record in timed.records
-        if isinstance(record.get("output_token_ids"), list)
-        and len(record["output_token_ids"]) != record["num_output_tokens"]
-    ]
-    if wrong:
-        named = ", ".join(f"{setting_name(it)} has {len(it['output_token_ids'])}" for it in wrong[:_MAX_NAMED])
+    counts = timed.settings.timed_counts("output_token_ids") if timed.settings else np.full(len(timed.rows), -1)
+    wrong = timed.rows.assign(counts=counts)[(counts >= 0) & (counts != timed.rows["num_output_tokens"])]
+    if len(wrong):
+        named = ", ".join(f"{setting_name(it)} has {it['counts']}" for it in wrong.head(_MAX_NAMED).to_dict("records"))
         yield Finding(
             "output_tokens", True,
-            f"{len(wrong)} of {len(timed.records)} settings generated another number of tokens than they say: {named}. "
+            f"{len(wrong)} of {len(counts)} settings generated another number of tokens than they say: {named}. "
             "Let generation go on behind an end-of-text token, and time them again",
         )  # fmt: skip
 
 
 def _parts(timed):
-    wrong, worst = [], 0.0
-    for record, runtimes_s in zip(timed.records, timed.trials, strict=True):
-        parts = [record.get(name) for name in ("prompt_encoding_times_s", "generation_times_s")]
-        if None not in parts:
-            off = np.max(np.abs(np.sum(np.array(parts, dtype=float), axis=0) / runtimes_s - 1))
-            if off > _PARTS_TOLERANCE:
-                wrong.append(record)
-                worst = max(worst, off)
-    if wrong:
+    if not timed.settings:
+        return
+    parts = (timed.settings.trial_lists(name).flat for name in ("prompt_encoding_times_s", "generation_times_s"))
+    off = replace(timed.trials, flat=np.abs(np.nan_to_num(sum(parts) / timed.trials.flat, nan=1.0) - 1))
+    off = off.reduce(np.max)
+    wrong = timed.rows[off > _PARTS_TOLERANCE]
+    if len(wrong):
         yield Finding(
             "parts", True,
             f"runtimes_s of {len(wrong)} settings are not prompt_encoding_times_s + generation_times_s, by up to "
-            f"{worst:.0%} ({', '.join(map(setting_name, wrong[:_MAX_NAMED]))}): one of the three is in another unit or "
-            "of other trials",
+            f"{off.max():.0%} ({_sizes(wrong)}): one of the three is in another unit or of other trials",
         )  # fmt: skip
 
 
 def _warmups(timed):
     """A warm-up may take as long as it likes, but not less than what comes after it."""
-    warmups_s = [record.get("warmups_s") or [np.nan] for record in timed.records]
-    shares = np.array([np.median(t) / np.min(warm) for t, warm in zip(timed.trials, warmups_s, strict=True)])
-    shares = shares[np.isfinite(shares)]
-    if len(shares) >= _MIN_WARMED_UP and (share := np.median(shares)) > _WARMUP_SHARE:
+    if not timed.settings:
+        return
+    shares = (timed.rows["runtime_s"] / timed.settings.timed_lists("warmups_s").reduce(np.min)).dropna()
+    if len(shares) >= _MIN_WARMED_UP and (share := shares.median()) > _WARMUP_SHARE:
         yield Finding(
             "warmups", True,
             f"trials take {share:.3g} times as long as the warm-ups before them, which run the same query: one of the "
@@ -338,46 +345,43 @@ def _warmups(timed):
 
 
 def _energy(timed):
-    with_energy = [
-        (record, np.array(record["energies_joules"], dtype=float), times_s)
-        for record, times_s in zip(timed.records, timed.trials, strict=True)
-        if record.get("energies_joules") is not None
-    ]
-    if not with_energy:
+    if not timed.settings:
         return
-    devices = int(np.prod([timed.log.header[name] for name in PARALLELISM_COLUMNS]))
-    watts = [joules.sum() / times_s.sum() / devices for _, joules, times_s in with_energy]
-    most = int(np.argmax(watts))
-    if watts[most] > _MOST_WATTS:
+    joules = timed.settings.trial_lists("energies_joules").reduce(np.sum)
+    seconds = timed.trials.reduce(np.sum) * np.prod([timed.log.header[name] for name in PARALLELISM_COLUMNS])
+    with_energy = timed.rows.assign(watts=joules / seconds)[~np.isnan(joules)]
+    if with_energy.empty:
+        return
+    most = with_energy.loc[with_energy["watts"].idxmax()]
+    if most["watts"] > _MOST_WATTS:
         yield Finding(
             "energy", True,
-            f"{setting_name(with_energy[most][0])} draws {watts[most]:.3g} W a device, more than any accelerator: "
+            f"{_sizes(with_energy.loc[[most.name]])} draws {most['watts']:.3g} W a device, more than any accelerator: "
             "joules or seconds are in another unit",
         )  # fmt: skip
-    elif 0 < (power := sum(j.sum() for _, j, _ in with_energy) / sum(t.sum() for *_, t in with_energy)) < _LEAST_WATTS:
+    elif 0 < (watts := np.nansum(joules) / seconds[~np.isnan(joules)].sum()) < _LEAST_WATTS:
         yield Finding(
             "energy", True,
-            f"all settings together draw {power / devices:.3g} W a device, less than any that computes: joules or "
-            "seconds are in another unit",
+            f"all settings together draw {watts:.3g} W a device, less than any that computes: joules or seconds are in "
+            "another unit",
         )  # fmt: skip
 
 
 def _repeated_trials(timed):
     """Values that clocks of nanoseconds do not tell twice; what was rounded may well be equal."""
-    if not timed.trials:
+    if not len(timed.trials):
         return
-    numbers = np.repeat(np.arange(len(timed.trials)), [len(times_s) for times_s in timed.trials])
-    times_s = np.concatenate(timed.trials)
+    times_s, counts = timed.trials.flat, timed.trials.counts
     digits = 10.0 ** (5 - np.floor(np.log10(times_s)))
     is_rounded = np.abs(np.round(times_s * digits) / digits - times_s) <= 1e-12 * times_s
     _, first = np.unique(times_s, return_index=True)
     is_repeat = ~is_rounded
     is_repeat[first] = False
-    repeats, counts = (np.bincount(numbers, kept, len(timed.trials)) for kept in (is_repeat, np.ones(len(times_s))))
+    repeats = timed.trials.where(is_repeat).counts
     # By chance a pair of trials may agree to the nanosecond.
     wholly = np.flatnonzero((repeats >= counts / 2) & (repeats >= 1) & (counts >= 2))
     if len(wholly) or (is_repeat.sum() >= max(3, 0.05 * len(times_s))):
-        named = ", ".join(setting_name(timed.records[number]) for number in wholly[:_MAX_NAMED] if timed.records)
+        named = _sizes(timed.rows.iloc[wholly]) if timed.settings else ""
         yield Finding(
             "repeated_trials", True,
             f"{int(is_repeat.sum())} of {len(times_s)} trials repeat others to the last digit"
@@ -402,8 +406,7 @@ def _clock(timed):
 
 
 def _out_of_range(timed):
-    times_s = np.concatenate(timed.trials) if timed.trials else timed.rows.get("runtime_s", np.array([]))
-    times_s = np.asarray(times_s, dtype=float)
+    times_s = timed.trials.flat if len(timed.trials) else timed.rows.get("runtime_s", pd.Series()).to_numpy(float)
     odd = times_s[(times_s < _LEAST_S) | (times_s > _MOST_S)]
     if len(odd):
         yield Finding(
@@ -473,10 +476,9 @@ def _contradictions(timed):
         is_wrong = (share < 1 / allowed) | (share > allowed * most)
         noise_s = 4 * np.hypot(error_s[first], error_s[later]) + 2 * resolution_s[first]
         is_fall = (share < 1 - _SUSPICIOUS_FALL) & (runtime_s[first] - runtime_s[later] > noise_s) & ~is_wrong
-        named = [(first[i], f"{'p' if name == TOKEN_COLUMNS[0] else 'o'}={size[later[i]]:.0f}", later[i])
-                 for i in range(len(first))]  # fmt: skip
-        wrong += [named[i] for i in np.flatnonzero(is_wrong)]
-        falls += [named[i] for i in np.flatnonzero(is_fall)]
+        letter = "p" if name == TOKEN_COLUMNS[0] else "o"
+        for found, is_found in ((wrong, is_wrong), (falls, is_fall)):
+            found += [(first[i], f"{letter}={size[later[i]]:.0f}", later[i]) for i in np.flatnonzero(is_found)]
 
     def pairs(found):
         return "; ".join(
@@ -500,11 +502,11 @@ def _contradictions(timed):
 
 
 def _populations(timed):
-    settings = [times_s for times_s in timed.trials if len(times_s) >= _MIN_TRIALS]
-    if not settings:
+    trials = timed.trials.where(np.repeat(timed.trials.counts >= _MIN_TRIALS, timed.trials.counts))
+    if not len(trials.flat):
         return
     # From the fast side, where both populations of a setting have a member in nearly all cases.
-    relative = np.concatenate([np.log(times_s / _fast_side(times_s)) for times_s in settings])
+    relative = trials.map(lambda times_s: np.log(times_s / _fast_side(times_s)))
     is_slow = upper_group(relative)
     is_shared = _PEAK_SHARE < is_slow.mean() < 1 - _PEAK_SHARE
     distance = np.expm1(np.median(relative[is_slow]) - np.median(relative[~is_slow])) if is_shared else 0.0
@@ -515,7 +517,7 @@ def _populations(timed):
             "neither. Find what differs (clock, core, memory, neighbours), and time again",
         )  # fmt: skip
         return
-    num_held_up = sum(int(is_disturbed(times_s).sum()) for times_s in settings)
+    num_held_up = int(trials.map(is_disturbed).sum())
     if num_held_up > _HELD_UP_SHARE * len(relative):
         yield Finding(
             "held_up", False,
@@ -524,15 +526,15 @@ def _populations(timed):
         )  # fmt: skip
 
 
-def _fast_side(times_s) -> float:
-    return np.exp(np.mean(np.log(np.sort(times_s)[: max(2, len(times_s) // 4)])))
+def _fast_side(times_s) -> np.ndarray:
+    quickest_s = np.sort(times_s)[..., : max(2, times_s.shape[-1] // 4)]
+    return np.exp(np.mean(np.log(quickest_s), axis=-1, keepdims=True))
 
 
 def _trial_order(timed):
-    counts = np.array([len(times_s) for times_s in timed.trials] if timed.records else [], dtype=int)
-    if not len(counts) or (num_trials := np.bincount(counts).argmax()) < _MIN_TRIALS:
+    if not timed.settings or (num_trials := np.bincount(timed.trials.counts).argmax()) < _MIN_TRIALS:
         return
-    times_s = np.array([times_s for times_s in timed.trials if len(times_s) == num_trials])
+    _, times_s = timed.trials.of_length(num_trials)
     if len(times_s) < _MIN_SETTINGS:
         return
     # One trial that is held up must not stand for an order.
@@ -568,16 +570,14 @@ def _p_value(contrast) -> float:
 
 
 def _drift(timed):
-    started = [
-        (record["trial_starts_s"], times_s)
-        for record, times_s in zip(timed.records, timed.trials, strict=True)
-        if isinstance(record.get("trial_starts_s"), list) and len(record["trial_starts_s"]) == len(times_s) > 1
-    ]
-    if not started:
+    if not timed.settings:
         return
-    starts_s = np.concatenate([np.asarray(starts, dtype=float) for starts, _ in started])
-    relative = np.concatenate([np.log(times_s / np.median(times_s)) for _, times_s in started])
-    found = change_point(relative[np.argsort(starts_s)])
+    starts_s, counts = timed.settings.trial_lists("trial_starts_s").flat, timed.trials.counts
+    is_started = ~np.isnan(starts_s) & np.repeat(counts > 1, counts)
+    if not is_started.any():
+        return
+    relative = timed.trials.map(lambda times_s: np.log(times_s / np.median(times_s, axis=-1, keepdims=True)))
+    found = change_point(relative[is_started][np.argsort(starts_s[is_started])])
     if found is not None and found.p_value < _SIGNIFICANCE and abs(np.expm1(found.change)) > _DRIFT:
         change = np.expm1(found.change)
         yield Finding(

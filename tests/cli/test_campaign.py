@@ -121,7 +121,7 @@ def test_campaign_times_tiny_models_and_goes_on_where_it_stopped(folder, capfd):
     timed = load_log(log)
     assert timed.is_complete
     assert timed.header["environment"]["machine_rates"]["memory_bytes_per_s"] > 0
-    sizes = sorted((setting["num_prompt_tokens"], setting["num_output_tokens"]) for setting in timed.settings)
+    sizes = sorted((setting["num_prompt_tokens"], setting["num_output_tokens"]) for setting in timed.records)
     assert sizes == [(1, 1), (1, 3), (4, 1), (4, 3)]
     assert log.with_suffix(".out").read_text().splitlines()[-1] == "exit status 0"
     whole, none = json.loads(printed.out)["jobs"]
@@ -162,4 +162,4 @@ def test_interrupted_campaign_stops_its_job_and_keeps_its_log(tmp_path, number):
     assert [line.split()[-1] for line in out.splitlines()] == ["status", "unfinished"]
     assert "exit status" not in output.read_text(), "the campaign itself was interrupted"
     assert "what was measured is in logs/sdpa/tiny.jsonl" in output.read_text()
-    assert len(load_log(tmp_path / "logs/sdpa/tiny.jsonl").settings) == 1
+    assert len(load_log(tmp_path / "logs/sdpa/tiny.jsonl").records) == 1

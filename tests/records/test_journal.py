@@ -19,6 +19,7 @@ from idealized_runtime.records import (
     read_log,
     setting_key,
 )
+from idealized_runtime.records.common import Keys
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def key(num_prompt_tokens, num_output_tokens):
 def measured(path):
     """Settings of a log as written, in order."""
     names = make_setting(1, 1)
-    return [{name: setting[name] for name in names} for setting in load_log(path).settings]
+    return [{name: setting[name] for name in names} for setting in load_log(path).records]
 
 
 @pytest.mark.usefixtures("no_fsync")
@@ -108,7 +109,7 @@ def test_each_setting_is_on_disk_as_soon_as_it_is_written(log_path):
     with Journal(log_path, HEADER) as journal:
         for number, setting in enumerate(SETTINGS, start=1):
             journal.append("setting", setting)
-            assert len(load_log(log_path).settings) == number
+            assert len(load_log(log_path).records) == number
 
 
 def test_failed_setting_counts_as_completed(log_path):
@@ -291,3 +292,10 @@ def test_opening_a_log_leaves_its_bytes(log_path):
     before = write_log(log_path).read_bytes()
     Journal(log_path, HEADER).close()
     assert log_path.read_bytes() == before
+
+
+def test_keys_are_a_set_whatever_their_entry_at_the_place_that_differs():
+    keys = Keys(1, [(1, 2, "a"), (1, 3, "a"), (2, 2, "b"), (1, 2, "a")])
+    assert keys == {(1, 2, "a"), (1, 3, "a"), (2, 2, "b")}
+    assert (1, 3, "b") not in keys
+    assert {(1, 3, "a")} <= keys

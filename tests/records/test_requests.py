@@ -103,7 +103,7 @@ def test_run_killed_at_any_byte_resumes_to_the_same_trials(log_path, monkeypatch
             journal.finish()
         log = load_log(log_path)
         assert log.is_complete
-        assert len(log.trials) == len(TRIALS)
+        assert len(log.records) == len(TRIALS)
 
 
 def test_trial_that_failed_is_tried_again_on_resume(log_path):

@@ -34,7 +34,7 @@ def run(arguments) -> int:
         for number, trial in enumerate(trials):
             unwritten.append("trial", trial, where=f"{arguments.file}: request {number}")
         with Journal(arguments.log, header) as journal:
-            if num_trials := len(journal.log.trials):
+            if num_trials := len(journal.log.records):
                 raise ValueError(f"{arguments.log} holds {num_trials} trials already; give another --log")
             for trial in trials:
                 journal.append("trial", trial, is_waiting=False)

@@ -94,9 +94,9 @@ def run_sweep(arguments, sweep_class, runner_class) -> int:
         if is_theirs_load != is_ours_load:
             theirs, ours = ("requests under load", "a sweep of sizes")[:: 1 if is_theirs_load else -1]
             raise ValueError(f"{arguments.log} holds {theirs}, which {ours} would mix into: give another --log")
-        budget.count_earlier(held.trials, held.lost)
-        if held.trials:
-            say(f"{arguments.log} holds {len(held.trials)} trials: going on")
+        budget.count_earlier(held.records, held.lost)
+        if held.records:
+            say(f"{arguments.log} holds {len(held.records)} trials: going on")
 
         async def measure():
             retries = Retries(arguments.max_retries, max_wait_s=arguments.max_retry_wait_s)

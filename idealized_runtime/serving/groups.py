@@ -12,7 +12,8 @@ from idealized_runtime.serving.evidence import expert_share
 from idealized_runtime.serving.fitting import features_of_points, non_negative_least_squares
 from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.serving.steps import TERMS, StepModel
-from idealized_runtime.statistics.intervals import half_width
+from idealized_runtime.statistics.errors import left_out_error_table
+from idealized_runtime.statistics.intervals import exchangeable_quantile, half_width
 
 # Points of one server: what a step model is of.
 SERVER = (
@@ -119,8 +120,7 @@ class FittedGroups:
         if without is not None:
             rows = rows[rows["group"] != without]
         scores = np.abs(np.log1p(rows["relative_error"])) / rows["spread"]
-        # Of n scores, as many more as make the next one exchangeable with them.
-        return float(np.quantile(scores, min(1.0, level * (1 + 1 / len(scores))), method="higher"))
+        return exchangeable_quantile(scores, level)
 
     def predict(self, points: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
         """Times of points of known groups, with intervals for a new measurement.
@@ -135,7 +135,7 @@ class FittedGroups:
             np.nan, index=points.index, columns=["predicted_s", "predicted_s_lower", "predicted_s_upper"]
         )
         reach = self.half_width(level)
-        for group, rows in points.groupby(list(self.by), dropna=False).groups.items():
+        for group, rows in points.groupby(_keys(points, self.by)).groups.items():
             if group in self.lines:
                 predicted_s, spread = self.lines[group].predict(points.loc[rows])
                 factor = np.exp(reach * spread)
@@ -143,10 +143,15 @@ class FittedGroups:
         return result
 
     def coverage(self, level: float = 0.95) -> pd.Series:
-        """Whether the interval of each left-out point holds it, where only other groups tell how wide it is."""
+        """1 where the interval of a left-out point, as wide as only other groups tell, holds it; NaN without others."""
         scores = np.abs(np.log1p(self.left_out["relative_error"])) / self.left_out["spread"]
-        reach = {group: self.half_width(level, without=group) for group in self.left_out["group"].unique()}
-        return scores <= self.left_out["group"].map(reach)
+        widths = {group: self.half_width(level, without=group) for group in self.left_out["group"].unique()}
+        reach = self.left_out["group"].map(widths)
+        return (scores <= reach).astype(float).where(reach.notna())
+
+    def left_out_table(self, by: str | pd.Series | None = None, *, level: float = 0.95) -> pd.DataFrame:
+        """Magnitudes of the left-out points' relative errors, and what intervals of this level hold, in per cent."""
+        return left_out_error_table(self.left_out, self.coverage(level), by)
 
     def table(self, *, level: float = 0.95) -> pd.DataFrame:
         """Coefficients of every group with intervals; lower bounds end at 0.
@@ -236,12 +241,12 @@ def fit_groups(
     --------
     >>> points = usable_points(read_ml_energy())
     >>> by = (*SERVER, "num_accelerators", "task")
-    >>> left_out_table(fit_groups(points, BATCH_STEPS, by=by, leave_out=["max_num_seqs"]))
+    >>> fit_groups(points, BATCH_STEPS, by=by, leave_out=["max_num_seqs"]).left_out_table()
     """
     points = describe_points(points)
     points = points[points[kind.target] > 0]
     lines, left_out = {}, []
-    for group, rows in points.groupby(list(by), dropna=False, sort=False):
+    for group, rows in points.groupby(_keys(points, by), sort=False):
         setting = rows.groupby(list(leave_out), dropna=False).ngroup().to_numpy()
         times_s, share = rows[kind.target].to_numpy(float), float(np.nan_to_num(rows["expert_share"].iloc[0]))
         features = kind.features(rows, share)
@@ -268,36 +273,11 @@ def fit_groups(
     return FittedGroups(kind, tuple(by), lines, pd.concat(left_out))
 
 
-def left_out_table(fitted: FittedGroups, by: str | pd.Series | None = None, *, level: float = 0.95) -> pd.DataFrame:
-    """Magnitudes of the relative errors of left-out points, in per cent.
-
-    Parameters
-    ----------
-    fitted : FittedGroups
-    by : str or Series, optional
-        Column of ``left_out``, or values a row of it, to tell rows apart by; all together where it is not given.
-    level : float
-        Of the intervals that ``covered_percent`` is of.
-
-    Returns
-    -------
-    DataFrame
-        ``num_points, median_percent, p90_percent, max_percent, covered_percent``.
-    """
-    rows = fitted.left_out.assign(is_covered=fitted.coverage(level))
-    parts = [("all", rows)] if by is None else rows.groupby(by)
-    table = {
-        name: dict(
-            zip(
-                ("median_percent", "p90_percent", "max_percent"),
-                100 * np.quantile(part["relative_error"].abs(), [0.5, 0.9, 1.0]),
-                strict=True,
-            )
-        )
-        | {"num_points": len(part), "covered_percent": 100 * part["is_covered"].mean()}
-        for name, part in parts
-    }
-    return pd.DataFrame.from_dict(table, orient="index").astype({"num_points": int})
+def _keys(points, by) -> pd.Series:
+    """Values of the columns of each row, as tuples; None for missing ones, which equal each other."""
+    check_columns(points, by, name="points")
+    values = points[list(by)].astype(object)
+    return pd.Series(list(values.where(values.notna(), None).itertuples(index=False, name=None)), index=points.index)
 
 
 def _determined(design) -> list[int]:

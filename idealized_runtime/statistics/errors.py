@@ -41,3 +41,30 @@ def error_table(errors: Mapping[str, Sequence]) -> pd.DataFrame:
         for name, values in errors.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def left_out_error_table(rows: pd.DataFrame, is_covered, by: str | pd.Series | None = None) -> pd.DataFrame:
+    """Magnitudes of the relative errors of what was left out, and how much of it its intervals hold, in per cent.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        ``relative_error`` and whatever else.
+    is_covered : array
+        One a row: 0 or 1, or NaN where there is no interval.
+    by : str or Series, optional
+        Column, or values a row, to tell rows apart by; all together where it is not given.
+
+    Returns
+    -------
+    DataFrame
+        ``median_percent, p90_percent, max_percent, num_points, covered_percent``.
+    """
+    rows = rows.assign(is_covered=is_covered)
+    table = {}
+    for name, part in [("all", rows)] if by is None else rows.groupby(by):
+        values = 100 * np.quantile(part["relative_error"].abs(), [0.5, 0.9, 1.0])
+        table[name] = dict(zip(("median_percent", "p90_percent", "max_percent"), values, strict=True)) | {
+            "num_points": len(part), "covered_percent": 100 * part["is_covered"].mean(),
+        }  # fmt: skip
+    return pd.DataFrame.from_dict(table, orient="index").astype({"num_points": int})

@@ -94,6 +94,23 @@ def percentile_interval(draws, level) -> np.ndarray:
     return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
+def exchangeable_quantile(scores, level) -> float:
+    """Bound that a further score stays below with this probability, where it is exchangeable with these (conformal).
+
+    NaN where there are none.
+
+    Raises
+    ------
+    ValueError
+        ``level`` does not lie between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1; got {level!r}")
+    if len(scores) == 0:
+        return np.nan
+    return float(np.quantile(scores, min(1.0, level * (1 + 1 / len(scores))), method="higher"))
+
+
 def draw_log_normal(means, standard_errors, *, num_draws: int = 10_000, rng, groups=None) -> np.ndarray:
     """Draws of uncertain positive values: log-normal with these means and standard errors.
 

@@ -12,7 +12,6 @@ from idealized_runtime.serving.groups import (
     SIZE_STEPS,
     TooFewPointsError,
     fit_groups,
-    left_out_table,
     token_times,
 )
 from idealized_runtime.serving.steps import share_visited
@@ -100,7 +99,7 @@ def test_intervals_hold_as_often_as_they_say():
         ignore_index=True,
     )
     fitted = fit_groups(points, BATCH_STEPS, by=BY)
-    assert left_out_table(fitted)["covered_percent"].item() == pytest.approx(95, abs=2.5)
+    assert fitted.left_out_table()["covered_percent"].item() == pytest.approx(95, abs=2.5)
     bounds = fitted.predict(points, level=0.9)
     truth = 0.01 + 1e-4 * points["concurrency"]
     assert (bounds["predicted_s_lower"] <= truth).mean() > 0.9
@@ -113,7 +112,18 @@ def test_coverage_of_a_group_is_by_intervals_of_the_others():
     calm = [make_points(hardware=f"machine-{number}") for number in range(3)]
     wild = make_points(hardware="wild", seconds=lambda b: (0.01 + 1e-4 * b) * np.array([1, 2, 1, 2, 1]))
     fitted = fit_groups(pd.concat([*calm, wild], ignore_index=True), BATCH_STEPS, by=BY)
-    assert not fitted.coverage()[(fitted.left_out["hardware"] == "wild").to_numpy()].any()
+    assert (fitted.coverage()[(fitted.left_out["hardware"] == "wild").to_numpy()] == 0).all()
+
+
+def test_nothing_tells_the_width_of_the_only_group():
+    assert np.isnan(fit_groups(make_points(), BATCH_STEPS, by=BY).left_out_table()["covered_percent"].item())
+
+
+def test_missing_values_are_one_group_and_found_again():
+    fitted = fit_groups(make_points(dtype=None), BATCH_STEPS, by=(*BY, "dtype"))
+    assert fitted.predict(make_points(dtype=np.nan))["predicted_s"].tolist() == pytest.approx(
+        (0.01 + 1e-4 * BATCHES).tolist()
+    )
 
 
 def test_group_of_one_setting_tells_a_constant_and_nothing_of_its_errors():
@@ -146,23 +156,23 @@ def h100():
 
 
 def test_published_inter_token_times_by_left_out_batch(h100):
-    table = left_out_table(h100, h100.left_out["expert_share"] > 0)
-    assert left_out_table(h100)["median_percent"].item() <= 1.7
+    table = h100.left_out_table(h100.left_out["expert_share"] > 0)
+    assert h100.left_out_table()["median_percent"].item() <= 1.7
     assert table["median_percent"].to_dict() == pytest.approx({False: 1.27, True: 2.58}, abs=0.05)
     assert max(len(line.coefficients) for line in h100.lines.values()) == 3
 
 
 def test_intervals_of_published_inter_token_times_hold(h100):
-    assert 90 <= left_out_table(h100)["covered_percent"].item() <= 98
+    assert 90 <= h100.left_out_table()["covered_percent"].item() <= 98
 
 
 def test_published_serving_points_left_out():
     points = usable_points(read_inferencex())
     points = points[points["hardware"] == "H100"]
     by = (*SERVER, "expert_tensor_parallel_size")
-    tokens = left_out_table(fit_groups(points, SIZE_STEPS, by=by)).loc["all"]
+    tokens = fit_groups(points, SIZE_STEPS, by=by).left_out_table().loc["all"]
     assert tokens["median_percent"] <= 3
     assert 90 <= tokens["covered_percent"] <= 98
-    first = left_out_table(fit_groups(points, FIRST_TOKENS, by=by)).loc["all"]
+    first = fit_groups(points, FIRST_TOKENS, by=by).left_out_table().loc["all"]
     assert first["median_percent"] <= 10
     assert 90 <= first["covered_percent"] <= 98

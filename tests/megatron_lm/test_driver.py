@@ -18,6 +18,7 @@ import psutil
 import pytest
 import torch
 from makers import write_gpt2_files
+from makers_torch import RATES
 
 import generate_text
 from idealized_runtime.records import (
@@ -50,12 +51,6 @@ SENTENCE = re.compile(
 
 def words(*argv):
     return [str(word) for word in argv]
-
-
-RATES = {
-    "memory_bytes_per_s": 1e18, "copy_bytes_per_s": 1e18, "read_bytes_per_s": 1e18,
-    "matmul_flops_per_s": {"float32": 1e18, "bfloat16": 1e18},
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,13 +7,14 @@ import signal
 import pytest
 import torch
 from makers import FAMILIES, hf_config, written
-from makers_torch import CASES
+from makers_torch import CASES, RATES
 from transformers import AutoConfig
 
 import generate_text
 from idealized_runtime.architectures import Architecture, unsupported_features
 from idealized_runtime.records import read_trials
 from idealized_runtime.records.validity import SEVERE
+from megatron_lm import floors
 from megatron_lm.engines import PORTABLE_ENGINES
 
 SWEEP = ("--all-num-input-tokens", "8", "--all-num-output-tokens", "1", "3", "--num-warmup", "0", "--num-trials", "1",
@@ -25,8 +26,9 @@ BUILT_FAMILIES = {
 
 
 @pytest.fixture(autouse=True)
-def leave_no_trace():
-    """The driver sets limits and signal handlers of its process, which is this one."""
+def leave_no_trace(monkeypatch):
+    """The driver sets limits and signal handlers of its process, which is this one; no rates are measured."""
+    monkeypatch.setattr(floors, "measure_machine_rates", lambda device, dtype: RATES)
     limits, num_threads = resource.getrlimit(resource.RLIMIT_DATA), torch.get_num_threads()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     torch.set_num_threads(1)

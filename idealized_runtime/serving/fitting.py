@@ -483,9 +483,10 @@ def _warn(evidence, steps, kinds, errors):
                     ServingWarning, stacklevel=3,
                 )  # fmt: skip
             rate = arrival_rate_per_s(run)
-            limit = saturated_rate_per_s(run, steps, item.scheduler) if 0 < rate < np.inf else np.inf
-            # Of a few requests the rate is hardly known.
-            if rate * (1 - 2 / np.sqrt(len(run))) > limit:
+            # Of a few requests, or of some that come all at once, no rate is known.
+            is_rate = 0 < rate < np.inf
+            limit = saturated_rate_per_s(run, steps, item.scheduler) if is_rate else np.inf
+            if is_rate and rate * (1 - 2 / np.sqrt(len(run))) > limit:
                 warnings.warn(
                     f"run {name} was overloaded: {rate:.3g} requests/s came, and {limit:.3g} can be answered. "
                     "Its first tokens waited in a queue that grew as long as it ran: they are no steady state, "

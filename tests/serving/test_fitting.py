@@ -169,3 +169,14 @@ def test_few_requests_are_not_said_to_overload():
         warnings.simplefilter("always")
         fit_steps([ServedRequests(simulate(served, TRUTH, RULES), RULES)])
     assert not any("overloaded" in str(warning.message) for warning in warned)
+
+
+def test_requests_that_come_all_at_once_are_fitted_without_a_rate():
+    bursts = [
+        simulate(make_requests(seed, number=number).assign(arrival_s=0.0), TRUTH, RULES).assign(run=seed)
+        for seed, number in enumerate((1, 2, 4, 4, 8, 8, 16, 32))
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = fit_steps([ServedRequests(pd.concat(bursts, ignore_index=True), RULES)])
+    assert fitted.coefficients[:4] == pytest.approx(TRUTH.coefficients[:4], rel=0.02)

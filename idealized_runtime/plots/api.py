@@ -51,6 +51,7 @@ def plot_load(
     runtimes: pd.DataFrame,
     *,
     value: str = "runtime_s",
+    predicted: pd.DataFrame | None = None,
     ax: plt.Axes | None = None,
 ) -> plt.Axes:
     """Draw minimum runtime against the number of queries sent in parallel, a line a number of output tokens (Figure 6).
@@ -60,9 +61,11 @@ def plot_load(
     runtimes : DataFrame, one row a number of output tokens and load
         ``num_output_tokens``, ``num_parallel_queries`` and ``value``.
     value : {"runtime_s", "slowdown"}
+    predicted : DataFrame, optional
+        The same columns; where they are given they are the lines, and the runtimes are points.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    _draw_output_sizes(ax, runtimes, "num_parallel_queries", value)
+    _draw_output_sizes(ax, runtimes, "num_parallel_queries", value, lines=predicted)
     mark_values(ax, runtimes["num_parallel_queries"])
     ylabel = {"runtime_s": "Minimum runtime (s)", "slowdown": "Slowdown"}[value]
     ax.set(xlabel="Number of parallel queries", ylabel=ylabel)
@@ -86,11 +89,14 @@ def plot_runtimes_over_time(runtimes: pd.DataFrame, *, ax: plt.Axes | None = Non
     return ax
 
 
-def _draw_output_sizes(ax, runtimes, x, y):
-    """A line a number of output tokens, darker where they are few."""
+def _draw_output_sizes(ax, runtimes, x, y, *, lines=None):
+    """A line a number of output tokens, darker where they are few; through the points or as it is given."""
     groups = dict(list(runtimes.sort_values(x).groupby("num_output_tokens")))
     for size, style in style_models(groups).items():
-        ax.plot(groups[size][x], groups[size][y], linestyle="-", label=f"{size}", **style)
+        ax.plot(groups[size][x], groups[size][y], linestyle="-" if lines is None else "none", label=f"{size}", **style)
+        if lines is not None:
+            line = lines[lines["num_output_tokens"] == size].sort_values(x)
+            ax.plot(line[x], line[y], linestyle="--", **{**style, "marker": ""})
     ax.set_ylim(bottom=0)
     ax.legend(title="Output tokens")
 

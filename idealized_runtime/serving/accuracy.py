@@ -1,10 +1,13 @@
 """How well simulated requests match those that a server answered, on those that no fit has seen."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.serving.requests import TIMES
-from idealized_runtime.serving.simulation import METRICS, times_of_requests
+from idealized_runtime.serving.simulation import METRICS, interval_of_draws, simulate, times_of_requests
+from idealized_runtime.serving.steps import StepModel
 from idealized_runtime.statistics.errors import summarize_errors
 
 
@@ -53,3 +56,36 @@ def accuracy_table(measured: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFr
             "p95_error_percent": 100 * (np.quantile(ours, 0.95) / np.quantile(there, 0.95) - 1),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("measure")
+
+
+def percentile_table(
+    runs: Mapping[float, pd.DataFrame], steps: StepModel, *, percentiles: Sequence[float] = (50, 95), num_draws=20,
+    level=0.95, rng=0,
+) -> pd.DataFrame:  # fmt: skip
+    """Percentiles of the requests of each run, as measured, and as the steps have them of the same requests.
+
+    Parameters
+    ----------
+    runs : mapping of a rate to its requests
+        Those without times keep up the load, and count in neither.
+    steps : StepModel
+    num_draws, level, rng
+        Of the interval by the errors of the steps.
+
+    Returns
+    -------
+    DataFrame, one row a rate, measure and percentile
+        ``rate_per_s, measure`` (``ttft_s, tpot_s, e2e_s``), ``percentile, measured, value, lower, upper`` (s).
+    """
+    rows, drawn = [], steps.draws(num_draws, rng)
+    for rate, run in runs.items():
+        simulated = [times_of_requests(simulate(run, model)) for model in (steps, *drawn)]
+        for measure, measured_s in times_of_requests(run).items():
+            is_known = ~np.isnan(measured_s)
+            for percentile in percentiles:
+                value, *of_draws = (float(np.percentile(one[measure][is_known], percentile)) for one in simulated)
+                lower, upper = interval_of_draws(value, of_draws, level)
+                named = {"rate_per_s": rate, "measure": measure, "percentile": percentile}
+                measured = float(np.percentile(measured_s[is_known], percentile))
+                rows.append({**named, "measured": measured, "value": value, "lower": lower, "upper": upper})
+    return pd.DataFrame(rows)

@@ -29,6 +29,8 @@ _PROMPT_SHARES = (1.0, 0.1)
 _ROBUST_FROM = 3.0
 # Of a relative error, what rounding of times leaves at least.
 _LEAST_SCALE, _LARGEST_SCALE = 1e-4, 0.3
+# Rows that share a scale, and how many scales a kind has.
+_LEAST_OF_A_SCALE, _MOST_SCALES = 30, 4
 # Beyond this median error the server works by other rules than those given, or by more than these terms.
 _LARGE_ERROR = 0.3
 _LEAST_ROWS = 3
@@ -54,8 +56,8 @@ class Rows(NamedTuple):
     """Times, one a row, and what the steps in them held together.
 
     ``seconds`` measured; ``features``, shape (rows, 6), by term; ``sizes_s`` that errors are relative to; ``kinds``
-    that share a scale of error, places in ``_KINDS``; ``starts_s`` and ``ends_s`` of the steps, where rows that overlap
-    share their errors (NaN elsewhere); ``blocks`` that share errors elsewhere.
+    that have scales of error of their own, places in ``_KINDS``; ``starts_s`` and ``ends_s`` of the steps, where rows
+    that overlap share their errors (NaN elsewhere); ``blocks`` that share errors elsewhere.
     """
 
     seconds: np.ndarray
@@ -280,9 +282,9 @@ def fit_steps(
     """Step times, none negative, that explain what a server did.
 
     Least squares of relative errors, each measure (first token, further tokens) of each piece of evidence weighted by
-    the scale of its own errors, large ones less than their square. What steps held is what the scheduler says with the
-    step times found so far, never what the measured ends say; both are repeated until they agree, and the iteration
-    that explains the times best is kept.
+    the scale of its own errors, by how many steps it takes, large ones less than their square. What steps held is what
+    the scheduler says with the step times found so far, never what the measured ends say; both are repeated until they
+    agree, and the iteration that explains the times best is kept.
 
     Parameters
     ----------
@@ -363,12 +365,12 @@ def _iterate(evidence, start, places, known) -> tuple:
         design, target = rows.features[:, places] / rows.sizes_s[:, None], rows.seconds / rows.sizes_s
         errors = target - design @ steps.coefficients[places]
         cost, scales = 0.0, np.ones_like(errors)
-        for kind in np.unique(rows.kinds):
-            of_kind = np.abs(errors[rows.kinds == kind])
+        for group in _groups_of_a_scale(rows):
+            of_group = np.abs(errors[group])
             # Laplace's likelihood, whose scale is the mean of the magnitudes.
-            cost += of_kind.size * np.log(np.minimum(of_kind, 1.0).mean() + _LEAST_SCALE)
+            cost += of_group.size * np.log(np.minimum(of_group, 1.0).mean() + _LEAST_SCALE)
             # A measure that is missed wholly must not cease to count.
-            scales[rows.kinds == kind] = np.clip(1.4826 * np.median(of_kind), _LEAST_SCALE, _LARGEST_SCALE)
+            scales[group] = np.clip(1.4826 * np.median(of_group), _LEAST_SCALE, _LARGEST_SCALE)
         weights = np.sqrt(np.minimum(1.0, _ROBUST_FROM * scales / np.maximum(np.abs(errors), 1e-12))) / scales
         if cost < best[0]:
             best = cost, steps, rows, design, errors, weights
@@ -380,6 +382,14 @@ def _iterate(evidence, start, places, known) -> tuple:
         if change < _CONVERGED:
             break
     return best
+
+
+def _groups_of_a_scale(rows):
+    """Rows of a kind with about as many steps: errors of many steps cancel, in relation to them."""
+    for kind in np.unique(rows.kinds):
+        of_kind = np.flatnonzero(rows.kinds == kind)
+        of_kind = of_kind[np.argsort(rows.features[of_kind, 0], kind="stable")]
+        yield from np.array_split(of_kind, np.clip(of_kind.size // _LEAST_OF_A_SCALE, 1, _MOST_SCALES))
 
 
 def non_negative_least_squares(design, target, weights) -> np.ndarray:
@@ -446,12 +456,10 @@ def _covariance(rows, design, errors, weights) -> np.ndarray:
         noise = np.sum((w * e)[is_decode] ** 2) / max(float(lengths_s @ left), np.finfo(float).tiny)
         variance += noise * (of_all * lengths_s[:, None]).T @ of_all
         shared = noise * (ends_s - starts_s) / size_s**2
-        own = (
-            max(float(np.average(e[~is_decode] ** 2 - shared[~is_decode], weights=w[~is_decode] ** 2)), 0.0)
-            if (~is_decode).any()
-            else 0.0
-        )
-        variance += own * (x[~is_decode] * w[~is_decode, None]).T @ (x[~is_decode] * w[~is_decode, None])
+        if (is_first := ~is_decode).any():
+            # In units of the scale of each, which weights are the inverse of.
+            own = max(float(np.mean(w[is_first] ** 2 * (e[is_first] ** 2 - shared[is_first]))), 0.0)
+            variance += own * x[is_first].T @ x[is_first]
     if (~is_timed).any():
         _, block_of = np.unique(rows.blocks[~is_timed], return_inverse=True)
         number = block_of.max() + 1

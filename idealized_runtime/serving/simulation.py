@@ -120,6 +120,13 @@ def summarize(requests: pd.DataFrame) -> dict:
     return summary
 
 
+def interval_of_draws(value: float, drawn: Sequence[float], level: float) -> tuple[float, float]:
+    """What a number of simulated requests is between by the errors of the step times; the number is within."""
+    # Of few draws the outermost stand for the tails: interpolation between them would fall short.
+    lower, upper = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="weibull").tolist()
+    return min(lower, value), max(upper, value)
+
+
 def output_tokens_per_s(requests: pd.DataFrame) -> float:
     """Output tokens of all requests over the time from the first arrival to the last token."""
     finish_s = requests["arrival_s"] + requests["runtime_s"]
@@ -234,10 +241,7 @@ def simulate_days(
         for statistic, value in statistics.items():
             lower = upper = None
             if of_draws:
-                # Of few draws the outermost stand for the tails: interpolation between them would fall short.
-                drawn_s = [draw[metric][statistic] for draw in of_draws]
-                lower, upper = np.quantile(drawn_s, [(1 - level) / 2, (1 + level) / 2], method="weibull").tolist()
-                lower, upper = min(lower, value), max(upper, value)
+                lower, upper = interval_of_draws(value, [draw[metric][statistic] for draw in of_draws], level)
             answer[metric][statistic] = {"value": value, "lower": lower, "upper": upper}
             if len(days) > 1:
                 bounds = percentile_interval([day[metric][statistic] for day in of_days], level).tolist()

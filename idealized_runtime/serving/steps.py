@@ -172,7 +172,7 @@ class StepModel:
                 "unit": unit,
             }
             for (term, (scale, unit)), value, half in zip(units.items(), self.coefficients, reach, strict=True)
-            if term != "expert_s" or self.expert_share
+            if (term != "expert_s" or self.expert_share) and (term != "request_s" or value > 0 or half > 0)
         }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("term")
 

@@ -92,7 +92,7 @@ OTHER_VALUES = {
         ],
         "num_draws": [20, 30],
     },
-    "load_vs_latency": {"provider": ["OpenAI", "AI21"], "output_sizes": [[1, 64], [4]]},
+    "load_vs_latency": {"provider": ["OpenAI", "AI21"], "output_sizes": [[1, 64], [4]], "most_fitted": [8]},
     "model_table": {"hardware": [{"a100": "A100-40GB"}, {"h100": "H100"}]},
     "modern_frontier": {
         "hardware": ["v100", "a100"],
@@ -120,7 +120,14 @@ OTHER_VALUES = {
     "runtime_vs_output_tokens": {**MACHINES, "prompt_sizes": [[1, 512], [128]]},
     "runtime_vs_prompt_tokens": {**MACHINES, "prompt_sizes": [[1, 16, 64, 512], [1, 64, 128, 256, 512]]},
     "runtimes_over_time": {"num_prompt_tokens": [1, 1024], "method": ["published"]},
-    "serving_under_load": {"share_seen": [0.4, 0.6], "num_requests": [100, 200]},
+    "serving_under_load": {
+        "share_seen": [0.4, 0.6],
+        "num_requests": [100, 200],
+        "own_log": [],  # one log of a server that batches is committed
+        "fitted_rates": [[1, 2.5], [2, 2.5]],
+        "predicted_stack": ["v100"],
+        "predicted_models": [["llama-2-13b"], ["llama-3-8b"]],
+    },
     "software_stacks": {
         "name": ["mine", "yours"],
         "stacks": [{"eager": "cpu_eager", "core": "cpu_sdpa"}, {"sdpa": "cpu_sdpa", "eager": "cpu_eager"}],

@@ -46,6 +46,15 @@ def test_load_is_drawn_in_order_a_line_a_number_of_output_tokens():
     assert ax.get_xscale() == "log"
 
 
+def test_predicted_loads_are_the_lines_and_measured_ones_the_points():
+    predicted = make_load().assign(runtime_s=lambda load: 2 * load["runtime_s"])
+    ax = plot_load(make_load(), predicted=predicted)
+    assert lines_by_label(ax)["64"].get_linestyle() == "None"
+    (dashed,) = [line for line in ax.lines if line.get_linestyle() == "--" and line.get_ydata()[0] == 2.0]
+    assert dashed.get_xdata().tolist() == [1, 2, 32]
+    assert dashed.get_marker() in ("", "None")
+
+
 def test_load_can_be_drawn_as_a_slowdown_of_some_sizes():
     ax = plot_load(make_load().query("num_output_tokens == 64"), value="slowdown")
     assert list(lines_by_label(ax)) == ["64"]

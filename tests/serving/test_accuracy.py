@@ -2,7 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.serving.accuracy import accuracy_table, forget_later
+from idealized_runtime.serving.accuracy import accuracy_table, forget_later, percentile_table
+from idealized_runtime.serving.requests import random_requests
+from idealized_runtime.serving.simulation import simulate
+from idealized_runtime.serving.steps import StepModel
 
 
 def make_served(**changes):
@@ -27,3 +30,16 @@ def test_errors_are_those_of_the_mean_and_of_single_requests():
     assert table.loc["E2E", "median_percent"] == 0
     assert table.loc["TPOT", "measured_mean_s"] == pytest.approx(0.1)
     assert not np.isnan(table.to_numpy()).any()
+
+
+def test_percentiles_of_runs_are_those_of_the_requests_with_times_and_within_their_intervals():
+    steps = StepModel(0.01, 1e-4, 1e-3, 1e-6, covariance=np.diag([1e-3, 1e-5, 1e-4, 0, 0, 0]) ** 2)
+    sizes = pd.DataFrame({"num_prompt_tokens": [50, 500], "num_output_tokens": [20, 60]})
+    runs = {}
+    for rate in (1.0, 4.0):
+        run = simulate(random_requests(sizes, rate_per_s=rate, num_requests=60, rng=0), steps)
+        runs[rate] = run.assign(runtime_s=run["runtime_s"].where(run.index > 9))
+    table = percentile_table(runs, steps, num_draws=8).set_index(["rate_per_s", "measure", "percentile"])
+    assert table["value"].to_numpy() == pytest.approx(table["measured"].to_numpy())
+    assert table.loc[(4.0, "e2e_s", 95), "measured"] == np.percentile(runs[4.0]["runtime_s"].dropna(), 95)
+    assert ((table["lower"] < table["value"]) & (table["value"] < table["upper"])).all()

@@ -93,6 +93,25 @@ def read_load_runtimes() -> pd.DataFrame:
     return runtimes.assign(slowdown=runtimes["runtime_s"] / runtimes.groupby(setting)["runtime_s"].transform("first"))
 
 
+def load_requests(runtimes: pd.DataFrame) -> pd.DataFrame:
+    """The requests behind Figure 6: so many alike at once, of one of which the least runtime is known.
+
+    Parameters
+    ----------
+    runtimes : DataFrame
+        As from :func:`read_load_runtimes`.
+
+    Returns
+    -------
+    DataFrame, a request table
+        ``run`` is the index of the runtimes.
+    """
+    requests = runtimes.loc[runtimes.index.repeat(runtimes["num_parallel_queries"])]
+    known_s = requests["runtime_s"].mask(requests.index.duplicated())
+    requests = requests.assign(arrival_s=0.0, time_to_first_token_s=float("nan"), runtime_s=known_s)
+    return requests.drop(columns="slowdown").rename_axis("run").reset_index()
+
+
 def read_runtime_pairs(pair: str) -> pd.DataFrame:
     """Points of one panel of Figure 7, each a scenario and model.
 

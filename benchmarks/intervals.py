@@ -4,7 +4,7 @@ Every simulation draws a truth (prompt times that saturate, or a staircase of 12
 times its settings under one regime of noise, fits them by ``RuntimeModel.fit`` and looks which intervals hold the
 truth. Prints docs/intervals.md's table; run it on two revisions to compare them. Seeded; one core.
 
-Run:  python benchmarks/coverage.py [--simulations 100] [--seed 1]
+Run:  python benchmarks/intervals.py [--simulations 100] [--seed 1]
 """
 
 import argparse

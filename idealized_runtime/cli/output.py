@@ -104,6 +104,13 @@ def say(sentence: str):
     print(printable(sentence), file=sys.stderr, flush=True)
 
 
+def progress_bar(total: int, what: str):
+    """A bar on the terminal of so many things of which each takes a while; none for one, or where nobody watches."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=what, file=sys.stderr, disable=not sys.stderr.isatty() or total < 2)
+
+
 def print_answer(data: dict, rows, *, as_json: bool):
     """Print an answer as JSON, or as rows that were read from the same data; neither shows an infinite number."""
     data = plain(data)

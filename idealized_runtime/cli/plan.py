@@ -8,8 +8,8 @@ concurrency, or, where nobody served it, from the logs of other models on a mach
 from idealized_runtime.checks import not_negative_number, positive_int, positive_number
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE, NOTHING_DONE
-from idealized_runtime.cli.output import check_format, print_json, print_table, say, show, write_table
-from idealized_runtime.cli.serving.flags import add_scheduler, scheduler_of
+from idealized_runtime.cli.output import check_format, print_json, print_table, progress_bar, say, show, write_table
+from idealized_runtime.cli.serving.flags import add_objectives, add_scheduler, objectives_of, scheduler_of
 
 EXAMPLES = """\
 examples: idealized-runtime plan --parameters steps.json --requests trace.csv --objective ttft:p95=0.5 e2e:p99=10
@@ -46,9 +46,6 @@ def add_arguments(parser):
     come = demand.add_mutually_exclusive_group()
     come.add_argument("--requests", metavar="FILE", help="request table or trace: arrival_s and sizes are used")
     add_shared(come, "--queries", help="sizes that are drawn from, with --rate: a table, or a HELM run folder")
-    demand.add_argument("--workload", metavar="NAME",
-                        help="objectives and sizes that others plan for (chat, code-completion, retrieval, "
-                        "long-summary, mlperf-llama2-70b, ...); --queries and --objective go before")  # fmt: skip
     demand.add_argument("--rate", dest="rates_per_s", type=positive_number, nargs="+", metavar="R",
                         help="queries that come a second; several are the hours of a day, planned for the busiest and "
                         "for each. Of a trace: so many of its requests, or all of them quicker")  # fmt: skip
@@ -56,8 +53,7 @@ def add_arguments(parser):
                         help="coefficient of variation of the times between queries (default: 1, Poisson)")  # fmt: skip
     demand.add_argument("--num-requests", type=positive_int, default=2000, metavar="N",
                         help="of a simulated day, for each replica (default: 2000)")  # fmt: skip
-    demand.add_argument("--objective", dest="objectives", nargs="+", default=[], metavar="METRIC:STATISTIC=S",
-                        help="all that is to be met, in seconds: ttft:p95=0.5 tpot:mean=0.05 e2e:p99=10")  # fmt: skip
+    add_objectives(demand)
     add_scheduler(parser, "as the steps were fitted, 256 sequences and 8192 tokens where they are predicted",
                   several_limits=True)  # fmt: skip
     api = parser.add_argument_group("beside an API", "what the same queries cost there, for the break-even")
@@ -77,16 +73,11 @@ def add_arguments(parser):
 
 def run(arguments) -> int:
     """Plan, print the answer, write the table where asked to; the exit code is 1 where nothing serves the demand."""
-    from idealized_runtime.serving.objectives import Objective, get_workload
     from idealized_runtime.serving.planning import Plan, Rejection, Simulations, plan
 
     if arguments.out is not None:
         check_format(arguments.out)
-    workload = None if arguments.workload is None else get_workload(arguments.workload)
-    objectives = [Objective.parse(text) for text in arguments.objectives]
-    if not objectives and workload is None:
-        raise ValueError("--objective must be given, such as ttft:p95=0.5, or --workload with those of others")
-    objectives = objectives or list(workload.objectives)
+    objectives, workload = objectives_of(arguments)
     demand = _demand(arguments, workload)
     found = _candidates(arguments, demand)
     candidates = [it for it in found if not isinstance(it, Rejection)]
@@ -94,7 +85,7 @@ def run(arguments) -> int:
     simulations = Simulations(arguments.simulations)
     answer = Plan(demand, tuple(objectives), (), rejections, arguments.level)
     if candidates:
-        with _progress(len(candidates)) as bar:
+        with progress_bar(len(candidates), "candidates") as bar:
             answer = plan(
                 candidates, demand, objectives, level=arguments.level, num_draws=arguments.num_draws,
                 rng=arguments.seed, simulations=simulations, report=lambda candidate: bar.update(),
@@ -108,14 +99,6 @@ def run(arguments) -> int:
     else:
         _print(answer, workload, more)
     return DONE if answer.answers else NOTHING_DONE
-
-
-def _progress(total):
-    import sys
-
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc="candidates", file=sys.stderr, disable=not sys.stderr.isatty() or total < 2)
 
 
 def _demand(arguments, workload):

@@ -1,4 +1,4 @@
-"""Flags of a server's scheduler, which fit and simulate share."""
+"""Flags of a server's scheduler and of objectives, which several subcommands share."""
 
 from idealized_runtime.checks import positive_int
 from idealized_runtime.serving.scheduler import POLICIES
@@ -37,6 +37,26 @@ def scheduler_of(arguments, base):
     return replace(
         base, **{name: value for name in vars(base) if (value := getattr(arguments, name, None)) is not None}
     )
+
+
+def add_objectives(group):
+    """Add the flags that :func:`objectives_of` reads."""
+    group.add_argument("--objective", dest="objectives", nargs="+", default=[], metavar="METRIC:STATISTIC=S",
+                       help="all that is to be met, in seconds: ttft:p95=0.5 tpot:mean=0.05 e2e:p99=10")  # fmt: skip
+    group.add_argument("--workload", metavar="NAME",
+                       help="objectives and sizes that others plan for (chat, code-completion, retrieval, "
+                       "long-summary, mlperf-llama2-70b, ...); --queries and --objective go before")  # fmt: skip
+
+
+def objectives_of(arguments) -> tuple:
+    """Objectives of the flags, and the workload that is named, or None."""
+    from idealized_runtime.serving.objectives import Objective, get_workload
+
+    workload = None if arguments.workload is None else get_workload(arguments.workload)
+    objectives = [Objective.parse(text) for text in arguments.objectives]
+    if not objectives and workload is None:
+        raise ValueError("--objective must be given, such as ttft:p95=0.5, or --workload with those of others")
+    return objectives or list(workload.objectives), workload
 
 
 def describe(scheduler) -> str:

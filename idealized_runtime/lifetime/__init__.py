@@ -4,7 +4,8 @@
 ``optimum`` the solver. ``training_runs`` are read, ``fitting`` fits a law to them by the objective in ``log_huber``,
 ``bootstrap`` gives its intervals, ``law_files`` keep it, and ``fitted_range`` says what lies beyond. ``measured`` puts
 timed models in place of a guessed utilisation: ``profiles`` of parameter files, their ``size_curve``, and the
-``comparison`` with the guess.
+``comparison`` with the guess. ``planned`` puts servers in their place, each at the largest rate that it bears within
+objectives, and ``electricity`` tells kilowatt hours and CO2.
 """
 
 import idealized_runtime
@@ -20,7 +21,15 @@ _MODULES = {
     "profiles": ("read_profiles",),
     "size_curve": ("SizeCurve",),
     "measured": ("MeasuredQueryCost", "profile_table"),
-    "comparison": ("Assumptions", "chinchilla_ratio_maps", "compare_with_guess", "sizing_table"),
+    "planned": ("PlannedQueryCosts", "predicted_servers"),
+    "electricity": ("Electricity",),
+    "comparison": (
+        "Assumptions",
+        "chinchilla_ratio_maps",
+        "compare_servings",
+        "compare_with_guess",
+        "sizing_table",
+    ),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [*_HOMES]

@@ -1,5 +1,6 @@
-"""How far the cheapest size moves when inference costs what was measured instead of what was guessed."""
+"""How far the cheapest size moves when inference costs what was measured or planned instead of what was guessed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,7 +8,8 @@ import pandas as pd
 
 from idealized_runtime.lifetime.bootstrap import draws_that_reach
 from idealized_runtime.lifetime.costs import LifetimeCosts, Rental, dollar_costs
-from idealized_runtime.lifetime.measured import MeasuredQueryCost
+from idealized_runtime.lifetime.electricity import Electricity
+from idealized_runtime.lifetime.measured import QueryCost
 from idealized_runtime.lifetime.optimum import minimize_lifetime_cost
 from idealized_runtime.lifetime.scaling_law import COEFFICIENTS, ScalingLaw
 from idealized_runtime.lifetime.size_curve import FloorPowerLaw
@@ -50,9 +52,7 @@ class Assumptions:
             output_mfu=self.output_mfu,
         )
 
-    def measured_costs(
-        self, query_cost: MeasuredQueryCost, num_requests, law: FloorPowerLaw | None = None
-    ) -> LifetimeCosts:
+    def measured_costs(self, query_cost: QueryCost, num_requests, law: FloorPowerLaw | None = None) -> LifetimeCosts:
         """Lifetime costs with inference as measured; with ``law`` in place of the best one where it is given."""
         return query_cost.dollar_costs(
             training=self.training,
@@ -67,7 +67,7 @@ def compare_with_guess(
     law: ScalingLaw,
     loss,
     num_requests,
-    query_cost: MeasuredQueryCost,
+    query_cost: QueryCost,
     assumptions: Assumptions,
     *,
     law_draws: ScalingLaw | None = None,
@@ -86,7 +86,7 @@ def compare_with_guess(
     law : ScalingLaw
     loss, num_requests : float or 1-d array
         Each pair is a row; they broadcast.
-    query_cost : MeasuredQueryCost
+    query_cost : QueryCost
         Its mix is what both sides serve.
     assumptions : Assumptions
     law_draws : ScalingLaw, optional
@@ -128,6 +128,80 @@ def compare_with_guess(
         lower, upper = percentile_interval(drawn[name], level)
         columns |= {name: value, f"{name}_lower": lower, f"{name}_upper": upper}
     return pd.DataFrame(columns)
+
+
+def compare_servings(
+    law: ScalingLaw,
+    loss: float,
+    num_requests: float,
+    query_costs: Mapping[str, QueryCost],
+    assumptions: Assumptions,
+    *,
+    electricity: Electricity | None = None,
+    law_draws: ScalingLaw | None = None,
+    num_draws: int = 1000,
+    level: float = 0.95,
+    rng=0,
+) -> pd.DataFrame:
+    """Cheapest size by each way of serving the same queries, the guess first, and what each size costs by the last way.
+
+    Parameters
+    ----------
+    law : ScalingLaw
+    loss, num_requests : float
+    query_costs : mapping of QueryCost, by the way of serving
+        Of one mix on the accelerators of ``assumptions``; the last is how queries will be served.
+    assumptions : Assumptions
+    electricity : Electricity, optional
+    law_draws, num_draws, level, rng
+        As of :func:`compare_with_guess`; every way's errors are drawn with the same ``rng``.
+
+    Returns
+    -------
+    DataFrame, by way of serving, ``guessed`` first
+        ``is_extrapolated`` (missing for the guess), ``share_of_law_draws``, and each with ``_lower`` and ``_upper``
+        (missing for the guess without ``law_draws``): ``num_params, num_training_tokens, training_usd, inference_usd,
+        cost_usd``; ``excess_cost`` of training this size and serving it by the last way, over the least cost minus 1;
+        with ``electricity`` ``energy_kwh, co2e_kg``.
+
+    Raises
+    ------
+    UnreachableLossError
+        Less than half of ``law_draws`` reach the loss.
+    """
+    names, (*_, last) = ["guessed", *query_costs], query_costs.values()
+    guessed_costs = assumptions.guessed_costs(last.mix, num_requests)
+
+    def quantities(law, query_laws):
+        served = (
+            assumptions.measured_costs(cost, num_requests, query_law)
+            for cost, query_law in zip(query_costs.values(), query_laws, strict=True)
+        )
+        costs = [guessed_costs, *served]
+        optima = [minimize_lifetime_cost(law, np.array([loss]), cost) for cost in costs]
+        least_usd = optima[-1].optimal_cost
+        return [
+            _served_quantities(optimum, assumptions, electricity)
+            | {"excess_cost": costs[-1].total(optimum.optimal) / least_usd - 1}
+            for optimum in optima
+        ]
+
+    best = quantities(law, [cost.per_query.law for cost in query_costs.values()])
+    laws, share = _usable(law, law_draws, loss, num_draws)
+    drawn = quantities(laws, [cost.per_query.draw((laws.E.size, 1), rng=rng) for cost in query_costs.values()])
+    rows = []
+    for name, values, draws in zip(names, best, drawn, strict=True):
+        row = {"is_extrapolated": None, "share_of_law_draws": share}
+        if name in query_costs:
+            row["is_extrapolated"] = bool(query_costs[name].is_extrapolated(values["num_params"].item()))
+        for quantity, (value,) in values.items():
+            bounds = np.nan, np.nan
+            # Of what is guessed nothing is known to err but the scaling law.
+            if name in query_costs or law_draws is not None or quantity == "excess_cost":
+                bounds = percentile_interval(draws[quantity][:, 0], level)
+            row |= dict(zip((quantity, f"{quantity}_lower", f"{quantity}_upper"), (value, *bounds), strict=True))
+        rows.append(row)
+    return pd.DataFrame(rows, index=pd.Index(names, name="serving"))
 
 
 def chinchilla_ratio_maps(law: ScalingLaw, losses, demands, costs: LifetimeCosts) -> dict[str, pd.DataFrame]:
@@ -180,6 +254,26 @@ def _quantities(law, loss, guessed_costs, measured_costs) -> dict:
         "excess_cost": cost_of_guess_usd / measured.optimal_cost - 1,
         "chinchilla_ratio": measured.params_ratio,
     }
+
+
+def _served_quantities(optimum, assumptions, electricity) -> dict:
+    size, costs = optimum.optimal, optimum.costs
+    usd = {"training_usd": costs.training(size), "inference_usd": costs.inference.cost(size.num_params)}
+    found = {
+        "num_params": size.num_params,
+        "num_training_tokens": size.num_training_tokens,
+        **usd,
+        "cost_usd": usd["training_usd"] + usd["inference_usd"],
+    }
+    if electricity is not None:
+        kwh = sum(
+            electricity.kwh(usd[f"{side}_usd"] / getattr(assumptions, side).price_usd_per_hour, power_watts)
+            for side, power_watts in (
+                ("training", electricity.training_power_watts), ("inference", electricity.inference_power_watts),
+            )
+        )  # fmt: skip
+        found |= {"energy_kwh": kwh, "co2e_kg": electricity.kg_co2e(kwh)}
+    return found
 
 
 def _sizing(optimum) -> dict:

@@ -49,8 +49,54 @@ class ScaledLawCost:
 
 
 @dataclass(frozen=True, eq=False)
-class MeasuredQueryCost:
-    """Accelerator-seconds of the mean query of a mix, as functions of model size. Made by :meth:`fit`.
+class QueryCost:
+    """Accelerator-seconds of the mean query of a mix, as a function of model size.
+
+    Parameters
+    ----------
+    mix : QueryMix
+    per_query : SizeCurve
+    """
+
+    mix: QueryMix
+    per_query: SizeCurve
+
+    def is_extrapolated(self, num_params):
+        """Whether each size lies outside those of the models behind the curve."""
+        return self.per_query.is_extrapolated(num_params)
+
+    def dollar_costs(
+        self,
+        *,
+        training: Rental,
+        price_usd_per_hour: float,
+        num_requests,
+        training_mfu=0.5,
+        law: FloorPowerLaw | None = None,
+    ) -> LifetimeCosts:
+        """Lifetime costs for the solver: training at an assumed utilisation, inference by the curve.
+
+        Parameters
+        ----------
+        training : Rental
+        price_usd_per_hour : float
+            Of one accelerator of the hardware that serves.
+        num_requests : float or array
+            Over the model's life; may be zero.
+        training_mfu : float or array
+        law : FloorPowerLaw, optional
+            Drawn from ``per_query`` in place of its best law.
+        """
+        check_not_negative(num_requests=num_requests)
+        # What the law gives are accelerator-seconds.
+        usd = dollar_cost_usd(num_requests, num_accelerators=1, price_usd_per_hour=price_usd_per_hour)
+        inference = ScaledLawCost(law or self.per_query.law, usd)
+        return LifetimeCosts(training.usd_per_flop(training_mfu), inference, "usd")
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredQueryCost(QueryCost):
+    """Accelerator-seconds of the mean query as timed, one at a time or in batches. Made by :meth:`fit`.
 
     Whole queries, their prompts and their further tokens are regressed each by itself, so the first is the sum of the
     others at every profiled model, but on the curves only to within their scatter.
@@ -59,8 +105,6 @@ class MeasuredQueryCost:
     ----------
     profiles : tuple of PricedModel
         By size.
-    mix : QueryMix
-    per_query : SizeCurve
     per_prompt : SizeCurve
         Prompt encoding of the mean query, which yields the first output token.
     per_output_token : SizeCurve
@@ -70,8 +114,6 @@ class MeasuredQueryCost:
     """
 
     profiles: tuple[PricedModel, ...]
-    mix: QueryMix
-    per_query: SizeCurve
     per_prompt: SizeCurve
     per_output_token: SizeCurve
     share_extrapolated: float
@@ -102,40 +144,8 @@ class MeasuredQueryCost:
             *(mean_accelerator_s(profile, mix, extrapolate=extrapolate) for profile in profiles), strict=True
         )
         outside = np.any([profile.runtimes.is_extrapolated(mix.num_prompt_tokens) for profile in profiles], axis=0)
-        curves = [SizeCurve.fit(sizes, seconds) for seconds in (queries, prompts, tokens)]
-        return cls(profiles, mix, *curves, float(mix.weights[outside].sum()))
-
-    def is_extrapolated(self, num_params):
-        """Whether each size lies outside those of the profiled models."""
-        return self.per_query.is_extrapolated(num_params)
-
-    def dollar_costs(
-        self,
-        *,
-        training: Rental,
-        price_usd_per_hour: float,
-        num_requests,
-        training_mfu=0.5,
-        law: FloorPowerLaw | None = None,
-    ) -> LifetimeCosts:
-        """Lifetime costs for the solver: training at an assumed utilisation, inference as measured.
-
-        Parameters
-        ----------
-        training : Rental
-        price_usd_per_hour : float
-            Of one accelerator of the measured hardware.
-        num_requests : float or array
-            Over the model's life; may be zero.
-        training_mfu : float or array
-        law : FloorPowerLaw, optional
-            Drawn from ``per_query`` in place of its best law.
-        """
-        check_not_negative(num_requests=num_requests)
-        # What the law gives are accelerator-seconds.
-        usd = dollar_cost_usd(num_requests, num_accelerators=1, price_usd_per_hour=price_usd_per_hour)
-        inference = ScaledLawCost(law or self.per_query.law, usd)
-        return LifetimeCosts(training.usd_per_flop(training_mfu), inference, "usd")
+        per_query, per_prompt, per_output_token = (SizeCurve.fit(sizes, times) for times in (queries, prompts, tokens))
+        return cls(mix, per_query, profiles, per_prompt, per_output_token, float(mix.weights[outside].sum()))
 
     def utilization(self, num_params, peak_flops_per_s: float, *, level: float = 0.95) -> pd.DataFrame:
         """Utilisation that the measurements imply, 2 N tokens / (accelerator-seconds x peak), of a new model.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from idealized_runtime.architectures import Architecture
 from idealized_runtime.queries.terms import PricedModel, priced_by_parameters, select_names
 
 
@@ -45,13 +46,18 @@ def read_profiles(
     return tuple(sorted(by_architecture.values(), key=lambda profile: (profile.num_params, profile.name)))
 
 
+def check_dense(architecture: Architecture | None):
+    """Refuse a model whose cost is no function of its number of parameters, or whose number is not known."""
+    if architecture is None:
+        raise ValueError("its size is not known: neither the registry nor a log at hand describes this model")
+    if architecture.num_experts is not None:
+        raise ValueError("a token visits a part of its experts: its cost is no function of N; leave it out of models")
+
+
 def _check(model, num_accelerators):
     """Refuse what the cost of a query cannot be told of, as a function of the model's size."""
     if model.runtimes.overhead_s is not None:
         raise ValueError("timed through an API, which says nothing of accelerators; give a model timed on its hardware")
-    if model.architecture is None:
-        raise ValueError("its size is not known: neither the registry nor a log at hand describes this model")
-    if model.architecture.num_experts is not None:
-        raise ValueError("a token visits a part of its experts: its cost is no function of N; leave it out of models")
+    check_dense(model.architecture)
     if num_accelerators is None:
         raise ValueError("its number of accelerators is not known: give num_accelerators for it")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idealized_runtime.checks import check_positive
+from idealized_runtime.checks import check_not_negative, check_positive
 from idealized_runtime.statistics.intervals import percentile_interval
 
 MIN_MODELS = 4
@@ -56,15 +56,19 @@ class SizeCurve:
         Least squares in log space.
     residual_std : float
         Of the logarithm about ``law``, three parameters counted.
+    log_error : float
+        Standard error of the logarithm of the costs that they have in common, such as a prediction's, and that their
+        scatter therefore does not show.
     """
 
     num_params: np.ndarray
     costs: np.ndarray
     law: FloorPowerLaw
     residual_std: float
+    log_error: float = 0.0
 
     @classmethod
-    def fit(cls, num_params, costs) -> "SizeCurve":
+    def fit(cls, num_params, costs, *, log_error: float = 0.0) -> "SizeCurve":
         """Regress a cost on model size.
 
         Raises
@@ -76,12 +80,13 @@ class SizeCurve:
         if sizes.size < MIN_MODELS:
             raise ValueError(f"a cost as a function of size needs at least {MIN_MODELS} models; got {sizes.size}")
         check_positive(num_params=sizes, costs=costs)
+        check_not_negative(log_error=log_error)
         if sizes.min() == sizes.max():
             raise ValueError(f"the models must differ in size; all have {sizes[0]:g} parameters")
         shapes = _Shapes.over(sizes, costs).zoomed(sizes, costs)
         best = shapes.best
         residual_std = np.sqrt(shapes.squared_errors[best] / max(sizes.size - 3, 1))
-        return cls(sizes, costs, shapes.law(best, shapes.levels[best]), float(residual_std))
+        return cls(sizes, costs, shapes.law(best, shapes.levels[best]), float(residual_std), float(log_error))
 
     def __call__(self, num_params):
         """The regressed cost at each size."""
@@ -119,7 +124,7 @@ class SizeCurve:
         picked = rng.choice(shapes.levels.size, shape, p=shapes.probabilities())
         variance = shapes.squared_errors[picked] / rng.chisquare(num_models - 1, shape)
         share = 1 / num_models + (1 if of_new_model else 0)
-        levels = shapes.levels[picked] + rng.standard_normal(shape) * np.sqrt(variance * share)
+        levels = shapes.levels[picked] + rng.standard_normal(shape) * np.sqrt(variance * share + self.log_error**2)
         return shapes.law(picked, levels)
 
     def interval(self, num_params, *, level: float = 0.95, rng=0, of_new_model: bool = True):

@@ -3,18 +3,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from idealized_runtime.hardware.prices import DeviceRate
 from idealized_runtime.lifetime.bootstrap import UnreachableLossError
 from idealized_runtime.lifetime.comparison import (
     SIZING,
     Assumptions,
     chinchilla_ratio_maps,
+    compare_servings,
     compare_with_guess,
     sizing_table,
 )
 from idealized_runtime.lifetime.costs import flop_costs, rent
-from idealized_runtime.lifetime.measured import MeasuredQueryCost
+from idealized_runtime.lifetime.electricity import Electricity
+from idealized_runtime.lifetime.measured import MeasuredQueryCost, QueryCost
 from idealized_runtime.lifetime.profiles import read_profiles
 from idealized_runtime.lifetime.scaling_law import get_scaling_law
+from idealized_runtime.lifetime.size_curve import SizeCurve
 from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.queries.mix import QueryMix
 
@@ -105,3 +109,62 @@ def test_ratio_map_has_the_published_ratios_of_its_pair():
     maps = chinchilla_ratio_maps(LAW, [1.947, 2.2], demands, flop_costs(np.array(demands)))
     found = [ratios.loc[1.947, 2e12] for ratios in maps.values()]
     assert found == pytest.approx([0.7096, 1.4677, 0.9522], abs=1e-4)
+
+
+ELECTRICITY = Electricity(DeviceRate.exactly(300), DeviceRate.exactly(200), pue=1.5, kg_co2e_per_kwh=0.1)
+
+
+@pytest.fixture(scope="module")
+def servings(query_cost):
+    """One query at a time as measured, and ten at once in the same time."""
+    curve = query_cost.per_query
+    ten = QueryCost(query_cost.mix, SizeCurve.fit(curve.num_params, curve.costs / 10))
+    return {"batch_1": query_cost, "planned": ten}
+
+
+@pytest.fixture(scope="module")
+def served(servings):
+    return compare_servings(LAW, 2.1, 1e9, servings, ASSUMPTIONS, electricity=ELECTRICITY)
+
+
+def test_costs_by_each_way_are_those_by_hand(served, servings):
+    training, inference = ASSUMPTIONS.training, ASSUMPTIONS.inference
+    for name, curve in servings.items():
+        row, per_query = served.loc[name], curve.per_query
+        flops = 6 * row["num_params"] * row["num_training_tokens"]
+        training_hours = flops / (0.5 * training.accelerator.peak_flops("bfloat16")) / 3600
+        inference_hours = 1e9 * per_query(row["num_params"]) / 3600
+        assert row["training_usd"] == pytest.approx(training_hours * training.price_usd_per_hour)
+        assert row["inference_usd"] == pytest.approx(inference_hours * inference.price_usd_per_hour)
+        assert row["cost_usd"] == pytest.approx(row["training_usd"] + row["inference_usd"])
+        assert row["energy_kwh"] == pytest.approx(1.5 * (0.3 * training_hours + 0.2 * inference_hours))
+        assert row["co2e_kg"] == pytest.approx(0.1 * row["energy_kwh"])
+
+
+def test_each_way_is_what_it_is_beside_the_guess_alone(served, servings):
+    for name, query_cost in servings.items():
+        alone = compare_with_guess(LAW, 2.1, 1e9, query_cost, ASSUMPTIONS).iloc[0]
+        for quantity in SIZING:
+            for side in ("", "_lower", "_upper"):
+                assert served.loc[name, f"{quantity}{side}"] == pytest.approx(alone[f"{quantity}{side}"]), quantity
+            assert served.loc["guessed", quantity] == pytest.approx(alone[f"guessed_{quantity}"])
+
+
+def test_no_size_costs_less_than_the_one_planned_for(served):
+    assert served.loc["planned", "excess_cost"] == 0
+    assert (served["excess_cost"] >= 0).all()
+    assert (served["excess_cost_lower"] >= -1e-9).all()
+
+
+def test_cheaper_serving_makes_the_cheapest_model_larger(served):
+    assert served.loc["planned", "num_params"] > served.loc["batch_1", "num_params"]
+
+
+def test_guess_has_bounds_with_draws_of_the_law_alone(servings, served):
+    drawn = compare_servings(LAW, 2.1, 1e9, servings, ASSUMPTIONS, law_draws=make_law_draws(0.01))
+    assert np.isnan(served.loc["guessed", "num_params_lower"])
+    assert drawn.loc["guessed", "num_params_lower"] < drawn.loc["guessed", "num_params_upper"]
+
+
+def test_watts_that_are_not_known_leave_energy_out(servings):
+    assert "energy_kwh" not in compare_servings(LAW, 2.1, 1e9, servings, ASSUMPTIONS)

@@ -100,7 +100,9 @@ def test_optimum_far_beyond_the_measured_models_is_refused(capsys):
     # 82 to 356 million parameters were timed; the optimum has some 250 times as many.
     cpu = f"--parameters {ROOT}/processed_jsons/cpu.json --inference-gpu-cost 0.1"
     assert main(f"lifetime cost-optimal --loss 1.85 --inference-reqs 1 {cpu}".split()) == 2
-    assert "the measured models have 8.19e+07 to 3.55e+08, and is not asked beyond" in capsys.readouterr().err
+    assert (
+        "the models whose cost is known have 8.19e+07 to 3.55e+08, and is not asked beyond" in capsys.readouterr().err
+    )
 
 
 def test_coefficient_beyond_all_of_its_draws_is_refused(tmp_path):

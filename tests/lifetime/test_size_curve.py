@@ -83,3 +83,16 @@ def test_interval_widens_outside_the_measured_sizes_and_these_are_marked():
 def test_what_no_curve_goes_through_is_refused(sizes, costs, message):
     with pytest.raises(ValueError, match=message):
         SizeCurve.fit(sizes, costs)
+
+
+def test_error_that_all_costs_share_widens_the_interval_and_not_the_law():
+    law = FloorPowerLaw(0.02, 1e10, 1.3)
+    bare, shared = (SizeCurve.fit(SIZES, law(SIZES), log_error=error) for error in (0.0, 0.2))
+    assert bare(3e10) == shared(3e10)
+    lower, upper = shared.interval(3e10)
+    assert np.log(upper / lower) == pytest.approx(2 * 1.96 * 0.2, rel=0.05)
+
+
+def test_shared_error_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="log_error must be zero or a positive"):
+        SizeCurve.fit(SIZES, 1e-12 * SIZES, log_error=-0.1)

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from idealized_runtime.cli.lifetime import report
-from idealized_runtime.cli.lifetime.flags import DEFAULT_HARDWARE, PROPERTIES
+from idealized_runtime.cli.lifetime.flags import DEFAULT_HARDWARE, DEFAULT_SIZES, PROPERTIES
 from idealized_runtime.cli.main import DONE
 from idealized_runtime.cli.output import print_answer
 from idealized_runtime.lifetime.bootstrap import draws_that_reach, intervals_of, optimum_intervals
 from idealized_runtime.lifetime.costs import LifetimeCosts, Rental, dollar_costs, flop_costs, rent
-from idealized_runtime.lifetime.fitted_range import is_beyond
+from idealized_runtime.lifetime.fitted_range import describe_range, is_beyond, refuse_far
 from idealized_runtime.lifetime.law_files import FittedLaw, read_law
 from idealized_runtime.lifetime.optimum import minimize_lifetime_cost
 from idealized_runtime.lifetime.scaling_law import (
@@ -20,6 +20,10 @@ from idealized_runtime.lifetime.scaling_law import (
     get_scaling_law,
     size_from,
 )
+from idealized_runtime.queries.mix import QueryMix
+
+# A cost that was regressed on a few models is not good for more.
+_MOST_TIMES_BEYOND = 100
 
 
 def law_of(arguments) -> FittedLaw:
@@ -51,19 +55,50 @@ def rental_of(arguments, side, default=None) -> Rental:
     return rent(name, dtype, getattr(arguments, f"{side}_gpu_cost"))
 
 
+def sizes_of(arguments, workload=None) -> dict[str, float]:
+    """Mean tokens of the flags; where neither is given, those that a workload states; else the defaults."""
+    given = {name: getattr(arguments, name) for name in DEFAULT_SIZES}
+    if workload is not None and workload.num_prompt_tokens is not None and set(given.values()) == {None}:
+        return {name: float(getattr(workload, name)) for name in DEFAULT_SIZES}
+    return {name: DEFAULT_SIZES[name] if given[name] is None else given[name] for name in DEFAULT_SIZES}
+
+
+def mix_of(arguments, workload=None) -> QueryMix:
+    """What is served: the sizes of a file, else the mean sizes for all."""
+    if arguments.queries is not None:
+        return QueryMix.read(arguments.queries, columns=arguments.columns)
+    return QueryMix.from_means(**sizes_of(arguments, workload))
+
+
+def accelerators_of(arguments) -> dict[str | None, int]:
+    """Numbers of accelerators by model, under None that of all others."""
+    numbers = dict(arguments.num_accelerators or [])
+    if len(numbers) < (num_given := len(arguments.num_accelerators or [])):
+        raise ValueError(f"--num-accelerators: one number a model, and one for all others; got {num_given} numbers")
+    return numbers
+
+
+def check_ranges(law, query_cost, **sizes) -> bool | None:
+    """Whether sizes lie beyond the scaling law's runs; those far from them are refused.
+
+    So is the ``optimal_size`` where it is far from the models whose cost was regressed.
+    """
+    is_beyond_law = is_beyond(law, **sizes)
+    known, num_params = query_cost.per_query.num_params, sizes["optimal_size"].num_params
+    ends = float(known.min()), float(known.max())
+    found = describe_range("optimal_size", num_params, "parameters", "the models whose cost is known have", ends)
+    refuse_far(found, num_params, ends, times_below=_MOST_TIMES_BEYOND, times_above=_MOST_TIMES_BEYOND)
+    return is_beyond_law
+
+
 def costs_of(arguments) -> tuple[LifetimeCosts, LifetimeCosts, dict]:
     """FLOP and dollar costs of the hardware and demand that the flags describe, and that description."""
     training, inference = rental_of(arguments, "train"), rental_of(arguments, "inference")
-    training_mfu, inference_mfus, demand = (
-        {name: getattr(arguments, name) for name in names}
-        for names in (
-            ("training_mfu",),
-            ("prompt_mfu", "output_mfu"),
-            ("num_requests", "num_prompt_tokens", "num_output_tokens"),
-        )
-    )
+    training_mfu = {"training_mfu": arguments.training_mfu}
+    inference_mfus = {name: getattr(arguments, name) for name in ("prompt_mfu", "output_mfu")}
+    demand = {"num_requests": arguments.num_requests, **sizes_of(arguments)}
     usd = dollar_costs(training=training, inference=inference, **demand, **training_mfu, **inference_mfus)
-    flops = flop_costs(arguments.num_requests * (arguments.num_prompt_tokens + arguments.num_output_tokens))
+    flops = flop_costs(arguments.num_requests * (demand["num_prompt_tokens"] + demand["num_output_tokens"]))
     return flops, usd, {
         "demand": demand,
         "training": report.describe_rental(training, **training_mfu),

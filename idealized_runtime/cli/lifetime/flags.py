@@ -5,6 +5,8 @@ import argparse
 from idealized_runtime.checks import not_negative_number, positive_number, share_of_peak
 from idealized_runtime.cli.flags import add_shared
 
+# Means of LMSys chats, as arXiv:2401.00448 takes them.
+DEFAULT_SIZES = {"num_prompt_tokens": 70.0, "num_output_tokens": 215.0}
 DEFAULT_HARDWARE = {"train": ("H100", "bf16"), "inference": ("H100", "fp8")}
 PROPERTIES = {
     "num_params": ("--model", "N", "parameters"),
@@ -64,11 +66,13 @@ def add_requests(parser, *, default: float):
     group = parser.add_argument_group("inference demand")
     group.add_argument("--inference-reqs", dest="num_requests", type=not_negative_number, default=default, metavar="R",
                        help="requests over the model's life (default: %(default)g)")  # fmt: skip
-    for flag, dest, mean, what in (
-        ("--input-tok", "num_prompt_tokens", 70.0, "prompt"), ("--output-tok", "num_output_tokens", 215.0, "output"),
+    for flag, dest, what in (
+        ("--input-tok", "num_prompt_tokens", "prompt"), ("--output-tok", "num_output_tokens", "output"),
     ):  # fmt: skip
-        group.add_argument(flag, dest=dest, type=not_negative_number, default=mean, metavar="TOKENS",
-                           help=f"mean {what} tokens a request (default: %(default)g, of LMSys chats)")  # fmt: skip
+        # None where the flag is not given: a workload may state its own.
+        group.add_argument(flag, dest=dest, type=not_negative_number, metavar="TOKENS",
+                           help=f"mean {what} tokens a request (default: {DEFAULT_SIZES[dest]:g}, of LMSys "
+                           "chats)")  # fmt: skip
 
 
 def add_answer(parser):

@@ -2,33 +2,23 @@
 
 from idealized_runtime.cli.flags import made_of
 from idealized_runtime.cli.lifetime import report
-from idealized_runtime.cli.lifetime.answers import law_of, rental_of
+from idealized_runtime.cli.lifetime.answers import accelerators_of, check_ranges, law_of, mix_of, rental_of
 from idealized_runtime.cli.main import DONE
 from idealized_runtime.cli.output import bounded, print_answer
 from idealized_runtime.lifetime.comparison import SIZING, Assumptions, compare_with_guess, sizing_table
-from idealized_runtime.lifetime.fitted_range import describe_range, is_beyond, refuse_far
 from idealized_runtime.lifetime.measured import MeasuredQueryCost
 from idealized_runtime.lifetime.profiles import read_profiles
 from idealized_runtime.lifetime.scaling_law import ModelSize
-from idealized_runtime.queries.mix import QueryMix
 
-# A cost that was regressed on a few timed models is not good for more.
-_MOST_TIMES_BEYOND = 100
 _LABELS = {"num_params": "Model Size (params)", "num_training_tokens": "Training Data (tok)",
            "cost_usd": "Total (Train + Inference) Cost ($)"}  # fmt: skip
 
 
 def answer_measured(arguments) -> int:
     """Print the size of least lifetime cost, inference priced by the runtimes of a parameter file."""
-    numbers = dict(arguments.num_accelerators or [])
-    if len(numbers) < (num_given := len(arguments.num_accelerators or [])):
-        raise ValueError(f"--num-accelerators: one number a model, and one for all others; got {num_given} numbers")
-    fitted = law_of(arguments)
+    numbers, fitted = accelerators_of(arguments), law_of(arguments)
     profiles = read_profiles(arguments.parameters, models=arguments.models, num_accelerators=numbers)
-    mix = QueryMix.from_means(arguments.num_prompt_tokens, arguments.num_output_tokens)
-    if arguments.queries is not None:
-        mix = QueryMix.read(arguments.queries, columns=arguments.columns)
-    query_cost = MeasuredQueryCost.fit(profiles, mix, extrapolate=arguments.extrapolate)
+    query_cost = MeasuredQueryCost.fit(profiles, mix_of(arguments), extrapolate=arguments.extrapolate)
     measured_on = profiles[0].hardware, profiles[0].dtype
     rentals = {"training": rental_of(arguments, "train"), "inference": rental_of(arguments, "inference", measured_on)}
     assumptions = made_of(Assumptions, arguments, **rentals)
@@ -41,7 +31,9 @@ def answer_measured(arguments) -> int:
 
 def _describe(arguments, fitted, query_cost, assumptions, table) -> dict:
     row, sizing = table.iloc[0], sizing_table(table.iloc[0])
-    is_beyond_law = _check_ranges(fitted.law, query_cost, sizing)
+    columns = (sizing.loc[["num_params", "num_training_tokens"], name] for name in ("guessed", "measured"))
+    guessed, optimal = (ModelSize(*column) for column in columns)
+    is_beyond_law = check_ranges(fitted.law, query_cost, guessed_size=guessed, optimal_size=optimal)
     peak = assumptions.inference.accelerator.peak_flops(assumptions.inference.dtype)
     implied = query_cost.utilization(row["num_params"], peak, level=arguments.level).iloc[0]
     return {
@@ -76,18 +68,6 @@ def _describe(arguments, fitted, query_cost, assumptions, table) -> dict:
         "utilization": {name: implied[name] for name in ("prompts", "output_tokens")},
         "intervals": _describe_intervals(arguments, fitted, table, sizing, implied),
     }
-
-
-def _check_ranges(law, query_cost, sizing) -> bool | None:
-    """Whether sizes lie beyond the scaling law's runs; those far from them, or from what was timed, are refused."""
-    columns = (sizing.loc[["num_params", "num_training_tokens"], name] for name in ("guessed", "measured"))
-    guessed, optimal = (ModelSize(*column) for column in columns)
-    is_beyond_law = is_beyond(law, guessed_size=guessed, optimal_size=optimal)
-    ends = query_cost.profiles[0].num_params, query_cost.profiles[-1].num_params
-    found = describe_range("optimal_size", optimal.num_params, "parameters", "the measured models have", ends)
-    most = _MOST_TIMES_BEYOND
-    refuse_far(found, optimal.num_params, ends, times_below=most, times_above=most)
-    return is_beyond_law
 
 
 def _describe_intervals(arguments, fitted, table, sizing, implied) -> dict:

@@ -90,6 +90,7 @@ def parallelism_needed(
     num_context_tokens: int | None = None,
     dtype: str = "float16",
     even_stages: bool = False,
+    max_tensor_parallel_size: int = MAX_TENSOR_PARALLEL_SIZE,
 ) -> tuple[int, int]:
     """Tensor and pipeline parallel size of the fewest devices that hold weights and cache of one sequence.
 
@@ -108,6 +109,8 @@ def parallelism_needed(
         Of weights and cache.
     even_stages : bool
         All stages have as many layers, as in Megatron of 2023 and in Table 1: their number divides the layers.
+    max_tensor_parallel_size : int
+        Devices that share a layer at most; 1 where the software does not share one out.
 
     Raises
     ------
@@ -119,7 +122,8 @@ def parallelism_needed(
     if num_context_tokens is None:
         num_context_tokens = architecture.max_position_embeddings
     check_positive(memory_bytes=memory_bytes, num_context_tokens=num_context_tokens)
-    num_layers, widths = architecture.num_layers, tensor_parallel_sizes(architecture)
+    num_layers = architecture.num_layers
+    widths = [size for size in tensor_parallel_sizes(architecture) if size <= max_tensor_parallel_size]
     depths = [depth for depth in range(2, num_layers + 1) if not (even_stages and num_layers % depth)]
     whole = {
         width: device_bytes(

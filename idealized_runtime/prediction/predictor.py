@@ -8,6 +8,7 @@ import numpy as np
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.architectures.devices import (
+    MAX_TENSOR_PARALLEL_SIZE,
     check_tensor_parallel_size,
     device_bytes,
     parallelism_needed,
@@ -161,8 +162,9 @@ def predict_model(
         Of the longest query, prompt and output together; the most the model takes where it is not given.
     num_accelerators, tensor_parallel_size, pipeline_parallel_size : int, optional
         Where none is given, those of the fewest devices that hold weights and cache of that query; one device where
-        the machine's memory is not known. Of a number of devices as many share each layer as can. Where one of the
-        sizes is given, the other is 1, or what the number of devices leaves for it.
+        the machine's memory is not known. Of a number of devices as many share each layer as can, by the software of
+        the stack too: Megatron's engines do not share out experts and latents. Where one of the sizes is given, the
+        other is 1, or what the number of devices leaves for it.
     accelerator : Accelerator, optional
         One of the devices; :attr:`RuntimePredictor.accelerator` where it is not given.
 
@@ -180,8 +182,9 @@ def predict_model(
             f"together; got {num_context_tokens}"
         )
     memory_bytes = getattr(accelerator or predictor.accelerator, "memory_bytes", None)
-    sizes = _sizes(architecture, num_accelerators, tensor_parallel_size, pipeline_parallel_size)
-    placement = _place(architecture, predictor.models, sizes, memory_bytes, num_context_tokens)
+    most = _most_sharing_a_layer(predictor.models, architecture)
+    sizes = _sizes(architecture, num_accelerators, tensor_parallel_size, pipeline_parallel_size, most)
+    placement = _place(architecture, predictor.models, sizes, memory_bytes, num_context_tokens, most)
     return PredictedRuntime(
         architecture, placement, predictor.times, prompt_range(predictor.models), predictor.error,
         caveats=tuple(_caveats(predictor.models, architecture, placement)),
@@ -191,12 +194,18 @@ def predict_model(
     )  # fmt: skip
 
 
-def _sizes(architecture, number, width, depth) -> tuple[int, int] | None:
+def _most_sharing_a_layer(models, architecture) -> int:
+    """Devices that the software of a stack lets share a layer: Megatron's engines refuse it of experts and latents."""
+    is_refused = "megatron" in models[0].software.lower() and unshared_feature(architecture)
+    return 1 if is_refused else MAX_TENSOR_PARALLEL_SIZE
+
+
+def _sizes(architecture, number, width, depth, most) -> tuple[int, int] | None:
     """Tensor and pipeline parallel size that were asked for; None where nothing was."""
     if number is None:
         return None if width is None and depth is None else (width or 1, depth or 1)
     if width is None:
-        widths = [size for size in tensor_parallel_sizes(architecture) if number % size == 0]
+        widths = [size for size in tensor_parallel_sizes(architecture) if size <= most and number % size == 0]
         width = number // depth if depth else widths[-1]
     depth = number // width if depth is None else depth
     if width * depth != number:
@@ -206,13 +215,22 @@ def _sizes(architecture, number, width, depth) -> tuple[int, int] | None:
     return width, depth
 
 
-def _place(architecture, models, sizes, memory_bytes, num_context_tokens) -> Placement:
+def _place(architecture, models, sizes, memory_bytes, num_context_tokens, most) -> Placement:
     """The devices asked for, or as few as hold the model."""
     dtype, is_chosen = models[0].dtype, sizes is None
     if is_chosen:
-        sizes = parallelism_needed(architecture, memory_bytes, num_context_tokens=num_context_tokens, dtype=dtype)
+        sizes = parallelism_needed(
+            architecture, memory_bytes, num_context_tokens=num_context_tokens, dtype=dtype,
+            max_tensor_parallel_size=most,
+        )  # fmt: skip
     width, depth = sizes
     check_tensor_parallel_size(architecture, width)
+    if width > 1 and most == 1:
+        raise ValueError(
+            f"{architecture.name} has {unshared_feature(architecture)} not shared out among tensor parallel ranks by "
+            f"{models[0].software}; got tensor_parallel_size {width}: it must be 1, and pipeline_parallel_size shares "
+            "the layers out"
+        )
     if not 1 <= depth <= architecture.num_layers:
         raise ValueError(
             f"pipeline_parallel_size must lie in [1, {architecture.num_layers}], the layers of {architecture.name}; "
@@ -236,8 +254,6 @@ def _caveats(models, architecture, placement):
         timed = sorted({getattr(model, f"{name}_parallel_size") for model in models})
         if size not in timed:
             yield f"{name} parallelism of size {size} was not timed, only of {', '.join(map(str, timed))}"
-    if placement.tensor_parallel_size > 1 and (unshared := unshared_feature(architecture)):
-        yield f"it has {unshared} not shared out among tensor parallel ranks by the engines that time here"
     layer_bytes = _bytes_per_layer(architecture, placement)
     largest = max(_bytes_per_layer(model.architecture, placement_of(model)) for model in models)
     if layer_bytes > largest:

@@ -80,7 +80,7 @@ OTHER_VALUES = {
         ],
         "query": [
             {"mean_prompt_tokens": 64, "mean_output_tokens": 32, "prompt_sigma": 0.3, "output_sigma": 0.3},
-            {"mean_prompt_tokens": 256, "mean_output_tokens": 16, "prompt_sigma": 0.5, "output_sigma": 0.2},
+            {"mean_prompt_tokens": 32, "mean_output_tokens": 16, "prompt_sigma": 0.5, "output_sigma": 0.2},
         ],
         "training": [
             {"name": "A100_40", "dtype": "bf16", "price_usd_per_hour": 1.0},

@@ -344,15 +344,32 @@ def test_ranks_beyond_the_key_value_heads_hold_copies_and_each_holds_all_of_a_la
 
 
 def test_devices_that_engines_would_refuse_are_not_chosen_and_refused_where_they_are_given(a100):
-    chosen = predict_model(KV4, a100)
-    assert (chosen.placement.tensor_parallel_size, chosen.placement.pipeline_parallel_size) == (4, 2)
-    assert any("not shared out among tensor parallel ranks" in caveat for caveat in chosen.caveats)
-    eight = predict_model(KV4, a100, num_accelerators=8).placement
-    assert (eight.tensor_parallel_size, eight.pipeline_parallel_size) == (4, 2)
+    dense = dataclasses.replace(KV4, num_experts=None, moe_router_topk=None, moe_ffn_hidden_size=None)
+    assert sizes_of(predict_model(dense, a100, num_accelerators=8)) == (4, 2)
     with pytest.raises(ValueError, match="tensor_parallel_size must divide num_query_groups of kv4, 4; got 8"):
-        predict_model(KV4, a100, tensor_parallel_size=8)
+        predict_model(dense, a100, tensor_parallel_size=8)
     with pytest.raises(ValueError, match="num_accelerators must be tensor_parallel_size 4 x pipeline_parallel_size 2"):
-        predict_model(KV4, a100, num_accelerators=9, tensor_parallel_size=4, pipeline_parallel_size=2)
+        predict_model(dense, a100, num_accelerators=9, tensor_parallel_size=4, pipeline_parallel_size=2)
+
+
+def sizes_of(predicted):
+    return predicted.placement.tensor_parallel_size, predicted.placement.pipeline_parallel_size
+
+
+@pytest.mark.parametrize(("name", "num_stages"), [("mixtral-8x7b", 2), ("deepseek-v3", 21)])
+def test_experts_and_latents_that_megatron_does_not_share_out_are_shared_by_layers(a100, name, num_stages):
+    architecture = get_architecture(name)
+    assert sizes_of(predict_model(architecture, a100, num_context_tokens=4096)) == (1, num_stages)
+    assert sizes_of(predict_model(architecture, a100, num_accelerators=8)) == (1, 8)
+    with pytest.raises(ValueError, match=r"not shared out among tensor parallel ranks by Megatron-LM 2022; got .* 2: "):
+        predict_model(architecture, a100, tensor_parallel_size=2)
+
+
+def test_stack_whose_software_shares_out_experts_may_share_a_layer(a100):
+    served = dataclasses.replace(
+        a100, models=tuple(dataclasses.replace(model, software="vllm 0.9") for model in a100.models)
+    )
+    assert sizes_of(predict_model(get_architecture("mixtral-8x7b"), served, num_context_tokens=4096)) == (2, 1)
 
 
 @pytest.mark.parametrize("name", SHIPPED_STACKS)

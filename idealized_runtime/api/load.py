@@ -128,16 +128,17 @@ class LoadRunner(Runner):
             with ThreadPoolExecutor(max_workers=1) as disk:
                 records = await self._run_point(point, disk)
             failed = [record for record in records if "error" in record]
-            times_s = [record["runtime_s"] for record in records if "error" not in record]
-            deviating = describe_deviations(records)
+            timed = [record for record in records if "error" not in record]
+            times_s = [record["runtime_s"] for record in timed]
+            deviating, all_deviate = describe_deviations(records), all("deviations" in record for record in timed)
             self._report(
                 f"{place} of {len(points)}: {describe_load(point)}: {len(records)} requests, {len(failed)} failed"
                 + (f", median {np.median(times_s):.3f} s" if times_s else "")
-                + (f"; {deviating}" if deviating else "")
+                + (f"; {deviating}" if deviating and not all_deviate else "")
             )
             if failed and not times_s:
                 raise FailingError(f"all {len(failed)} requests failed, the last: {failed[-1]['error']['message']}")
-            if times_s and all("deviations" in record for record in records if "error" not in record):
+            if timed and all_deviate:
                 raise FailingError(with_deviation_remedy(deviating))
 
     async def _run_point(self, point, disk) -> list[dict]:

@@ -93,12 +93,12 @@ class Profiler(Runner):
             records = [record for trial in trials if (record := await self._run(trial))]
             if block is None:
                 continue
-            said = describe_deviations(records)
+            said, all_deviate = describe_deviations(records), all("deviations" in record for record in records)
             self._report(
                 f"block {block + 1} of {self._sweep.num_trials}: {self._sender.budget.num_requests} requests, "
-                f"{len(self._journal.log.failed)} failed trials" + (f"; {said}" if said else "")
+                f"{len(self._journal.log.failed)} failed trials" + (f"; {said}" if said and not all_deviate else "")
             )
-            if records and all("deviations" in record for record in records):
+            if records and all_deviate:
                 raise FailingError(with_deviation_remedy(said))
 
     async def _run(self, trial) -> dict | None:

@@ -18,6 +18,11 @@ from idealized_runtime.notebooks.places import EXECUTED_FOLDER
 from idealized_runtime.records.files import replacing, sha256_of
 
 
+def _shown(value) -> str:
+    """A value as YAML has it, too."""
+    return json.dumps(value, ensure_ascii=True, default=str)
+
+
 @dataclass(frozen=True)
 class Run:
     """One entry of ``runs.yml``.
@@ -49,17 +54,17 @@ class Run:
 
     def __post_init__(self):
         if not all(isinstance(text, str) and text.isprintable() for text in (self.name, self.notebook)):
-            raise ValueError(f"name and notebook are texts; got {self.name!r}, {self.notebook!r}")
+            raise ValueError(f"name and notebook are texts; got {_shown(self.name)}, {_shown(self.notebook)}")
         if not self.name or Path(self.name).is_absolute() or ".." in Path(self.name).parts:
             raise ValueError(f"the executed notebook is {EXECUTED_FOLDER}/<name>.ipynb, so a name stays in that folder")
         for key in ("inputs", "outputs"):
             texts = getattr(self, key)
             if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-                raise ValueError(f"{key} is a list of paths; got {texts!r}")
+                raise ValueError(f"{key} is a list of paths; got {_shown(texts)}")
         if not isinstance(self.parameters, dict):
-            raise ValueError(f"parameters is a mapping of names to values; got {self.parameters!r}")
+            raise ValueError(f"parameters is a mapping of names to values; got {_shown(self.parameters)}")
         if self.needs not in (None, "published", "measurement"):
-            raise ValueError(f"needs is published or measurement; got {self.needs!r}")
+            raise ValueError(f"needs is published or measurement; got {_shown(self.needs)}")
 
 
 class RunSkippedError(Exception):

@@ -360,7 +360,7 @@ class RequestsLog(Log):
         # Our own deviate; of other tools' requests it is no fault, and keeps them from a fit alone.
         is_cached = ~requests["definitions"].isin(_OURS) & (num_cached > _allowed_cached_tokens(p))
         causes = [
-            f"{is_left_out.sum()} of them are {what}"
+            f"{(number := is_left_out.sum())} of them {'is' if number == 1 else 'are'} {what}"
             for is_left_out, what in (
                 (is_loaded, "under load: a summary reads those"),
                 (is_cached, "of cached prompts"),

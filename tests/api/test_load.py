@@ -184,7 +184,7 @@ def test_load_is_measured_logged_and_summarised(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "goodput_per_s" in out
     assert "goodput counts answers whole and as asked for with e2e <= 10 s" in out
-    assert "few_requests: 3 parallel, p=8 o=2: p99 of 6 requests" in err
+    assert "few_requests: 1 parallel, p=8 o=2: p99 of 6 requests" in err
 
 
 def test_mixed_load_has_requests_of_all_sizes_and_is_summarised_as_one(tmp_path, capsys):

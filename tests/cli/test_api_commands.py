@@ -48,7 +48,9 @@ def test_findings_of_several_models_name_them(tmp_path, capsys):
     results = [json.loads((DATA / "vllm_closed.json").read_text()) | {"model_id": name} for name in ("one", "two")]
     (tmp_path / "r.json").write_text(json.dumps(results))
     assert main(["api", "summary", str(tmp_path / "r.json")]) == 0
-    assert "few_requests: two: 2 parallel: p99 of 6" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "few_requests: one: 2 parallel: p99 of 6" in err
+    assert "; and so of 1 more" in err, "said once"
 
 
 def test_sweep_under_no_load_has_no_throughput(tmp_path, capsys):

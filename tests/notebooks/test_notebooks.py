@@ -292,7 +292,7 @@ def test_runs_are_named_and_stars_stand_for_any_part(repository, capsys):
         ({"name": "x"}, "run 'x': .*outputs"),
         ({"name": ["x"], "outputs": []}, "name and notebook are texts"),
         ({"name": "../x", "outputs": []}, "a name stays in that folder"),
-        ({"name": "x", "outputs": "out.txt"}, "outputs is a list of paths; got 'out.txt'"),
+        ({"name": "x", "outputs": "out.txt"}, 'outputs is a list of paths; got "out.txt"'),
         ({"name": "x", "outputs": [], "inputs": [1]}, r"inputs is a list of paths; got \[1\]"),
         ({"name": "x", "outputs": [], "parameters": []}, "parameters is a mapping"),
         ({"name": "x", "outputs": [], "notebook": "data/in.txt"}, "not a notebook"),

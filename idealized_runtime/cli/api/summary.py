@@ -130,7 +130,10 @@ def _print(tables, findings, *, as_json):
     from idealized_runtime.api.load import describe_load
 
     has_models = len({finding["model"] for finding in findings if "model" in finding}) > 1
-    for finding in findings:
+    # Of as many settings as a sweep has it is said once.
+    first, *others = [finding for finding in findings if finding["check"] == "few_requests"] or [None]
+    for finding in (finding for finding in findings if not any(finding is other for other in others)):
         model = f"{finding['model']}: " if has_models and "model" in finding else ""
         load = f"{describe_load(finding)}: " if "load" in finding else ""
-        say(f"{finding['check']}: {model}{load}{finding['message']}")
+        rest = f"; and so of {len(others)} more" if others and finding is first else ""
+        say(f"{finding['check']}: {model}{load}{finding['message']}{rest}")

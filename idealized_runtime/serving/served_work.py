@@ -7,6 +7,7 @@ import pandas as pd
 
 from idealized_runtime.architectures import Architecture, kv_cache_bytes, output_token_flops, weight_bytes_read
 from idealized_runtime.architectures.devices import num_cache_shares
+from idealized_runtime.architectures.memory import state_bytes
 from idealized_runtime.checks import check_columns
 from idealized_runtime.measurements.served_models import architecture_name, served_architecture
 from idealized_runtime.serving.evidence import expert_share
@@ -110,7 +111,9 @@ def served_work(
     if expert_parallel_size > 1:
         busiest += _largest_of(expert_parallel_size) * np.sqrt(experts * visited * (1 - visited))
     expert_bytes = per_expert * weights.experts
-    cache = num_sequences * float(kv_cache_bytes(a, num_context_tokens, dtype="bfloat16"))
+    # States are written again in each step; of a cache that grows only one entry is.
+    cache = kv_cache_bytes(a, num_context_tokens, dtype="bfloat16") + state_bytes(a, dtype="bfloat16")
+    cache = num_sequences * float(cache)
     cache /= num_cache_shares(a, devices)
     is_split = float(devices > 1)
     num_tokens = num_sequences + requests_per_step * num_prompt_tokens

@@ -17,7 +17,14 @@ def test_leaderboard_has_eighteen_architectures():
 
 @pytest.mark.parametrize(
     ("model", "num_params"),
-    [("Qwen/Qwen3-8B", 8.19e9), ("openai/gpt-oss-120b", 116.8e9), ("meta-llama/Llama-3.1-70B", 70.55e9)],
+    [
+        ("Qwen/Qwen3-8B", 8.19e9),
+        ("openai/gpt-oss-120b", 116.8e9),
+        ("meta-llama/Llama-3.1-70B", 70.55e9),
+        ("nvidia/NVIDIA-Nemotron-Nano-9B-v2", 8.89e9),
+        ("nvidia/NVIDIA-Nemotron-Nano-12B-v2", 12.31e9),
+        ("MiniMaxAI/MiniMax-M2.5", 228.7e9),
+    ],
 )
 def test_architecture_of_an_id_is_the_registrys(model, num_params):
     assert served_architecture(model).num_params == pytest.approx(num_params, rel=0.002)
@@ -31,3 +38,8 @@ def test_every_architecture_of_the_points_has_a_name():
     assert {name for name in read_inferencex()["model"].map(architecture_name) if "/" in name} == {
         "MiniMaxAI/MiniMax-M2.5", "Qwen/Qwen3.5-397B-A17B", "moonshotai/Kimi-K2.5",
     }  # fmt: skip
+
+
+def test_every_published_model_is_counted():
+    models = {*read_ml_energy()["model"], *read_inferencex()["model"]}
+    assert [model for model in sorted(models) if served_architecture(model) is None] == []

@@ -2,9 +2,9 @@
 
 Each reads a file of so many requests and one of four times as many, in turn (A B A B ...), on one core; the ratio of
 their seconds a request is taken within a round, and is 1 where a reader is linear. Peak memory is that of a fresh
-process above its imports. The files are one request of a tool, repeated.
+process above its imports. The files are one request of a tool, repeated; of our own log settings of three trials, too.
 
-Run:  python benchmarks/readers.py [--requests 25000] [--rounds 5]
+Run:  python benchmarks/readers.py [--requests 25000] [--rounds 5]; of a million lines: --requests 250000 --rounds 1
 """
 
 import argparse
@@ -20,10 +20,11 @@ from time import process_time
 
 import numpy as np
 
-from idealized_runtime.records import read_requests
+from idealized_runtime.records import read_log, read_requests
 from idealized_runtime.records.importers import import_file
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "records" / "importers" / "data"
+LOGS = DATA.parents[3] / "logs" / "cpu"
 DETAILS = ("input_lens", "output_lens", "ttfts", "itls", "latencies", "start_times", "errors")
 
 
@@ -60,12 +61,35 @@ def write_log(path, num_requests):
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
 
 
+def write_settings(path, num_settings):
+    header = json.loads((LOGS / "distilgpt2.jsonl").read_text().splitlines()[0])
+    side = round(num_settings**0.5)
+    sizes = [(p, o) for p in range(1, side + 1) for o in range(1, num_settings // side + 1)]
+    prompts, outputs = (list(dict.fromkeys(column)) for column in zip(*sizes, strict=True))
+    header |= {"num_trials": 3, "sweep": {"all_num_prompt_tokens": prompts, "all_num_output_tokens": outputs}}
+    rng = np.random.default_rng(0)
+    with path.open("w") as file:
+        print(json.dumps(header), file=file)
+        for number, (p, o) in enumerate(sizes):
+            prompt_s = (0.02 + p / 4000) * (1 + 0.01 * rng.random(3))
+            runtimes_s = prompt_s + 0.02 * (o - 1) * (1 + 0.01 * rng.random(3))
+            setting = {
+                "record": "setting", "num_prompt_tokens": p, "num_output_tokens": o, "batch_size": 1,
+                "runtimes_s": runtimes_s.tolist(), "prompt_encoding_times_s": prompt_s.tolist(),
+                "generation_times_s": (runtimes_s - prompt_s).tolist(),
+                "trial_starts_s": [number + 1e7 * trial for trial in range(3)],
+            }  # fmt: skip
+            print(json.dumps(setting), file=file)
+        print(json.dumps({"record": "footer", "num_settings": len(sizes)}), file=file)
+
+
 # By name: what writes a file, its ending, what reads it.
 READERS = {
     "vllm bench serve": (write_vllm, ".json", import_file),
     "GuideLLM": (write_guidellm, ".json", import_file),
     "AIPerf": (write_aiperf, ".jsonl", import_file),
     "log of an API": (write_log, ".jsonl", read_requests),
+    "log of settings": (write_settings, ".jsonl", read_log),
 }
 
 

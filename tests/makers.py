@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from importlib import import_module
 
 import nbformat
@@ -301,6 +302,35 @@ def hf_config(family, **change):
     """The configuration that transformers makes of a small shape of this family."""
     transformers = pytest.importorskip("transformers")
     return transformers.AutoConfig.for_model(family, **{**FAMILIES[family], **change})
+
+
+def class_of(family):
+    """The class of configurations that transformers has for a model type."""
+    transformers = pytest.importorskip("transformers")
+    if family == "step3p5":
+        # The language model of step3p7, which has no entry of its own.
+        from transformers.models.step3p7.configuration_step3p7 import Step3p7TextConfig
+
+        return Step3p7TextConfig
+    return transformers.CONFIG_MAPPING[family]
+
+
+def num_params_of_model(config):
+    """Parameters of the model that transformers builds, a tied matrix once; a body without head gets one."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+            model = transformers.AutoModelForCausalLM.from_config(config)
+        elif config.model_type == "step3p5":
+            from transformers.models.step3p7.modeling_step3p7 import Step3p7TextModel
+
+            model = Step3p7TextModel(config)
+        else:
+            model = transformers.AutoModel.from_config(config)
+    has_head = model.get_output_embeddings() is not None or getattr(config, "tie_word_embeddings", False)
+    head = 0 if has_head else config.vocab_size * config.hidden_size
+    return head + sum(parameter.numel() for parameter in model.parameters())
 
 
 def written(config):

@@ -3,7 +3,7 @@
 import math
 
 from idealized_runtime.architectures import Architecture
-from idealized_runtime.architectures.memory import kv_cache_bytes_per_token, weight_bytes
+from idealized_runtime.architectures.memory import kv_cache_bytes_per_token, state_bytes, weight_bytes
 from idealized_runtime.checks import check_positive
 
 # Tensor parallelism stays within one server (arXiv:2305.02440, section 3.2).
@@ -56,6 +56,7 @@ def device_bytes(
     Embeddings count as spread over all layers. Activations and the software's own needs come on top.
     """
     cache_bytes = kv_cache_bytes_per_token(architecture, dtype=dtype) * num_context_tokens
+    cache_bytes += state_bytes(architecture, dtype=dtype)
     whole = weight_bytes(architecture, dtype=dtype) / tensor_parallel_size
     whole += cache_bytes / num_cache_shares(architecture, tensor_parallel_size)
     return whole * -(-architecture.num_layers // pipeline_parallel_size) / architecture.num_layers

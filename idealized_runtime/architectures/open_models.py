@@ -1,7 +1,7 @@
-"""Open models as their owners' ``config.json`` describes them, 0.1 to 700 billion parameters.
+"""Open models as their owners' ``config.json`` describes them, 0.1 to 1000 billion parameters.
 
 A row is a name, the series it belongs to, what tells it from the others of the series, the parameter count
-its owners state, and where that is stated. Options that change neither a count nor a computed value are left out.
+its owners state, if they do, and where. Options that change neither a count nor a computed value are left out.
 A name that ends in ``-hf`` tells a model from the shape that arXiv:2305.02440 timed for it.
 """
 
@@ -12,11 +12,11 @@ from idealized_runtime.architectures.architecture import Architecture
 
 @dataclass(frozen=True)
 class OpenModel:
-    """One row: a name, a Hugging Face configuration, and the parameter count that ``source`` states."""
+    """One row: a name, a Hugging Face configuration, and the parameter count that ``source`` states, if it does."""
 
     name: str
     config: dict
-    published_params: float
+    published_params: float | None
     source: str
 
     def architecture(self) -> Architecture:
@@ -114,6 +114,7 @@ _OPT_PAPER = "arXiv:2205.01068, Table 1"
 _BLOOM_CARD = "model card, Hugging Face bigscience; arXiv:2211.05100, Table 3"
 _FALCON_PAPER = "arXiv:2311.16867; Hugging Face tiiuae"
 _MISTRAL_HUB = "Hugging Face mistralai"
+_NO_IMAGES = "; vision encoder left out"
 
 _FOLLOWERS_OF_LLAMA = (
     _row("llama-7b", _LLAMA_1, (32, 4096, 32, 32, 11008), 6.7e9, _LLAMA_1_PAPER),
@@ -247,4 +248,97 @@ _FROM_2019_TO_2023 = (
     _row("falcon-40b", _FALCON, (60, 8192, 128), 40e9, _FALCON_PAPER, new_decoder_architecture=True, num_kv_heads=8),
     _row("falcon-180b", _FALCON, (80, 14848, 232), 180e9, _FALCON_PAPER, new_decoder_architecture=True, num_kv_heads=8),
 )  # fmt: skip
-OPEN_MODELS = (*_FROM_2019_TO_2023, *_FOLLOWERS_OF_LLAMA, *_MIXTURES_OF_EXPERTS)
+
+# Of 2025 and 2026: layers that differ, described by their parts. Options that are left out are as in the class.
+_QWEN_3_5 = {"model_type": "qwen3_5_text", "vocab_size": 248320, "max_position_embeddings": 262144,
+             "tie_word_embeddings": False, "linear_num_value_heads": 48, "mamba_ssm_dtype": "float32"}  # fmt: skip
+_QWEN_3_5_MOE = {**_QWEN_3_5, "model_type": "qwen3_5_moe_text", "num_experts": 256, "num_experts_per_tok": 8,
+                 "linear_num_value_heads": 64}  # fmt: skip
+_GLM_5 = {"model_type": "glm_moe_dsa", "vocab_size": 154880, "kv_lora_rank": 512, "q_lora_rank": 2048,
+          "n_routed_experts": 256, "num_experts_per_tok": 8, "moe_intermediate_size": 2048,
+          "tie_word_embeddings": False, "max_position_embeddings": 202752}  # fmt: skip
+_GEMMA_4 = {"model_type": "gemma4_text", "vocab_size": 262144, "max_position_embeddings": 262144, "head_dim": 256,
+            "sliding_window": 1024, "hidden_size_per_layer_input": 0, "attention_k_eq_v": True}  # fmt: skip
+_NEMOTRON_H = {"model_type": "nemotron_h", "vocab_size": 131072, "head_dim": 128}
+_NEMOTRON_3 = {"mamba_ssm_cache_dtype": "float32", "max_position_embeddings": 262144, "num_key_value_heads": 2}
+_LARGE_NEMOTRON_3 = {**_NEMOTRON_3, "n_routed_experts": 512, "num_experts_per_tok": 22}
+
+
+def _nemotron(name, pattern, hidden_size, heads, published_params, source, **config):
+    """A row of Nemotron-H, whose layers are single blocks: M a state space, * attention, - or E what follows."""
+    pattern = {"hybrid_override_pattern": pattern, "hidden_size": hidden_size, "num_attention_heads": heads}
+    return OpenModel(name, {**_NEMOTRON_H, **config, **pattern}, published_params, source)
+
+
+_TODAY = (
+    _row("qwen3-next-80b-a3b", {"model_type": "qwen3_next", "vocab_size": 151936, "num_experts": 512,
+                                "num_experts_per_tok": 10, "moe_intermediate_size": 512, "head_dim": 256,
+                                "shared_expert_intermediate_size": 512, "tie_word_embeddings": False,
+                                "max_position_embeddings": 262144},
+         (48, 2048, 16, 2, 5120), 80e9, "Hugging Face Qwen/Qwen3-Next-80B-A3B-Instruct"),
+    _row("qwen3.5-35b-a3b", _QWEN_3_5_MOE, (40, 2048, 16, 2), 35e9, "Hugging Face Qwen/Qwen3.5-35B-A3B" + _NO_IMAGES,
+         moe_intermediate_size=512, shared_expert_intermediate_size=512, linear_num_value_heads=32),
+    _row("qwen3.5-122b-a10b", _QWEN_3_5_MOE, (48, 3072, 32, 2), 122e9,
+         "Hugging Face Qwen/Qwen3.5-122B-A10B" + _NO_IMAGES,
+         moe_intermediate_size=1024, shared_expert_intermediate_size=1024),
+    _row("qwen3.5-397b-a17b", _QWEN_3_5_MOE, (60, 4096, 32, 2), 397e9,
+         "Hugging Face Qwen/Qwen3.5-397B-A17B" + _NO_IMAGES, num_experts=512, num_experts_per_tok=10,
+         moe_intermediate_size=1024, shared_expert_intermediate_size=1024),
+    _row("qwen3.6-27b", _QWEN_3_5, (64, 5120, 24, 4, 17408), 27e9,
+         "Hugging Face nvidia/Qwen3.6-27B-NVFP4" + _NO_IMAGES),
+    _row("minimax-m2.5", {"model_type": "minimax_m2", "vocab_size": 200064, "num_local_experts": 256, "head_dim": 128,
+                          "num_experts_per_tok": 8, "max_position_embeddings": 196608, "tie_word_embeddings": False},
+         (62, 3072, 48, 8, 1536), 230e9, "Hugging Face MiniMaxAI/MiniMax-M2.5"),
+    _row("kimi-k2.5", {**_DEEPSEEK_V3, "vocab_size": 163840, "n_routed_experts": 384, "n_group": 1, "topk_group": 1,
+                       "max_position_embeddings": 262144, "rms_norm_eps": 1e-5, "first_k_dense_replace": 1,
+                       "rope_theta": 50000.0, "routed_scaling_factor": 2.827,
+                       "rope_scaling": _yarn(64, 4096, mscale=1.0, mscale_all_dim=1.0, beta_fast=32.0, beta_slow=1.0)},
+         (61, 7168, 64, 64, 18432), None, "Hugging Face moonshotai/Kimi-K2.5" + _NO_IMAGES),
+    _row("deepseek-v3.2", {"model_type": "deepseek_v32", "vocab_size": 129280, "kv_lora_rank": 512, "q_lora_rank": 1536,
+                           "n_routed_experts": 256, "num_experts_per_tok": 8, "moe_intermediate_size": 2048,
+                           "tie_word_embeddings": False, "max_position_embeddings": 163840},
+         (61, 7168, 128, 128, 18432), None, "Hugging Face nvidia/DeepSeek-V3.2-NVFP4"),
+    _row("deepseek-v4-flash", {"model_type": "deepseek_v4", "vocab_size": 129280, "q_lora_rank": 1024, "head_dim": 512,
+                               "n_routed_experts": 256, "num_experts_per_tok": 6, "moe_intermediate_size": 2048,
+                               "max_position_embeddings": 1048576, "tie_word_embeddings": False,
+                               "compress_ratios": [0, 0, *[4, 128] * 20, 4]},
+         (43, 4096, 64, 1), None, "Hugging Face deepseek-ai/DeepSeek-V4-Flash"),
+    _row("glm-5", _GLM_5, (78, 6144, 64, 64, 12288), 744e9, "Hugging Face zai-org/GLM-5"),
+    _row("glm-5.2", _GLM_5, (78, 6144, 64, 64, 12288), None, "Hugging Face zai-org/GLM-5.2",
+         max_position_embeddings=1048576, index_topk_freq=4, index_skip_topk_offset=3),
+    _row("gemma-4-26b-a4b", _GEMMA_4, (30, 2816, 16, 8, 2112), None,
+         "Hugging Face google/gemma-4-26B-A4B" + _NO_IMAGES, enable_moe_block=True, num_experts=128, top_k_experts=8,
+         moe_intermediate_size=704, num_global_key_value_heads=2),
+    _row("gemma-4-31b", _GEMMA_4, (60, 5376, 32, 16, 21504), 31e9,
+         "Hugging Face nvidia/Gemma-4-31B-IT-NVFP4" + _NO_IMAGES, num_global_key_value_heads=4),
+    _row("mimo-v2-flash", {"model_type": "mimo_v2_flash", "vocab_size": 152576, "n_routed_experts": 256,
+                           "num_experts_per_tok": 8, "moe_intermediate_size": 2048, "head_dim": 192, "v_head_dim": 128,
+                           "sliding_window_size": 128, "max_position_embeddings": 262144,
+                           "tie_word_embeddings": False},
+         (48, 4096, 64, 4, 16384), 309e9, "Hugging Face XiaomiMiMo/MiMo-V2-Flash"),
+    _row("step-3.7-flash", {"model_type": "step3p5", "vocab_size": 128896, "n_routed_experts": 288,
+                            "num_experts_per_tok": 8, "moe_intermediate_size": 1280, "share_expert_dim": 1280,
+                            "head_dim": 128, "sliding_window": 512, "max_position_embeddings": 65536,
+                            "layer_types": (["full_attention"] + ["sliding_attention"] * 3) * 11 + ["full_attention"],
+                            "tie_word_embeddings": False},
+         (45, 4096, 64, 8, 11264), None, "Hugging Face stepfun-ai/Step-3.7-Flash"),
+    _nemotron("nemotron-h-56b", "M-M-M-M*-" + "M-M-M-M-M*-" * 9 + "M-M-M-M-M-", 8192, 64, 56e9,
+              "arXiv:2504.03624; Hugging Face nvidia/Nemotron-H-56B-Base-8K", mamba_num_heads=256, ssm_state_size=256,
+              intermediate_size=32768, num_key_value_heads=8, max_position_embeddings=8192),
+    _nemotron("nemotron-3-nano-30b-a3b", "MEMEM*E" + "MEMEM*E" * 4 + "MEMEMEM*EMEMEMEME", 2688, 32, None,
+              "Hugging Face nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", **_NEMOTRON_3, mamba_num_heads=64,
+              n_routed_experts=128, num_experts_per_tok=6, moe_intermediate_size=1856, intermediate_size=1856,
+              moe_shared_expert_intermediate_size=3712),
+    _nemotron("nemotron-3-super-120b-a12b",
+              "MEMEMEM*EMEMEMEM*EMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEM*EMEMEMEME",
+              4096, 32, 120e9, "Hugging Face nvidia/NVIDIA-Nemotron-3-Super-120B-A12B-FP8", **_LARGE_NEMOTRON_3,
+              mamba_num_heads=128, moe_intermediate_size=2688, intermediate_size=2688,
+              moe_shared_expert_intermediate_size=5376,
+              moe_latent_size=1024),
+    _nemotron("nemotron-3-ultra-550b-a55b",
+              "MEMEMEM*EMEMEM*EMEMEMEM*EMEMEMEM*EMEMEM*EMEMEMEM*EMEMEMEM*EMEMEM*EMEMEMEM*EMEMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME",
+              8192, 64, 550e9, "Hugging Face nvidia/NVIDIA-Nemotron-3-Ultra-550B-A55B-FP8", **_LARGE_NEMOTRON_3,
+              mamba_num_heads=256, moe_intermediate_size=5120, intermediate_size=5120,
+              moe_shared_expert_intermediate_size=10240, moe_latent_size=2048),
+)  # fmt: skip
+OPEN_MODELS = (*_FROM_2019_TO_2023, *_FOLLOWERS_OF_LLAMA, *_MIXTURES_OF_EXPERTS, *_TODAY)

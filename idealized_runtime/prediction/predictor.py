@@ -288,9 +288,11 @@ def _kinds(architecture) -> list[str]:
         "rotary positions": architecture.position_embedding_type == "rope",
         "experts": architecture.num_experts is not None,
         "latent attention": architecture.kv_lora_rank is not None,
-        "windowed layers": architecture.window_size is not None,
+        "windowed layers": architecture.num_windowed_layers > 0,
     }
-    return [kind for kind, is_so in kinds.items() if is_so]
+    # What other parts there are is in their names.
+    more = {part.kind for part, _ in architecture.blocks} - {"attention", "latent attention", "feed-forward", "experts"}
+    return [*(kind for kind, is_so in kinds.items() if is_so), *sorted(more - {"norms"})]
 
 
 def _bytes_per_layer(architecture, placement) -> float:

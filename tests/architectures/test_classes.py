@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from makers import MOE, SIZES, written
+from makers import MOE, SIZES, class_of, num_params_of_model, written
 
 from idealized_runtime.architectures import (
     Architecture,
@@ -45,33 +45,6 @@ CHANGES = (
 )  # fmt: skip
 
 
-def class_of(family):
-    transformers = pytest.importorskip("transformers")
-    if family == "step3p5":
-        from transformers.models.step3p7.configuration_step3p7 import Step3p7TextConfig
-
-        return Step3p7TextConfig
-    return transformers.CONFIG_MAPPING[family]
-
-
-def num_params_of(config):
-    """Parameters of the model that transformers builds; a body without head gets one, as its wrapper has."""
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-            model = transformers.AutoModelForCausalLM.from_config(config)
-        elif config.model_type == "step3p5":
-            from transformers.models.step3p7.modeling_step3p7 import Step3p7TextModel
-
-            model = Step3p7TextModel(config)
-        else:
-            model = transformers.AutoModel.from_config(config)
-    has_head = model.get_output_embeddings() is not None or getattr(config, "tie_word_embeddings", False)
-    head = 0 if has_head else config.vocab_size * config.hidden_size
-    return head + sum(parameter.numel() for parameter in model.parameters())
-
-
 @pytest.mark.filterwarnings("ignore::idealized_runtime.architectures.hf.SilentConfigurationWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_parameters_of_a_class_equal_those_of_the_built_model(family):
@@ -81,7 +54,7 @@ def test_parameters_of_a_class_equal_those_of_the_built_model(family):
         if family == "nemotron_h":
             del sizes["num_hidden_layers"]
         try:
-            expected = num_params_of(kind(**sizes))
+            expected = num_params_of_model(kind(**sizes))
         except Exception:
             # A change that the class refuses.
             continue
@@ -98,7 +71,7 @@ def test_configuration_written_in_full_means_what_the_short_one_does(family):
     full = {**written(class_of(family)(**sizes)), "model_type": family}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SilentConfigurationWarning)
-        assert Architecture.from_hf_config(full).num_params == num_params_of(class_of(family)(**sizes))
+        assert Architecture.from_hf_config(full).num_params == num_params_of_model(class_of(family)(**sizes))
 
 
 def test_options_of_classes_are_those_of_the_installed_transformers():
@@ -252,7 +225,7 @@ def test_every_published_configuration_is_counted_or_refused_for_its_reason(publ
         given = {name: value for name, value in text.items() if name not in left_out}
         described = class_of(family)(**given)
         described.tie_word_embeddings = text.get("tie_word_embeddings", described.tie_word_embeddings)
-        assert num_params == num_params_of(described), path.name
+        assert num_params == num_params_of_model(described), path.name
         num_equal += 1
     assert num_equal >= 0.95 * sum("hf_quant_config" not in path.name for path in files)
     assert transformers.__version__
@@ -273,7 +246,7 @@ def test_class_that_only_transformers_knows_is_counted_by_building_it(family):
         built.BuiltByTransformersWarning, match=rf"'{family}' is counted by building it with transformers"
     ):
         architecture = Architecture.from_hf_config({"model_type": family})
-    assert architecture.num_params == num_params_of(config)
+    assert architecture.num_params == num_params_of_model(config)
     assert re.search(r"built by transformers [\d.]+ without memory", architecture.source)
 
 

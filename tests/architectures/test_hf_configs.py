@@ -9,12 +9,14 @@ from makers import (
     MOE,
     OPT_SIZES,
     SIZES,
+    class_of,
     hf_config,
+    num_params_of_model,
     written,
 )
 
 from idealized_runtime.architectures import HF_FAMILIES, Architecture, get_architecture, unsupported_features
-from idealized_runtime.architectures.hf import SilentConfigurationWarning
+from idealized_runtime.architectures.hf import LanguageModelWarning, SilentConfigurationWarning
 from idealized_runtime.architectures.open_models import OPEN_MODELS
 
 OPTIONS = [
@@ -68,14 +70,6 @@ OPTIONS = [
 LLAMA = {**SIZES, "model_type": "llama"}
 
 
-def num_params_of_model(config):
-    """Parameters of the model that transformers builds, a tied matrix once."""
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
 def sizes_and_options(architecture):
     """What describes the layers."""
     fields = architecture.to_dict().items()
@@ -92,19 +86,22 @@ def test_parameters_equal_those_of_the_built_model(family, change):
     assert Architecture.from_hf_config(written(config), name="toy").num_params == num_params_of_model(config)
 
 
+def described(model):
+    """What transformers makes of the configuration of a row."""
+    options = {name: value for name, value in model.config.items() if name != "model_type"}
+    return class_of(model.config["model_type"])(**options)
+
+
 @pytest.mark.parametrize("model", OPEN_MODELS, ids=lambda model: model.name)
 def test_parameters_of_an_open_model_equal_those_of_the_built_model(model):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.AutoConfig.for_model(**model.config)
+    config = described(model)
     assert model.architecture().num_params == num_params_of_model(config)
 
 
 @pytest.mark.parametrize("model", OPEN_MODELS, ids=lambda model: model.name)
 def test_row_of_an_open_model_is_what_its_full_configuration_says(model):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.AutoConfig.for_model(**model.config)
-    described = Architecture.from_hf_config(written(config), name=model.name)
-    assert sizes_and_options(described) == sizes_and_options(model.architecture())
+    full = {**written(described(model)), "model_type": model.config["model_type"]}
+    assert sizes_and_options(Architecture.from_hf_config(full)) == sizes_and_options(model.architecture())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -247,7 +244,7 @@ def test_misspelt_option_is_named_beside_what_is_taken_for_it():
         Architecture.from_hf_config(config)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::idealized_runtime.architectures.hf.LanguageModelWarning")
 @pytest.mark.parametrize(
     ("wrapper", "text", "num_params"),
     [
@@ -264,6 +261,12 @@ def test_misspelt_option_is_named_beside_what_is_taken_for_it():
 def test_language_model_that_lists_what_differs_from_its_class_is_counted(wrapper, text, num_params):
     config = {"model_type": wrapper, "text_config": text, "vision_config": {"hidden_size": 1024}}
     assert Architecture.from_hf_config(config).num_params == num_params
+
+
+def test_what_reads_images_too_is_said_to_be_counted_without_it():
+    config = {"model_type": "mistral3", "text_config": {**LLAMA}, "vision_config": {"hidden_size": 8}}
+    with pytest.warns(LanguageModelWarning, match="'mistral3' has vision_config: its language model alone is counted"):
+        Architecture.from_hf_config(config)
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
@@ -410,9 +413,9 @@ def test_language_model_is_taken_of_one_that_reads_images_too():
     sparse = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 1152}}
     alone = Architecture.from_hf_config({"model_type": "gemma3_text", **text}, name="toy")
     for wrapper in (written(both), sparse):
-        described = Architecture.from_hf_config(wrapper)
-        assert sizes_and_options(described) == sizes_and_options(alone)
-        assert described.source.endswith("; language model only")
+        alike = Architecture.from_hf_config(wrapper)
+        assert sizes_and_options(alike) == sizes_and_options(alone)
+        assert alike.source.endswith("; language model only")
 
 
 @pytest.mark.parametrize("family", ["mistral", "llama", "qwen3", "deepseek_v3"])
@@ -420,9 +423,9 @@ def test_language_model_of_a_known_family_is_taken_of_an_unknown_one(family):
     # As Mistral Small 3.1, LLaVA or Kimi VL.
     text = {"model_type": family, **FAMILIES[family], "sliding_window": None}
     both = {"model_type": "mistral3", "text_config": text, "vision_config": {"model_type": "pixtral", "hidden_size": 8}}
-    described, alone = Architecture.from_hf_config(both), Architecture.from_hf_config(text)
-    assert sizes_and_options(described) == sizes_and_options(alone)
-    assert described.source.endswith("; language model only")
+    alike, alone = Architecture.from_hf_config(both), Architecture.from_hf_config(text)
+    assert sizes_and_options(alike) == sizes_and_options(alone)
+    assert alike.source.endswith("; language model only")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ _TEXT_FAMILIES = {
 }  # fmt: skip
 # Where a wrapper keeps its language model.
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
+_SENSES = ("vision_config", "audio_config", "speech_config")
 # Families that are another under a name of their own.
 _SAME = {"kimi_k2": "deepseek_v3", "step3p7": "step3p5"}
 # What a file that only says how weights are stored has.
@@ -53,6 +54,10 @@ class SilentConfigurationWarning(UserWarning):
     """A configuration leaves out sizes, or misspells an option: they are then those of its family's class."""
 
 
+class LanguageModelWarning(UserWarning):
+    """A model reads images or sound too, and its language model alone is counted."""
+
+
 def fields_of_hf_config(config: dict) -> dict:
     """Fields of the Architecture that a parsed ``config.json`` describes, all but its name.
 
@@ -65,6 +70,8 @@ def fields_of_hf_config(config: dict) -> dict:
     -----
     SilentConfigurationWarning
         It leaves out sizes; not of a nested configuration, which lists what differs from the class.
+    LanguageModelWarning
+        It reads images or sound too.
     BuiltByTransformersWarning
         Its family is not known here, and it was counted by building it.
     """
@@ -72,6 +79,11 @@ def fields_of_hf_config(config: dict) -> dict:
         raise ValueError("it says how weights are stored, not what the model is: give the config.json beside it")
     text = _language_model(config)
     is_nested, family = text is not config, _family(text)
+    if beside := [name for name in config if is_nested and name.endswith(_SENSES)]:
+        message = (
+            f"model_type {config.get('model_type')!r:.80} has {', '.join(beside)}: its language model alone is counted"
+        )
+        warnings.warn(message, LanguageModelWarning, stacklevel=3)
     if family in HF_FAMILIES:
         fields = _read_listed(text, family, is_nested)
     elif family in STYLES:

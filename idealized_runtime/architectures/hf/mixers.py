@@ -21,7 +21,7 @@ def says(c, option) -> bool:
 
 def grouped(c, style, kind, i, num_layers):
     """Attention with heads in groups; of windowed layers some families have other sizes."""
-    for number, own in (c.find("per_layer_config") or {}).items():
+    for number, own in (c.config.get("per_layer_config") or {}).items():
         c = c.replaced(**own) if int(number) == i else c
     hidden_size, is_windowed = c.size("hidden_size"), kind in WINDOWED
     heads, groups, head_dim, value_dim = _head_sizes(c, is_windowed, i)
@@ -55,7 +55,7 @@ def grouped(c, style, kind, i, num_layers):
 
 def gemma4_full(c, style, kind, i, num_layers):
     """Layers without a window have wider heads."""
-    usual = {} if c.find("per_layer_config") else {"global_head_dim": 512}
+    usual = {} if c.config.get("per_layer_config") else {"global_head_dim": 512}
     return grouped(c.replaced(**given_or(c, usual)), style, kind, i, num_layers)
 
 
@@ -150,8 +150,8 @@ def gated_delta(c, style, kind, i, num_layers):
 
 
 def _state_dtype(c):
-    """Of states, for which no class of transformers has an option."""
-    dtype = c.config.get("mamba_ssm_dtype", c.config.get("mamba_ssm_cache_dtype"))
+    """Of states, where it is not that of the cache; Qwen's has no place in its class."""
+    dtype = c.config.get("mamba_ssm_dtype") or c.find("mamba_ssm_cache_dtype")
     return dtype if dtype in ("float32", "bfloat16", "float16") else None
 
 

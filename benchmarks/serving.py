@@ -2,8 +2,8 @@
 
 The loop is the plain twin that the tests hold ours against; the library is simpy, with the same steps as a process and
 the arrivals as another. All three give the same times, which is checked. Each round runs every contestant once, in
-turn; a ratio is taken within its round. Printed: median [quartiles] over rounds. One core. Ours is compiled at its first
-call, or read from where an earlier process has left it: that call is before the rounds, and its time is said apart.
+turn; a ratio is taken within its round. Printed: median [quartiles] over rounds. One core. Ours is compiled at its
+first call, or read from where an earlier process has left it: that call is before the rounds, and its time said apart.
 
 The mixed load is 5000 requests of 16 to 2000 prompt and 16 to 500 output tokens, 8 a second; the hour is Azure's of
 2023-11-16 (19,366 requests of a conversation service), where it is among the published data.

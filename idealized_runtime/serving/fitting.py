@@ -362,16 +362,7 @@ def _iterate(evidence, start, places, known) -> tuple:
     best = (np.inf,)
     for _ in range(_MAX_ITERATIONS):
         rows = Rows.join([item.rows(steps) for item in evidence], num_kinds=len(_KINDS))
-        design, target = rows.features[:, places] / rows.sizes_s[:, None], rows.seconds / rows.sizes_s
-        errors = target - design @ steps.coefficients[places]
-        cost, scales = 0.0, np.ones_like(errors)
-        for group in _groups_of_a_scale(rows):
-            of_group = np.abs(errors[group])
-            # Laplace's likelihood, whose scale is the mean of the magnitudes.
-            cost += of_group.size * np.log(np.minimum(of_group, 1.0).mean() + _LEAST_SCALE)
-            # A measure that is missed wholly must not cease to count.
-            scales[group] = np.clip(1.4826 * np.median(of_group), _LEAST_SCALE, _LARGEST_SCALE)
-        weights = np.sqrt(np.minimum(1.0, _ROBUST_FROM * scales / np.maximum(np.abs(errors), 1e-12))) / scales
+        design, target, errors, weights, cost = _weigh(rows, places, steps)
         if cost < best[0]:
             best = cost, steps, rows, design, errors, weights
         # Half of the way: what steps hold answers to their times, and would overshoot.
@@ -382,6 +373,62 @@ def _iterate(evidence, start, places, known) -> tuple:
         if change < _CONVERGED:
             break
     return best
+
+
+def _weigh(rows, places, steps) -> tuple:
+    """Design and target in relation to the sizes, what the steps leave, the weights of rows, and the likelihood."""
+    design, target = rows.features[:, places] / rows.sizes_s[:, None], rows.seconds / rows.sizes_s
+    errors = target - design @ steps.coefficients[places]
+    cost, scales = 0.0, np.ones_like(errors)
+    for group in _groups_of_a_scale(rows):
+        of_group = np.abs(errors[group])
+        # Laplace's likelihood, whose scale is the mean of the magnitudes.
+        cost += of_group.size * np.log(np.minimum(of_group, 1.0).mean() + _LEAST_SCALE)
+        # A measure that is missed wholly must not cease to count.
+        scales[group] = np.clip(1.4826 * np.median(of_group), _LEAST_SCALE, _LARGEST_SCALE)
+    weights = np.sqrt(np.minimum(1.0, _ROBUST_FROM * scales / np.maximum(np.abs(errors), 1e-12))) / scales
+    return design, target, errors, weights, cost
+
+
+def bootstrap_steps(
+    evidence: Sequence, steps: StepModel, *, num_draws: int = 200, num_blocks: int = 20, rng=0
+) -> pd.DataFrame:
+    """Step times of resampled blocks of requests, which ask less of the errors than the covariance does.
+
+    A block is a stretch of a run, in the order of its steps (of batches and points, those that share errors). Which
+    steps there were is kept as the fitted times have it.
+
+    Parameters
+    ----------
+    evidence : sequence
+        What the steps were fitted to.
+    steps : StepModel
+        As from :func:`fit_steps`.
+    num_draws : int
+    num_blocks : int
+        Of the requests, together.
+    rng : Generator or seed
+
+    Returns
+    -------
+    DataFrame, one row a draw
+        ``TERMS``, seconds; those that were not fitted are 0.
+    """
+    rng, evidence = np.random.default_rng(rng), list(evidence)
+    rows = Rows.join([item.rows(steps) for item in evidence], num_kinds=len(_KINDS))
+    places = np.flatnonzero(np.diag(steps.covariance) > 0)
+    design, target, _, weights, _ = _weigh(rows, places, steps)
+    blocks = rows.blocks + num_blocks
+    timed = np.flatnonzero(np.isfinite(rows.starts_s))
+    # Runs lie one after the other in time: a stretch of the whole is one of a run, but for one at each border.
+    for number, part in enumerate(np.array_split(timed[np.argsort(rows.starts_s[timed], kind="stable")], num_blocks)):
+        blocks[part] = number
+    _, block_of = np.unique(blocks, return_inverse=True)
+    draws = np.zeros((num_draws, len(TERMS)))
+    for draw in draws:
+        times = np.bincount(rng.integers(block_of.max() + 1, size=block_of.max() + 1), minlength=block_of.max() + 1)
+        draw[places] = non_negative_least_squares(design, target, weights * np.sqrt(times[block_of]))
+    return pd.DataFrame(draws, columns=list(TERMS))
 
 
 def _groups_of_a_scale(rows):

@@ -135,6 +135,8 @@ def test_rate_that_cannot_be_answered_is_said_first(capsys, parameters, served):
         (["--queries", "{served}"], "--queries needs --rate, how many come a second, or --num-parallel"),
         (["--requests", "{served}", "--rate", "2"], "--rate is for --queries"),
         (["--requests", "{served}", "--num-parallel", "2"], "--num-parallel is for --queries"),
+        (["--requests", "{served}", "--num-days", "2"], "--num-days is for --queries"),
+        (["--queries", "{served}", "--num-parallel", "2", "--burstiness", "3"], "--burstiness is for --rate"),
         (["--requests", "{served}", "--model", "opt"], "--model must be one of gpt2-small"),
         (["--requests", "{served}", "--cache-tokens", "20"], "cache-tokens must be at least"),
         (["--requests", "nowhere.csv"], "nowhere.csv: no such file"),

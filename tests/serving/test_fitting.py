@@ -11,6 +11,7 @@ from idealized_runtime.serving.fitting import (
     ServingWarning,
     StepsNotFittedError,
     TimedBatches,
+    bootstrap_steps,
     fit_steps,
 )
 from idealized_runtime.serving.requests import random_requests
@@ -180,3 +181,14 @@ def test_requests_that_come_all_at_once_are_fitted_without_a_rate():
         warnings.simplefilter("error")
         fitted = fit_steps([ServedRequests(pd.concat(bursts, ignore_index=True), RULES)])
     assert fitted.coefficients[:4] == pytest.approx(TRUTH.coefficients[:4], rel=0.02)
+
+
+def test_bootstrap_over_blocks_of_requests_scatters_as_the_covariance_says():
+    rng, requests = np.random.default_rng(15), make_requests(15, number=400)
+    first_s, runtime_s, _ = step_by_step(requests, TRUTH, RULES, noise=lambda: rng.gamma(1 / 0.05**2, 0.05**2))
+    evidence = [ServedRequests(requests.assign(time_to_first_token_s=first_s, runtime_s=runtime_s), RULES)]
+    fitted = fit_steps(evidence)
+    drawn = bootstrap_steps(evidence, fitted, rng=0).to_numpy()[:, :4]
+    assert drawn.mean(axis=0) == pytest.approx(fitted.coefficients[:4], rel=0.05)
+    ratios = drawn.std(axis=0, ddof=1) / np.sqrt(np.diag(fitted.covariance)[:4])
+    assert ((ratios > 0.5) & (ratios < 2)).all()

@@ -17,6 +17,9 @@ examples: idealized-runtime serving simulate --parameters steps.json --requests 
           idealized-runtime serving simulate --parameters steps.json --queries queries.csv --num-parallel 16
 """
 
+# Of requests that are drawn, where it is not given.
+_DRAWN = {"burstiness": 1.0, "num_requests": 2000, "num_days": 5}
+
 
 def add_arguments(parser):
     """Flags of the command."""
@@ -35,10 +38,10 @@ def add_arguments(parser):
                       help="queries that come a second, as a Poisson process")  # fmt: skip
     load.add_argument("--num-parallel", type=positive_int, metavar="N",
                       help="clients, each of whom sends its next query when the last one is answered")  # fmt: skip
-    parser.add_argument("--burstiness", type=positive_number, default=1.0, metavar="CV",
+    parser.add_argument("--burstiness", type=positive_number, metavar="CV",
                         help="coefficient of variation of the times between them (default: 1, Poisson)")  # fmt: skip
-    parser.add_argument("--num-requests", type=positive_int, default=2000, metavar="N", help="of a day (default: 2000)")
-    parser.add_argument("--num-days", type=positive_int, default=5, metavar="N",
+    parser.add_argument("--num-requests", type=positive_int, metavar="N", help="of a day (default: 2000)")
+    parser.add_argument("--num-days", type=positive_int, metavar="N",
                         help="days of the same demand, for what they differ by (default: 5)")  # fmt: skip
     add_shared(parser, "--columns")
     add_scheduler(parser, "as the steps were fitted")
@@ -96,8 +99,9 @@ def _read_demand(arguments) -> list:
     from idealized_runtime.serving.requests import random_requests, read_request_table
 
     if arguments.requests is not None:
-        for flag, given in (("rate", arguments.rate_per_s), ("num-parallel", arguments.num_parallel)):
-            if given is not None:
+        for name in ("rate_per_s", "num_parallel", *_DRAWN):
+            if getattr(arguments, name) is not None:
+                flag = name.removesuffix("_per_s").replace("_", "-")
                 raise ValueError(f"--{flag} is for --queries: requests come when they came; leave one of the two out")
         requests = read_request_table(arguments.requests, columns=arguments.columns, is_demand=True)
         if "run" in requests and (num_runs := requests["run"].nunique()) > 1:
@@ -105,10 +109,14 @@ def _read_demand(arguments) -> list:
         return [requests]
     if arguments.rate_per_s is None and arguments.num_parallel is None:
         raise ValueError("--queries needs --rate, how many come a second, or --num-parallel, how many clients ask")
+    if arguments.num_parallel is not None and arguments.burstiness is not None:
+        raise ValueError("--burstiness is for --rate: clients send when they are answered; leave one of the two out")
     queries = read_queries(arguments.queries, columns=arguments.columns)
-    given = {name: getattr(arguments, name) for name in ("rate_per_s", "num_requests", "burstiness")}
-    rngs = np.random.default_rng(arguments.seed).spawn(arguments.num_days)
-    return [random_requests(queries, rng=rng, **given) for rng in rngs]
+    drawn = {
+        name: default if (given := getattr(arguments, name)) is None else given for name, default in _DRAWN.items()
+    }
+    rngs = np.random.default_rng(arguments.seed).spawn(drawn.pop("num_days"))
+    return [random_requests(queries, rng=rng, rate_per_s=arguments.rate_per_s, **drawn) for rng in rngs]
 
 
 def _print_answer(answer, num_parallel):

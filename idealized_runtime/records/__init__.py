@@ -94,8 +94,9 @@ def read_log(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
         ``runtime_min_s``, ``num_trials``, ``num_disturbed`` (trials left out of these four because something
         else held the machine up, by the rule of :func:`read_trials`), ``runtime_resolution_s`` (0 where nothing
         was rounded), ``prompt_encoding_time_s``, ``generation_time_s`` and ``energy_joules`` (means; NaN where not
-        recorded), ``num_layers_profiled`` (the smallest slice) and ``is_extrapolated`` (no slice was the whole
-        model: times and energies are scaled with depth or, from several slices, on the line through them, and then
+        recorded, joules also where the trials together lasted less than ten updates of their counter),
+        ``num_layers_profiled`` (the smallest slice) and ``is_extrapolated`` (no slice was the whole model: times and
+        energies are scaled with depth or, from several slices, on the line through them, and then
         ``runtime_std_s / sqrt(num_trials)`` is the standard error of its value); ``trial_runtimes_s`` and
         ``trial_starts_s``, tuples of all trials but the disturbed ones (None where not known, or of a line through
         slices). Text logs print neither the minimum nor the number of trials: missing there, as are the batch sizes,

@@ -39,6 +39,8 @@ REFUSED = "ImpossibleMeasurementError"
 # Standard deviation of the trials of a setting, as a share of their mean: on CPUs that were idle it was 2 to 7 %.
 _QUIET_SPREAD = 0.1
 # A trial that something else on the machine held up: see `is_disturbed`.
+# How often counters of energy move; a log names its counter.
+_COUNTER_PERIODS_S = {"NVML": 0.1, "RAPL": 0.001}
 _DISTURBED_FACTOR, _DISTURBED_DEVIATIONS, _DISTURBED_MIN_TRIALS = 1.25, 5.0, 5
 
 
@@ -165,6 +167,16 @@ class Settings(Sequence):
         values = np.full(ends[-1], np.nan)
         values[np.repeat(lists.counts > 0, np.diff(ends, prepend=0))] = lists.flat
         return Ragged(values, ends)
+
+
+def least_energy_window_s(header) -> float:
+    """Seconds that all trials of a setting last together, at least, for its joules to be used; 0 of unknown counters.
+
+    Ten updates of the counter, so that what the first and the last one cut off is a few per cent: NVML's of a GPU moves
+    every 0.1 s or so, RAPL's every millisecond.
+    """
+    counter = str(header.get("environment", {}).get("energy_counter") or "")
+    return next((10 * period_s for name, period_s in _COUNTER_PERIODS_S.items() if counter.startswith(name)), 0.0)
 
 
 class SettingsLog(Log):
@@ -322,6 +334,9 @@ class SettingsLog(Log):
         trials = self._timed_trials()
         is_held_up = trials["runtime_s"].map(is_disturbed)
         means = means_frame(self._identified(self.records.timed_rows()), trials, is_held_up)
+        # A counter that moved a few times in all trials of a setting tells less than it seems to.
+        is_short = means["num_trials"].astype(float) * means["runtime_s"] < least_energy_window_s(self.header)
+        means["energy_joules"] = means["energy_joules"].mask(is_short)
         num_layers = self.header["architecture"]["num_layers"]
         return combine_slices(self.path, means, num_layers, num_slices=len(self.slices))
 

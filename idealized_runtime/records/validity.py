@@ -27,7 +27,7 @@ from idealized_runtime.records.common import (
 from idealized_runtime.records.log import Log
 from idealized_runtime.records.megatron_text import TextLog
 from idealized_runtime.records.requests import RequestsLog
-from idealized_runtime.records.settings import Settings, is_disturbed, setting_key
+from idealized_runtime.records.settings import Settings, is_disturbed, least_energy_window_s, setting_key
 from idealized_runtime.statistics.ragged import Ragged
 from idealized_runtime.statistics.trends import change_point
 from idealized_runtime.statistics.unimodality import has_two_peaks, upper_group
@@ -99,7 +99,7 @@ def log_findings(log: Log | TextLog) -> list[Finding]:
     Others: ``num_trials``, ``num_warmup``, ``sweep`` (not what the header announces), ``longer_is_faster`` (more tokens
     take over 10 % less), ``held_up`` (over 10 % of trials), ``two_populations``, ``first_trial`` and ``later_trials``
     (of each setting: by more than 5 %), ``drift`` (over the sweep, by more than 2 %; where a log tells when trials
-    began).
+    began), ``energy_window`` (settings over before the counter of energy moved ten times; their joules are not used).
     """
     timed = _Timed.of(log)
     checks = _CHECKS if timed.is_in_process else (_checksum, _out_of_range, _repeated_trials, _clock)
@@ -367,6 +367,21 @@ def _energy(timed):
         )  # fmt: skip
 
 
+def _energy_window(timed):
+    """Settings that were over before their counter of energy had moved often enough."""
+    if not timed.settings:
+        return
+    has_joules = ~np.isnan(timed.settings.trial_lists("energies_joules").reduce(np.sum))
+    least_s = least_energy_window_s(timed.log.header)
+    is_short = has_joules & (timed.trials.reduce(np.sum) < least_s)
+    if is_short.any():
+        yield Finding(
+            "energy_window", False,
+            f"{is_short.sum()} of {has_joules.sum()} settings with joules lasted less than {least_s:.3g} s, ten "
+            f"updates of the counter: their joules are not used. Time more trials of {_sizes(timed.rows[is_short])}",
+        )  # fmt: skip
+
+
 def _repeated_trials(timed):
     """Values that clocks of nanoseconds do not tell twice; what was rounded may well be equal."""
     if not len(timed.trials):
@@ -589,6 +604,7 @@ def _drift(timed):
 
 
 _CHECKS = (
-    _checksum, _out_of_range, _floors, _far_above_floors, _contradictions, _parts, _warmups, _energy, _output_tokens,
-    _repeated_trials, _trials_of_header, _sweep_of_header, _grid_of_text, _populations, _trial_order, _drift,
+    _checksum, _out_of_range, _floors, _far_above_floors, _contradictions, _parts, _warmups, _energy, _energy_window,
+    _output_tokens, _repeated_trials, _trials_of_header, _sweep_of_header, _grid_of_text, _populations, _trial_order,
+    _drift,
 )  # fmt: skip

@@ -5,8 +5,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.serving.fitting import runs_of
+from idealized_runtime.serving.objectives import Objective
 from idealized_runtime.serving.requests import TIMES
-from idealized_runtime.serving.simulation import METRICS, interval_of_draws, simulate, times_of_requests
+from idealized_runtime.serving.simulation import (
+    METRICS,
+    arrival_rate_per_s,
+    interval_of_draws,
+    simulate,
+    times_of_requests,
+)
 from idealized_runtime.serving.steps import StepModel
 from idealized_runtime.statistics.errors import summarize_errors
 
@@ -89,3 +97,38 @@ def percentile_table(
                 measured = float(np.percentile(measured_s[is_known], percentile))
                 rows.append({**named, "measured": measured, "value": value, "lower": lower, "upper": upper})
     return pd.DataFrame(rows)
+
+
+def largest_measured_rate(requests: pd.DataFrame, objective: Objective) -> float:
+    """Largest rate at which runs at several rates met an objective, between them by the logarithms of both.
+
+    Parameters
+    ----------
+    requests : DataFrame
+        With their times; each ``run`` at one rate.
+    objective : Objective
+
+    Returns
+    -------
+    float
+        Requests a second, by when they came; NaN where every run met it, or none.
+    """
+    from scipy.optimize import isotonic_regression
+
+    points = []
+    for _, run in runs_of(requests):
+        known = run[run["runtime_s"].notna()]
+        values_s = times_of_requests(known)[objective.metric]
+        values_s = values_s[~np.isnan(values_s)]
+        statistic = objective.statistic
+        value_s = values_s.mean() if statistic == "mean" else np.percentile(values_s, float(statistic[1:]))
+        points.append((arrival_rate_per_s(known), value_s))
+    rates, values_s = np.log(np.array(sorted(points))).T
+    # A larger rate never waits less, but for chance.
+    values_s = isotonic_regression(values_s).x
+    limit = np.log(objective.seconds)
+    if not values_s[0] < limit < values_s[-1]:
+        return np.nan
+    last = np.flatnonzero(values_s <= limit)[-1]
+    share = (limit - values_s[last]) / (values_s[last + 1] - values_s[last])
+    return float(np.exp(rates[last] + share * (rates[last + 1] - rates[last])))

@@ -108,6 +108,12 @@ OTHER_VALUES = {
         "figure_5": [["openai/davinci"], ["ai21/j1-large"]],
         "others": [["ai21/j1-large"], ["openai/davinci"]],
     },
+    "plan": {
+        "stacks": [["a100"], ["v100"]],
+        "models": [["opt-6.7b"], ["gpt-j", "llama-2-7b"]],
+        "workload": ["code-completion", "retrieval"],
+        "rate_per_s": [1.0, 20.0],
+    },
     "prediction": {
         "hardware": ["v100", "a100"],
         "software": ["torch", "Megatron"],

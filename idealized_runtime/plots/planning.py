@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.plots.style import FITTED_COLOR, MEASURED_COLOR
+from idealized_runtime.plots.style import FITTED_COLOR, MEASURED_COLOR, label_log_axis
 from idealized_runtime.serving.planning import Plan
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -51,6 +51,8 @@ def plot_usd_against_rate(
     if api_usd_per_query is not None:
         ax.axhline(1000 * api_usd_per_query, linestyle="--", color="0.4", label="API")
     ax.set(xscale="log", yscale="log", xlabel="Queries a second", ylabel="Dollars a thousand queries")
+    label_log_axis(ax.xaxis)
+    label_log_axis(ax.yaxis)
     ax.legend()
     return ax
 
@@ -71,8 +73,9 @@ def plot_usd_against_objective(curve: pd.DataFrame, label: str, *, ax: plt.Axes 
         ax.plot(
             group["seconds"], group["usd_per_hour"], f"{marker}-", markersize=4, label=f"{model}, {number} x {hardware}"
         )
-    ax.set(xscale="log", xlabel=label, ylabel="Dollars an hour")
-    ax.set_ylim(bottom=0)
+    ax.set(xscale="log", yscale="log", xlabel=label, ylabel="Dollars an hour")
+    label_log_axis(ax.xaxis)
+    label_log_axis(ax.yaxis)
     ax.legend()
     return ax
 

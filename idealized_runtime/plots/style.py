@@ -121,7 +121,16 @@ def finish_panels(
             ax.set_xlabel("")
     if handles := take_legends(panels):
         place, ncols = {"top": ("upper center", min(len(handles), 8)), "right": ("right center", 1)}[legend_side]
-        figure.legend(handles.values(), handles.keys(), loc=f"outside {place}", ncols=ncols, title=legend_title)
+        while True:
+            legend = figure.legend(
+                handles.values(), handles.keys(), loc=f"outside {place}", ncols=ncols, title=legend_title
+            )  # fmt: skip
+            width = legend.get_window_extent(figure.canvas.get_renderer()).width
+            if ncols == 1 or width <= figure.bbox.width:
+                break
+            # Entries that do not fit the figure's width take one row more.
+            legend.remove()
+            ncols -= 1
 
 
 def take_legends(axes: Iterable[plt.Axes]) -> dict:

@@ -115,8 +115,9 @@ def test_campaign_times_tiny_models_and_goes_on_where_it_stopped(folder, capfd):
     command = ["campaign", "--model", *names, "--logs", "logs", *TINY, "--all-num-input-tokens", "1", "4", "4096"]
     assert main([*command, "--out", "tables/campaign.csv", "--json", "--budget-minutes", "30"]) == 1
     printed = capfd.readouterr()
-    assert "a|b sdpa: refused: a|b/config.json: model_type 'mamba' cannot be counted here" in printed.err
-    assert "1 of 2 jobs failed:\n  a|b sdpa: a|b/config.json: model_type 'mamba'" in printed.err
+    why = "a|b cannot be built here, only counted (num_params, idealized_runtime.architectures): layers = 'state space'"
+    assert f"a|b sdpa: refused: {why}" in printed.err
+    assert f"1 of 2 jobs failed:\n  a|b sdpa: {why}" in printed.err
     log = folder / "logs/sdpa/tiny.jsonl"
     timed = load_log(log)
     assert timed.is_complete

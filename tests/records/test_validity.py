@@ -287,12 +287,13 @@ def test_watts_that_no_device_draws_are_refused(times_s, watts, is_found):
 
 @pytest.mark.parametrize(("counter", "is_found"), [("NVML, total energy of the GPU", True), ("RAPL, package-0", False)])
 def test_joules_of_a_window_too_short_for_their_counter_are_named_and_not_used(times_s, counter, is_found):
-    """All trials of these settings last less than a second: ten updates of NVML's counter, many of RAPL's."""
-    assert times_s.sum(axis=1).max() < 1
+    """Some settings last less than a second in all their trials: ten updates of NVML's counter, many of RAPL's."""
+    is_short = times_s.sum(axis=1) < 1
+    assert 0 < is_short.sum() < len(is_short)
     records = records_of(times_s, energies_joules=(100 * times_s).tolist())
     log = log_with(records, environment={"energy_counter": counter})
     assert ("energy_window" in names(log)) == is_found
-    assert log.settings_frame()["energy_joules"].isna().all() == is_found
+    assert log.settings_frame()["energy_joules"].isna().to_numpy().tolist() == (is_short & is_found).tolist()
 
 
 def test_watts_are_those_of_each_device(times_s):

@@ -102,8 +102,10 @@ def plot_loss_errors(runs: pd.DataFrame, laws: Mapping[str, ScalingLaw], *, ax: 
     return ax
 
 
-def plot_size_curve(curve: SizeCurve, *, num_params=None, level: float = 0.95, ax: plt.Axes | None = None) -> plt.Axes:
-    """Draw what measured models cost against their size, and the regression with its interval for a new model.
+def plot_size_curve(
+    curve: SizeCurve, *, num_params=None, level: float = 0.95, label="Measured model", ax: plt.Axes | None = None
+) -> plt.Axes:
+    """Draw what models cost against their size, and the regression with its interval for a new model.
 
     Parameters
     ----------
@@ -112,17 +114,19 @@ def plot_size_curve(curve: SizeCurve, *, num_params=None, level: float = 0.95, a
     num_params : pair of float, optional
         Ends of the line; outside the measured sizes it is dashed. The measured sizes where it is not given.
     level : float
+    label : str
+        Of the models' points.
     """
     ax = plt.subplots()[1] if ax is None else ax
     measured = curve.num_params.min(), curve.num_params.max()
     sizes = np.geomspace(*(measured if num_params is None else num_params), _NUM_POINTS)
     lower, upper = curve.interval(sizes, level=level)
     draw_band(ax, sizes, lower, upper, color=FITTED_COLOR, label=f"{interval_label(level)} of a new model")
-    label = "_inside" if num_params is None else _EXTRAPOLATED
-    ax.plot(sizes, curve(sizes), "--", color=FITTED_COLOR, linewidth=0.9, label=label)
+    outside = "_inside" if num_params is None else _EXTRAPOLATED
+    ax.plot(sizes, curve(sizes), "--", color=FITTED_COLOR, linewidth=0.9, label=outside)
     inside = np.geomspace(*measured, _NUM_POINTS)
     ax.plot(inside, curve(inside), "-", color=FITTED_COLOR, label="Regression")
-    ax.plot(curve.num_params, curve.costs, "o", color=MEASURED_COLOR, label="Measured model")
+    ax.plot(curve.num_params, curve.costs, "o", color=MEASURED_COLOR, label=label)
     ax.set(yscale="log")
     _set_sizes(ax)
     label_log_axis(ax.yaxis)
@@ -168,7 +172,13 @@ def plot_utilization(
 
 
 def plot_against_demand(
-    comparison: pd.DataFrame, *, value: str, guessed: str | None = None, ax: plt.Axes | None = None
+    comparison: pd.DataFrame,
+    *,
+    value: str,
+    guessed: str | None = None,
+    label: str = "Measured",
+    color=FITTED_COLOR,
+    ax: plt.Axes | None = None,
 ) -> plt.Axes:
     """Draw a column of a comparison against the number of requests, as a line in its interval.
 
@@ -181,14 +191,18 @@ def plot_against_demand(
         Column; the caller labels the y axis.
     guessed : str, optional
         Column of the guess, as a dotted line.
+    label : str
+        Of the line.
+    color
+        Of the line and its interval.
     """
     ax = plt.subplots()[1] if ax is None else ax
     rows = comparison.sort_values("num_requests")
     requests = rows["num_requests"]
-    draw_band(ax, requests, rows[f"{value}_lower"], rows[f"{value}_upper"], color=FITTED_COLOR, label="95 % interval")
-    ax.plot(requests, rows[value].mask(rows["is_extrapolated"]), "-", color=FITTED_COLOR, label="Measured")
+    draw_band(ax, requests, rows[f"{value}_lower"], rows[f"{value}_upper"], color=color, label="95 % interval")
+    ax.plot(requests, rows[value].mask(rows["is_extrapolated"]), "-", color=color, label=label)
     if rows["is_extrapolated"].any():
-        ax.plot(requests, rows[value], "--", color=FITTED_COLOR, linewidth=0.9, label=_EXTRAPOLATED)
+        ax.plot(requests, rows[value], "--", color=color, linewidth=0.9, label=_EXTRAPOLATED)
     if guessed is not None:
         ax.plot(requests, rows[guessed], ":", color=GUESSED_COLOR, label="Guessed")
     ax.set(xscale="log", yscale="log", xlabel="Requests over the model's life")

@@ -78,6 +78,7 @@ OTHER_VALUES = {
             {"a100": {"loss": 2.4, "num_requests": 1e8, "dtype": "fp16", "price_usd_per_hour": 2.0}},
             {"v100": {"loss": 2.5, "num_requests": 1e8, "dtype": "fp16", "price_usd_per_hour": 1.0}},
         ],
+        "objectives": [["tpot:p95=0.4"], ["ttft:p95=3", "e2e:p95=30"]],
         "query": [
             {"mean_prompt_tokens": 64, "mean_output_tokens": 32, "prompt_sigma": 0.3, "output_sigma": 0.3},
             {"mean_prompt_tokens": 32, "mean_output_tokens": 16, "prompt_sigma": 0.5, "output_sigma": 0.2},

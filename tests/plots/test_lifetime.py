@@ -108,6 +108,15 @@ def test_size_curve_is_solid_over_the_measured_sizes_and_dashed_beyond(query_cos
     assert dashed.get_linestyle() == "--"
 
 
+def test_ways_of_serving_stand_in_one_panel_by_label_and_colour(comparison):
+    ax = plot_against_demand(comparison, value="num_params", label="Batch 1")
+    plot_against_demand(comparison.assign(num_params=2 * comparison["num_params"]), value="num_params",
+                        label="Planned", color="blue", ax=ax)  # fmt: skip
+    (alone,), (planned,) = lines_of(ax, "Batch 1"), lines_of(ax, "Planned")
+    np.testing.assert_array_equal(planned.get_ydata(), 2 * alone.get_ydata())
+    assert planned.get_color() == "blue"
+
+
 def test_measured_utilization_stands_beside_the_guess(query_cost, assumptions):
     ax = plot_utilization(query_cost, PEAK, assumptions)
     (points,), (guess,) = (lines_of(ax, f"Output tokens, {name}") for name in ("measured", "guessed"))

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.serving.accuracy import accuracy_table, forget_later, percentile_table
+from idealized_runtime.serving.accuracy import accuracy_table, forget_later, largest_measured_rate, percentile_table
+from idealized_runtime.serving.objectives import Objective
 from idealized_runtime.serving.requests import random_requests
 from idealized_runtime.serving.simulation import simulate
 from idealized_runtime.serving.steps import StepModel
@@ -43,3 +44,17 @@ def test_percentiles_of_runs_are_those_of_the_requests_with_times_and_within_the
     assert table["value"].to_numpy() == pytest.approx(table["measured"].to_numpy())
     assert table.loc[(4.0, "e2e_s", 95), "measured"] == np.percentile(runs[4.0]["runtime_s"].dropna(), 95)
     assert ((table["lower"] < table["value"]) & (table["value"] < table["upper"])).all()
+
+
+def test_largest_rate_within_an_objective_lies_between_the_runs_around_it():
+    # At a requests a second each took a seconds.
+    runs = [
+        pd.DataFrame({"arrival_s": np.arange(101) / rate, "num_output_tokens": 2, "time_to_first_token_s": rate / 2,
+                      "runtime_s": float(rate), "run": rate})
+        for rate in (1, 2, 4)
+    ]  # fmt: skip
+    served = pd.concat(runs, ignore_index=True)
+    assert largest_measured_rate(served, Objective.parse("e2e:mean=3")) == pytest.approx(3)
+    assert largest_measured_rate(served, Objective.parse("ttft:p95=0.75")) == pytest.approx(1.5)
+    assert np.isnan(largest_measured_rate(served, Objective.parse("e2e:mean=5")))
+    assert np.isnan(largest_measured_rate(served, Objective.parse("e2e:mean=0.5")))

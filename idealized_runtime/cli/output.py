@@ -170,7 +170,11 @@ def write_table(frame, path):
             case ".tex":
                 frame.to_latex(part, index=False, float_format="%.4g", escape=True)
             case ".md":
-                cells = frame.astype(object).where(frame.notna(), None).itertuples(index=False, name=None)
-                rows = [list(frame), ["---"] * frame.shape[1], *(map(_cell, row) for row in cells)]
-                lines = ("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
-                part.write_text("".join(lines), encoding="utf-8")
+                part.write_text(markdown_table(frame), encoding="utf-8")
+
+
+def markdown_table(frame) -> str:
+    """A table in Markdown, numbers to four significant digits."""
+    cells = frame.astype(object).where(frame.notna(), None).itertuples(index=False, name=None)
+    rows = [list(frame), ["---"] * frame.shape[1], *(map(_cell, row) for row in cells)]
+    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)

@@ -5,15 +5,25 @@ A model's step times come from a parameter file (`serving fit` writes it), from 
 concurrency, or, where nobody served it, from the logs of other models on a machine.
 """
 
-from idealized_runtime.checks import not_negative_number, positive_int, positive_number
+from idealized_runtime.checks import not_negative_number, positive_int, positive_number, printable
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE, NOTHING_DONE
-from idealized_runtime.cli.output import check_format, print_json, print_table, progress_bar, say, show, write_table
+from idealized_runtime.cli.output import (
+    check_format,
+    markdown_table,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    show,
+    write_table,
+)
 from idealized_runtime.cli.serving.flags import add_objectives, add_scheduler, objectives_of, scheduler_of
 
 EXAMPLES = """\
 examples: idealized-runtime plan --parameters steps.json --requests trace.csv --objective ttft:p95=0.5 e2e:p99=10
           idealized-runtime plan --logs a100 v100 --model opt-6.7b gpt-j --workload chat --rate 9
+          idealized-runtime plan --workload list
           idealized-runtime plan --points points.csv --queries queries.csv --rate 2 9 4 --objective tpot:p95=0.05 --json
 """
 
@@ -66,7 +76,10 @@ def add_arguments(parser):
     )
     parser.add_argument("--num-draws", type=positive_int, default=20, metavar="N",
                         help="step models drawn for intervals and probabilities (default: 20)")  # fmt: skip
-    add_shared(parser, "--out", help="table of the candidates to write: .csv, .json, .parquet, .tex, .md")
+    add_shared(
+        parser, "--out",
+        help="table of the candidates to write: .csv, .json, .parquet, .tex; .md, to paste, has sentence and sources",
+    )  # fmt: skip
     add_shared(parser, "--level", "--json")
     add_shared(parser, "--seed", default=0)
 
@@ -75,6 +88,8 @@ def run(arguments) -> int:
     """Plan, print the answer, write the table where asked to; the exit code is 1 where nothing serves the demand."""
     from idealized_runtime.serving.planning import Plan, Rejection, Simulations, plan
 
+    if arguments.workload == "list":
+        return _list_workloads(arguments)
     if arguments.out is not None:
         check_format(arguments.out)
     objectives, workload = objectives_of(arguments)
@@ -93,7 +108,10 @@ def run(arguments) -> int:
         answer = Plan(answer.demand, answer.objectives, answer.answers, answer.rejections + rejections, answer.level)
     more = _decisions(arguments, answer, simulations)
     if arguments.out is not None:
-        write_table(answer.table(), arguments.out)
+        if arguments.out.suffix == ".md":
+            _write_markdown(answer, workload, arguments.out)
+        else:
+            write_table(answer.table(), arguments.out)
     if arguments.json:
         print_json(answer.to_json() | more)
     else:
@@ -101,10 +119,28 @@ def run(arguments) -> int:
     return DONE if answer.answers else NOTHING_DONE
 
 
+def _list_workloads(arguments) -> int:
+    """Print what others plan for, below the source of each: objectives as ``--objective`` takes them."""
+    from idealized_runtime.serving.objectives import WORKLOADS
+
+    if arguments.json:
+        print_json({"workloads": [
+            {**vars(workload), "objectives": [str(it) for it in workload.objectives]} for workload in WORKLOADS.values()
+        ]})  # fmt: skip
+        return DONE
+    source, width = None, max(map(len, WORKLOADS))
+    for workload in WORKLOADS.values():
+        if workload.source != source:
+            source = workload.source
+            show(f"{source}:")
+        p, o = workload.num_prompt_tokens, workload.num_output_tokens
+        sizes = "of any size" if p is None else f"{p} + {o} tokens"
+        show(f"  {workload.name:{width}}  {sizes:19}  --objective {' '.join(map(str, workload.objectives))}")
+    return DONE
+
+
 def _demand(arguments, workload):
     """What is asked for; of several rates, the largest."""
-    import pandas as pd
-
     from idealized_runtime.queries.tables import read_queries
     from idealized_runtime.serving.demand import Demand
     from idealized_runtime.serving.requests import read_request_table
@@ -116,13 +152,11 @@ def _demand(arguments, workload):
         return demand.at_rate(max(rates)) if rates else demand
     if arguments.queries is not None:
         queries, name = read_queries(arguments.queries, columns=arguments.columns), str(arguments.queries)
-    elif workload is not None and workload.num_prompt_tokens is not None:
-        sizes = {"num_prompt_tokens": [workload.num_prompt_tokens], "num_output_tokens": [workload.num_output_tokens]}
-        queries, name = pd.DataFrame(sizes), workload.name
+    elif workload is not None:
+        queries, name = workload.queries, workload.name
     else:
         raise ValueError(
-            "nothing is asked for: give --requests (a trace), --queries with --rate, or --workload with --rate, one "
-            "that states sizes"
+            "nothing is asked for: give --requests (a trace), --queries with --rate, or --workload with --rate"
         )
     if not rates:
         raise ValueError("--rate must be given with sizes: how many queries come a second")
@@ -197,6 +231,26 @@ def _decisions(arguments, answer, simulations) -> dict:
     if len(arguments.rates_per_s or []) > 1:
         more["hours"] = decisions.replicas_by_hour(best, arguments.rates_per_s, answer.objectives, simulations)
     return more
+
+
+def _write_markdown(answer, workload, path):
+    """The answer to paste where others read it: the sentence, the table, and below it what both rest on."""
+    from idealized_runtime.records.files import replacing
+
+    said = answer.answers[0].sentence if answer.answers else "Nothing serves this demand within these objectives."
+    table = [markdown_table(answer.table())] if answer.answers else []
+    goals = "objectives: " + ", ".join(objective.label for objective in answer.objectives)
+    source = "" if workload is None else f" ({workload.name}: {workload.source})"
+    notes = [f"{goals}{source}", f"lower and upper: the {100 * answer.level:g} % interval"]
+    for it in answer.answers:
+        for unit, rate in (("$/h", it.candidate.price_usd_per_hour), ("W", it.candidate.power_watts)):
+            if rate is not None:
+                notes.append(f"{it.candidate.devices}: {rate.value:.4g} {unit} an accelerator, {rate.source}")
+        notes += [f"not in the interval of {it.candidate.label}: {caveat}" for caveat in it.candidate.caveats]
+    notes += [f"left out: {it.candidate.model} on {it.candidate.devices}: {it.reason}" for it in answer.rejections]
+    with replacing(path) as part:
+        bullets = "".join(f"- {' '.join(printable(note).split())}\n" for note in dict.fromkeys(notes))
+        part.write_text("\n".join([f"**{printable(said)}**\n", *table, bullets]), encoding="utf-8")
 
 
 def _print(answer, workload, more):

@@ -6,7 +6,7 @@ of its log; one that was not, with a prediction from the logs of others.
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,15 +14,18 @@ import pandas as pd
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.architectures.devices import device_bytes
-from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES
+from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES, CapabilityScore
 from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier
+from idealized_runtime.hardware.prices import SECONDS_PER_HOUR
 from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor, predict_priced
 from idealized_runtime.queries.terms import on_terms, price_models, priced_by_log
-from idealized_runtime.statistics.intervals import draw_log_normal, standard_error_of_interval
+from idealized_runtime.serving.planning import Answer
+from idealized_runtime.statistics.intervals import draw_log_normal, percentile_interval, standard_error_of_interval
 
 # Of the test's 57 subjects (Hendrycks et al. 2021, arXiv:2009.03300).
 NUM_MMLU_QUESTIONS = 14_042
 _NUM_DRAWS = 10_000
+_USD = "usd_per_million_output_tokens"
 
 
 def capability_points(
@@ -128,10 +131,85 @@ def frontier_table(points: pd.DataFrame, value: str, *, level: float = 0.95) -> 
     estimates, lower, upper = shapes[shape_of.ravel()].T
     errors = estimates * standard_error_of_interval(np.log(lower), np.log(upper), level)
     costs = draw_log_normal(estimates, errors, num_draws=_NUM_DRAWS, rng=rng, groups=shape_of.ravel())
+    return _with_frontier(points[["mmlu_percent", "is_measured", value]], value, costs, rng)
+
+
+def served_frontier(
+    answers: Iterable[Answer],
+    *,
+    scores: Mapping[str, CapabilityScore] = CAPABILITY_SCORES,
+    level: float = 0.95,
+    num_draws: int = 1000,
+    rng=0,
+) -> pd.DataFrame:
+    """Pareto frontier of score against what a million output tokens cost within the objectives of a plan.
+
+    Each model is served by the cheapest of its candidates, at the largest rate that a replica bears within the
+    objectives: a full replica, whatever rate was planned for. Rates vary as the errors of the step times let them,
+    scores as a test of ``NUM_MMLU_QUESTIONS`` does. Errors of different step times are drawn independently; models with
+    the same ones share theirs.
+
+    Parameters
+    ----------
+    answers : iterable of Answer
+        Of :func:`~idealized_runtime.serving.planning.plan`, all of the same objectives and queries.
+    scores : mapping by model
+    level : float
+        Of the intervals.
+    num_draws : int
+    rng : Generator or seed
+
+    Returns
+    -------
+    DataFrame, by model, the cheapest first
+        ``mmlu_percent``; ``is_measured``, whether its step times are not predicted; ``hardware``; ``num_accelerators``
+        of a replica; ``max_requests_per_s``; ``usd_per_million_output_tokens`` with ``_lower`` and ``_upper``;
+        ``on_frontier``; ``frontier_probability``.
+
+    Raises
+    ------
+    ValueError
+        No candidate is a model with a score, or one of them has no price.
+    """
+    rng, drawn, rows, draws = np.random.default_rng(rng), {}, {}, {}
+    for answer in answers:
+        name, candidate, steps = answer.candidate.model, answer.candidate, answer.candidate.steps
+        if name not in scores:
+            continue
+        if answer.usd_per_hour is None:
+            raise ValueError(f"{candidate.label} has no price: give price_usd_per_hour")
+        # Dollars of a million output tokens, but for the rate.
+        usd = 1e6 * answer.usd_per_hour / answer.num_replicas / SECONDS_PER_HOUR / answer.demand.mean_output_tokens
+        value = usd / answer.max_requests_per_s
+        if name in rows and rows[name][_USD] <= value:
+            continue
+        shape = (candidate.devices, steps.coefficients.tobytes(), answer.max_requests_per_s)
+        if shape not in drawn:
+            drawn[shape] = answer.draw_max_requests_per_s(num_draws, rng)
+        draws[name] = usd / drawn[shape]
+        lower, upper = percentile_interval(draws[name], level)
+        rows[name] = {
+            "mmlu_percent": scores[name].mmlu_percent,
+            "is_measured": steps.origin != "predicted",
+            "hardware": steps.hardware,
+            "num_accelerators": candidate.num_accelerators,
+            "max_requests_per_s": answer.max_requests_per_s,
+            _USD: value,
+            f"{_USD}_lower": lower,
+            f"{_USD}_upper": upper,
+        }
+    if not rows:
+        raise ValueError("none of the candidates that serve is a model with a score")
+    points = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    return _with_frontier(points, _USD, np.column_stack([draws[name] for name in rows]), rng)
+
+
+def _with_frontier(points, value, costs, rng) -> pd.DataFrame:
+    """Points, the cheapest first, with whether they are on the frontier and how surely, as costs and scores vary."""
     share = points["mmlu_percent"].to_numpy() / 100
     score_errors = 100 * np.sqrt(share * (1 - share) / NUM_MMLU_QUESTIONS)
     scores = 100 * share + score_errors * rng.standard_normal(costs.shape)
-    table = points[["mmlu_percent", "is_measured", value]].assign(
+    table = points.assign(
         on_frontier=pareto_frontier(points, value, "mmlu_percent"),
         frontier_probability=frontier_probability(points, costs, quality="mmlu_percent", quality_draws=scores),
     )

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import numeric_columns, warn_missing
+from idealized_runtime.statistics.intervals import percentile_interval
 
 OBJECTIVES = ("ratio", "ratio_log", "ratio_log1p")
 
@@ -158,6 +159,64 @@ def rank_probabilities(
     ranks = rankdata(-scores, method="min", axis=1)
     probabilities[is_known] = (ranks[:, :, None] == columns.to_numpy()).mean(axis=0)
     return pd.DataFrame(probabilities, index=frame.index, columns=columns)
+
+
+def rank_agreement(ranks: pd.DataFrame, *, level: float = 0.95, num_resamples: int = 2000, rng=0) -> pd.DataFrame:
+    """Kendall's tau between a ranking and each of several others, with its interval over models.
+
+    1 where both order all pairs of models alike, -1 where they order all of them the other way round, 0 where they
+    have nothing in common; pairs that share a rank count as in tau-b.
+
+    Parameters
+    ----------
+    ranks : DataFrame, one row a model
+        As from :func:`rank`; the first column is compared with each of the others.
+    level : float
+        Of the interval, from models drawn with replacement: how far it would move with other models.
+    num_resamples : int
+    rng : Generator or seed
+
+    Returns
+    -------
+    DataFrame, by column
+        ``kendall_tau, kendall_tau_lower, kendall_tau_upper, num_models``, those that both rank.
+
+    Raises
+    ------
+    ValueError
+        There is one column alone, or fewer than three models are in both rankings.
+    """
+    first, *others = ranks
+    if not others:
+        raise ValueError(f"two rankings are needed to compare them; there is {first} alone")
+    rows, rng = {}, np.random.default_rng(rng)
+    for name in others:
+        known = ranks[[first, name]].dropna().to_numpy(dtype=float).T
+        number = known.shape[1]
+        if number < 3:
+            raise ValueError(f"{number} models have a rank by both {first} and {name}; at least 3 are needed")
+        times_drawn = rng.multinomial(number, np.full(number, 1 / number), size=num_resamples)
+        resampled = _kendall_tau_b(known, times_drawn)
+        # Of draws of one model, or of ties alone, there is no pair to order.
+        lower, upper = percentile_interval(resampled[~np.isnan(resampled)], level)
+        rows[name] = {
+            "kendall_tau": _kendall_tau_b(known, np.ones((1, number)))[0],
+            "kendall_tau_lower": lower,
+            "kendall_tau_upper": upper,
+            "num_models": number,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("ranked_by")
+
+
+def _kendall_tau_b(values, times_drawn) -> np.ndarray:
+    """Kendall's tau-b of two rows of values, each model of which stands there so many times: one a row of those."""
+    first, second = np.sign(values[:, :, None] - values[:, None, :])
+
+    def num_pairs(signs):
+        return np.einsum("ri,ri->r", times_drawn @ signs, times_drawn)
+
+    with np.errstate(invalid="ignore"):
+        return num_pairs(first * second) / np.sqrt(num_pairs(first**2) * num_pairs(second**2))
 
 
 def _on_frontier(costs, qualities):

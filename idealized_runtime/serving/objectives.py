@@ -5,8 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from idealized_runtime.checks import check_positive, did_you_mean
+from idealized_runtime.records import TOKEN_COLUMNS
 from idealized_runtime.serving.simulation import METRICS
 
 # What simulated days keep of each metric, the mean first.
@@ -103,6 +105,22 @@ class Workload:
     source: str
     num_prompt_tokens: int | None = None
     num_output_tokens: int | None = None
+
+    @property
+    def queries(self) -> pd.DataFrame:
+        """A query of its sizes.
+
+        Raises
+        ------
+        ValueError
+            Its source states none.
+        """
+        sizes = {name: getattr(self, name) for name in TOKEN_COLUMNS}
+        if None in sizes.values():
+            raise ValueError(
+                f"workload {self.name} has objectives alone, its source states no sizes: give --queries, or --requests"
+            )
+        return pd.DataFrame([sizes])
 
 
 _LLM_D = (

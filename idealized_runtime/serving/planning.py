@@ -35,6 +35,8 @@ _MOST_REPLICAS = 256
 # Batches that are as full as this are limited by their number of sequences.
 _FULL_SHARE = 0.9
 _MILLION = 1e6
+# In place of an infinite number, which cannot be interpolated.
+_NEVER = 1e100
 # Statistics that are answered, beside those of the objectives.
 _SHOWN = ("mean", "p50", "p95", "p99")
 # What a share of a replica's time goes to, in words.
@@ -196,6 +198,8 @@ class Answer:
         In words, what a replica runs out of first.
     elasticities : Series, by term
         Per cent of the largest rate that a per cent more of a step's time takes away, negative.
+    saturated_requests_per_s, saturated_elasticities
+        The same of the rate that a replica answers when it never idles, which bounds the largest one.
     decisive : Series, by term
         Share of the variance of the largest rate that goes once this term is known; empty where no error is.
     """
@@ -215,6 +219,8 @@ class Answer:
     shares: pd.Series
     limited_by: str
     elasticities: pd.Series
+    saturated_requests_per_s: float
+    saturated_elasticities: pd.Series
     decisive: pd.Series
 
     @property
@@ -232,6 +238,18 @@ class Answer:
         """Of a query, at the rate of the demand: what idles is paid, too."""
         usd = self.usd_per_hour
         return None if usd is None else usd / SECONDS_PER_HOUR / self.demand.rate_per_s
+
+    def draw_max_requests_per_s(self, num_draws: int, rng) -> np.ndarray:
+        """Largest rates of one replica as the errors of the step times let them be, shape (num_draws,).
+
+        To first order in the logarithm, and not above what a replica answers that never idles. All equal where no error
+        is known.
+        """
+        steps = self.candidate.steps
+        return _drawn_rates(
+            steps, steps.draws(num_draws, rng), (self.max_requests_per_s, self.elasticities),
+            (self.saturated_requests_per_s, self.saturated_elasticities),
+        )  # fmt: skip
 
     def usd_per_million(self, tokens: str = "output") -> float | None:
         """Dollars over a million ``"prompt"``, ``"output"`` or ``"all"`` tokens: each time all that is paid."""
@@ -492,14 +510,13 @@ class _Search:
         largest, slope = self._largest_rate(steps, numbers)
         n = self._fewest_replicas(steps, numbers, max(1, int(np.ceil(demand.rate_per_s / largest))))
         days = self._days(steps, n, numbers)
-        elasticities = self._elasticities(steps, numbers, largest, slope)
+        elasticities, saturated = self._elasticities(steps, numbers, largest, slope)
         slopes = _per_second(steps, elasticities)
         drawn, bounds = [steps] * (num_draws if demand.is_random else 0), (None, None)
         largest_of = [largest] * len(drawn)
         if steps.covariance is not None:
             drawn = steps.draws(num_draws, seed)
-            moved = np.array([model.coefficients for model in drawn]) - steps.coefficients
-            largest_of = largest * np.exp(moved @ slopes)
+            largest_of = _drawn_rates(steps, drawn, (largest, elasticities), (self._limit(steps), saturated))
             bounds = _quantiles(largest_of, largest, level)
         # Where the rate of one says that they are needed, and from there as days say.
         fewest = [
@@ -520,6 +537,7 @@ class _Search:
             _bounded_times(mean, [day.times for day in served], self.objectives, level),
             max(self.objectives, key=lambda objective: exceedance([objective], mean)),
             demand.rate_per_s / (n * self._limit(steps)), shares, self._limited_by(shares, held, days), elasticities,
+            self._limit(steps), saturated,
             _decisive(steps, slopes),
         )  # fmt: skip
 
@@ -612,19 +630,24 @@ class _Search:
                 return np.inf
         return number
 
-    def _elasticities(self, steps, numbers, largest, slope) -> pd.Series:
-        """How the largest rate of a replica answers to each of the step times: by the implicit function theorem."""
-        demand, found = self.demand.at_rate(largest), dict.fromkeys(TERMS, 0.0)
+    def _elasticities(self, steps, numbers, largest, slope) -> tuple[pd.Series, pd.Series]:
+        """How the largest rate of a replica answers to each of the step times, and how the one that never idles does.
+
+        The first by the implicit function theorem.
+        """
+        demand = self.demand.at_rate(largest)
+        found, saturated = dict.fromkeys(TERMS, 0.0), dict.fromkeys(TERMS, 0.0)
         nominal = self._exceedance(steps, 1, numbers, demand)
         for term in TERMS:
             if (seconds := getattr(steps, term)) > 0:
                 moved = replace(steps, **{term: seconds * (1 + _MOVED)}, covariance=None)
                 change = np.log(self._limit(moved) / self._limit(steps))
+                saturated[term] = float(change / np.log(1 + _MOVED))
                 beyond = self._exceedance(moved, 1, numbers, demand)
                 if np.isfinite(slope) and np.isfinite(beyond):
                     change = -(beyond - nominal) / slope
                 found[term] = float(change / np.log(1 + _MOVED))
-        return pd.Series(found)
+        return pd.Series(found), pd.Series(saturated)
 
     def _limited_by(self, shares, held, days) -> str:
         scheduler = self.candidate.steps.scheduler
@@ -638,8 +661,10 @@ class _Search:
 def _quantiles(values, estimate, level):
     """Bounds of an interval around an estimate, by draws."""
     # Of few draws the outermost stand for the tails: interpolation between them would fall short.
-    lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], method="weibull")
-    return min(float(lower), estimate), max(float(upper), estimate)
+    finite = np.minimum(values, _NEVER)
+    bounds = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2], method="weibull")
+    lower, upper = np.where(bounds > np.sqrt(_NEVER), np.inf, bounds).tolist()
+    return min(lower, estimate), max(upper, estimate)
 
 
 def _bounded_times(mean, of_draws, objectives, level) -> dict:
@@ -654,6 +679,13 @@ def _bounded_times(mean, of_draws, objectives, level) -> dict:
                 bounds = _quantiles([draw[place, column] for draw in of_draws], value, level)
             times[metric][statistic] = dict(zip(("value", "lower", "upper"), (value, *bounds), strict=True))
     return times
+
+
+def _drawn_rates(steps, drawn, largest, saturated) -> np.ndarray:
+    """Largest rates of drawn step times, none above that of a replica that never idles; rates with elasticities."""
+    moved = np.array([model.coefficients for model in drawn]) - steps.coefficients
+    rates = [rate * np.exp(moved @ _per_second(steps, elasticities)) for rate, elasticities in (largest, saturated)]
+    return np.minimum(*rates)
 
 
 def _per_second(steps, elasticities) -> np.ndarray:

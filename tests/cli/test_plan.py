@@ -58,7 +58,32 @@ def test_sentence_comes_on_top_and_the_table_is_written(capsys, steps, queries, 
         assert code == 0
         assert "requests/s of" in out.splitlines()[2]
         assert "llama" in out_file.read_text()
-    assert (tmp_path / "made" / "plan.md").read_text().startswith("| model | devices of a replica |")
+
+
+def test_markdown_has_the_sentence_on_top_and_below_the_table_what_it_rests_on(capsys, steps, tmp_path):
+    model = StepModel(0.1, 0.0, 0.0, 0.0, hardware="H100", num_accelerators=1)
+    write_steps(steps, "slow|one", model)
+    path = tmp_path / "plan.md"
+    words = ("--parameters", steps, "--workload", "chat", "--rate", "9", "--num-draws", "4", "--out", str(path))
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    sentence, table, notes = path.read_text().split("\n\n")
+    assert sentence == f"**{out.splitlines()[3]}**"
+    assert [line.split(" | ")[0] for line in table.splitlines()] == ["| model", "| ---", "| llama"]
+    assert len({line.count(" | ") for line in table.splitlines()}) == 1
+    assert "- objectives: TTFT p95 <= 0.5 s, TPOT p95 <= 0.05 s, E2E p95 <= 13.3 s (chat: llm-d Planner" in notes
+    assert "- 1 x H100: 6.88 $/h an accelerator, list price of" in notes
+    assert "- left out: slow|one on 1 x H100: TPOT p95 <= 0.05 s is below what an idle replica takes" in notes
+
+
+def test_markdown_says_that_nothing_serves_and_why(capsys, steps, tmp_path):
+    path = tmp_path / "plan.md"
+    words = ("--parameters", steps, "--workload", "chat", "--rate", "9", "--objective", "ttft:p95=0.001")
+    code, _, _ = run(capsys, *words, "--out", str(path))
+    assert code == 1
+    sentence, notes = path.read_text().split("\n\n")
+    assert sentence == "**Nothing serves this demand within these objectives.**"
+    assert "- left out: llama on 1 x H100: TTFT p95 <= 0.001 s is below what an idle replica takes" in notes
 
 
 def test_trace_is_planned_for_as_it_came(capsys, steps, tmp_path):
@@ -69,6 +94,27 @@ def test_trace_is_planned_for_as_it_came(capsys, steps, tmp_path):
     code, out, _ = run(capsys, *words, "--objective", "ttft:p95=0.5", "--num-draws", "4", "--json")
     assert code == 0
     assert json.loads(out)["demand"]["requests_per_s"] == pytest.approx(60, rel=0.05)
+
+
+def test_workloads_are_listed_with_their_sources_and_objectives_to_edit(capsys):
+    code, out, _ = run(capsys, "--workload", "list")
+    assert code == 0
+    assert "MLPerf Inference 5.1" in out
+    (line,) = (" ".join(line.split()) for line in out.splitlines() if line.split()[0] == "chat")
+    assert line == "chat 512 + 256 tokens --objective ttft:p95=0.5 tpot:p95=0.05 e2e:p95=13.3"
+    code, out, _ = run(capsys, "--workload", "list", "--json")
+    listed = {workload["name"]: workload for workload in json.loads(out)["workloads"]}
+    assert listed["mlperf-llama2-70b"]["objectives"] == ["ttft:p99=2", "tpot:p99=0.2"]
+    assert listed["mlperf-llama2-70b"]["num_prompt_tokens"] is None
+    assert listed["retrieval"]["num_prompt_tokens"] == 4096
+
+
+def test_objectives_that_are_given_go_before_those_of_a_workload(capsys, steps):
+    words = ("--parameters", steps, "--workload", "chat", "--rate", "9", "--num-draws", "4", "--json")
+    _, out, _ = run(capsys, *words, "--objective", "e2e:mean=20")
+    answer = json.loads(out)
+    assert answer["objectives"] == ["e2e:mean=20"]
+    assert answer["demand"]["mean_prompt_tokens"] == 512
 
 
 def test_workload_brings_objectives_sizes_and_their_source(capsys, steps):
@@ -123,7 +169,7 @@ def test_nothing_that_serves_exits_with_1_and_says_the_fastest(capsys, steps, qu
         (["--rate", "5", "--objective", "ttft:p999=0.5", "--workload", "chat"], "mean or a percentile"),
         (["--objective", "ttft:p95=0.5", "--workload", "chat"], "--rate must be given"),
         (["--rate", "5", "--workload", "chatt"], "no workload 'chatt' (did you mean chat?)"),
-        (["--rate", "5", "--workload", "mlperf-llama2-70b"], "nothing is asked for"),
+        (["--rate", "5", "--workload", "mlperf-llama2-70b"], "its source states no sizes: give --queries"),
         (["--rate", "5", "--workload", "chat", "--price-usd-per-hour", "0"], "argument --price-usd-per-hour"),
         (["--rate", "5", "--workload", "chat", "--usd-per-million-output-tokens", "1"], "give both"),
         (["--rate", "5", "--workload", "chat", "--out", "plan.xls"], "written are .csv"),

@@ -121,6 +121,15 @@ def test_closed_loop_is_stable_and_answers_as_many_as_its_clients_ask(capsys, pa
     assert capsys.readouterr().out.splitlines()[1].startswith("6 clients, each with one request at a time: ")
 
 
+def test_sizes_of_a_workload_are_simulated(capsys, parameters):
+    arguments = ["--parameters", str(parameters), "--workload", "chat", "--rate", "0.2", "--num-requests", "40"]
+    assert main(["serving", "simulate", *arguments, "--num-days", "2", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    # Hardly anybody waits: a prompt of 512 tokens takes the budget of one step.
+    alone_s = TRUTH.seconds(num_sequences=1, num_prompt_tokens=512)
+    assert answer["ttft_s"]["p50"]["value"] == pytest.approx(alone_s, rel=0.1)
+
+
 def test_rate_that_cannot_be_answered_is_said_first(capsys, parameters, served):
     arguments = ["--parameters", str(parameters), "--queries", str(served), "--rate", "500", "--num-requests", "100"]
     assert main(["serving", "simulate", *arguments]) == 0
@@ -133,6 +142,9 @@ def test_rate_that_cannot_be_answered_is_said_first(capsys, parameters, served):
     ("words", "message"),
     [
         (["--queries", "{served}"], "--queries needs --rate, how many come a second, or --num-parallel"),
+        (["--workload", "chat"], "--workload needs --rate, how many come a second, or --num-parallel"),
+        (["--workload", "chatt", "--rate", "2"], "no workload 'chatt' (did you mean chat?)"),
+        (["--workload", "mlperf-llama2-70b", "--rate", "2"], "its source states no sizes: give --queries"),
         (["--requests", "{served}", "--rate", "2"], "--rate is for --queries"),
         (["--requests", "{served}", "--num-parallel", "2"], "--num-parallel is for --queries"),
         (["--requests", "{served}", "--num-days", "2"], "--num-days is for --queries"),

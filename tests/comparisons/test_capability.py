@@ -1,12 +1,21 @@
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from idealized_runtime.architectures import get_architecture
-from idealized_runtime.comparisons.capability import capability_points, frontier_table
+from idealized_runtime.comparisons.capability import capability_points, frontier_table, served_frontier
+from idealized_runtime.comparisons.capability_scores import CapabilityScore
+from idealized_runtime.hardware.prices import DeviceRate
 from idealized_runtime.measurements.timed_models import read_timed_models
 from idealized_runtime.prediction import RuntimePredictor, fit_predictor
+from idealized_runtime.serving.candidates import predicted_candidates
+from idealized_runtime.serving.demand import Demand
+from idealized_runtime.serving.objectives import Objective
+from idealized_runtime.serving.planning import Candidate, plan
+from idealized_runtime.serving.scheduler import Scheduler
+from idealized_runtime.serving.steps import StepModel
 
 QUERY = {"num_prompt_tokens": 512, "num_output_tokens": 64}
 PRICES = {"price_usd_per_hour": 3.6, "power_watts": 400.0}
@@ -135,3 +144,93 @@ def test_scores_vary_as_a_test_of_so_many_questions_does():
     table = frontier_table(make_points(cheap=(1, 0.99, 1.01, 70.1), dear=(2, 1.98, 2.02, 70.0)), "cost")
     assert not table.loc["dear", "on_frontier"]
     assert 0.35 < table.loc["dear", "frontier_probability"] < 0.5
+
+
+SCORES = {name: CapabilityScore(name, score, "made up") for name, score in (("small", 60), ("large", 70), ("poor", 50))}
+TEN_TOKENS = pd.DataFrame({"num_prompt_tokens": [100], "num_output_tokens": [10]})
+
+
+def serves_one_at_a_time(model, step_s, *, error=0.0, usd=3.6, num_accelerators=1):
+    """A request takes ten steps, one for its prompt; the next one waits until it is done."""
+    covariance = np.diag([(error * step_s) ** 2, 0, 0, 0, 0, 0])
+    steps = StepModel(step_s, 0.0, 0.0, 0.0, covariance=covariance, scheduler=Scheduler(max_num_seqs=1))
+    return Candidate(model, steps, num_accelerators, None if usd is None else DeviceRate.exactly(usd))
+
+
+def served(*candidates, rate_per_s=1.0, seconds=100):
+    """What is as good as always busy: the objective is that far."""
+    demand = Demand.of_queries(TEN_TOKENS, rate_per_s=rate_per_s, num_requests=500)
+    return plan(candidates, demand, [Objective("e2e_s", "mean", seconds)], num_draws=2).answers
+
+
+def test_dollars_are_those_of_a_replica_that_is_full():
+    answers = served(serves_one_at_a_time("small", 0.01, num_accelerators=2), rate_per_s=0.5)
+    row = served_frontier(answers, scores=SCORES).loc["small"]
+    # Two devices of 0.001 $/s work 0.1 s for ten tokens; nearly always busy, within the tolerance of the search.
+    assert row["usd_per_million_output_tokens"] == pytest.approx(20, rel=0.005)
+    assert row["max_requests_per_s"] == pytest.approx(10, rel=0.005)
+    assert (row["num_accelerators"], row["is_measured"]) == (2, True)
+
+
+def test_tighter_objective_makes_the_same_model_dearer():
+    candidate = serves_one_at_a_time("small", 0.01)
+    loose, tight = (
+        served_frontier(served(candidate, seconds=seconds), scores=SCORES).loc["small"] for seconds in (100, 0.15)
+    )
+    # A queue of constant service at half its load waits for half a service: M/D/1.
+    assert tight["max_requests_per_s"] / loose["max_requests_per_s"] == pytest.approx(0.5, rel=0.1)
+    ratio = tight["usd_per_million_output_tokens"] / loose["usd_per_million_output_tokens"]
+    assert ratio == pytest.approx(loose["max_requests_per_s"] / tight["max_requests_per_s"])
+
+
+def test_dearer_and_worse_model_is_off_the_frontier_of_serving_for_sure():
+    given = {"small": 0.01, "poor": 0.03, "large": 0.02}
+    answers = served(*(serves_one_at_a_time(model, step_s, error=0.02) for model, step_s in given.items()))
+    table = served_frontier(answers, scores=SCORES)
+    assert table.index.tolist() == ["small", "large", "poor"]
+    assert table["on_frontier"].tolist() == [True, True, False]
+    assert table["frontier_probability"].tolist() == [1, 1, 0]
+
+
+def test_error_of_the_step_time_is_that_of_the_dollars():
+    (row,) = served_frontier(
+        served(serves_one_at_a_time("small", 0.01, error=0.05)), scores=SCORES, num_draws=4000
+    ).to_dict("records")  # fmt: skip
+    value = row["usd_per_million_output_tokens"]
+    assert row["usd_per_million_output_tokens_lower"] / value == pytest.approx(np.exp(-1.96 * 0.05), rel=0.01)
+    assert row["usd_per_million_output_tokens_upper"] / value == pytest.approx(np.exp(1.96 * 0.05), rel=0.01)
+
+
+def test_models_of_the_same_steps_share_their_error_when_served():
+    answers = served(*(serves_one_at_a_time(model, 0.01, error=0.1) for model in ("large", "poor")))
+    # As dear in every draw, neither is strictly cheaper.
+    assert served_frontier(answers, scores=SCORES)["frontier_probability"].tolist() == [1, 1]
+
+
+def test_each_model_is_served_by_the_cheapest_of_its_candidates():
+    both = [serves_one_at_a_time("small", 0.01, num_accelerators=number) for number in (4, 1, 2)]
+    assert served_frontier(served(*both), scores=SCORES)["num_accelerators"].tolist() == [1]
+
+
+def test_serving_needs_a_price_and_a_model_with_a_score():
+    with pytest.raises(ValueError, match=r"small on .* has no price: give price_usd_per_hour"):
+        served_frontier(served(serves_one_at_a_time("small", 0.01, usd=None)), scores=SCORES)
+    with pytest.raises(ValueError, match="none of the candidates that serve is a model with a score"):
+        served_frontier(served(serves_one_at_a_time("mine", 0.01)), scores=SCORES)
+
+
+def test_mixture_that_serves_many_at_once_gains_on_dense_models(predictor, points):
+    demand = Demand.of_queries(pd.DataFrame([QUERY]), rate_per_s=0.1, num_requests=500)
+    names = ("qwen3-30b-a3b", "qwen3-14b")
+    candidates = [
+        it
+        for name in names
+        for it in predicted_candidates(get_architecture(name), predictor, longest=demand.longest, **PRICES)
+    ]
+    table = served_frontier(plan(candidates, demand, [Objective.parse("tpot:p99=0.2")], num_draws=2).answers)
+    assert not table["is_measured"].any()
+    alone, full = points["cost_usd_per_1000_queries"], table["usd_per_million_output_tokens"]
+    # One query pays the reading of the weights that it visits; many share all of them.
+    assert full[names[0]] / full[names[1]] < 0.5 * alone[names[0]] / alone[names[1]]
+    # A thousand queries have 64000 output tokens.
+    assert (full * 0.064 < 0.2 * alone[list(names)]).all()

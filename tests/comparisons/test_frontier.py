@@ -4,6 +4,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import kendalltau
 
 from idealized_runtime.checks import MissingValueWarning
 from idealized_runtime.comparisons.frontier import (
@@ -11,6 +12,7 @@ from idealized_runtime.comparisons.frontier import (
     objective_values,
     pareto_frontier,
     rank,
+    rank_agreement,
     rank_probabilities,
 )
 from idealized_runtime.statistics.intervals import draw_log_normal
@@ -251,3 +253,50 @@ def test_without_the_change_of_sign_the_logarithm_lifts_nobody(points):
 def test_objective_values_broadcast_and_keep_missing_values():
     values = objective_values([[1.0, 2.0], [4.0, np.nan]], [2.0, 4.0])
     np.testing.assert_array_equal(values, [[2.0, 2.0], [0.5, np.nan]])
+
+
+def test_equal_rankings_agree_for_certain_and_opposite_ones_not_at_all():
+    ranks = pd.DataFrame({"a": [1, 2, 3, 4, 5, 6], "same": [2, 4, 6, 8, 10, 12], "opposite": [6, 5, 4, 3, 2, 1]})
+    table = rank_agreement(ranks)
+    assert table.loc["same"].to_numpy() == pytest.approx([1, 1, 1, 6])
+    assert table.loc["opposite"].to_numpy() == pytest.approx([-1, -1, -1, 6])
+
+
+def test_agreement_counts_pairs_of_models_that_both_rank():
+    ranks = pd.DataFrame({"a": [1, 2, 3, 4, 5], "b": [2, 1, 3, 4, pd.NA]}, dtype="Int64")
+    row = rank_agreement(ranks).loc["b"]
+    # Of six pairs one is ordered the other way round.
+    assert row["kendall_tau"] == pytest.approx((5 - 1) / 6)
+    assert row["num_models"] == 4
+
+
+def test_agreement_is_that_of_scipy_with_ties():
+    rng = np.random.default_rng(0)
+    ranks = pd.DataFrame(rng.integers(1, 9, size=(30, 3)), columns=["a", "b", "c"])
+    table = rank_agreement(ranks)
+    for name in ("b", "c"):
+        assert table.loc[name, "kendall_tau"] == pytest.approx(kendalltau(ranks["a"], ranks[name]).statistic)
+
+
+def test_interval_of_the_agreement_holds_the_truth_as_often_as_it_says():
+    rng, correlation = np.random.default_rng(0), 0.7
+    truth = 2 / np.pi * np.arcsin(correlation)
+    num_held = 0
+    for seed in range(200):
+        draws = rng.multivariate_normal([0, 0], [[1, correlation], [correlation, 1]], size=40)
+        row = rank_agreement(pd.DataFrame(draws, columns=["a", "b"]).rank(), num_resamples=500, rng=seed).loc["b"]
+        num_held += row["kendall_tau_lower"] <= truth <= row["kendall_tau_upper"]
+    # Of 200 it is 190 in the mean, and fewer than 180 in one case of a thousand.
+    assert num_held >= 180
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": [1, 2, 3]}, "two rankings are needed to compare them; there is a alone"),
+        ({"a": [1, 2, pd.NA], "b": [1, 2, 3]}, "2 models have a rank by both a and b; at least 3 are needed"),
+    ],
+)
+def test_agreement_of_too_little_is_refused(columns, message):
+    with pytest.raises(ValueError, match=message):
+        rank_agreement(pd.DataFrame(columns, dtype="Int64"))

@@ -244,3 +244,28 @@ def test_phases_add_up_to_what_a_query_costs():
     usd = answer.phases["usd_per_million_tokens"] @ [p, o] / 1e6
     assert usd == pytest.approx(answer.usd_per_query)
     assert answer.phases["joules_per_token"] @ [p, o] == pytest.approx(answer.joules_per_query)
+
+
+def test_rates_that_errors_allow_end_where_a_replica_never_idles():
+    # So near to what an idle replica takes, the largest rate hangs on the steps without end.
+    idle_s = STEPS.seconds(num_sequences=1, num_cached_tokens=600)
+    objective = Objective("tpot_s", "p95", 1.001 * idle_s)
+    answer = answer_of(with_errors(STEPS, 0.2), Demand.of_queries(CHAT, rate_per_s=0.01, num_requests=200), objective)
+    # Some steps that the errors allow are too slow for any number of replicas.
+    assert answer.num_replicas_upper is None
+    assert answer.num_replicas_lower == answer.num_replicas == 1
+    rates = answer.draw_max_requests_per_s(500, 0)
+    assert answer.max_requests_per_s < 0.1 * answer.saturated_requests_per_s
+    assert rates.min() < answer.max_requests_per_s
+    # Of steps all a fifth shorter, twice over.
+    assert rates.max() < 3 * answer.saturated_requests_per_s
+    assert answer.max_requests_per_s_upper < 3 * answer.saturated_requests_per_s
+
+
+def test_rates_are_drawn_as_their_interval_says_and_are_one_where_no_error_is_known():
+    demand = Demand.of_queries(CHAT, rate_per_s=5, num_requests=500)
+    answer = answer_of(with_errors(STEPS, 0.05), demand, TTFT, num_draws=400)
+    drawn = np.quantile(answer.draw_max_requests_per_s(4000, 1), [0.025, 0.975])
+    assert drawn == pytest.approx([answer.max_requests_per_s_lower, answer.max_requests_per_s_upper], rel=0.02)
+    exact = answer_of(STEPS, demand, TTFT)
+    assert exact.draw_max_requests_per_s(3, 0).tolist() == [exact.max_requests_per_s] * 3

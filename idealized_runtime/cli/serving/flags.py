@@ -44,8 +44,8 @@ def add_objectives(group):
     group.add_argument("--objective", dest="objectives", nargs="+", default=[], metavar="METRIC:STATISTIC=S",
                        help="all that is to be met, in seconds: ttft:p95=0.5 tpot:mean=0.05 e2e:p99=10")  # fmt: skip
     group.add_argument("--workload", metavar="NAME",
-                       help="objectives and sizes that others plan for (chat, code-completion, retrieval, "
-                       "long-summary, mlperf-llama2-70b, ...); --queries and --objective go before")  # fmt: skip
+                       help="objectives and sizes that others plan for (chat, retrieval, ...; `plan --workload list` "
+                       "shows all, with their sources); --queries and --objective go before")  # fmt: skip
 
 
 def objectives_of(arguments) -> tuple:

@@ -15,6 +15,7 @@ EXAMPLES = """\
 examples: idealized-runtime serving simulate --parameters steps.json --requests requests.csv --out simulated.csv
           idealized-runtime serving simulate --parameters steps.json --queries queries.csv --rate 4 --json
           idealized-runtime serving simulate --parameters steps.json --queries queries.csv --num-parallel 16
+          idealized-runtime serving simulate --parameters steps.json --workload chat --rate 4
 """
 
 # Of requests that are drawn, where it is not given.
@@ -33,6 +34,8 @@ def add_arguments(parser):
         demand, "--queries",
         help="sizes that are drawn from, with --rate or --num-parallel: a table, or a HELM run folder",
     )  # fmt: skip
+    demand.add_argument("--workload", metavar="NAME", help="queries of the sizes that others plan for, with --rate or "
+                        "--num-parallel (chat, retrieval, ...; `plan --workload list` shows them)")  # fmt: skip
     load = parser.add_mutually_exclusive_group()
     load.add_argument("--rate", dest="rate_per_s", type=positive_number, metavar="R",
                       help="queries that come a second, as a Poisson process")  # fmt: skip
@@ -96,6 +99,7 @@ def _read_demand(arguments) -> list:
     import numpy as np
 
     from idealized_runtime.queries.tables import read_queries
+    from idealized_runtime.serving.objectives import get_workload
     from idealized_runtime.serving.requests import random_requests, read_request_table
 
     if arguments.requests is not None:
@@ -108,10 +112,14 @@ def _read_demand(arguments) -> list:
             raise ValueError(f"{arguments.requests}: holds {num_runs} runs; simulate one at a time")
         return [requests]
     if arguments.rate_per_s is None and arguments.num_parallel is None:
-        raise ValueError("--queries needs --rate, how many come a second, or --num-parallel, how many clients ask")
+        flag = "--queries" if arguments.workload is None else "--workload"
+        raise ValueError(f"{flag} needs --rate, how many come a second, or --num-parallel, how many clients ask")
     if arguments.num_parallel is not None and arguments.burstiness is not None:
         raise ValueError("--burstiness is for --rate: clients send when they are answered; leave one of the two out")
-    queries = read_queries(arguments.queries, columns=arguments.columns)
+    if arguments.workload is None:
+        queries = read_queries(arguments.queries, columns=arguments.columns)
+    else:
+        queries = get_workload(arguments.workload).queries
     drawn = {
         name: default if (given := getattr(arguments, name)) is None else given for name, default in _DRAWN.items()
     }

@@ -176,14 +176,13 @@ def predicted_candidates(
             unknown = StepModel(1.0, 0.0, 0.0, 0.0, hardware=name, scheduler=rules, origin="predicted")
             found.append(Rejection(Candidate(architecture.name, unknown, number), str(error)))
         else:
+            caveats = (*priced.caveats, _NO_SERVER)
+            if (stages := placement.pipeline_parallel_size) > 1:
+                caveats += (f"that {stages} stages of a pipeline may share several steps: one is predicted at a time",)
             found.append(
                 Candidate(
-                    architecture.name,
-                    steps,
-                    placement.num_accelerators,
-                    priced.price_usd_per_hour,
-                    priced.power_watts,
-                    (*priced.caveats, _NO_SERVER),
+                    architecture.name, steps, placement.num_accelerators, priced.price_usd_per_hour, priced.power_watts,
+                    caveats,
                 )
-            )
+            )  # fmt: skip
     return found

@@ -103,6 +103,7 @@ OTHER_VALUES = {
         "price_usd_per_hour": [1.0, 2.0],
         "power_watts": [200.0, 300.0],
         "parallelisms": [{"llama-2-70b": [8, 1]}, {"opt-66b": [8, 1]}],
+        "objectives": [["ttft:p95=0.5", "tpot:p95=0.05"], ["e2e:mean=60"]],
     },
     "per_instance_runtime_variance": {
         "num_prompt_tokens": [1, 1536],
@@ -208,6 +209,7 @@ def test_parameter_takes_another_value(notebook, name, value, run_cells, tmp_pat
 # What else another value asks for.
 COMPANIONS = {
     ("fit_runtimes", "hardware", "v100"): {"prompt_sizes": [1]},
+    ("modern_frontier", "num_output_tokens", "1"): {"objectives": ["ttft:p99=2"]},
     ("prediction", "hardware", "v100"): {"new_models": ["opt-6.7b"]},
     ("prediction", "hardware", "a100"): {"new_models": ["opt-6.7b"]},
     ("prediction", "software", "Megatron"): {"hardware": "a100", "new_models": ["opt-6.7b"]},

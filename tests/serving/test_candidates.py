@@ -82,6 +82,15 @@ def test_predicted_candidate_keeps_the_cache_that_its_memory_has_room_for():
     assert four.num_accelerators == 4
 
 
+def test_pipeline_says_that_one_step_is_predicted_at_a_time():
+    caveats = {
+        name: " ".join(predicted_candidates(get_architecture(name), A100, longest=1000)[0].caveats)
+        for name in ("qwen3-235b-a22b", "gpt-j")
+    }
+    assert "7 stages of a pipeline may share several steps" in caveats["qwen3-235b-a22b"]
+    assert "pipeline" not in caveats["gpt-j"]
+
+
 def test_model_that_does_not_fit_is_left_out_with_the_reason():
     (found,) = predicted_candidates(get_architecture("gpt-neox-20b"), A100, longest=1000, all_num_accelerators=[1],
                                     hardware="A100-40GB")  # fmt: skip

@@ -1,6 +1,9 @@
 """Which published names of models are one architecture: what is left out together, and counted alike."""
 
+import warnings
+
 from idealized_runtime.architectures import ARCHITECTURES, Architecture, read_architecture
+from idealized_runtime.architectures.hf import LanguageModelWarning
 from idealized_runtime.measurements.published import PublishedDataMissingError, published_data
 
 _CONFIGS = "aiconfigurator/aic-core/src/aiconfigurator_core/model_configs"
@@ -70,7 +73,9 @@ def served_architecture(model: str) -> Architecture | None:
         return Architecture.from_hf_config(_CONFIGURATIONS[name], name=name)
     for known in dict.fromkeys((model, *_IDS.get(name, ()))):
         try:
-            return read_architecture(published_data(f"{_CONFIGS}/{known.replace('/', '--')}_config.json"))
+            # Published points are of text: that a vision encoder is not counted need not be said.
+            with warnings.catch_warnings(action="ignore", category=LanguageModelWarning):
+                return read_architecture(published_data(f"{_CONFIGS}/{known.replace('/', '--')}_config.json"))
         except (PublishedDataMissingError, ValueError):
             continue
     return None

@@ -15,6 +15,8 @@ from idealized_runtime.statistics.intervals import exchangeable_quantile
 # Relative errors beyond this count less than their square, so that one odd model does not bend the others.
 _ROBUST_FROM = 0.1
 _NUM_ROBUST = 10
+# Largest change of a weight at which the iteration ends.
+_CONVERGED = 1e-3
 _ALWAYS = ("layers", "expert_layers", "weight_bytes", "expert_bytes", "cache_bytes", "sequences")
 # Of those, as many as predict models that are left out best.
 _OPTIONAL = ("message_widths", "message_bytes", "expert_widths", "quantised_layers")
@@ -176,8 +178,10 @@ def robust_coefficients(features, times_s) -> np.ndarray:
     design, ones, weights = features / times_s[:, None], np.ones(len(times_s)), np.ones(len(times_s))
     for _ in range(_NUM_ROBUST):
         coefficients = non_negative_least_squares(design, ones, weights)
-        errors = np.abs(design @ coefficients - 1)
+        before, errors = weights, np.abs(design @ coefficients - 1)
         weights = np.sqrt(np.minimum(1.0, _ROBUST_FROM / np.maximum(errors, 1e-12)))
+        if np.abs(weights - before).max() < _CONVERGED:
+            break
     return coefficients
 
 

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 
 from idealized_runtime.measurements.inferencex import read_inferencex
@@ -43,3 +45,9 @@ def test_every_architecture_of_the_points_has_a_name():
 def test_every_published_model_is_counted():
     models = {*read_ml_energy()["model"], *read_inferencex()["model"]}
     assert [model for model in sorted(models) if served_architecture(model) is None] == []
+
+
+def test_model_with_a_vision_encoder_is_counted_without_a_word():
+    """Published points are of text."""
+    with warnings.catch_warnings(action="error"):
+        assert served_architecture("moonshotai/Kimi-K2.5").num_experts == 384

@@ -106,6 +106,15 @@ def test_models_that_nobody_timed_are_predicted_from_the_logs(capsys):
     assert {row["model"] for row in data["planned"]["models"]} == set(chosen)
 
 
+def test_hardware_that_is_named_is_priced_and_said_to_be_another(capsys):
+    asked = ["--logs", "a100", "--model", "ada", "gpt-j", "j1-large", "gpt2-9.9b", "--hardware", "H100", *OBJECTIVE]
+    assert main([*ASKED, *asked, *SIZES, "--json"]) == 0
+    out, err = capsys.readouterr()
+    data = json.loads(out)
+    assert (data["inference"]["accelerator"], data["electricity"]["inference_power_watts"]) == ("H100", 700)
+    assert "runtimes were timed on 1 x A100-80GB; priced as 1 x H100" in err
+
+
 def test_workload_brings_objectives_and_sizes_and_flags_go_before(capsys, parameters):
     data = answer(capsys, *parameters, "--workload", "chat")
     assert data["objectives"] == ["ttft:p95=0.5", "tpot:p95=0.05", "e2e:p95=13.3"]
@@ -159,6 +168,7 @@ def test_answer_reads_as_text_and_says_who_is_left_out(capsys, parameters):
         ([*OBJECTIVE, "--logs", "cpu"], "cpu has no price: give one"),
         ([*CPU, "--objective", "tpot:p95=1e-4"], "is below what an idle replica takes"),
         ([*OBJECTIVE, *CPU, "--power-watts", "100", "--pue", "0.9"], "--pue must be at least 1"),
+        ([*OBJECTIVE, *CPU, "--num-accelerators", "2"], "0 do; distilgpt2 on 2 x"),
         ([*OBJECTIVE, *CPU, "--extrapolate"], "--extrapolate goes without --plan"),
         ([*OBJECTIVE, *CPU, "--inference-gpu-type", "cpu"], "--hardware names what serves"),
         ([*OBJECTIVE, *CPU, "--hardware", "H1000"], "H1000"),

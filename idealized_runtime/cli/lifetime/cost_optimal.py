@@ -56,8 +56,8 @@ def add_arguments(parser):
     add_shared(group, "--logs", help="folder of timing logs, or a stack that comes with the package (a100, v100, "
                "cpu): its models, or those of --model, by name or path of a config.json, are predicted")  # fmt: skip
     add_shared(group, "--software")
-    add_shared(group, "--hardware", help="row of the accelerators that serve (default: those timed); "
-               "--inference-gpu-cost is their price")  # fmt: skip
+    add_shared(group, "--hardware", help="row of the accelerators whose memory, price and power count (default: that "
+               "which was timed); --inference-gpu-cost goes before its price")  # fmt: skip
     add_objectives(group)
     add_shared(group, "--power-watts")
     group.add_argument("--train-power-watts", dest="training_power_watts", type=positive_number, metavar="W",

@@ -49,7 +49,10 @@ def answer_planned(arguments) -> int:
     (objectives, workload), fitted = objectives_of(arguments), law_of(arguments)
     mix = mix_of(arguments, workload)
     candidates, architectures, dtype = _candidates(arguments, mix)
-    assumptions = _assumptions(arguments, candidates[0].steps.hardware, dtype)
+    # Where nothing can be served, the plan says why.
+    served = next((it for it in candidates if isinstance(it, Candidate)), candidates[0])
+    timed_on = getattr(served, "candidate", served).steps.hardware
+    assumptions = _assumptions(arguments, arguments.hardware or timed_on, dtype)
     electricity = _electricity(arguments, assumptions, candidates)
     with progress_bar(sum(isinstance(it, Candidate) for it in candidates), "candidates") as bar:
         costs = PlannedQueryCosts.plan(candidates, architectures, mix, objectives, report=lambda _: bar.update())

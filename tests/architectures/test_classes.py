@@ -21,12 +21,10 @@ from idealized_runtime.architectures import (
     read_architecture,
 )
 from idealized_runtime.architectures.hf import SilentConfigurationWarning, built, options
-from idealized_runtime.architectures.hf.classes import STYLES
+from idealized_runtime.architectures.hf.classes import OWN_CODE, STYLES
 
 CONFIGS = Path("aiconfigurator/aic-core/src/aiconfigurator_core/model_configs")
-# Not of transformers: its owners' own code, or a class of which transformers has the body only under another name.
-IN_OWNERS_CODE = {"nemotron-nas"}
-FAMILIES = sorted(STYLES.keys() - IN_OWNERS_CODE)
+FAMILIES = sorted(STYLES.keys() - OWN_CODE.keys())
 # Sizes without which a class cannot be built.
 NEEDED = {
     "dots1": {"num_local_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
@@ -219,7 +217,7 @@ def test_every_published_configuration_is_counted_or_refused_for_its_reason(publ
         family = {"kimi_k2": "deepseek_v3", "deepseek_ref": "deepseek_v4", "step3p7": "step3p5"}.get(
             text["model_type"], text["model_type"]
         )
-        if family in IN_OWNERS_CODE:
+        if family in OWN_CODE:
             continue
         left_out = ("quantization_config", "auto_map", "model_type", "text_config", "vision_config", "audio_config")
         given = {name: value for name, value in text.items() if name not in left_out}
@@ -237,6 +235,25 @@ def test_searched_model_has_what_its_owners_state(published):
     assert model.num_params == pytest.approx(49e9, rel=0.02)
     # 31 of 80 layers have no attention.
     assert sum(count for part, count in model.blocks if part.kind == "attention") == 49
+
+
+@pytest.mark.parametrize(
+    ("config", "num_params"),
+    [
+        # Hand counts, which are the parameters of the files that their owners publish.
+        ({"model_type": "baichuan", "hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32,
+          "num_hidden_layers": 32, "vocab_size": 125696, "tie_word_embeddings": False}, 7_505_973_248),
+        ({"model_type": "chatglm", "hidden_size": 4096, "ffn_hidden_size": 13696, "num_attention_heads": 32,
+          "num_layers": 28, "padded_vocab_size": 65024, "kv_channels": 128, "multi_query_group_num": 2,
+          "add_qkv_bias": True, "add_bias_linear": False, "seq_length": 8192}, 6_243_584_000),
+        ({"model_type": "internlm2", "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+          "num_hidden_layers": 32, "num_key_value_heads": 8, "vocab_size": 92544, "bias": False}, 7_737_708_544),
+        ({"model_type": "qwen", "hidden_size": 4096, "intermediate_size": 22016, "num_attention_heads": 32,
+          "num_hidden_layers": 32, "vocab_size": 151936, "kv_channels": 128}, 7_721_324_544),
+    ],
+)  # fmt: skip
+def test_class_of_its_owners_alone_has_the_parameters_of_their_files(config, num_params):
+    assert Architecture.from_hf_config(config).num_params == num_params
 
 
 @pytest.mark.parametrize("family", ["afmoe", "gpt_bigcode", "persimmon", "gemma3n_text", "jetmoe", "mpt", "vaultgemma"])
@@ -259,6 +276,17 @@ def test_built_model_has_the_cache_and_operations_of_the_described_one(family):
     assert theirs.num_active_params == ours.num_active_params
     assert kv_cache_bytes(theirs, 100) == kv_cache_bytes(ours, 100)
     assert output_token_flops(theirs, 100) == output_token_flops(ours, 100)
+
+
+def test_experts_of_a_built_model_are_told_apart():
+    # DBRX: 132 billion parameters, of which 36 are active (its model card).
+    sizes = {"d_model": 6144, "n_heads": 48, "n_layers": 40, "vocab_size": 100352, "tie_word_embeddings": False,
+             "attn_config": {"kv_n_heads": 8, "rope_theta": 5e5, "clip_qkv": 8},
+             "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4}}  # fmt: skip
+    with pytest.warns(built.BuiltByTransformersWarning):
+        model = Architecture.from_hf_config({"model_type": "dbrx", **sizes})
+    assert model.num_params == pytest.approx(132e9, rel=0.005)
+    assert model.num_active_params == pytest.approx(36e9, rel=0.02)
 
 
 def test_without_transformers_a_class_that_only_it_knows_is_refused_with_the_remedy(monkeypatch):

@@ -30,7 +30,8 @@ _TEXT_FAMILIES = {
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _SENSES = ("vision_config", "audio_config", "speech_config")
 # Families that are another under a name of their own.
-_SAME = {"kimi_k2": "deepseek_v3", "step3p7": "step3p5"}
+_SAME = {"kimi_k2": "deepseek_v3", "step3p7": "step3p5", "minimax_text_01": "minimax", "minimax_m1": "minimax",
+         "qwen2_5_omni_text": "qwen2_5_vl_text"}  # fmt: skip
 # What a file that only says how weights are stored has.
 _QUANTIZATION = {"quantization", "quant_method", "quant_algo"}
 _SOURCE = "Hugging Face config.json"
@@ -79,7 +80,7 @@ def fields_of_hf_config(config: dict) -> dict:
         raise ValueError("it says how weights are stored, not what the model is: give the config.json beside it")
     text = _language_model(config)
     is_nested, family = text is not config, _family(text)
-    if beside := [name for name in config if is_nested and name.endswith(_SENSES)]:
+    if beside := [name for name in _SENSES if config.get(name)]:
         message = (
             f"model_type {config.get('model_type')!r:.80} has {', '.join(beside)}: its language model alone is counted"
         )

@@ -3,6 +3,8 @@
 The only file of the library that may import torch, and only when such a model is asked for.
 """
 
+import importlib
+import inspect
 import json
 import re
 import warnings
@@ -20,6 +22,10 @@ _OUTPUTS = ("o_proj", "out_proj", "dense", "wo", "c_proj", "out", "out_lin")
 _LATENT = "kv_a_proj_with_mqa"
 # What layers are called in classes of transformers.
 _LAYERS = re.compile(r"(.*?)(?:^|\.)(?:layers|h|blocks|layer|block)\.(\d+)\.(.+)$")
+
+
+# Of models that read images or sound: what reads them.
+_SENSES = re.compile(r"(?:^|\.)(?:vision|visual|audio|image|speech)\w*\.")
 
 
 class BuiltByTransformersWarning(UserWarning):
@@ -61,32 +67,48 @@ def read(config: dict) -> dict:
     if getattr(described, "is_encoder_decoder", False):
         raise ValueError(f"model_type {family!r} has an encoder, which is not counted here; decoders alone are")
     described = described.get_text_config()
-    # With a head where the class has one for text; otherwise the body, to which a head is added.
-    factory = transformers.AutoModelForCausalLM
-    if type(described) not in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
-        factory = transformers.AutoModel
     try:
+        kind = _model_class(described, transformers)
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = factory.from_config(described)
+            model = kind._from_config(described)
     except Exception as error:
         raise ValueError(f"{known} cannot build this {family!r}: {_first_line(error)}") from error
-    fields = _fields(model, described.to_dict(), torch)
-    _check_count(model, fields)
+    named = {name: parameter for name, parameter in model.named_parameters() if not _SENSES.search(name)}
+    fields = _fields(model, named, described.to_dict(), torch)
+    _check_count(model, named, fields)
     message = f"model_type {family!r} is counted by building it with {known}: its parameters exactly, what it caches by"
     message += " the matrices that make keys and values"
     if fields.pop("has_uncounted_states"):
         message += "; what layers keep that mix tokens otherwise is not counted"
+    if fields.pop("has_hidden_experts"):
+        message += "; its experts could not be told apart, and all count as visited"
+    if len(named) < sum(1 for _ in model.parameters()):
+        message += "; what reads images or sound is left out"
     warnings.warn(message, BuiltByTransformersWarning, stacklevel=4)
     return {**fields, "source": f"Hugging Face config.json, built by {known} without memory"}
 
 
-def _check_count(model, fields):
+def _model_class(described, transformers):
+    """The class that generates text by this configuration, or the body of one, which gets a head."""
+    if type(described) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING:
+        return transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(described)]
+    module = importlib.import_module(type(described).__module__.replace("configuration_", "modeling_"))
+    kinds = [kind for kind in vars(module).values() if inspect.isclass(kind) and hasattr(kind, "_from_config")]
+    own = [kind for kind in kinds if kind.config_class is type(described) and "PreTrained" not in kind.__name__]
+    heads = [kind for kind in own if kind.__name__.endswith("ForCausalLM")]
+    if not heads and not any(kind.__name__.endswith(("ForCausalLM", "ForConditionalGeneration")) for kind in kinds):
+        raise TypeError(f"no class of {module.__name__.rpartition('.')[2]} generates text")
+    bodies = sorted((kind for kind in own if kind.__name__.endswith("Model")), key=lambda kind: len(kind.__name__))
+    return (heads or bodies)[0]
+
+
+def _check_count(model, named, fields):
     """Refuse fields that do not count every parameter of the built model."""
     words = fields["vocab_size"] * fields["hidden_size"]
     # A body without a head gets one.
     is_added = model.get_output_embeddings() is None and fields["untie_embeddings_and_output_weights"]
-    built = sum(parameter.numel() for parameter in model.parameters()) + is_added * words
+    built = sum(parameter.numel() for parameter in named.values()) + is_added * words
     counted = words * (1 + fields["untie_embeddings_and_output_weights"])
     counted += sum(part.num_params() for layer in (*fields["layers"], fields["outer_parts"]) for part in layer)
     if counted != built:
@@ -100,12 +122,14 @@ def _first_line(error):
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"[:200]
 
 
-def _fields(model, config, torch):
-    c = Options(config, config.get("model_type", ""))
+def _fields(model, named, config, torch):
+    # Some gather the options of attention and of experts.
+    gathered = [value for name, value in config.items() if name in ("attn_config", "ffn_config") and value]
+    c = Options({**{name: value for part in gathered for name, value in dict(part).items()}, **config}, "")
     linear = (torch.nn.Linear, torch.nn.Bilinear)
     modules = dict(model.named_modules())
     layers, outer = defaultdict(dict), {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in named.items():
         found = _LAYERS.search(name)
         where = outer if found is None else layers[int(found[2])]
         owner = modules[name.rpartition(".")[0]]
@@ -132,17 +156,23 @@ def _fields(model, config, torch):
     words = next((name for name, shape in tables.items() if shape[0] >= vocab_size), None)
     head = next((name for name, (shape, kind) in outer.items() if kind == "matrix" and shape[0] == vocab_size), None)
     has_head = model.get_output_embeddings() is not None
-    is_tied = head is None and (has_head or bool(config.get("tie_word_embeddings", True)))
+    is_tied = head is None and (has_head or bool(config.get("tie_word_embeddings")))
     rest = {name: value for name, value in outer.items() if name not in (words, head)}
     width = tables[words][1] if words else hidden_size
+    if words and not is_tied and tables[words][0] > vocab_size:
+        # Embeddings of what is no word are not projected onto.
+        rest[words] = ((tables[words][0] - vocab_size, width), "table")
+    elif words:
+        vocab_size = tables[words][0]
     with_experts = [part for part in made if part[0].num_experts]
     fields = {
         "num_layers": num_layers, "hidden_size": hidden_size, "num_attention_heads": heads, "num_query_groups": groups,
-        "vocab_size": tables[words][0] if words else vocab_size,
+        "vocab_size": vocab_size,
         "ffn_hidden_size": _ffn_size(c, hidden_size), "normalization": "RMSNorm", "final_layernorm": False,
         "position_embedding_type": "rope", "add_bias_linear": False, "add_qkv_bias": False,
         "untie_embeddings_and_output_weights": not is_tied, "uncounted_options": {}, "layers": made,
         "outer_parts": (_part("beside the layers", c, rest),),
+        "has_hidden_experts": (c.find(*EXPERTS) or 0) > 1 and not with_experts,
         "has_uncounted_states": any(not part.contexts and _mixes(layers[n]) for n, (part,) in enumerate(made)),
     }  # fmt: skip
     if width != hidden_size:
@@ -187,6 +217,9 @@ def _part(kind, c, named, contexts=()):
                 matrices.append(Matrix(f"{name}, unused", (shape[0] - num_experts) * shape[1], shape[2], is_table=True))
         elif in_experts and len(shape) == 2 and shape[0] == num_experts:
             expert_vectors += shape[1]
+        elif in_experts and len(shape) == 2 and num_experts and shape[0] % num_experts == 0:
+            # Experts below each other.
+            matrices.append(Matrix(name, shape[0] // num_experts, shape[1], is_expert=True))
         elif what == "vector":
             vectors += size
         else:
@@ -216,14 +249,15 @@ def _contexts(c, named, number):
             if named[name][1] == "matrix" and "experts" not in name}  # fmt: skip
     kinds, window = c.find("layer_types"), c.find("sliding_window")
     kind = str(kinds[number]) if isinstance(kinds, list) and number < len(kinds) else "full_attention"
-    if not kind.endswith("attention") or kind.startswith("linear"):
+    is_other = not kind.endswith("attention") or kind.startswith("linear")
+    if is_other or any("cross_att" in name for name in named):
         return ()
 
     def shape_of(names):
         return next((rows[name] for name in names if name in rows), None)
 
     if _LATENT in rows:
-        heads, rotary_dim = c.size("num_attention_heads"), c.size("qk_rope_head_dim")
+        heads, rotary_dim = c.size("num_attention_heads"), c.size("qk_rope_head_dim", least=0)
         latent = rows[_LATENT][0] - rotary_dim
         plain, value = c.size("qk_nope_head_dim"), c.size("v_head_dim")
         flops = (2 * heads * (plain + rotary_dim + value), 2 * heads * (2 * latent + rotary_dim))

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from idealized_runtime.architectures.hf import mixers
-from idealized_runtime.architectures.hf.networks import gemma4_network
+from idealized_runtime.architectures.hf.networks import gemma4_network, halved_network
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Style:
         The output projection can be the embedding matrix, if options say so.
     head_bias : bool or str
         Bias of the output projection.
+    aliases : dict
+        Other names of options, where ``transformers`` has no class that says so.
     network : callable, optional
         Makes what follows attention, where it is not a feed-forward network or experts.
     """
@@ -66,6 +68,7 @@ class Style:
     head_bias: bool | str = "lm_head_bias"
     num_shared: int | None = None
     network: Callable | None = None
+    aliases: dict[str, str] = field(default_factory=dict)
 
 
 _RATIOS = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
@@ -123,7 +126,7 @@ def _bailing_kind(c, i, num_layers):
 
 
 def _minimax_kind(c, i, num_layers):
-    listed = c.listed("attn_type_list", num=num_layers)
+    listed = c.listed("attn_type_list", num=num_layers, always=True)
     is_full = listed[i] == 1 if listed is not None else i % 2 == 0
     return "full_attention" if is_full else "linear_attention"
 
@@ -170,8 +173,25 @@ _KIMI = {"linear_attention": mixers.kimi_delta, **_LATENT}
 _MAMBA_1 = {"linear_attention": mixers.mamba1}
 _STATE_SPACE = {"linear_attention": mixers.mamba2}
 _PLAIN = Style()
+# Classes that are in their owners' repositories only.
+OWN_CODE = {
+    "baichuan": Style(qkv_bias=False, output_bias=False),
+    "bailing_moe": Style(qkv_bias="use_qkv_bias", output_bias="use_bias", mlp_bias="use_bias"),
+    "chatglm": Style(qkv_bias="add_qkv_bias", output_bias="add_bias_linear", mlp_bias="add_bias_linear", aliases={
+        "num_layers": "num_hidden_layers", "padded_vocab_size": "vocab_size", "ffn_hidden_size": "intermediate_size",
+        "kv_channels": "head_dim", "multi_query_group_num": "num_key_value_heads",
+        "seq_length": "max_position_embeddings"}),
+    "deepseek": Style(),
+    "exaone": Style(aliases={"num_layers": "num_hidden_layers"}),
+    "internlm2": Style(qkv_bias="bias", output_bias="bias"),
+    "mimo": Style(qkv_bias=True, output_bias=False),
+    "nemotron-nas": Style({"searched": mixers.searched}, is_single=True, num_norms=0),
+    "qwen": Style(qkv_bias=True, output_bias=False, network=halved_network,
+                  aliases={"seq_length": "max_position_embeddings", "kv_channels": "head_dim"}),
+}  # fmt: skip
 # Families that are read as flat fields, which engines build, stand in the readers beside this module.
 STYLES = {
+    **OWN_CODE,
     "arcee": Style(is_gated=False),
     "bailing_hybrid": Style(_KIMI, _bailing_kind, gate="heads", ties=False),
     "bamba": Style(_STATE_SPACE, _bamba_kind),
@@ -212,7 +232,6 @@ STYLES = {
     "nemotron": Style(norm_vectors=2, is_gated=False),
     "nemotron_h": Style(_STATE_SPACE, qkv_bias=False, output_bias=False, num_norms=1, is_single=True, is_gated=False,
                         ties=False),
-    "nemotron-nas": Style({"searched": mixers.searched}, is_single=True, num_norms=0),
     "olmo": Style(norm_vectors=0),
     "olmo3": Style(usual=_every("sliding_window_pattern", 4), qk_norm="all_heads"),
     "olmoe": Style(qk_norm="hidden"),

@@ -20,7 +20,8 @@ _LAYER_NAMES = {
 
 def read(config: dict, family: str) -> tuple[dict, Options]:
     """Fields of an Architecture, layers among them, and the options as they were read."""
-    c, style = Options(config, family), STYLES[family]
+    style = STYLES[family]
+    c = Options(config, family, style.aliases)
     kinds = _kinds(c, style)
     num_layers = len(kinds)
     sparse = _sparse_layers(c, style, kinds)

@@ -66,3 +66,8 @@ def gemma4_network(c, i, num_layers) -> tuple[Part, ...]:
         matrices = (Matrix("per_layer_input_gate", dim, hidden_size), Matrix("per_layer_projection", hidden_size, dim))
         network += [Part("inputs of a layer", matrices, hidden_size)]
     return tuple(network)
+
+
+def halved_network(c, i, num_layers) -> tuple[Part, ...]:
+    """The first Qwen states the size of gate and projection together."""
+    return (parts.feed_forward(c.size("hidden_size"), c.size("intermediate_size") // 2),)

@@ -3,7 +3,9 @@
 import copy
 import functools
 import json
+from collections.abc import Mapping
 from importlib import resources
+from types import MappingProxyType
 
 # Beyond no size and no base of rotary angles lies, and counts leave a float's range.
 LARGEST = 2**40
@@ -31,12 +33,14 @@ class Options:
     family : str
         Its class: options that it does not know are not read, and its defaults stand in for what the file leaves out
         (``as_in_class`` collects those by name). Of a class that is not known, all are read.
+    aliases : mapping of str to str, optional
+        Other names of options, theirs to ours, of a class that is not known.
     """
 
-    def __init__(self, config: dict, family: str):
+    def __init__(self, config: dict, family: str, aliases: Mapping[str, str] = MappingProxyType({})):
         known = known_classes().get(family)
         self.family, self.defaults = family, known and known["defaults"]
-        self.aliases = known["aliases"] if known else {}
+        self.aliases = known["aliases"] if known else aliases
         self.config = {
             **{self.aliases[name]: value for name, value in config.items() if name in self.aliases},
             **config,

@@ -105,14 +105,29 @@ def candidates_of_points(points: pd.DataFrame, *, name: str = "points", schedule
         words = {key: str(known.get(key, "")) for key in ("hardware", "software")}
         model, share = expert_share_of(str(known.get("model", name)))
         try:
-            evidence = PublishedPoints(usable_points(group.reset_index(drop=True), name), scheduler)
-            steps = fit_steps([evidence], expert_share=share, num_accelerators=int(number), **words)
+            points_of_it = usable_points(group.reset_index(drop=True), name)
+            steps = fit_steps(
+                [PublishedPoints(points_of_it, scheduler)], expert_share=share, num_accelerators=int(number), **words
+            )  # fmt: skip
+            if steps.fixed_s == 0:
+                # Not quicker without end: every step reads the weights.
+                raise StepsNotFittedError(
+                    f"its {len(points_of_it)} points, of {_span(points_of_it)} at once, leave no time for a step by "
+                    "itself: points of fewer sequences tell it"
+                )
         except (StepsNotFittedError, ValueError) as error:
             unfitted = StepModel(1.0, 0.0, 0.0, 0.0, num_accelerators=int(number), **words)
             found.append(Rejection(Candidate(model, unfitted), str(error)))
         else:
-            found.append(candidate_of(model, steps, **terms))
+            caveat = f"steps of other batches than its points have, of {_span(points_of_it)} at once"
+            found.append(candidate_of(model, steps, caveats=(caveat,), **terms))
     return found
+
+
+def _span(points) -> str:
+    """Between which concurrencies points lie, in words."""
+    least, most = points["concurrency"].min(), points["concurrency"].max()
+    return f"{least:g} to {most:g} sequences"
 
 
 def predicted_candidates(

@@ -374,6 +374,7 @@ class Plan:
             row = {
                 "model": answer.candidate.model,
                 "devices of a replica": answer.candidate.devices,
+                "software": steps.software or None,
                 "sequences": steps.scheduler.max_num_seqs,
                 "largest requests/s": answer.max_requests_per_s,
                 "replicas": answer.num_replicas,

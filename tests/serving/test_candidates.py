@@ -100,3 +100,17 @@ def test_model_that_does_not_fit_is_left_out_with_the_reason():
 
 def test_cache_tokens_left_are_none_where_the_weights_do_not_fit():
     assert cache_tokens_left(get_architecture("gpt-j"), 10e9) == 0
+
+
+def test_server_whose_points_leave_no_time_for_a_step_is_left_out():
+    # Of many at once alone, so that the line through them ends below zero at none.
+    many = points().assign(concurrency=[64.0, 128.0, 512.0, 64.0, 256.0, 128.0, 512.0])
+    many = many.assign(time_per_output_token_s=1e-4 * many["concurrency"] - 0.005)
+    (found,) = candidates_of_points(many, scheduler=Scheduler(max_num_seqs=512))
+    assert isinstance(found, Rejection)
+    assert "at once, leave no time for a step by itself" in found.reason
+
+
+def test_batches_that_points_do_not_have_are_a_caveat():
+    (found,) = candidates_of_points(points(), scheduler=Scheduler())
+    assert "of 1 to 64 sequences at once" in found.caveats[0]

@@ -28,7 +28,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def points(predictor):
-    return capability_points(predictor, **QUERY, **PRICES, parallelisms={"deepseek-v3": (8, 3)})
+    return capability_points(predictor, **QUERY, **PRICES, parallelisms={"deepseek-v3": (1, 24)})
 
 
 def test_model_that_was_timed_has_the_runtime_of_its_own_fit(points):
@@ -98,8 +98,8 @@ def test_model_timed_by_slices_counts_the_devices_that_hold_all_of_it(predictor,
 
 
 def test_devices_that_do_not_hold_a_model_are_refused(predictor):
-    with pytest.raises(ValueError, match=r"deepseek-v3 on 8 x 1 devices: 1\.68e\+11 bytes a device do not fit"):
-        capability_points(predictor, **QUERY, **PRICES, parallelisms={"deepseek-v3": (8, 1)})
+    with pytest.raises(ValueError, match=r"llama-3\.1-405b on 8 x 1 devices: 1\.\d+e\+11 bytes a device do not fit"):
+        capability_points(predictor, **QUERY, **PRICES, parallelisms={"llama-3.1-405b": (8, 1)})
 
 
 def test_devices_of_a_model_without_a_score_are_refused(predictor):

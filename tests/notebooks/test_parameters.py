@@ -103,6 +103,7 @@ OTHER_VALUES = {
         "price_usd_per_hour": [1.0, 2.0],
         "power_watts": [200.0, 300.0],
         "parallelisms": [{"llama-2-70b": [8, 1]}, {"opt-66b": [8, 1]}],
+        "workload": ["chat", "mlperf-llama3.1-8b"],
         "objectives": [["ttft:p95=0.5", "tpot:p95=0.05"], ["e2e:mean=60"]],
     },
     "per_instance_runtime_variance": {

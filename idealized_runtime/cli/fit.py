@@ -8,7 +8,7 @@ import warnings
 
 from idealized_runtime.checks import positive_int
 from idealized_runtime.cli.api.fit import ESTIMATORS
-from idealized_runtime.cli.api.summary import header_of
+from idealized_runtime.cli.api.summary import header_of, is_of_load
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
 from idealized_runtime.cli.output import check_format, print_json, print_table
@@ -101,16 +101,25 @@ def _fits_of(logs, api_logs, arguments):
     from idealized_runtime.measurements.timed_models import fit_models, read_timed_models
     from idealized_runtime.records import IncompleteLogWarning, NothingTimedError, read_trials
 
-    for path in api_logs:
+    headers = {path: header_of(path) for path in api_logs}
+    swept = {header.get("model") for header in headers.values() if not is_of_load(header)}
+    for path, header in headers.items():
+        if is_of_load(header) and header.get("model") in swept:
+            said = f"left out: {path}: requests under load; {header['model']} is fitted to its sweep of sizes beside it"
+            warnings.warn(said, IncompleteLogWarning, stacklevel=2)
+            continue
         try:
             trials = read_trials(path, accept=arguments.accept)
         except NothingTimedError as error:
             if len(api_logs) == 1:
                 raise
             warnings.warn(f"left out: {error}", IncompleteLogWarning, stacklevel=2)
-        else:
+            continue
+        try:
             fit = fit_denoised(trials, estimator=arguments.estimator or ESTIMATORS[0], fit=RuntimeModel.fit)
-            yield str(trials["model"].iloc[0]), fit, path, str(trials["hardware"].iloc[0])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        yield str(trials["model"].iloc[0]), fit, path, str(trials["hardware"].iloc[0])
     if not api_logs:
         timed = read_timed_models(logs, arguments.models, software=arguments.software, accept=arguments.accept)
         fits = fit_models(timed, batch_size=arguments.batch_size)

@@ -3,11 +3,13 @@
 Text goes to a terminal through this module alone: names in it may come from files and servers.
 """
 
+import contextlib
 import json
 import math
 import shutil
 import sys
 import textwrap
+import warnings
 
 from idealized_runtime.checks import printable
 
@@ -97,6 +99,22 @@ def bounded(value, bounds=None, form: str = ".4g") -> str:
     """A number, and behind it in brackets the ``lower`` and ``upper`` bound of its interval where there is one."""
     known = bounds if bounds and bounds["lower"] is not None else None
     return f"{value:{form}}" + (f"   [{known['lower']:{form}}, {known['upper']:{form}}]" if known else "")
+
+
+@contextlib.contextmanager
+def findings_in_a_line(logs):
+    """Count what speaks against the logs of others that a model is predicted from; where it is one thing, say it."""
+    from idealized_runtime.records import SuspiciousLogWarning
+
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    findings = [it for it in caught if issubclass(it.category, SuspiciousLogWarning)]
+    if len(findings) > 1:
+        said = f"{logs}: {len(findings)} findings speak against its logs; `idealized-runtime fit {logs}` names them"
+        caught = [it for it in caught if it not in findings]
+        warnings.warn(said, SuspiciousLogWarning, stacklevel=3)
+    for it in caught:
+        warnings.warn(it.message, stacklevel=3)
 
 
 def say(sentence: str):

@@ -10,6 +10,7 @@ from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE, NOTHING_DONE
 from idealized_runtime.cli.output import (
     check_format,
+    findings_in_a_line,
     markdown_table,
     print_json,
     print_table,
@@ -191,8 +192,9 @@ def _candidates(arguments, demand) -> list:
     if arguments.logs and arguments.model is None:
         raise ValueError("--model must be given with --logs: names of the registry, or paths of a config.json")
     for stack in arguments.logs:
-        timed = read_stack(stack, software=arguments.software)
-        predictor = fit_predictor(timed.values())
+        with findings_in_a_line(stack):
+            timed = read_stack(stack, software=arguments.software)
+            predictor = fit_predictor(timed.values())
         for name in arguments.model:
             found += made.predicted_candidates(
                 read_architecture(name, suggested=timed), predictor, longest=demand.longest + 1,

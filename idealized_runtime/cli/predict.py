@@ -7,7 +7,7 @@ Without parallel sizes the model takes as few devices as hold its weights and ca
 from idealized_runtime.checks import positive_int
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
-from idealized_runtime.cli.output import bounded, print_answer
+from idealized_runtime.cli.output import bounded, findings_in_a_line, print_answer
 
 EXAMPLES = """\
 example: idealized-runtime predict --model config.json --logs a100 --num-prompt-tokens 512 --num-output-tokens 64
@@ -32,9 +32,10 @@ def run(arguments) -> int:
     from idealized_runtime.prediction import fit_predictor, predict_priced
 
     p, o = arguments.num_prompt_tokens, arguments.num_output_tokens
-    timed = read_stack(arguments.logs, software=arguments.software, accept=arguments.accept)
-    architecture = read_architecture(arguments.model, suggested=timed)
-    predictor = fit_predictor(timed.values())
+    with findings_in_a_line(arguments.logs):
+        timed = read_stack(arguments.logs, software=arguments.software, accept=arguments.accept)
+        architecture = read_architecture(arguments.model, suggested=timed)
+        predictor = fit_predictor(timed.values())
     given = ("num_accelerators", "tensor_parallel_size", "pipeline_parallel_size", "hardware", "price_usd_per_hour",
              "power_watts")  # fmt: skip
     model = predict_priced(

@@ -9,7 +9,7 @@ import warnings
 
 from idealized_runtime.cli.flags import SHARED_FLAGS, add_shared
 from idealized_runtime.cli.main import DONE, NOTHING_DONE
-from idealized_runtime.cli.output import check_format, print_json, print_table, write_table
+from idealized_runtime.cli.output import check_format, findings_in_a_line, print_json, print_table, write_table
 
 EXAMPLES = """\
 Examples:
@@ -118,8 +118,11 @@ def _read_models(arguments, queries) -> dict:
         if asked is None:
             raise
         # One was not timed: what is known of it comes from all the others.
-        timed = read_stack(arguments.logs, software=arguments.software, accept=arguments.accept)
-    models = priced_by_timed(timed)
+        with findings_in_a_line(arguments.logs):
+            timed = read_stack(arguments.logs, software=arguments.software, accept=arguments.accept)
+            models = priced_by_timed(timed)
+    else:
+        models = priced_by_timed(timed)
     if asked is None:
         return models
     missing = [name for name, own in zip(asked, own_names, strict=True) if own not in models]

@@ -61,7 +61,7 @@ def _r_squared(_, model):
         yield Finding(
             "r_squared", False,
             f"R2 of the fit is {model.r_squared:.2f}: runtimes are not those of prompts and output tokens of one "
-            "model. Look at its residuals, and time the settings that stand out again",
+            "model. Look at its residuals; time what stands out again, or leave it out (rows of read_log)",
         )  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def _residuals(settings, model):
         yield Finding(
             "residuals", False,
             f"{len(wrong)} of {len(p)} settings are off the fit by more than a factor of {_MOST_FACTOR:g}: {named}. Is "
-            "one of them in another unit? Time them again",
+            "one of them in another unit? Time them again, or leave them out (rows of read_log)",
         )  # fmt: skip
 
 
@@ -89,8 +89,9 @@ def _sweep_order(settings, _):
         yield Finding(
             "sweep_order", False,
             f"runtimes {'rise' if change > 0 else 'fall'} by {abs(change):.0%} {what}, beyond what sizes explain: the "
-            "machine was not in a steady state, and its intervals are too narrow. Time it again at rest; trials spread "
-            "over the sweep (the default of new logs) meet every size alike",
+            "machine was not in a steady state, and its intervals are too narrow. Time it again at rest, trials spread "
+            "over the sweep (the default of new logs); where nobody can, go by its other models or by wider intervals "
+            "(--level)",
         )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def _prompt_times(settings, model):
         yield Finding(
             "prompt_times", False,
             f"prompts of more tokens take less by a factor of {_PROMPT_FACTOR:g} or more: {named}. Were they cached, "
-            "or something else running? Time these sizes again",
+            "or something else running? Time these sizes again, or leave them out (rows of read_log)",
         )  # fmt: skip
 
 

@@ -503,13 +503,14 @@ def _contradictions(timed):
     if wrong:
         yield Finding(
             "contradiction", True,
-            f"settings rule each other out, {len(wrong)} times: {pairs(wrong)}. Milliseconds? Time them again",
+            f"settings rule each other out, {len(wrong)} times: {pairs(wrong)}. Milliseconds? Time them again, or "
+            "leave them out",
         )  # fmt: skip
     if falls:
         yield Finding(
             "longer_is_faster", False,
             f"more tokens take over {_SUSPICIOUS_FALL:.0%} less, {len(falls)} times: {pairs(falls)}. Something held "
-            "the machine up; time the slower ones again",
+            "the machine up: time the slower ones again, or leave them out (rows of read_log)",
         )  # fmt: skip
 
 

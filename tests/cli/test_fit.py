@@ -2,7 +2,7 @@ import contextlib
 import json
 
 import pytest
-from makers import HEADER, make_setting, make_trial, write_api_log, write_log
+from makers import API_HEADER, HEADER, make_setting, make_trial, write_api_log, write_log
 
 from idealized_runtime.cli.main import main
 from idealized_runtime.fits import read_parameters
@@ -107,6 +107,21 @@ def test_requests_of_a_load_that_are_left_out_are_told(tmp_path, capsys):
         assert main([*command.split(), str(write_api_log(tmp_path / "api" / f"{command}.jsonl", trials))]) == 0
         assert "warning: " in (said := capsys.readouterr().err)
         assert "16 requests, 8 of them are under load: a summary reads those; those sent one at" in said
+
+
+def test_load_beside_a_sweep_of_the_same_model_is_left_to_it(tmp_path, capsys):
+    sweep = write_api(tmp_path / "api" / "sweep.jsonl")
+    assert main(["fit", str(sweep), "--json"]) == 0
+    alone = capsys.readouterr().out
+    loaded = [
+        make_trial(n, p=p, o=o, load="closed", num_parallel=1, repetition=0)
+        for p in (4, 16) for o in (1, 4) for n in range(2)
+    ]  # fmt: skip
+    write_api_log(tmp_path / "api" / "load.jsonl", loaded, {**API_HEADER, "sweep": {"all_num_parallel": [1]}})
+    assert main(["fit", str(tmp_path / "api"), "--json"]) == 0
+    answer = capsys.readouterr()
+    assert answer.out == alone
+    assert "load.jsonl: requests under load; tiny is fitted to its sweep of sizes beside it" in answer.err
 
 
 def test_second_log_of_a_model_is_refused(tmp_path, capsys):

@@ -41,6 +41,18 @@ def test_config_of_a_new_model_gets_a_runtime_with_an_interval(config, capsys):
     assert result["runtime_s"]["lower"] < result["runtime_s"]["estimate"] < result["runtime_s"]["upper"]
 
 
+def test_findings_on_the_logs_gone_by_are_counted_in_a_line_and_named_by_fit(tmp_path, config, capsys):
+    folder = tmp_path / "box"
+    folder.mkdir()
+    for name in ("one", "two"):
+        write_toy_log(folder / f"{name}.jsonl", model=name, num_trials=5)
+    assert main(["predict", "--model", str(config), "--logs", str(folder), *QUERY, "--extrapolate"]) == 0
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "finding" in line]
+    assert said.endswith(f"{folder}: 2 findings speak against its logs; `idealized-runtime fit {folder}` names them")
+    assert main(["fit", str(folder)]) == 0
+    assert capsys.readouterr().err.count("num_trials: 6 of 6 settings have 2; the header says 5") == 2
+
+
 def test_cost_and_energy_are_of_all_devices_at_the_price_and_power_given(config, capsys):
     result = answer(
         capsys, "--model", str(config), "--logs", "cpu", "--price-usd-per-hour", "3.6", "--power-watts", "100"

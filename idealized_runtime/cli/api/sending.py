@@ -9,6 +9,7 @@ from pathlib import Path
 
 from idealized_runtime.api.endpoint import FORCINGS, MAX_TOKENS_FIELDS, PATHS, Endpoint, read_key
 from idealized_runtime.checks import not_negative_number, positive_number, whole_number
+from idealized_runtime.cli.api.summary import is_of_load
 from idealized_runtime.cli.flags import add_shared, made_of
 from idealized_runtime.cli.main import DONE, NOTHING_DONE
 from idealized_runtime.cli.output import say
@@ -90,7 +91,7 @@ def run_sweep(arguments, sweep_class, runner_class) -> int:
                          limits={name: getattr(arguments, name) for name in _LIMITS})  # fmt: skip
     with Journal(arguments.log, header) as journal:
         held = journal.log
-        is_theirs_load, is_ours_load = ("all_num_parallel" in (it.get("sweep") or {}) for it in (held.header, header))
+        is_theirs_load, is_ours_load = is_of_load(held.header), is_of_load(header)
         if is_theirs_load != is_ours_load:
             theirs, ours = ("requests under load", "a sweep of sizes")[:: 1 if is_theirs_load else -1]
             raise ValueError(f"{arguments.log} holds {theirs}, which {ours} would mix into: give another --log")

@@ -64,6 +64,11 @@ def header_of(path) -> dict | None:
     return first if isinstance(first, dict) and first.get("record") == "header" else None
 
 
+def is_of_load(header) -> bool:
+    """Whether a log with this header is of requests under load, and not of a sweep of sizes."""
+    return "all_num_parallel" in (header.get("sweep") or {})
+
+
 def print_imported(path, imported, objectives, *, as_json: bool) -> int:
     """Print what another tool's file holds, and what the file tells of its own numbers."""
     import pandas as pd

@@ -10,7 +10,15 @@ from idealized_runtime.cli.flags import made_of
 from idealized_runtime.cli.lifetime import report
 from idealized_runtime.cli.lifetime.answers import accelerators_of, check_ranges, law_of, mix_of, rental_of
 from idealized_runtime.cli.main import DONE
-from idealized_runtime.cli.output import bounded, print_json, print_rows, print_table, progress_bar, say
+from idealized_runtime.cli.output import (
+    bounded,
+    findings_in_a_line,
+    print_json,
+    print_rows,
+    print_table,
+    progress_bar,
+    say,
+)
 from idealized_runtime.cli.serving.flags import objectives_of
 from idealized_runtime.hardware.prices import device_power
 from idealized_runtime.lifetime.comparison import Assumptions, compare_servings
@@ -89,7 +97,9 @@ def _candidates(arguments, mix) -> tuple:
         candidates = candidates_of_parameters(arguments.parameters, arguments.models, **terms)
         architectures, dtype = {it.model: find_architecture(it.model) for it in candidates}, None
     else:
-        timed = read_stack(arguments.logs, software=arguments.software)
+        with findings_in_a_line(arguments.logs):
+            timed = read_stack(arguments.logs, software=arguments.software)
+            predictor = fit_predictor(timed.values())
         found = [
             timed[name].architecture if name in timed else read_architecture(name, suggested=timed)
             for name in arguments.models or timed
@@ -102,7 +112,6 @@ def _candidates(arguments, mix) -> tuple:
         numbers = {it.model: numbers.get(it.model, numbers.get(None, it.num_accelerators)) for it in candidates}
         candidates = [replace(it, num_accelerators=numbers[it.model]) for it in candidates]
     else:
-        predictor = fit_predictor(timed.values())
         candidates = predicted_servers(architectures.values(), predictor, mix, num_accelerators=numbers, **terms)
     return candidates, architectures, dtype
 

@@ -8,7 +8,7 @@ the experts that its tokens visit.
 
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE
-from idealized_runtime.cli.output import check_format, print_json, print_table, write_table
+from idealized_runtime.cli.output import check_format, findings_in_a_line, print_json, print_table, write_table
 from idealized_runtime.cli.serving.flags import add_scheduler, describe, scheduler_of
 
 EXAMPLES = """\
@@ -112,11 +112,13 @@ def _predicted(arguments, scheduler) -> tuple:
 
     if arguments.model is None:
         raise ValueError("--model must be given with --logs: a name of the registry, or the path of a config.json")
-    timed = read_stack(arguments.logs, software=arguments.software)
+    with findings_in_a_line(arguments.logs):
+        timed = read_stack(arguments.logs, software=arguments.software)
+        predictor = fit_predictor(timed.values())
     architecture = read_architecture(arguments.model, suggested=timed)
     context = min(2048, architecture.max_position_embeddings)
     model = predict_priced(
-        architecture, fit_predictor(timed.values()), num_context_tokens=context, hardware=arguments.hardware,
+        architecture, predictor, num_context_tokens=context, hardware=arguments.hardware,
         num_accelerators=arguments.num_accelerators,
     )  # fmt: skip
     steps = predict_steps(model.runtimes, scheduler, hardware=model.hardware, software=model.software)

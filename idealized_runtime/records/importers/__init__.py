@@ -47,6 +47,10 @@ _NOT_READ = {
     "SGLang's bench_serving": ({"request_throughput", "mean_e2e_latency_ms"}, {"backend", "sharegpt_output_len"}),
     "`vllm bench throughput`": ({"elapsed_time", "requests_per_second", "tokens_per_second"},),
     "`vllm bench latency`": ({"avg_latency", "latencies", "percentiles"},),
+    "TensorRT-LLM's trtllm-bench, whose server `api profile` and `api load` time": (
+        {"world_info", "request_info", "performance"},
+        {"num_input_tokens", "first_token_timestamp", "end_timestamp"},
+    ),
     "LLMPerf": ({"results_ttft_s_mean"}, {"results_ttft_s"}, {"results_num_requests_started"}),
     "inference-perf": ({"load_summary", "successes", "failures"},),
     "llama-bench": ({"build_commit", "avg_ts"},),

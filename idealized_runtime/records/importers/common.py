@@ -259,7 +259,8 @@ class Run:
             yield "unfinished", f"{num_unfinished} requests were under way when the run ended, and are left out"
         if self.is_sample:
             said = f"{len(self.sent)} of {num_requests} requests are here and tell no throughput"
-            yield "sample", f"{said}; what is given is {self.tool}'s own"
+            is_given = {"requests_per_s", "output_tokens_per_s"} & drop_missing(self.counts).keys()
+            yield "sample", said + (f"; what is given is {self.tool}'s own" if is_given else ", nor does the file")
         reasons = [reason for trial in self.sent for reason in trial.get("deviations", ())]
         if not self.is_sample:
             if num_uncounted := sum(not trial["num_prompt_tokens"] for trial in self.sent if "error" not in trial):

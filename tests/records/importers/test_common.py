@@ -204,7 +204,7 @@ def test_sample_of_the_requests_tells_no_throughput(tmp_path, name, capsys):
     assert measure_throughput(imported.requests, by=LOAD)["requests_per_s"].isna().all()
     assert imported.requests["notes"].str.contains("one of 2 requests that the file keeps of 100").all()
     assert main(["api", "summary", str(path)]) == 0
-    assert "sample: 2 of 100 requests are here" in capsys.readouterr().err
+    assert "sample: 2 of 100 requests are here and tell no throughput, nor does the file" in capsys.readouterr().err
 
 
 def test_throughput_beside_a_sample_is_the_tools_own(tmp_path, capsys):
@@ -239,6 +239,7 @@ GENAI_PERF = {"input_config": {"model_names": ["m"], "endpoint": {"url": "u"}, "
         ("r.json", GENAI_PERF, "GenAI-Perf"),
         ("r.jsonl", {"backend": "sglang", "request_throughput": 1.0, "mean_e2e_latency_ms": 3.0}, "SGLang"),
         ("r.json", {"avg_latency": 1.0, "latencies": [1.0], "percentiles": {}}, "vllm bench latency"),
+        ("r.json", {"engine": {}, "world_info": {}, "request_info": {}, "performance": {}}, "trtllm-bench"),
         ("r.json", [{"build_commit": "a", "avg_ts": 3.0}], "llama-bench"),
         ("log.jsonl", {"record": "header", "schema_version": 1}, "this project"),
         ("r.csv", "a,b\n1,2\n", "no known format"),
@@ -390,7 +391,7 @@ def test_prompts_that_another_tool_says_were_cached_are_not_fitted(tmp_path):
     requests = [request for benchmark in report["benchmarks"] for request in benchmark["requests"]["successful"]]
     requests[0]["cached_tokens"] = requests[0]["prompt_tokens"] - 1
     assert main(["api", "import", str(write(tmp_path / "r.json", report)), "--log", str(log)]) == 0
-    with pytest.warns(IncompleteLogWarning, match="1 of them are of cached prompts"):
+    with pytest.warns(IncompleteLogWarning, match="1 of them is of cached prompts"):
         assert len(read_trials(log)) == len(requests) - 1
 
 

@@ -20,6 +20,8 @@ from idealized_runtime.serving.predicted import predict_steps
 from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.serving.steps import StepModel, read_steps
 
+# Of the shortest time per token that points have, what a step must take by itself: it reads the weights.
+_LEAST_FIXED_SHARE = 0.01
 _NO_SERVER = "what a server does beside the passes of its model (scheduling, sampling, sending): no log is of one"
 # What tells the servers of a table of points apart.
 _SERVER = ("model", "hardware", "software", "num_accelerators", "tensor_parallel_size", "dtype")
@@ -109,8 +111,7 @@ def candidates_of_points(points: pd.DataFrame, *, name: str = "points", schedule
             steps = fit_steps(
                 [PublishedPoints(points_of_it, scheduler)], expert_share=share, num_accelerators=int(number), **words
             )  # fmt: skip
-            if steps.fixed_s == 0:
-                # Not quicker without end: every step reads the weights.
+            if steps.fixed_s < _LEAST_FIXED_SHARE * points_of_it["time_per_output_token_s"].min():
                 raise StepsNotFittedError(
                     f"its {len(points_of_it)} points, of {_span(points_of_it)} at once, leave no time for a step by "
                     "itself: points of fewer sequences tell it"
@@ -166,32 +167,22 @@ def predicted_candidates(
     """
     scheduler, found = scheduler or Scheduler(), []
     for number, limit in product(all_num_accelerators, all_max_num_seqs):
-        rules = replace(scheduler, max_num_seqs=limit)
-        name = hardware or predictor.models[0].hardware
+        rules, accelerator = replace(scheduler, max_num_seqs=limit), predictor.accelerator
+        accelerator = accelerator if hardware is None else get_accelerator(hardware)
+        name = predictor.models[0].hardware if accelerator is None else accelerator.name
         try:
-            priced = predict_priced(
-                architecture, predictor, num_context_tokens=longest, num_accelerators=number, hardware=hardware, **terms
-            )
+            priced, tokens = _with_room(architecture, predictor, accelerator, number, longest, terms)
             placement = priced.runtimes.placement
-            memory_bytes = getattr(get_accelerator(name), "memory_bytes", None) if find_accelerator(name) else None
-            if rules.cache_tokens is None and memory_bytes is not None:
-                tokens = cache_tokens_left(
-                    architecture, memory_bytes, dtype=placement.dtype,
-                    tensor_parallel_size=placement.tensor_parallel_size,
-                    pipeline_parallel_size=placement.pipeline_parallel_size,
-                )  # fmt: skip
-                if tokens < longest:
-                    raise ValueError(
-                        f"beside its weights there is room for {tokens} tokens of cache, and the longest request has "
-                        f"{longest}"
-                    )
+            if rules.cache_tokens is None:
                 rules = replace(rules, cache_tokens=tokens)
-            steps = predict_steps(priced.runtimes, rules, hardware=priced.hardware, software=priced.software)
+            steps = predict_steps(priced.runtimes, rules, hardware=name, software=priced.software)
         except ValueError as error:
             unknown = StepModel(1.0, 0.0, 0.0, 0.0, hardware=name, scheduler=rules, origin="predicted")
             found.append(Rejection(Candidate(architecture.name, unknown, number), str(error)))
         else:
             caveats = (*priced.caveats, _NO_SERVER)
+            if accelerator is not predictor.accelerator:
+                caveats += (f"its steps are those of {predictor.models[0].hardware}, and are priced as {name}",)
             if (stages := placement.pipeline_parallel_size) > 1:
                 caveats += (f"that {stages} stages of a pipeline may share several steps: one is predicted at a time",)
             found.append(
@@ -201,3 +192,31 @@ def predicted_candidates(
                 )
             )  # fmt: skip
     return found
+
+
+def _with_room(architecture, predictor, accelerator, number, longest, terms) -> tuple:
+    """A predicted model on so many devices, or on the fewest that serve it, and the tokens that their cache holds.
+
+    A model that its devices just hold may leave a server no room for the longest request: then on twice as many.
+    """
+    memory_bytes = getattr(accelerator, "memory_bytes", None)
+    is_chosen = number is None
+    while True:
+        priced = predict_priced(
+            architecture, predictor, num_context_tokens=longest, num_accelerators=number,
+            hardware=getattr(accelerator, "name", None), **terms,
+        )  # fmt: skip
+        placement = priced.runtimes.placement
+        if memory_bytes is None:
+            return priced, None
+        tokens = cache_tokens_left(
+            architecture, memory_bytes, dtype=placement.dtype, tensor_parallel_size=placement.tensor_parallel_size,
+            pipeline_parallel_size=placement.pipeline_parallel_size,
+        )  # fmt: skip
+        if tokens >= longest:
+            return priced, tokens
+        if not is_chosen:
+            raise ValueError(
+                f"beside its weights there is room for {tokens} tokens of cache, and the longest request has {longest}"
+            )
+        number = 2 * placement.num_accelerators

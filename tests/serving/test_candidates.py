@@ -98,6 +98,19 @@ def test_model_that_does_not_fit_is_left_out_with_the_reason():
     assert "beside its weights there is room for 0 tokens" in found.reason
 
 
+def test_model_that_its_devices_just_hold_is_served_by_twice_as_many():
+    architecture, longest = get_architecture("yalm"), 300
+    assert device_bytes(architecture, num_context_tokens=longest, tensor_parallel_size=2) < 80e9
+    (found,) = predicted_candidates(architecture, A100, longest=longest)
+    assert found.num_accelerators == 4
+
+
+def test_candidate_on_other_hardware_is_named_and_priced_as_that():
+    (found,) = predicted_candidates(get_architecture("gpt-j"), A100, longest=1000, hardware="H100")
+    assert found.devices == "1 x H100"
+    assert any("its steps are those of" in caveat for caveat in found.caveats)
+
+
 def test_cache_tokens_left_are_none_where_the_weights_do_not_fit():
     assert cache_tokens_left(get_architecture("gpt-j"), 10e9) == 0
 
@@ -105,7 +118,7 @@ def test_cache_tokens_left_are_none_where_the_weights_do_not_fit():
 def test_server_whose_points_leave_no_time_for_a_step_is_left_out():
     # Of many at once alone, so that the line through them ends below zero at none.
     many = points().assign(concurrency=[64.0, 128.0, 512.0, 64.0, 256.0, 128.0, 512.0])
-    many = many.assign(time_per_output_token_s=1e-4 * many["concurrency"] - 0.005)
+    many = many.assign(time_per_output_token_s=1e-4 * many["concurrency"])
     (found,) = candidates_of_points(many, scheduler=Scheduler(max_num_seqs=512))
     assert isinstance(found, Rejection)
     assert "at once, leave no time for a step by itself" in found.reason

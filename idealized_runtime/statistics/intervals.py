@@ -108,7 +108,9 @@ def exchangeable_quantile(scores, level) -> float:
         raise ValueError(f"level must lie between 0 and 1; got {level!r}")
     if len(scores) == 0:
         return np.nan
-    return float(np.quantile(scores, min(1.0, level * (1 + 1 / len(scores))), method="higher"))
+    # Of n + 1 exchangeable scores each place of the last one is as likely; the sliver is for rounding.
+    place = int(np.ceil((len(scores) + 1) * level - 1e-9))
+    return float(np.sort(scores)[min(place, len(scores)) - 1])
 
 
 def draw_log_normal(means, standard_errors, *, num_draws: int = 10_000, rng, groups=None) -> np.ndarray:

@@ -1,10 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from idealized_runtime.statistics.errors import summarize_errors
+from idealized_runtime.statistics.errors import left_out_error_table, summarize_errors
 from idealized_runtime.statistics.intervals import (
     draw_log_normal,
+    exchangeable_quantile,
     half_width,
     standard_error_of_interval,
     uniform_plus_normal_quantiles,
@@ -54,3 +56,27 @@ def test_draws_of_what_no_log_normal_has_are_refused(mean, standard_error):
 def test_errors_are_summarized_by_their_magnitudes():
     assert summarize_errors([-0.3, 0.1, 0.2]) == pytest.approx({"median": 0.2, "p95": 0.29, "max": 0.3})
     assert all(np.isnan(value) for value in summarize_errors([]).values())
+
+
+@pytest.mark.parametrize(("num_scores", "level"), [(19, 0.9), (39, 0.95), (200, 0.5)])
+def test_further_score_stays_below_the_quantile_as_often_as_the_level_says(num_scores, level):
+    scores = np.random.default_rng(1).exponential(size=(4000, num_scores + 1))
+    is_below = [own[-1] <= exchangeable_quantile(own[:-1], level) for own in scores]
+    assert np.mean(is_below) == pytest.approx(level, abs=0.02)
+
+
+def test_quantile_of_few_scores_is_their_largest_and_of_none_unknown():
+    assert exchangeable_quantile([3.0, 1.0], 0.95) == 3.0
+    assert np.isnan(exchangeable_quantile([], 0.95))
+    with pytest.raises(ValueError, match="level must lie between 0 and 1; got 95"):
+        exchangeable_quantile([1.0], 95)
+
+
+def test_errors_of_what_was_left_out_are_told_by_part_and_with_what_is_covered():
+    rows = pd.DataFrame({"relative_error": [0.1, -0.3, 0.2, 0.0], "machine": ["a", "a", "b", "b"]})
+    table = left_out_error_table(rows, [1.0, 0.0, np.nan, np.nan], "machine")
+    assert table.loc["a"].to_dict() == pytest.approx(
+        {"median_percent": 20, "p90_percent": 28, "max_percent": 30, "num_points": 2, "covered_percent": 50}
+    )
+    assert np.isnan(table.loc["b", "covered_percent"])
+    assert left_out_error_table(rows, np.ones(4)).loc["all", "num_points"] == 4

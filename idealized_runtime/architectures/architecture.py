@@ -14,7 +14,7 @@ from idealized_runtime.architectures.parts import (
     layers_from_json,
     layers_to_json,
     outer_part,
-    plain_layers,
+    plain_blocks,
 )
 
 
@@ -215,7 +215,9 @@ class Architecture:
     @functools.cached_property
     def blocks(self) -> tuple[tuple[Part, int], ...]:
         """The parts of all layers, and how many there are of each."""
-        parts = [part for layer in self.layers or plain_layers(self) for part in layer]
+        if self.layers is None:
+            return plain_blocks(self)
+        parts = [part for layer in self.layers for part in layer]
         return tuple(Counter([*parts, *self.outer_parts]).items())
 
     @property

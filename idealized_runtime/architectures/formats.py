@@ -7,6 +7,7 @@ A ``quantization_config`` says which matrices are quantised and how; what it lea
 import fnmatch
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -68,7 +69,11 @@ def stored_bytes(architecture: Architecture, *, num_experts: int | None = None, 
     ValueError
         The format is not known here; the message names it.
     """
-    format_of = _formats(architecture.uncounted_options.get("quantization_config") or {})
+    config = architecture.uncounted_options.get("quantization_config") or {}
+    try:
+        format_of = _formats(config)
+    except (AttributeError, TypeError, ArithmeticError, re.error) as error:
+        raise ValueError(f"{architecture.name}: quantization_config has a malformed value: {error}") from error
     layers = architecture.layers or plain_layers(architecture)
     total = sum(
         _part_bytes(part, lambda matrix, i=i: format_of(f"layers.{i}.", matrix), num_experts, num_rows)
@@ -109,29 +114,46 @@ def _formats(config: dict) -> Callable[[str, Matrix], Format | None]:
     config = {**config, **(config.get("quantization") or {})}
     # Of weights in blocks some were quantised again; what that left out is in blocks.
     keys = _LEFT_OUT[:1] if config.get("weight_block_size") else _LEFT_OUT
-    left_out = [name for key in keys for name in config.get(key) or ()]
+    left_out = _by_layer((name, True) for key in keys for name in config.get(key) or ())
     rules = list(_rules(config))
     if config and not rules:
         method = config.get("quant_method") or config.get("quant_algo")
         raise ValueError(
             f"weights quantised by {method!r:.60} are not counted in bytes here; known: {', '.join(_KNOWN)}"
         )
+    named = _by_layer((pattern, stored) for patterns, stored in rules for pattern in patterns or ())
+    general = next((stored for patterns, stored in rules if patterns is None), None)
 
     def format_of(where, matrix):
         names = list(_names(where, matrix))
+        if _first(left_out, where, names):
+            return None
         # The head stays as it is unless it is named; a router is no linear layer.
         is_special = matrix.name == "lm_head" or matrix.name.endswith(".gate")
-        if any(_matches(pattern, name) for pattern in left_out for name in names):
-            return None
-        for patterns, stored in rules:
-            if patterns is None:
-                if not is_special:
-                    return stored
-            elif any(_matches(pattern, name) for pattern in patterns for name in names):
-                return stored
-        return None
+        return _first(named, where, names) or (None if is_special else general)
 
     return format_of
+
+
+def _by_layer(pairs) -> dict[str, list]:
+    """Pairs of a pattern and what it stands for, by the layer that the pattern names, or under "" where it does not.
+
+    Lists of a thousand names, ten a layer, are common.
+    """
+    found = defaultdict(list)
+    for pattern, value in pairs:
+        short = pattern
+        if not pattern.startswith("re:"):
+            short = _PREFIX.sub("", pattern).removeprefix("model.").removeprefix("language_model.")
+        layer = re.match(r"layers\.\d+\.", short)
+        found[layer[0] if layer else ""].append((short, value))
+    return found
+
+
+def _first(patterns, where, names):
+    """What the first pattern that matches any of the names stands for."""
+    candidates = [*patterns.get(where, ()), *(patterns.get("", ()) if where else ())]
+    return next((value for pattern, value in candidates if any(_matches(pattern, name) for name in names)), None)
 
 
 _LEFT_OUT = ("modules_to_not_convert", "ignore", "exclude_modules", "llm_int8_skip_modules")
@@ -228,7 +250,6 @@ def _matches(pattern, name) -> bool:
     """As frameworks match: all of a name, its beginning, or its end; with wildcards, or an expression after ``re:``."""
     if pattern.startswith("re:"):
         return re.match(pattern[3:], f"model.{name}") is not None or re.match(pattern[3:], name) is not None
-    pattern = _PREFIX.sub("", pattern).removeprefix("model.").removeprefix("language_model.")
     if "*" in pattern:
         return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"{pattern}.*")
     return name == pattern or name.startswith(f"{pattern}.") or name.endswith(f".{pattern}")

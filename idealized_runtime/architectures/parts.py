@@ -318,8 +318,39 @@ def experts(hidden_size, expert_size, *, num_experts, topk, shared_size=0, share
 
 
 def plain_layers(architecture) -> tuple[Layer, ...]:
-    """Layers of an architecture that is described by its fields alone."""
+    """Layers of an architecture that is described by its fields alone, one by one."""
     a = architecture
+    mixers, networks, norms = _plain_parts(a)
+    return tuple(
+        (mixers[_is_windowed(a, number)], networks[_has_experts(a, number)], norms) for number in range(a.num_layers)
+    )
+
+
+def plain_blocks(architecture) -> tuple[tuple[Part, int], ...]:
+    """Their parts, and how many there are of each: by arithmetic, however many layers there are."""
+    a = architecture
+    mixers, networks, norms = _plain_parts(a)
+    num_windowed = _num_so(a, a.window_attn_skip_freq, a.window_size is not None, lambda n, every: n - n // every)
+    num_sparse = _num_so(a, a.moe_layer_freq, a.num_experts is not None, lambda n, every: -(-n // every))
+    counted = [
+        (mixers[False], a.num_layers - num_windowed),
+        (mixers[True], num_windowed),
+        (networks[False], a.num_layers - num_sparse),
+        *([(networks[True], num_sparse)] if num_sparse else []),
+        (norms, a.num_layers),
+    ]
+    return tuple((part, number) for part, number in counted if number)
+
+
+def _num_so(a, pattern, is_any, of_every):
+    """Layers of which something is so: none, all, those listed, or as many as a period makes."""
+    if not is_any or pattern is None:
+        return a.num_layers * is_any
+    return sum(pattern) if isinstance(pattern, tuple) else of_every(a.num_layers, pattern)
+
+
+def _plain_parts(a):
+    """Attention without and with a window, networks without and with experts, and the norms of a layer."""
     mixers = {False: _plain_attention(a, None), True: _plain_attention(a, a.window_size)}
     networks = {False: feed_forward(a.hidden_size, a.ffn_hidden_size, is_gated=a.swiglu, bias=a.add_bias_linear)}
     if a.num_experts is not None:
@@ -335,10 +366,7 @@ def plain_layers(architecture) -> tuple[Layer, ...]:
             shared_bias=a.add_bias_linear,
             vectors=a.num_experts * a.add_bias_linear,
         )
-    norms = Part("norms", vectors=a.norms_per_layer * norm_size(a))
-    return tuple(
-        (mixers[_is_windowed(a, number)], networks[_has_experts(a, number)], norms) for number in range(a.num_layers)
-    )
+    return mixers, networks, Part("norms", vectors=a.norms_per_layer * norm_size(a))
 
 
 def _is_windowed(a, number):

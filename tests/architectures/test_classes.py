@@ -306,7 +306,12 @@ def test_without_transformers_a_class_that_only_it_knows_is_refused_with_the_rem
         ({"model_type": "qwen3_next", "num_attention_heads": 5}, r"num_attention_heads \(5\) must be a multiple of"),
         ({"model_type": "glm4_moe", "attention_bias": "no"}, "attention_bias = 'no': must be true or false"),
         ({"model_type": "deepseek_v4", "compress_ratios": [3] * 43}, "compress_ratios = 3: must be one of 0, 4, 128"),
-        ({"model_type": "nemotron-nas", "block_configs": [{}]}, "lacks|malformed"),
+        (
+            {"model_type": "nemotron-nas", "hidden_size": 8, "block_configs": [{}]},
+            "malformed value: KeyError.'attention'",
+        ),
+        ({"model_type": "kimi_linear", "linear_attn_config": 3}, "'kimi_linear' has a malformed value"),
+        ({"model_type": "blt"}, "family 'blt' lacks 'hidden_size'"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::idealized_runtime.architectures.hf.SilentConfigurationWarning")

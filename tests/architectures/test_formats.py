@@ -82,6 +82,12 @@ def test_format_that_is_not_known_is_refused_by_name():
         stored(quant_method="quip")
 
 
+@pytest.mark.parametrize("damaged", [{"config_groups": 3}, {"quantized_layers": {"a": 1}}, {"weight_block_size": 128}])
+def test_damaged_quantisation_is_refused_by_name(damaged):
+    with pytest.raises(ValueError, match="toy: quantization_config has a malformed value"):
+        stored(quant_method="fp8", **damaged)
+
+
 def test_experts_that_a_batch_visits_are_read_in_their_format():
     mixture = parts.experts(128, 64, num_experts=8, topk=2)
     model = dataclasses.replace(

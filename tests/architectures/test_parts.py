@@ -175,6 +175,12 @@ def test_engines_refuse_a_model_of_parts_by_their_names():
         require_buildable(model_of(Part("state space"), parts.feed_forward(8, 3)))
 
 
+def test_as_many_layers_as_a_number_has_room_for_are_counted_at_once():
+    many = Architecture("deep", 2**40, 8, 2, vocab_size=10, window_size=4, window_attn_skip_freq=2)
+    assert many.num_windowed_layers == 2**39
+    assert kv_cache_bytes(many, 100) == 2**39 * (100 + 4) * 2 * 8 * 2
+
+
 @pytest.mark.parametrize("name", ["llama-3-8b", "gemma-2-9b", "mixtral-8x7b", "deepseek-v3", "opt-13b", "bloom-560m"])
 def test_fields_alone_and_the_layers_that_they_mean_count_alike(name):
     plain = get_architecture(name)

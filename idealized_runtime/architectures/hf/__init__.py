@@ -85,10 +85,17 @@ def fields_of_hf_config(config: dict) -> dict:
             f"model_type {config.get('model_type')!r:.80} has {', '.join(beside)}: its language model alone is counted"
         )
         warnings.warn(message, LanguageModelWarning, stacklevel=3)
+    quantization = text.get("quantization_config")
+    if refusal := _refusal("quantization_config", quantization, None):
+        raise ValueError(f"{family} with quantization_config = {_shown(quantization)}: {refusal}")
     if family in HF_FAMILIES:
         fields = _read_listed(text, family, is_nested)
     elif family in STYLES:
-        fields, options = layers.read(text, family)
+        try:
+            fields, options = layers.read(text, family)
+        except (AttributeError, TypeError, LookupError, ArithmeticError) as error:
+            message = f"Hugging Face configuration of family {family!r} has a malformed value: {error!r}"
+            raise ValueError(message) from error
         silent = {name: value for name, value in options.as_in_class.items() if name in _STATED}
         known = options.defaults or {}
         _warn_of_silence(family, {} if is_nested else silent, options.config, known, {*known, *options.aliases})
@@ -98,7 +105,7 @@ def fields_of_hf_config(config: dict) -> dict:
             warnings.warn(message, SilentConfigurationWarning, stacklevel=3)
     else:
         fields = built.read(text)
-    if quantization := text.get("quantization_config"):
+    if quantization:
         # Of experts in another format, DeepSeek-V4 says so beside it.
         more = {"expert_dtype": text["expert_dtype"]} if text.get("expert_dtype") else {}
         fields["uncounted_options"]["quantization_config"] = {**quantization, **more}

@@ -126,6 +126,7 @@ def _fields(model, named, config, torch):
     # Some gather the options of attention and of experts.
     gathered = [value for name, value in config.items() if name in ("attn_config", "ffn_config") and value]
     c = Options({**{name: value for part in gathered for name, value in dict(part).items()}, **config}, "")
+    c.family = config.get("model_type")
     linear = (torch.nn.Linear, torch.nn.Bilinear)
     modules = dict(model.named_modules())
     layers, outer = defaultdict(dict), {}

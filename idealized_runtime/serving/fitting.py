@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_columns
+from idealized_runtime.serving.requests import TIMES
 from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.serving.simulation import (
     arrival_rate_per_s,
@@ -115,6 +116,10 @@ class ServedRequests(_Evidence):
 
     unit = "requests"
 
+    def __len__(self):
+        """Those with times."""
+        return int(self.table[[time for time in TIMES if time in self.table]].notna().any(axis=1).sum())
+
     @property
     def typical_step_s(self) -> float:
         """Median time per output token, or of the whole answer over its tokens; NaN where none was measured."""
@@ -137,7 +142,7 @@ class ServedRequests(_Evidence):
     def rows_of(self, run: pd.DataFrame, steps: StepModel) -> Rows:
         """The rows of one run."""
         queued, first, last = run_engines(run, steps, self.scheduler).features.swapaxes(0, 1)
-        first_s, runtime_s = run[["time_to_first_token_s", "runtime_s"]].to_numpy(float).T
+        first_s, runtime_s = (run[time].to_numpy(float) for time in TIMES)
         # What is left of the step in which a request comes is no part of its own.
         left_s = queued[:, 0] - seconds_from_first(run)
         is_further = (run["num_output_tokens"] > 1).to_numpy() & (runtime_s > first_s)
@@ -526,14 +531,16 @@ def _warn(evidence, steps, kinds, errors):
                 f"server may work by other rules than {steps.scheduler}, or by more than these terms", ServingWarning,
                 stacklevel=3,
             )  # fmt: skip
-    for item in evidence:
-        for name, run in runs_of(item.table) if isinstance(item, ServedRequests) else ():
+    has_several = sum(isinstance(item, ServedRequests) for item in evidence) > 1
+    for place, item in enumerate(evidence, 1):
+        for number, run in runs_of(item.table) if isinstance(item, ServedRequests) else ():
+            name = f"run {number}" + f" of source {place}" * has_several
             arrival_s = seconds_from_first(run)
             in_first = np.count_nonzero(arrival_s <= arrival_s.max() / 2)
             in_second = len(run) - in_first
             if abs(in_first - in_second) > _UNSTEADY_FROM * np.sqrt(len(run)) and arrival_s.max() > 0:
                 warnings.warn(
-                    f"run {name} is not stationary: {in_first} requests came in the first half of its time, "
+                    f"{name} is not stationary: {in_first} requests came in the first half of its time, "
                     f"{in_second} in the second. Its steps are fitted as such a run; its times are no steady state",
                     ServingWarning, stacklevel=3,
                 )  # fmt: skip
@@ -543,7 +550,7 @@ def _warn(evidence, steps, kinds, errors):
             limit = saturated_rate_per_s(run, steps, item.scheduler) if is_rate else np.inf
             if is_rate and rate * (1 - 2 / np.sqrt(len(run))) > limit:
                 warnings.warn(
-                    f"run {name} was overloaded: {rate:.3g} requests/s came, and {limit:.3g} can be answered. "
+                    f"{name} was overloaded: {rate:.3g} requests/s came, and {limit:.3g} can be answered. "
                     "Its first tokens waited in a queue that grew as long as it ran: they are no steady state, "
                     "and are fitted as such a run", ServingWarning, stacklevel=3,
                 )  # fmt: skip
@@ -555,7 +562,7 @@ def _warn(evidence, steps, kinds, errors):
             change, p_value = drift([np.log(ratios[np.argsort(rows.starts_s[is_further])])])
             if p_value < _SIGNIFICANCE and abs(change) > _DRIFT_FROM:
                 warnings.warn(
-                    f"run {name} is not stationary: from its first to its last tenth steps became "
+                    f"{name} is not stationary: from its first to its last tenth steps became "
                     f"{abs(change):.0%} {'slower' if change > 0 else 'quicker'} than the same steps before "
                     f"(p = {p_value:.2g}); they are fitted as one server", ServingWarning, stacklevel=3,
                 )  # fmt: skip

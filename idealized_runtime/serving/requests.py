@@ -80,9 +80,9 @@ def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.Data
     Raises
     ------
     ValueError
-        A size is no positive whole number, an arrival is absent, more tokens were cached than a prompt has, a first
-        token came before its request or after its end, or an answer of one token took longer than its first token; the
-        message has the first such row.
+        A size is no positive whole number, an arrival is absent, a time is infinite, more tokens were cached than a
+        prompt has, a first token came before its request or after its end, an answer of one token took longer than its
+        first token, or one of several less than its times per token; the message has the first such row.
 
     Warns
     -----
@@ -120,6 +120,9 @@ def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.Data
     present = [*needed, *(time for time in TIMES if time in requests)]
     values = dict(zip(present, numeric_columns(requests, present, name=name), strict=True))
     first_s, runtime_s = (values.get(time, np.full(len(requests), np.nan)) for time in TIMES)
+    per_token_s = np.zeros(len(requests))
+    if "time_per_output_token_s" in requests:
+        per_token_s = numeric_columns(requests, ["time_per_output_token_s"], name=name)[0]
     tolerance_s = _CLOCK_TOLERANCE + 0.01 * runtime_s
     contradictions = {
         "has no arrival": ~np.isfinite(values["arrival_s"]),
@@ -130,13 +133,16 @@ def check_requests(requests: pd.DataFrame, *, name: str = "requests") -> pd.Data
             )
             for column in TOKEN_COLUMNS
         },
+        "has a time that is not finite": np.isinf(first_s) | np.isinf(runtime_s),
         "had its first token before it arrived (a negative time_to_first_token_s)": first_s < 0,
         "ended before it arrived (a runtime_s that is not positive)": runtime_s <= 0,
         "ended before its first token (runtime_s below time_to_first_token_s)": runtime_s < first_s - tolerance_s,
         "has one output token, yet took longer than its first token": (values["num_output_tokens"] == 1)
         & (runtime_s > 1.5 * first_s + 0.01),
-        "has one output token, yet a time_per_output_token_s": (values["num_output_tokens"] == 1)
-        & (requests["time_per_output_token_s"].fillna(0) > 0 if "time_per_output_token_s" in requests else False),
+        "has one output token, yet a time_per_output_token_s": (values["num_output_tokens"] == 1) & (per_token_s > 0),
+        "has a time_per_output_token_s that its runtime_s is too short for": per_token_s
+        * (values["num_output_tokens"] - 1)
+        > runtime_s + tolerance_s,
     }
     for text, is_bad in contradictions.items():
         if np.any(is_bad):

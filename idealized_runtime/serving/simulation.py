@@ -6,15 +6,17 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_positive
+from idealized_runtime.records import TOKEN_COLUMNS
 from idealized_runtime.serving.engine import Served, serve
 from idealized_runtime.serving.requests import random_requests
 from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.serving.steps import StepModel
-from idealized_runtime.statistics.intervals import percentile_interval
 
 PERCENTILES = (50, 95, 99)
 # Times of a request, and what they are called.
 METRICS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
+# From the first arrival to the last; beyond it a clock in doubles rounds by microseconds, of steps of milliseconds.
+_LONGEST_S = 1e10
 
 
 def run_engines(
@@ -25,15 +27,21 @@ def run_engines(
     Raises
     ------
     ValueError
-        A size is below 1 or an arrival is not known; or a request does not fit the cache, however empty: the message
-        counts them.
+        A size is below 1 or an arrival is not known; requests come over more than 1e10 seconds; or one does not fit the
+        cache, however empty: the message counts them.
     """
     arrival_s = seconds_from_first(requests)
-    sizes = requests[["num_prompt_tokens", "num_output_tokens"]].to_numpy(float, na_value=np.nan)
+    # One column after the other: of a table of two, pandas takes longer than a run of few requests.
+    sizes = np.column_stack([requests[name].to_numpy(float, na_value=np.nan) for name in TOKEN_COLUMNS])
     if (is_bad := ~((sizes >= 1) & np.isfinite(arrival_s)[:, None]).all(axis=1)).any():
         raise ValueError(
             f"requests need an arrival and sizes of at least 1 token; {is_bad.sum()} of {len(requests)} do not have "
             f"them, the first is in row {np.flatnonzero(is_bad)[0] + 1}"
+        )
+    if (span_s := arrival_s.max(initial=0.0)) > _LONGEST_S:
+        raise ValueError(
+            f"requests must come within {_LONGEST_S:g} s, 300 years, for steps not to be lost in rounding; these take "
+            f"{span_s:.3g} s: check the rate or the unit of arrival_s"
         )
     needed = sizes.sum(axis=1) - 1
     if scheduler.cache_tokens is not None and (is_larger := needed > scheduler.cache_tokens).any():
@@ -77,7 +85,8 @@ def simulate(
     --------
     >>> requests = random_requests(pd.DataFrame({"num_prompt_tokens": [500], "num_output_tokens": [100]}),
     ...                            rate_per_s=2, num_requests=1000, rng=0)
-    >>> simulate(requests, StepModel(0.013, 4e-5, 4e-5, 7e-8))["runtime_s"].mean()
+    >>> float(simulate(requests, StepModel(0.013, 4e-5, 4e-5, 7e-8))["runtime_s"].mean().round(3))
+    1.416
     """
     if num_parallel is not None:
         check_positive(num_parallel=num_parallel)
@@ -208,8 +217,9 @@ def simulate_days(
         ``probability_stable`` (share of the draws), ``arrival_rate_per_s`` (NaN where all come at once, which is not
         stable), ``saturated_rate_per_s, queue_growth_per_s`` (requests by which the queue grows each second, 0 of a
         stable server: its times then are those of these requests alone, and grow with their number);
-        ``output_tokens_per_s``; ``ttft_s``, ``tpot_s`` and ``e2e_s``, each by ``mean, p50, p95, p99``: ``value``,
-        ``lower``, ``upper`` (None where no error is known), and with several days ``day_lower``, ``day_upper``.
+        ``output_tokens_per_s``; both rates that are simulated with ``_lower`` and ``_upper``; ``ttft_s``, ``tpot_s``
+        and ``e2e_s``, each by ``mean, p50, p95, p99``: ``value``, ``lower``, ``upper``, and with several days
+        ``day_lower``, ``day_upper``. Bounds are None where no error is known.
         ``requests``: the first day's, as :func:`simulate` gives them.
     """
     scheduler = scheduler or steps.scheduler
@@ -217,14 +227,19 @@ def simulate_days(
     def run(day, model):
         return simulate(day, model, scheduler, num_parallel=num_parallel)
 
+    def bounded(name, value, of_draws):
+        lower, upper = interval_of_draws(value, of_draws, level) if of_draws else (None, None)
+        return {name: value, f"{name}_lower": lower, f"{name}_upper": upper}
+
     answered = run(days[0], steps)
     if num_parallel is not None:
         rate_per_s = float(len(answered) / (answered["arrival_s"] + answered["runtime_s"]).max())
     rate = arrival_rate_per_s(days[0]) if rate_per_s is None else rate_per_s
     drawn = steps.draws(num_draws, rng) if steps.covariance is not None else []
     limits = [saturated_rate_per_s(days[0], model, scheduler) for model in (steps, *drawn)]
-    metrics = summarize(answered)
-    of_draws = [summarize(run(days[0], model)) for model in drawn]
+    metrics, tokens_per_s = summarize(answered), output_tokens_per_s(answered)
+    runs = [run(days[0], model) for model in drawn]
+    of_draws = [summarize(table) for table in runs]
     of_days = [metrics, *(summarize(run(day, steps)) for day in days[1:])]
     is_stable = [num_parallel is not None or rate < limit for limit in limits]
     answer = {
@@ -232,9 +247,9 @@ def simulate_days(
         "is_stable": bool(is_stable[0]),
         "probability_stable": float(np.mean(is_stable[1:] or is_stable)),
         "arrival_rate_per_s": rate if rate < np.inf else np.nan,
-        "saturated_rate_per_s": limits[0],
+        **bounded("saturated_rate_per_s", limits[0], limits[1:]),
         "queue_growth_per_s": 0.0 if is_stable[0] else rate - limits[0] if rate < np.inf else np.nan,
-        "output_tokens_per_s": output_tokens_per_s(answered),
+        **bounded("output_tokens_per_s", tokens_per_s, [output_tokens_per_s(table) for table in runs]),
     }
     for metric, statistics in metrics.items():
         answer[metric] = {}
@@ -244,7 +259,7 @@ def simulate_days(
                 lower, upper = interval_of_draws(value, [draw[metric][statistic] for draw in of_draws], level)
             answer[metric][statistic] = {"value": value, "lower": lower, "upper": upper}
             if len(days) > 1:
-                bounds = percentile_interval([day[metric][statistic] for day in of_days], level).tolist()
+                bounds = interval_of_draws(value, [day[metric][statistic] for day in of_days], level)
                 answer[metric][statistic] |= dict(zip(("day_lower", "day_upper"), bounds, strict=True))
     return {**answer, "requests": answered}
 

@@ -61,7 +61,7 @@ class StepModel:
     Examples
     --------
     >>> steps = StepModel(fixed_s=0.013, prompt_token_s=4e-5, sequence_s=4e-5, cache_token_s=7e-8)
-    >>> steps.seconds(num_sequences=64, num_cached_tokens=64 * 1000)
+    >>> float(steps.seconds(num_sequences=64, num_cached_tokens=64 * 1000))
     0.02004
     """
 

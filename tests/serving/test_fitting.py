@@ -49,8 +49,10 @@ def test_requests_without_times_are_in_the_server_but_not_fitted():
     ends = served["arrival_s"] + served["runtime_s"]
     known = served.copy()
     known.loc[ends > ends.median(), ["time_to_first_token_s", "runtime_s"]] = np.nan
-    fitted = fit_steps([ServedRequests(known, RULES)])
+    evidence = ServedRequests(known, RULES)
+    fitted = fit_steps([evidence])
     assert fitted.coefficients[:4] == pytest.approx(TRUTH.coefficients[:4], rel=0.03)
+    assert len(evidence) == len(served) // 2
 
 
 def test_intervals_hold_the_truth():
@@ -98,6 +100,13 @@ def test_overloaded_run_is_named():
     served = simulate(make_requests(5, rate_per_s=200.0), TRUTH, RULES)
     with pytest.warns(ServingWarning, match=r"run 0 was overloaded: \d+ requests/s came, and .* can be answered"):
         fit_steps([ServedRequests(served, RULES)])
+
+
+def test_runs_of_several_sources_are_told_apart():
+    sources = [ServedRequests(simulate(make_requests(5, rate_per_s=rate), TRUTH, RULES), RULES) for rate in (2, 200)]
+    with pytest.warns(ServingWarning, match="run 0 of source 2 was overloaded") as warned:
+        fit_steps(sources)
+    assert not any("of source 1" in str(warning.message) for warning in warned)
 
 
 def test_another_scheduler_than_the_given_one_is_noticed():

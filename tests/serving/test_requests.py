@@ -29,6 +29,9 @@ def make_table(*changes):
         ({"num_output_tokens": 0}, "request 2 has a num_output_tokens that is no whole number of at least 1"),
         ({"num_prompt_tokens": 1.5}, "request 2 has a num_prompt_tokens that is no whole number of at least 1"),
         ({"arrival_s": np.nan}, "request 2 has no arrival"),
+        ({"runtime_s": np.inf}, "request 2 has a time that is not finite"),
+        ({"time_to_first_token_s": np.inf}, "request 2 has a time that is not finite"),
+        ({"time_per_output_token_s": 0.5}, "request 2 has a time_per_output_token_s that its runtime_s is too short"),
     ],
 )
 def test_times_that_contradict_each_other_are_refused_by_row(change, message):

@@ -81,7 +81,7 @@ def test_waiting_one_at_a_time_is_that_of_an_m_d_1_queue(utilisation):
 def test_waiting_with_mixed_sizes_is_that_of_pollaczek_and_khinchine():
     rng, number, scheduler = np.random.default_rng(4), 40_000, Scheduler(max_num_seqs=1)
     sizes = make_sizes(number, rng)
-    service_s = simulate(sizes.assign(arrival_s=1e6 * np.arange(number)), STEPS, scheduler)["runtime_s"]
+    service_s = simulate(sizes.assign(arrival_s=1e3 * np.arange(number)), STEPS, scheduler)["runtime_s"]
     rate = 0.6 / service_s.mean()
     simulated = simulate(sizes.assign(arrival_s=np.cumsum(rng.exponential(1 / rate, number))), STEPS, scheduler)
     expected_s = rate * (service_s**2).mean() / (2 * (1 - 0.6))
@@ -91,7 +91,7 @@ def test_waiting_with_mixed_sizes_is_that_of_pollaczek_and_khinchine():
 def test_stable_rate_one_at_a_time_is_one_over_the_service_time():
     sizes = make_sizes(50, np.random.default_rng(5))
     scheduler = Scheduler(max_num_seqs=1)
-    service_s = simulate(sizes.assign(arrival_s=1e6 * np.arange(50)), STEPS, scheduler)["runtime_s"]
+    service_s = simulate(sizes.assign(arrival_s=1e3 * np.arange(50)), STEPS, scheduler)["runtime_s"]
     assert saturated_rate_per_s(sizes, STEPS, scheduler) == pytest.approx(1 / service_s.mean(), rel=0.02)
 
 

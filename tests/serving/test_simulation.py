@@ -56,3 +56,22 @@ def test_requests_that_come_all_at_once_have_no_rate():
     answer = simulate_days([SIZES.assign(arrival_s=0.0)], STEPS, num_draws=2)
     assert not answer["is_stable"]
     assert np.isnan([answer["arrival_rate_per_s"], answer["queue_growth_per_s"]]).all()
+
+
+def test_throughput_and_the_rate_that_can_be_answered_have_intervals():
+    answer = simulate_days(make_days(2.0, 1), STEPS, num_draws=8)
+    for name in ("saturated_rate_per_s", "output_tokens_per_s"):
+        assert answer[f"{name}_lower"] < answer[name] < answer[f"{name}_upper"]
+    assert simulate_days(make_days(2.0, 1), StepModel(0.013, 4e-5, 1e-4, 7e-8))["output_tokens_per_s_lower"] is None
+
+
+def test_the_day_that_is_answered_lies_between_the_days():
+    answers = [simulate_days(make_days(2.0, number), STEPS, num_draws=2)["e2e_s"] for number in (2, 3)]
+    for known in (known for answer in answers for known in answer.values()):
+        assert known["day_lower"] <= known["value"] <= known["day_upper"]
+
+
+def test_requests_over_more_years_than_a_clock_tells_apart_are_refused():
+    requests = random_requests(SIZES, rate_per_s=1e-12, num_requests=5, rng=0)
+    with pytest.raises(ValueError, match=r"requests must come within 1e\+10 s, .* check the rate or the unit"):
+        simulate_days([requests], STEPS, num_draws=2)

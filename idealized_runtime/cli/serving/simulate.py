@@ -109,7 +109,10 @@ def _read_demand(arguments) -> list:
                 raise ValueError(f"--{flag} is for --queries: requests come when they came; leave one of the two out")
         requests = read_request_table(arguments.requests, columns=arguments.columns, is_demand=True)
         if "run" in requests and (num_runs := requests["run"].nunique()) > 1:
-            raise ValueError(f"{arguments.requests}: holds {num_runs} runs; simulate one at a time")
+            raise ValueError(
+                f"{arguments.requests}: holds {num_runs} runs, each with a clock of its own; give a table of one "
+                "(in Python, the rows of read_request_table(...) with one value of run)"
+            )
         return [requests]
     if arguments.rate_per_s is None and arguments.num_parallel is None:
         flag = "--queries" if arguments.workload is None else "--workload"
@@ -132,21 +135,25 @@ def _print_answer(answer, num_parallel):
 
     from idealized_runtime.serving.simulation import METRICS
 
-    rate, limit = answer["arrival_rate_per_s"], answer["saturated_rate_per_s"]
+    rate = answer["arrival_rate_per_s"]
+    limit, tokens = (
+        " ".join(bounded(answer[name], {end: answer[f"{name}_{end}"] for end in ("lower", "upper")}).split())
+        for name in ("saturated_rate_per_s", "output_tokens_per_s")
+    )
     if num_parallel is not None:
-        print(f"{num_parallel} clients, each with one request at a time: {rate:.3g} requests/s of at most {limit:.3g}.")
+        print(f"{num_parallel} clients, each with one request at a time: {rate:.3g} requests/s of at most {limit}.")
     elif answer["is_stable"]:
         sure = "" if answer["probability_stable"] == 1 else f", with probability {answer['probability_stable']:.2g}"
-        print(f"Stable{sure}: {rate:.3g} requests/s come, {limit:.3g} can be answered.")
+        print(f"Stable{sure}: {rate:.3g} requests/s come, {limit} can be answered.")
     elif math.isnan(rate):
-        print(f"All come at once: no rate that could be stable; {limit:.3g} requests/s can be answered.")
+        print(f"All come at once: no rate that could be stable; {limit} requests/s can be answered.")
     else:
         print(
-            f"NOT STABLE: {rate:.3g} requests/s come, {limit:.3g} can be answered; the queue grows by "
+            f"NOT STABLE: {rate:.3g} requests/s come, {limit} can be answered; the queue grows by "
             f"{answer['queue_growth_per_s']:.3g} a second. "
             "Times are those of this run, and grow with its length: there is no steady state."
         )
-    print(f"{answer['output_tokens_per_s']:.4g} output tokens/s\n")
+    print(f"{tokens} output tokens/s\n")
     rows = []
     for metric, label in METRICS.items():
         cells = {statistic: bounded(known["value"], known) for statistic, known in answer[metric].items()}

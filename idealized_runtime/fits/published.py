@@ -1,5 +1,6 @@
 """The fit and the estimate rule of arXiv:2305.02440 and HELM, roundings included."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -8,8 +9,12 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.fits.model import RuntimeModel
+from idealized_runtime.records.validity import SuspiciousLogWarning
 
 _NUM_DECIMALS = 3
+_KEYS = ("runtime_per_output_token", "runtime_for_prompt_tokens", "overhead", "steps")
+# No token takes less, nor more than one of a model that is read from a disk.
+_LEAST_S, _MOST_TOKEN_S = 1e-5, 10.0
 # What HELM's entries leave out.
 _NO_FIT = {
     "reference_num_prompt_tokens": 1, "time_per_output_token_slope": 0.0, "prompt_rule": {}, "intervals": None,
@@ -45,6 +50,8 @@ class PublishedRuntimeModel(RuntimeModel):
     @classmethod
     def from_json(cls, entry: Mapping) -> "PublishedRuntimeModel":
         model = super().from_json({**entry, "fit": _NO_FIT | entry.get("fit", {})})
+        if "fit" not in entry:
+            _warn_of_entry(entry, model)
         return replace(model, reference_num_prompt_tokens=int(model.num_prompt_tokens[0]))
 
     @classmethod
@@ -64,6 +71,18 @@ class PublishedRuntimeModel(RuntimeModel):
         sizes = self.num_prompt_tokens
         knot = np.minimum(np.searchsorted(sizes, p), len(sizes) - 1)
         return self.profiled_prompt_times_s[knot] * (p / sizes[knot])
+
+
+def _warn_of_entry(entry, model):
+    """Say of an entry without a fit, and so without intervals, which of its values are none of a model's."""
+    sizes, times_s, token_s = model.num_prompt_tokens, model.profiled_prompt_times_s, model.time_per_output_token_s
+    odd = [f"{name} is not read" for name in entry if name not in _KEYS]
+    if not _LEAST_S <= token_s <= _MOST_TOKEN_S:
+        odd.append(f"{token_s:.3g} s an output token")
+    odd += [f"{times_s[i]:.3g} s for a prompt of {sizes[i]}" for i in np.flatnonzero(times_s < _LEAST_S)]
+    if odd:
+        said = f"parameters without a fit are not those of a model: {'; '.join(odd)}. In another unit, or changed?"
+        warnings.warn(said, SuspiciousLogWarning, stacklevel=4)
 
 
 def fit_published(settings: pd.DataFrame) -> tuple[float, dict[int, float]]:

@@ -18,6 +18,9 @@ WEIGHT_COLUMN = "weight"
 # No query has as many: a number that is damaged, or of something else.
 _MOST_TOKENS = 1e7
 _OPTIONAL_NUMBERS = ("arrival_s", WEIGHT_COLUMN)
+_OURS = {*TOKEN_COLUMNS, *_OPTIONAL_NUMBERS, "model"}
+# A field that so small a share of the rows has is one whose name was damaged.
+_FEW_ROWS = 0.1
 # With or without separators of thousands.
 _NUMBER = r" *((\d{1,3}(,\d{3})+|\d+)(\.\d+)?)? *"
 
@@ -54,6 +57,10 @@ def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.Data
         if not all(isinstance(name, str) and name.isprintable() for name in queries.columns):
             raise ValueError("not a table of queries (its columns have no names)")
         queries.columns = _plain_names(queries.columns)
+        for name, number in queries.notna().sum().items():
+            if name not in _OURS and 0 < number <= max(1, _FEW_ROWS * len(queries)) < len(queries) / 2:
+                said = f"queries: {name!r:.60} stands in {number} of {len(queries)} rows, and is not read"
+                warnings.warn(said, MissingValueWarning, stacklevel=3)
         check_columns(queries, renamed, name="queries")
         # Ours that is there already gives way.
         queries = queries.drop(columns=set(renamed.values()) - set(renamed), errors="ignore").rename(columns=renamed)
@@ -104,12 +111,11 @@ def grid_queries(prompt_sizes: Iterable[int], output_sizes: Iterable[int]) -> pd
 def _plain_names(names) -> list[str]:
     """Names of columns without the spaces around them, those that only differ from ours in their case as ours."""
     names = [name.strip() for name in names]
-    ours = {*TOKEN_COLUMNS, *_OPTIONAL_NUMBERS, "model"}
     if any(name == "" for name in names[1:]):
         warnings.warn("queries: a column without a name is not read", MissingValueWarning, stacklevel=4)
-    plain = [one if (one := name.casefold().replace(" ", "_")) in ours - set(names) else name for name in names]
-    for name in sorted(ours - set(plain)):
-        if near := difflib.get_close_matches(name, [one for one in plain if one not in ours], n=1, cutoff=0.8):
+    plain = [one if (one := name.casefold().replace(" ", "_")) in _OURS - set(names) else name for name in names]
+    for name in sorted(_OURS - set(plain)):
+        if near := difflib.get_close_matches(name, [one for one in plain if one not in _OURS], n=1, cutoff=0.8):
             message = f"queries: column {near[0]!r} is not read; if it is the {name}, give --columns {name}={near[0]}"
             warnings.warn(message, MissingValueWarning, stacklevel=4)
     return plain

@@ -49,6 +49,7 @@ _QUERY_OVERHEAD_S, _LAYER_OVERHEAD_S, _MOST_TIMES_RATES = 0.05, 2e-4, 100
 # What two settings of one log may differ by beyond what their sizes explain, and four of their own relative errors, of
 # which no more than so much counts: thousandfold is another unit, however trials scatter. Then, what a look is due at.
 _CONTRADICTION, _MOST_RELATIVE_ERROR, _SUSPICIOUS_FALL = 3.0, 0.25, 0.1
+_QUICK_TRIAL = 10.0
 # Of its two parts a runtime may differ by the time between the clocks.
 _PARTS_TOLERANCE = 0.01
 # By which trials may take longer than the quickest of their warm-ups, in the median of so many settings.
@@ -91,8 +92,8 @@ def log_findings(log: Log | TextLog) -> list[Finding]:
 
     Severe: ``checksum`` (the file was changed after it was finished), ``out_of_range`` (no clock tells such a time),
     ``below_floor`` and ``far_above_floor`` (of the machine's rates, or of any machine's; over 100 times what they and
-    the launches take), ``contradiction`` (of two settings one takes what the other rules out, as milliseconds among
-    seconds), ``parts`` (prompt and generation are not the runtime), ``energy`` (watts that no device draws),
+    the launches take), ``contradiction`` (of two settings or trials one takes what the other rules out, as milliseconds
+    among seconds), ``parts`` (prompt and generation are not the runtime), ``energy`` (watts that no device draws),
     ``output_tokens`` (fewer or more were generated than asked for), ``repeated_trials`` (to the last digit),
     ``warmups`` (trials take over 1.5 times as long), ``clock`` (requests that were sent one at a time overlap).
 
@@ -517,6 +518,22 @@ def _contradictions(timed):
 # Trials and their order
 
 
+def _quick_trials(timed):
+    """A trial may be held up, all the others of its setting hardly, and not tenfold."""
+    if not timed.settings:
+        return
+    quickest_s = timed.trials.reduce(np.min, least=3)
+    others_s = timed.trials.reduce(lambda times_s, axis: np.partition(times_s, 1, axis=axis)[:, 1], least=3)
+    wrong = timed.rows.assign(quickest_s=quickest_s, others_s=others_s)[others_s > _QUICK_TRIAL * quickest_s]
+    if len(wrong):
+        yield Finding(
+            "contradiction", True,
+            f"{len(wrong)} settings have a trial that takes less than a tenth of all their others (it, the next: "
+            f"{_named(wrong, 'quickest_s', 'others_s')}): it is in another unit or was changed. Time them again, or "
+            "leave them out",
+        )  # fmt: skip
+
+
 def _populations(timed):
     trials = timed.trials.where(np.repeat(timed.trials.counts >= _MIN_TRIALS, timed.trials.counts))
     if not len(trials.flat):
@@ -606,6 +623,6 @@ def _drift(timed):
 
 _CHECKS = (
     _checksum, _out_of_range, _floors, _far_above_floors, _contradictions, _parts, _warmups, _energy, _energy_window,
-    _output_tokens, _repeated_trials, _trials_of_header, _sweep_of_header, _grid_of_text, _populations, _trial_order,
-    _drift,
+    _output_tokens, _repeated_trials, _trials_of_header, _sweep_of_header, _grid_of_text, _quick_trials, _populations,
+    _trial_order, _drift,
 )  # fmt: skip

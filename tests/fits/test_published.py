@@ -12,6 +12,7 @@ from idealized_runtime import RuntimeModel, read_log
 from idealized_runtime.architectures import ARCHITECTURES
 from idealized_runtime.fits import PublishedRuntimeModel, model_from_json
 from idealized_runtime.measurements.published import ROOT
+from idealized_runtime.records import SuspiciousLogWarning
 
 # Log behind each entry of the three idealized parameter files; HELM's has four more than the authors'.
 LOG_OF_ENTRY = {name: row.published_log for row in ARCHITECTURES.values() for name in row.helm_names}
@@ -126,3 +127,17 @@ def test_helms_entry_predicts_with_helms_saw_tooth():
     with pytest.raises(ValueError, match="no interval is known"):
         model.predict_interval(1, 1)
     assert model.to_json() == entry
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"runtime_per_output_token": 30.0}, "30 s an output token"),
+        ({"runtime_for_prompt_tokens": {"1": 0.084, "16": 0.0}}, "0 s for a prompt of 16"),
+        ({"standard_errors": {}}, "standard_errors is not read"),
+    ],
+)
+def test_values_of_no_model_in_helms_entry_are_named(changed, said):
+    entry = {"runtime_per_output_token": 0.03, "runtime_for_prompt_tokens": {"1": 0.084, "16": 0.087}, **changed}
+    with pytest.warns(SuspiciousLogWarning, match=said):
+        model_from_json(entry)

@@ -223,3 +223,11 @@ def test_column_without_a_name_is_told_unless_it_is_an_index(tmp_path):
     with pytest.warns(MissingValueWarning, match="a column without a name is not read"):
         read_queries(write(tmp_path, "num_prompt_tokens,num_output_tokens,\n1,2,3\n"))
     assert len(read_queries(write(tmp_path, ",num_prompt_tokens,num_output_tokens\n0,1,2\n"))) == 1
+
+
+def test_field_that_a_row_in_many_has_is_named(tmp_path):
+    rows = [{"num_prompt_tokens": 8, "num_output_tokens": 2, "weight": 2.0, "id": number} for number in range(9)]
+    path = tmp_path / "queries.json"
+    path.write_text(json.dumps([*rows, {"num_prompt_tokens": 8, "num_output_tokens": 2, "wei": 2.0}]))
+    with pytest.warns(MissingValueWarning, match="queries: 'wei' stands in 1 of 10 rows, and is not read"):
+        read_queries(path)

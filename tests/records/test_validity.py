@@ -240,6 +240,12 @@ def test_prompt_size_that_takes_three_times_as_long_as_a_longer_one_contradicts_
     assert "p=16 o=1 0.461 s, p=64 0.0328 s" in one(log_with(records_of(times_s)), "contradiction")
 
 
+def test_trial_in_another_unit_than_the_others_of_its_setting_is_refused(times_s):
+    times_s[3, 2] /= 1000
+    message = one(log_with(records_of(times_s)), "contradiction")
+    assert "1 settings have a trial that takes less than a tenth of all their others" in message
+
+
 def test_noise_of_a_few_short_trials_is_no_contradiction():
     rngs = map(np.random.default_rng, range(20))
     logs = [log_with(records_of(simulated(rng, noise=0.5, num_trials=3) / 100), num_trials=3) for rng in rngs]

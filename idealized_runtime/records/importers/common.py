@@ -422,8 +422,14 @@ def measured(fields: Fields, *, p, o, runtime_s, ttft_s=None, tpot_s=None, chunk
     elif chunk_times_s is None and (o or 0) > 1 and runtime_s - ttft_s < _LEAST_TOKEN_S * (o - 1):
         # As one event: where an answer came in one piece, no time is that of a token.
         chunk_times_s = [ttft_s]
+    odd = [] if o else ["no output token counted"]
+    if ttft_s and tpot_s and (o or 0) > 1:
+        decoded_s, by_tokens_s = runtime_s - ttft_s, tpot_s * (o - 1)
+        if abs(by_tokens_s - decoded_s) > 0.5 * max(by_tokens_s, decoded_s) + 0.005:
+            odd.append("its time per output token is not what its other times give")
+            tpot_s = None
     trial |= {"time_to_first_token_s": ttft_s, "runtime_s": runtime_s, "time_per_output_token_s": tpot_s or None,
-              "chunk_times_s": chunk_times_s, "deviations": None if o else ["no output token counted"],
+              "chunk_times_s": chunk_times_s, "deviations": odd or None,
               "usage": usage or {"prompt_tokens": p, "completion_tokens": o}}  # fmt: skip
     return {name: value for name, value in trial.items() if value is not None or name in TOKEN_COLUMNS}
 

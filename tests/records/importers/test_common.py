@@ -94,6 +94,17 @@ def with_request(index, **values):
     return result
 
 
+def test_time_per_token_that_is_not_what_the_other_times_give_deviates_and_is_dropped(tmp_path):
+    report = load("guidellm_concurrent.json")
+    request = report["benchmarks"][0]["requests"]["successful"][0]
+    request["inter_token_latency_ms"] /= 1000
+    imported = import_file(write(tmp_path / "r.json", report))
+    said = "its time per output token is not what its other times give"
+    assert messages(imported, "odd_requests") == [f"1 of {len(imported.requests)} requests: {said}"]
+    is_odd = imported.requests["time_per_output_token_s"].isna()
+    assert is_odd.tolist() == [True, *[False] * (len(is_odd) - 1)]
+
+
 def test_answer_of_no_token_deviates_and_the_others_are_kept(tmp_path, capsys):
     result = with_request(1, output_lens=0, itls=[], latencies=0.155)
     log = tmp_path / "log.jsonl"

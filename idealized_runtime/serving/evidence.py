@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from idealized_runtime.architectures import read_architecture
-from idealized_runtime.checks import check_positive, numeric_columns, warn_missing
+from idealized_runtime.checks import check_positive, check_positive_or_missing, numeric_columns, warn_missing
 from idealized_runtime.measurements.folders import find_logs
 from idealized_runtime.queries.tables import read_queries
 from idealized_runtime.records import TOKEN_COLUMNS, load_log, read_log
@@ -119,7 +119,7 @@ def _refuse_several(path, names):
 
 
 def usable_points(table, path):
-    """The points that no flag speaks against and that lack no size or time, all of one server."""
+    """The points that no flag speaks against, of several tokens and that lack no size or time, all of one server."""
     needed = ["concurrency", *TOKEN_COLUMNS, "time_per_output_token_s"]
     numbers = np.column_stack(numeric_columns(table, needed, name=str(path)))
     is_flagged = np.zeros(len(table), dtype=bool)
@@ -128,10 +128,14 @@ def usable_points(table, path):
     warn_missing(is_flagged, f"of {path} are flagged, and left out")
     is_missing = np.isnan(numbers).any(axis=1)
     warn_missing(is_missing, f"of {path} lack one of {', '.join(needed)}, and are left out")
-    table = table[~is_flagged & ~is_missing].reset_index(drop=True)
+    is_one = ~is_missing & (numbers[:, needed.index("num_output_tokens")] == 1)
+    warn_missing(is_one, f"of {path} have a time per output token, yet one output token, and are left out")
+    table = table[~is_flagged & ~is_missing & ~is_one].reset_index(drop=True)
     if table.empty:
         raise ValueError(f"{path}: no point is left")
     check_positive(**{name: table[name] for name in needed})
+    if "time_to_first_token_s" in table:
+        check_positive_or_missing(time_to_first_token_s=table["time_to_first_token_s"])
     for name in _SERVER_COLUMNS:
         if name in table and len(values := table[name].dropna().unique()) > 1:
             raise ValueError(

@@ -40,7 +40,7 @@ def run_engines(
         )
     if (span_s := arrival_s.max(initial=0.0)) > _LONGEST_S:
         raise ValueError(
-            f"requests must come within {_LONGEST_S:g} s, 300 years, for steps not to be lost in rounding; these take "
+            f"arrivals must lie within {_LONGEST_S:g} s, 300 years, for steps not to be lost in rounding; they span "
             f"{span_s:.3g} s: check the rate or the unit of arrival_s"
         )
     needed = sizes.sum(axis=1) - 1

@@ -73,5 +73,5 @@ def test_the_day_that_is_answered_lies_between_the_days():
 
 def test_requests_over_more_years_than_a_clock_tells_apart_are_refused():
     requests = random_requests(SIZES, rate_per_s=1e-12, num_requests=5, rng=0)
-    with pytest.raises(ValueError, match=r"requests must come within 1e\+10 s, .* check the rate or the unit"):
+    with pytest.raises(ValueError, match=r"arrivals must lie within 1e\+10 s, .* check the rate or the unit"):
         simulate_days([requests], STEPS, num_draws=2)

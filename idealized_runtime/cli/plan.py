@@ -5,7 +5,7 @@ A model's step times come from a parameter file (`serving fit` writes it), from 
 concurrency, or, where nobody served it, from the logs of other models on a machine.
 """
 
-from idealized_runtime.checks import not_negative_number, positive_int, positive_number, printable
+from idealized_runtime.checks import did_you_mean, not_negative_number, positive_int, positive_number, printable
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.main import DONE, NOTHING_DONE
 from idealized_runtime.cli.output import (
@@ -94,6 +94,9 @@ def run(arguments) -> int:
     if arguments.out is not None:
         check_format(arguments.out)
     objectives, workload = objectives_of(arguments)
+    prices = (arguments.usd_per_million_prompt_tokens, arguments.usd_per_million_output_tokens)
+    if prices.count(None) == 1:
+        raise ValueError("an API's price is that of prompt tokens and of output tokens: give both")
     demand = _demand(arguments, workload)
     found = _candidates(arguments, demand)
     candidates = [it for it in found if not isinstance(it, Rejection)]
@@ -107,7 +110,7 @@ def run(arguments) -> int:
                 rng=arguments.seed, simulations=simulations, report=lambda candidate: bar.update(),
             )  # fmt: skip
         answer = Plan(answer.demand, answer.objectives, answer.answers, answer.rejections + rejections, answer.level)
-    more = _decisions(arguments, answer, simulations)
+    more = _decisions(arguments, prices, answer, simulations)
     if arguments.out is not None:
         if arguments.out.suffix == ".md":
             _write_markdown(answer, workload, arguments.out)
@@ -186,7 +189,11 @@ def _candidates(arguments, demand) -> list:
     for path in arguments.points:
         points = read_queries(path, columns=arguments.columns)
         if arguments.model is not None and "model" in points:
-            points = points[points["model"].isin(arguments.model)]
+            known = points["model"]
+            points = points[known.isin(arguments.model)]
+            if points.empty and not arguments.logs:
+                near = did_you_mean(arguments.model[0], known.unique().astype(str))
+                raise ValueError(f"{path}: no points of {', '.join(arguments.model)}{near}")
         found += made.candidates_of_points(pd.DataFrame(points), name=str(path), scheduler=rules, **terms)
     found = [changed for it in found for changed in _with_rules(it, arguments)]
     if arguments.logs and arguments.model is None:
@@ -207,28 +214,34 @@ def _with_rules(found, arguments) -> list:
     """A candidate whose steps are known, by the scheduler's flags; one for each batch limit and number of devices."""
     from dataclasses import replace
 
-    if not hasattr(found, "steps"):
+    from idealized_runtime.serving.planning import Rejection
+
+    if isinstance(found, Rejection):
         return [found]
-    rules = scheduler_of(arguments, found.steps.scheduler)
-    candidates = []
+    rules, candidates = scheduler_of(arguments, found.steps.scheduler), []
+    # Each copy of the model has devices of its own.
+    timed = -(-found.num_accelerators * rules.num_engines // found.steps.scheduler.num_engines)
     for limit in arguments.all_max_num_seqs or [rules.max_num_seqs]:
         steps = replace(found.steps, scheduler=replace(rules, max_num_seqs=limit))
-        for number in arguments.num_accelerators or [found.num_accelerators]:
-            candidates.append(replace(found, steps=steps, num_accelerators=number))
+        for number in arguments.num_accelerators or [timed]:
+            changed = replace(found, steps=steps, num_accelerators=number)
+            if number != timed and found.steps.num_accelerators is not None:
+                changed = Rejection(
+                    changed, f"its steps were timed on {timed}: fit those on {number}, or predict them with --logs"
+                )
+            candidates.append(changed)
     return candidates
 
 
-def _decisions(arguments, answer, simulations) -> dict:
+def _decisions(arguments, prices, answer, simulations) -> dict:
     """What further flags ask: the break-even against an API, and the hours of a day."""
     from idealized_runtime.serving import decisions
 
-    more, prices = {}, (arguments.usd_per_million_prompt_tokens, arguments.usd_per_million_output_tokens)
+    more = {}
     if not answer.answers:
         return more
     best = answer.answers[0]
-    if any(price is not None for price in prices):
-        if None in prices:
-            raise ValueError("an API's price is that of prompt tokens and of output tokens: give both")
+    if None not in prices:
         more["break_even"] = decisions.break_even(best, *prices)
     if len(arguments.rates_per_s or []) > 1:
         more["hours"] = decisions.replicas_by_hour(best, arguments.rates_per_s, answer.objectives, simulations)

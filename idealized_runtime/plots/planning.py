@@ -1,6 +1,7 @@
 """Figures of plans: what candidates cost, what a query costs by the traffic there is, what an objective costs."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,7 +47,7 @@ def plot_usd_against_rate(
         What an API asks: dashed.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    for (label, curve), marker in zip(curves.items(), _MARKERS, strict=False):
+    for (label, curve), marker in zip(curves.items(), cycle(_MARKERS), strict=False):
         ax.plot(curve["requests_per_s"], 1000 * curve["usd_per_query"], f"{marker}-", markersize=4, label=label)
     if api_usd_per_query is not None:
         ax.axhline(1000 * api_usd_per_query, linestyle="--", color="0.4", label="API")
@@ -69,7 +70,7 @@ def plot_usd_against_objective(curve: pd.DataFrame, label: str, *, ax: plt.Axes 
     """
     ax = plt.subplots()[1] if ax is None else ax
     groups = curve.groupby(["model", "hardware", "num_accelerators"], sort=False)
-    for ((model, hardware, number), group), marker in zip(groups, _MARKERS, strict=False):
+    for ((model, hardware, number), group), marker in zip(groups, cycle(_MARKERS), strict=False):
         ax.plot(
             group["seconds"], group["usd_per_hour"], f"{marker}-", markersize=4, label=f"{model}, {number} x {hardware}"
         )
@@ -94,7 +95,7 @@ def plot_measured_rate_within(rates: pd.DataFrame, *, ax: plt.Axes | None = None
     ax.fill_between(
         limits, 0.9 * limits, 1.1 * limits, color=FITTED_COLOR, alpha=0.15, linewidth=0, label="within 10 %"
     )
-    for (name, row), marker in zip(rates.iterrows(), _MARKERS, strict=False):
+    for (name, row), marker in zip(rates.iterrows(), cycle(_MARKERS), strict=False):
         ax.plot(row["measured_per_s"], row["predicted_per_s"], marker, label=name)
     ax.set(xlabel="Largest rate, measured (requests/s)", ylabel="Predicted (requests/s)")
     ax.legend()

@@ -103,13 +103,14 @@ def candidates_of_points(points: pd.DataFrame, *, name: str = "points", schedule
     found = []
     for values, group in points.groupby(keys, dropna=False, sort=False) if keys else [((), points)]:
         known = {key: value for key, value in zip(keys, values, strict=True) if not pd.isna(value)}
-        number = known.get("num_accelerators", known.get("tensor_parallel_size", 1))
+        number = known.get("num_accelerators", known.get("tensor_parallel_size"))
+        number = None if number is None else int(number)
         words = {key: str(known.get(key, "")) for key in ("hardware", "software")}
         model, share = expert_share_of(str(known.get("model", name)))
         try:
             points_of_it = usable_points(group.reset_index(drop=True), name)
             steps = fit_steps(
-                [PublishedPoints(points_of_it, scheduler)], expert_share=share, num_accelerators=int(number), **words
+                [PublishedPoints(points_of_it, scheduler)], expert_share=share, num_accelerators=number, **words
             )  # fmt: skip
             if steps.fixed_s < _LEAST_FIXED_SHARE * points_of_it["time_per_output_token_s"].min():
                 raise StepsNotFittedError(
@@ -117,7 +118,7 @@ def candidates_of_points(points: pd.DataFrame, *, name: str = "points", schedule
                     "itself: points of fewer sequences tell it"
                 )
         except (StepsNotFittedError, ValueError) as error:
-            unfitted = StepModel(1.0, 0.0, 0.0, 0.0, num_accelerators=int(number), **words)
+            unfitted = StepModel(1.0, 0.0, 0.0, 0.0, num_accelerators=number, **words)
             found.append(Rejection(Candidate(model, unfitted), str(error)))
         else:
             caveat = f"steps of other batches than its points have, of {_span(points_of_it)} at once"
@@ -187,8 +188,8 @@ def predicted_candidates(
                 caveats += (f"that {stages} stages of a pipeline may share several steps: one is predicted at a time",)
             found.append(
                 Candidate(
-                    architecture.name, steps, placement.num_accelerators, priced.price_usd_per_hour, priced.power_watts,
-                    caveats,
+                    architecture.name, steps, price_usd_per_hour=priced.price_usd_per_hour,
+                    power_watts=priced.power_watts, caveats=caveats,
                 )
             )  # fmt: skip
     return found

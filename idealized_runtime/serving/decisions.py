@@ -160,6 +160,9 @@ def value_of_measuring(answer: Answer, *, level: float = 0.95, num_draws: int = 
     slopes = np.divide(
         answer.elasticities.to_numpy(), steps.coefficients, out=np.zeros(len(TERMS)), where=steps.coefficients > 0
     )
+    # Largest rates of a replica that are asked for. Several share a queue, so that each may bear more than one alone:
+    # these are as many as the replicas that were found.
+    load = np.clip(demand.rate_per_s / answer.max_requests_per_s, answer.num_replicas - 1 + 1e-6, answer.num_replicas)
     normal = np.random.default_rng(rng).standard_normal((num_draws, len(TERMS)))
     rows = {}
     for term in (None, *answer.decisive.sort_values(ascending=False).index):
@@ -174,10 +177,7 @@ def value_of_measuring(answer: Answer, *, level: float = 0.95, num_draws: int = 
         values, vectors = np.linalg.eigh(covariance)
         moved = normal * np.sqrt(np.maximum(values, 0)) @ vectors.T
         rates = answer.max_requests_per_s * np.exp(moved @ slopes)
-        # Several share a queue: one of them bears more than one alone.
-        one = demand.rate_per_s / answer.num_replicas
-        needed = np.maximum(1, np.ceil(answer.num_replicas * answer.max_requests_per_s / rates - 1e-9))
-        needed = np.where(rates >= max(one, answer.max_requests_per_s), np.minimum(needed, answer.num_replicas), needed)
+        needed = np.maximum(1, np.ceil(load * answer.max_requests_per_s / rates - 1e-9))
         lower, upper = np.quantile(needed, [(1 - level) / 2, (1 + level) / 2])
         rows[term or "nothing"] = {
             "share_of_variance": np.nan if term is None else answer.decisive[term],

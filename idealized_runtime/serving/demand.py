@@ -105,7 +105,9 @@ class Demand:
             arrival_s, p, o = (values[: self.num_requests * num_replicas] for values in (arrival_s, p, o))
             return arrival_s / self.rate_per_s, p, o
         share = self.rate_per_s / arrival_rate_per_s(self.trace)
-        is_kept = np.random.default_rng(self.seed).random(len(p)) < share
+        places = np.random.default_rng(self.seed).random(len(p))
+        # The last to go stays: of no request there is nothing to say.
+        is_kept = places < max(share, np.nextafter(places.min(), 1))
         return arrival_s[is_kept] / max(share, 1.0), p[is_kept], o[is_kept]
 
     def _requests(self, number):

@@ -510,6 +510,10 @@ class _Search:
             return Rejection(candidate, "; ".join(missed))
         largest, slope = self._largest_rate(steps, numbers)
         n = self._fewest_replicas(steps, numbers, max(1, int(np.ceil(demand.rate_per_s / largest))))
+        if n == np.inf:
+            return Rejection(
+                candidate, "no number of replicas meets the objectives on every day, however few share one"
+            )
         days = self._days(steps, n, numbers)
         elasticities, saturated = self._elasticities(steps, numbers, largest, slope)
         slopes = _per_second(steps, elasticities)

@@ -141,6 +141,23 @@ def test_batch_limits_and_devices_are_compared(capsys, steps, queries):
     assert sorted(it["max_num_seqs"] for it in json.loads(out)["candidates"]) == [8, 64]
 
 
+def test_devices_that_steps_were_not_timed_on_are_left_out_with_the_reason(capsys, steps, queries):
+    words = ("--parameters", steps, "--queries", queries, "--rate", "10", "--objective", "e2e:p95=30", "--json")
+    _, out, _ = run(capsys, *words, "--num-accelerators", "1", "4", "--num-draws", "2")
+    answer = json.loads(out)
+    assert [it["num_accelerators"] for it in answer["candidates"]] == [1]
+    (left_out,) = answer["left_out"]
+    assert (left_out["num_accelerators"], left_out["reason"][:27]) == (4, "its steps were timed on 1: ")
+
+
+def test_copies_of_the_model_are_paid_each(capsys, steps, queries):
+    words = ("--parameters", steps, "--queries", queries, "--rate", "10", "--objective", "e2e:p95=30", "--json")
+    _, out, _ = run(capsys, *words, "--num-engines", "3", "--num-draws", "2")
+    (candidate,) = json.loads(out)["candidates"]
+    assert candidate["num_accelerators"] == 3
+    assert candidate["usd_per_hour"] == pytest.approx(3 * 6.88)
+
+
 def test_model_that_nobody_timed_is_planned_with_its_origin(capsys):
     words = ("--logs", "a100", "v100", "--model", "opt-6.7b", "--workload", "chat", "--rate", "2")
     code, out, err = run(capsys, *words, "--num-draws", "4", "--json", "--objective", "tpot:p95=0.1")

@@ -35,6 +35,12 @@ def test_dollars_by_traffic_are_those_of_a_thousand_queries_beside_an_api():
     assert api.get_ydata() == pytest.approx([1.0, 1.0])
 
 
+def test_no_line_is_left_out_where_there_are_more_than_markers():
+    curve = pd.DataFrame({"requests_per_s": [1.0, 10.0], "usd_per_query": [0.002, 0.0004]})
+    ax = plots.plot_usd_against_rate({str(number): curve for number in range(11)})
+    assert len(ax.get_lines()) == 11
+
+
 def test_each_machine_has_a_line_of_what_an_objective_costs():
     rows = [(0.1, "m", "A100-80GB", 1, 4.0), (0.2, "m", "A100-80GB", 1, 2.0), (0.2, "m", "V100-32GB", 2, 3.0)]
     curve = pd.DataFrame(rows, columns=["seconds", "model", "hardware", "num_accelerators", "usd_per_hour"])

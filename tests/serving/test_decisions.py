@@ -75,6 +75,16 @@ def test_tighter_objective_costs_no_less():
     assert curve["usd_per_hour"].is_monotonic_decreasing
 
 
+def test_what_is_left_open_holds_the_replicas_that_the_slack_of_the_last_one_allows():
+    steps = replace(STEPS, covariance=np.diag([1e-4, 4e-7, 0, 0, 0, 0]) ** 2)
+    largest = answer(replace(CANDIDATE, steps=steps)).max_requests_per_s
+    # Two replicas are half as many again as are needed: one per cent of error never asks for a third.
+    found = answer(replace(CANDIDATE, steps=steps), rate=1.4 * largest)
+    assert found.num_replicas == 2
+    table = value_of_measuring(found)
+    assert table.loc["nothing", ["num_replicas_lower", "num_replicas_upper"]].tolist() == [2, 2]
+
+
 def test_measuring_the_uncertain_term_narrows_the_replicas():
     errors = np.array([0.002, 0.25, 0.002, 0.002, 0, 0]) * STEPS.coefficients
     unsure = replace(CANDIDATE, steps=replace(STEPS, covariance=np.diag(errors**2)))

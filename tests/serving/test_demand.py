@@ -47,6 +47,11 @@ def test_smaller_rate_keeps_a_share_of_a_trace_and_all_of_what_a_smaller_one_kee
     assert len(half) == pytest.approx(2000, rel=0.05)
 
 
+def test_a_trace_at_a_rate_that_leaves_none_of_it_keeps_one_request():
+    arrival_s, p, o = Demand.of_trace(TRACE).at_rate(1e-9).day(0)
+    assert len(arrival_s) == len(p) == len(o) == 1
+
+
 def test_requests_that_are_alone_do_not_meet():
     arrival_s, p, _ = Demand.of_trace(TRACE).alone()
     assert np.diff(arrival_s).min() > 1e4

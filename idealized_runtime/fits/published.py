@@ -14,7 +14,7 @@ from idealized_runtime.records.validity import SuspiciousLogWarning
 _NUM_DECIMALS = 3
 _KEYS = ("runtime_per_output_token", "runtime_for_prompt_tokens", "overhead", "steps")
 # No token takes less, nor more than one of a model that is read from a disk.
-_LEAST_S, _MOST_TOKEN_S = 1e-5, 10.0
+_LEAST_S, _MOST_TOKEN_S = 1e-4, 10.0
 # What HELM's entries leave out.
 _NO_FIT = {
     "reference_num_prompt_tokens": 1, "time_per_output_token_slope": 0.0, "prompt_rule": {}, "intervals": None,

@@ -38,9 +38,10 @@ class Served(NamedTuple):
 
     ``arrival_s, scheduled_s, first_token_s, finish_s``: when each came, was first in a step, had its first and its last
     token.
-    ``num_preemptions``; ``engine`` that had it. ``features``, shape (requests, 3, 6): the clock of its engine when it
+    ``num_preemptions``; ``engine`` that had it. ``features``, shape (requests, 3, 7): the clock of its engine when it
     was queued, had its first and its last token, and what all steps there had held together until then (steps, prompt
-    tokens, sequences, cached tokens, shares of experts). ``totals``, shape (engines, 5): the same of all steps.
+    tokens, sequences, cached tokens, shares of experts, squares of their seconds). ``totals``, shape (engines, 6): the
+    same of all steps.
     """
 
     arrival_s: np.ndarray
@@ -99,7 +100,7 @@ def serve(
         POLICIES.index(scheduler.policy), most, min(scheduler.max_num_batched_tokens, _NO_LIMIT),
         _NO_LIMIT if scheduler.cache_tokens is None else scheduler.cache_tokens,
     )  # fmt: skip
-    features, totals = np.full((number, 3, 6), np.nan), np.zeros((scheduler.num_engines, 5))
+    features, totals = np.full((number, 3, 7), np.nan), np.zeros((scheduler.num_engines, 6))
     state = (
         requests, engines, features, totals, np.zeros((scheduler.num_engines, most), np.int64),
         np.zeros(most + 1, np.int64), rules, _Steps(*steps.coefficients[:5].tolist(), math.log1p(-steps.expert_share)),
@@ -288,14 +289,15 @@ def _encode(engine, requests, heap, features, totals, chunked, number, rules, st
         num_tokens += requests[chunked[place]].chunk
     num_sequences = num_decoding + number
     share = -math.expm1((num_decoding + num_tokens) * steps.log_unvisited)
-    engine.clock_s += (
+    seconds = (
         steps.fixed_s
         + steps.prompt_token_s * num_tokens
         + steps.sequence_s * num_sequences
         + steps.cache_token_s * num_read
         + steps.expert_s * share
     )
-    totals += np.array([1.0, num_tokens, num_sequences, num_read, share])
+    engine.clock_s += seconds
+    totals += np.array([1.0, num_tokens, num_sequences, num_read, share, seconds**2])
     engine.num_cached += num_tokens + num_decoding
     if is_mixed:
         engine.step += 1
@@ -347,7 +349,10 @@ def _decode(engine, requests, heap, features, totals, rules, steps, until_s, mos
         num_steps = min(num_steps, until)
     engine.clock_s += _seconds(num_steps, first_s, growth_s)
     num_read = num_steps * engine.num_cached + number * num_steps * (num_steps - 1) / 2
-    totals += np.array([num_steps, 0.0, num_steps * number, num_read, num_steps * share])
+    # Of first_s + 2 j growth_s for each step j from 0 on.
+    squares = num_steps * first_s**2 + 2 * first_s * growth_s * num_steps * (num_steps - 1)
+    squares += growth_s**2 * 2 * (num_steps - 1) * num_steps * (2 * num_steps - 1) / 3
+    totals += np.array([num_steps, 0.0, num_steps * number, num_read, num_steps * share, squares])
     engine.step += num_steps
     engine.num_cached += num_steps * number
     _finish_at_step(engine, requests, heap, features, totals)

@@ -57,29 +57,30 @@ class Rows(NamedTuple):
     """Times, one a row, and what the steps in them held together.
 
     ``seconds`` measured; ``features``, shape (rows, 6), by term; ``sizes_s`` that errors are relative to; ``kinds``
-    that have scales of error of their own, places in ``_KINDS``; ``starts_s`` and ``ends_s`` of the steps, where rows
-    that overlap share their errors (NaN elsewhere); ``blocks`` that share errors elsewhere.
+    that have scales of error of their own, places in ``_KINDS``; ``begins`` and ``ends`` of the steps on a scale on
+    which their errors are even, where rows that overlap share these (NaN elsewhere); ``blocks`` that share errors
+    elsewhere.
     """
 
     seconds: np.ndarray
     features: np.ndarray
     sizes_s: np.ndarray
     kinds: np.ndarray
-    starts_s: np.ndarray
-    ends_s: np.ndarray
+    begins: np.ndarray
+    ends: np.ndarray
     blocks: np.ndarray
 
     @classmethod
     def join(cls, parts: Sequence["Rows"], *, num_kinds: int = 0) -> "Rows":
         """All rows; those of different parts overlap nowhere. Kinds of each part are its own, or shared where 0."""
-        joined, begin_s, first_block = [], 0.0, 0
+        joined, begin, first_block = [], 0.0, 0
         for number, part in enumerate(parts):
-            shift_s = begin_s - np.nanmin(part.starts_s, initial=np.inf) if np.isfinite(part.starts_s).any() else 0.0
+            shift = begin - np.nanmin(part.begins, initial=np.inf) if np.isfinite(part.begins).any() else 0.0
             shifted = part._replace(
                 kinds=part.kinds + num_kinds * number, blocks=part.blocks + first_block,
-                starts_s=part.starts_s + shift_s, ends_s=part.ends_s + shift_s,
+                begins=part.begins + shift, ends=part.ends + shift,
             )  # fmt: skip
-            begin_s = np.nanmax(shifted.ends_s, initial=begin_s)
+            begin = np.nanmax(shifted.ends, initial=begin)
             first_block = shifted.blocks.max(initial=first_block) + 1
             joined.append(shifted)
         return cls(*(np.concatenate(values) for values in zip(*joined, strict=True)))
@@ -141,7 +142,11 @@ class ServedRequests(_Evidence):
 
     def rows_of(self, run: pd.DataFrame, steps: StepModel) -> Rows:
         """The rows of one run."""
-        queued, first, last = run_engines(run, steps, self.scheduler).features.swapaxes(0, 1)
+        served = run_engines(run, steps, self.scheduler)
+        # Errors of steps go with their lengths: on a scale of the squares of these they are even. Those of engines are
+        # not the same.
+        served.features[:, :, 6] += served.engine[:, None] * (served.totals[:, 5].max(initial=0.0) + 1)
+        queued, first, last = served.features.swapaxes(0, 1)
         first_s, runtime_s = (run[time].to_numpy(float) for time in TIMES)
         # What is left of the step in which a request comes is no part of its own.
         left_s = queued[:, 0] - seconds_from_first(run)
@@ -158,8 +163,8 @@ class ServedRequests(_Evidence):
             # Outside of steps passes what comes before a first token.
             outside = np.full(at.size, float(kind != 1))
             parts.append((
-                seconds[at], np.column_stack([(end - begin)[at, 1:], outside]), sizes_s[at], np.full(at.size, kind),
-                begin[at, 0], end[at, 0], np.zeros(at.size, dtype=int),
+                seconds[at], np.column_stack([(end - begin)[at, 1:6], outside]), sizes_s[at], np.full(at.size, kind),
+                begin[at, 6], end[at, 6], np.zeros(at.size, dtype=int),
             ))  # fmt: skip
         return Rows(*(np.concatenate(values) for values in zip(*parts, strict=True)))
 
@@ -424,9 +429,9 @@ def bootstrap_steps(
     places = np.flatnonzero(np.diag(steps.covariance) > 0)
     design, target, _, weights, _ = _weigh(rows, places, steps)
     blocks = rows.blocks + num_blocks
-    timed = np.flatnonzero(np.isfinite(rows.starts_s))
+    timed = np.flatnonzero(np.isfinite(rows.begins))
     # Runs lie one after the other in time: a stretch of the whole is one of a run, but for one at each border.
-    for number, part in enumerate(np.array_split(timed[np.argsort(rows.starts_s[timed], kind="stable")], num_blocks)):
+    for number, part in enumerate(np.array_split(timed[np.argsort(rows.begins[timed], kind="stable")], num_blocks)):
         blocks[part] = number
     _, block_of = np.unique(blocks, return_inverse=True)
     draws = np.zeros((num_draws, len(TERMS)))
@@ -482,32 +487,32 @@ def _covariance(rows, design, errors, weights) -> np.ndarray:
     weighted = weighted / norms
     inverse = np.linalg.inv(weighted.T @ weighted)
     variance = np.zeros_like(inverse)
-    if (is_timed := np.isfinite(rows.starts_s)).any():
+    if (is_timed := np.isfinite(rows.begins)).any():
         x, w, e, size_s = weighted[is_timed], weights[is_timed], errors[is_timed], rows.sizes_s[is_timed]
-        starts_s, ends_s, is_decode = (
-            rows.starts_s[is_timed],
-            rows.ends_s[is_timed],
+        begins, ends, is_decode = (
+            rows.begins[is_timed],
+            rows.ends[is_timed],
             rows.kinds[is_timed] % len(_KINDS) > 0,
         )
-        # White noise along the time axis: at each moment it enters all rows that span it. Between two starts or ends
-        # these are the same, so integrals over time are sums.
-        at_s = np.concatenate([starts_s, ends_s])
-        order = np.argsort(at_s, kind="stable")
-        lengths_s = np.diff(at_s[order])
+        # White noise along the axis of the steps: at each place it enters all rows that span it. Between two ends of
+        # rows these are the same, so integrals are sums.
+        at = np.concatenate([begins, ends])
+        order = np.argsort(at, kind="stable")
+        lengths = np.diff(at[order])
 
-        def along_time(values):
+        def along_steps(values):
             return np.cumsum(np.concatenate([values, -values])[order], axis=0)[:-1]
 
-        of_all = along_time(x * (w / size_s)[:, None])
-        of_decodes = along_time(x * (w / size_s * is_decode)[:, None])
+        of_all = along_steps(x * (w / size_s)[:, None])
+        of_decodes = along_steps(x * (w / size_s * is_decode)[:, None])
         moved = of_all @ inverse
         within = x[is_decode].T @ x[is_decode]
         # What of the noise is left in the errors of the further tokens, after the fit has taken its part.
-        left = along_time((w / size_s) ** 2 * is_decode) - 2 * np.sum(of_decodes * moved, axis=1)
+        left = along_steps((w / size_s) ** 2 * is_decode) - 2 * np.sum(of_decodes * moved, axis=1)
         left += np.einsum("ij,jk,ik->i", moved, within, moved)
-        noise = np.sum((w * e)[is_decode] ** 2) / max(float(lengths_s @ left), np.finfo(float).tiny)
-        variance += noise * (of_all * lengths_s[:, None]).T @ of_all
-        shared = noise * (ends_s - starts_s) / size_s**2
+        noise = np.sum((w * e)[is_decode] ** 2) / max(float(lengths @ left), np.finfo(float).tiny)
+        variance += noise * (of_all * lengths[:, None]).T @ of_all
+        shared = noise * (ends - begins) / size_s**2
         if (is_first := ~is_decode).any():
             # In units of the scale of each, which weights are the inverse of.
             own = max(float(np.mean(w[is_first] ** 2 * (e[is_first] ** 2 - shared[is_first]))), 0.0)
@@ -559,7 +564,7 @@ def _warn(evidence, steps, kinds, errors):
             if np.count_nonzero(is_further) < 3 * NUM_BATCHES:
                 continue
             ratios = rows.seconds[is_further] / (rows.features[is_further] @ steps.coefficients)
-            change, p_value = drift([np.log(ratios[np.argsort(rows.starts_s[is_further])])])
+            change, p_value = drift([np.log(ratios[np.argsort(rows.begins[is_further])])])
             if p_value < _SIGNIFICANCE and abs(change) > _DRIFT_FROM:
                 warnings.warn(
                     f"{name} is not stationary: from its first to its last tenth steps became "

@@ -149,7 +149,9 @@ class Simulations:
             [values.mean(), *np.percentile(values, PERCENTILES)] if values.size else np.full(len(STATISTICS), np.nan)
             for values in (first_s, tpot_s, end_s)
         ]
-        return np.concatenate([*times, served.totals.sum(axis=0), [(served.num_preemptions > 0).sum()]])
+        return np.concatenate(
+            [*times, served.totals.sum(axis=0)[: len(STEP_TERMS)], [(served.num_preemptions > 0).sum()]]
+        )
 
     def save(self):
         """Write what is known to the file, if there is one."""

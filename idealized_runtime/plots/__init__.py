@@ -2,7 +2,8 @@
 
 ``style`` is their look; ``runtimes`` draws the runtime model, ``throughput`` batches, ``prediction`` what was predicted
 beside what was timed, ``stacks`` software compared and what capability costs, ``api`` and ``api_load`` what APIs
-measured, ``tradeoffs`` the paper's cost against quality, ``lifetime`` what to train, ``explained`` what runtimes are.
+measured, ``tradeoffs`` the paper's cost against quality, ``lifetime`` what to train, ``explained`` what runtimes are,
+``served`` what servers of others did.
 """
 
 from idealized_runtime.plots.runtimes import plot_prompt_encoding_time, plot_residuals, plot_runtime_vs_output_tokens

@@ -116,10 +116,9 @@ class FittedGroups:
 
         ``without``: a group whose own points shall not tell.
         """
-        rows = self.left_out
+        scores = np.abs(np.log1p(self.left_out["relative_error"])) / self.left_out["spread"]
         if without is not None:
-            rows = rows[rows["group"] != without]
-        scores = np.abs(np.log1p(rows["relative_error"])) / rows["spread"]
+            scores = scores[self.left_out["group"] != without]
         return exchangeable_quantile(scores, level)
 
     def predict(self, points: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:

@@ -129,6 +129,14 @@ OTHER_VALUES = {
     "runtime_vs_output_tokens": {**MACHINES, "prompt_sizes": [[1, 512], [128]]},
     "runtime_vs_prompt_tokens": {**MACHINES, "prompt_sizes": [[1, 16, 64, 512], [1, 64, 128, 256, 512]]},
     "runtimes_over_time": {"num_prompt_tokens": [1, 1024], "method": ["published"]},
+    "serving_today": {
+        "machine": ["B200"],  # watts are published of two
+        "architectures": [["gemma-3-27b"], ["llama-3.1-70b", "qwen3-235b-a22b"]],
+        "task": ["gpqa", "sourcegraph-fim"],
+        "served_on": [["H100"], ["H200", "B300"]],
+        "num_output_tokens": [100, 2000],
+        "level": [0.8, 0.9],
+    },
     "serving_under_load": {
         "share_seen": [0.4, 0.6],
         "num_requests": [100, 200],
@@ -213,6 +221,9 @@ COMPANIONS = {
     ("modern_frontier", "num_output_tokens", "1"): {"objectives": ["ttft:p99=2"]},
     ("prediction", "hardware", "v100"): {"new_models": ["opt-6.7b"]},
     ("prediction", "hardware", "a100"): {"new_models": ["opt-6.7b"]},
+    ("serving_today", "machine", "B200"): {"architectures": ["qwen3-235b-a22b"]},
+    ("serving_today", "task", "gpqa"): {"architectures": ["qwen3-32b", "gpt-oss-20b"]},
+    ("serving_today", "task", "sourcegraph-fim"): {"architectures": ["qwen3-30b-a3b"]},
     ("prediction", "software", "Megatron"): {"hardware": "a100", "new_models": ["opt-6.7b"]},
 }
 

@@ -62,8 +62,8 @@ def add_arguments(parser):
                         "for each. Of a trace: so many of its requests, or all of them quicker")  # fmt: skip
     demand.add_argument("--burstiness", type=positive_number, default=1.0, metavar="CV",
                         help="coefficient of variation of the times between queries (default: 1, Poisson)")  # fmt: skip
-    demand.add_argument("--num-requests", type=positive_int, default=2000, metavar="N",
-                        help="of a simulated day, for each replica (default: 2000)")  # fmt: skip
+    demand.add_argument("--num-requests", type=positive_int, default=4000, metavar="N",
+                        help="of a simulated day, for each replica (default: 4000)")  # fmt: skip
     add_objectives(demand)
     add_scheduler(parser, "as the steps were fitted, 256 sequences and 8192 tokens where they are predicted",
                   several_limits=True)  # fmt: skip

@@ -14,7 +14,7 @@ from idealized_runtime.serving.requests import check_requests, random_requests
 from idealized_runtime.serving.simulation import arrival_rate_per_s, seconds_from_first
 
 # Of a random day at most: what a day of more replicas differs by is less than what their step times are known to.
-_MOST_REQUESTS = 30_000
+_MOST_REQUESTS = 60_000
 # Between requests that are to meet no other.
 _SELDOM_S = 1e5
 
@@ -56,7 +56,7 @@ class Demand:
     rate_per_s: float
     trace: pd.DataFrame | None = field(default=None, repr=False)
     queries: pd.DataFrame | None = field(default=None, repr=False)
-    num_requests: int = 2000
+    num_requests: int = 4000
     burstiness: float = 1.0
     seed: int = 0
     _days: dict = field(default_factory=dict, repr=False, init=False)

@@ -29,6 +29,10 @@ examples: idealized-runtime plan --parameters steps.json --requests trace.csv --
 """
 
 
+# Of days of random queries alone.
+_DRAWN = ("num_requests", "burstiness")
+
+
 def add_arguments(parser):
     """Flags of the command."""
     source = parser.add_argument_group("candidates", "what may serve it, from any of:")
@@ -60,9 +64,9 @@ def add_arguments(parser):
     demand.add_argument("--rate", dest="rates_per_s", type=positive_number, nargs="+", metavar="R",
                         help="queries that come a second; several are the hours of a day, planned for the busiest and "
                         "for each. Of a trace: so many of its requests, or all of them quicker")  # fmt: skip
-    demand.add_argument("--burstiness", type=positive_number, default=1.0, metavar="CV",
+    demand.add_argument("--burstiness", type=positive_number, metavar="CV",
                         help="coefficient of variation of the times between queries (default: 1, Poisson)")  # fmt: skip
-    demand.add_argument("--num-requests", type=positive_int, default=4000, metavar="N",
+    demand.add_argument("--num-requests", type=positive_int, metavar="N",
                         help="of a simulated day, for each replica (default: 4000)")  # fmt: skip
     add_objectives(demand)
     add_scheduler(parser, "as the steps were fitted, 256 sequences and 8192 tokens where they are predicted",
@@ -150,7 +154,11 @@ def _demand(arguments, workload):
     from idealized_runtime.serving.requests import read_request_table
 
     rates = arguments.rates_per_s or []
+    drawn = {name: given for name in _DRAWN if (given := getattr(arguments, name)) is not None}
     if arguments.requests is not None:
+        if drawn:
+            flag = next(iter(drawn)).replace("_", "-")
+            raise ValueError(f"--{flag} is for queries that are drawn: requests come as they came; leave it out")
         requests = read_request_table(arguments.requests, columns=arguments.columns, is_demand=True)
         demand = Demand.of_trace(requests, name=str(arguments.requests))
         return demand.at_rate(max(rates)) if rates else demand
@@ -164,8 +172,7 @@ def _demand(arguments, workload):
         )
     if not rates:
         raise ValueError("--rate must be given with sizes: how many queries come a second")
-    options = {"num_requests": arguments.num_requests, "burstiness": arguments.burstiness, "seed": arguments.seed}
-    return Demand.of_queries(queries, rate_per_s=max(rates), name=name, **options)
+    return Demand.of_queries(queries, rate_per_s=max(rates), name=name, seed=arguments.seed, **drawn)
 
 
 def _candidates(arguments, demand) -> list:
@@ -196,6 +203,8 @@ def _candidates(arguments, demand) -> list:
                 raise ValueError(f"{path}: no points of {', '.join(arguments.model)}{near}")
         found += made.candidates_of_points(pd.DataFrame(points), name=str(path), scheduler=rules, **terms)
     found = [changed for it in found for changed in _with_rules(it, arguments)]
+    if arguments.software is not None and not arguments.logs:
+        raise ValueError("--software chooses among the logs of a folder: give it with --logs")
     if arguments.logs and arguments.model is None:
         raise ValueError("--model must be given with --logs: names of the registry, or paths of a config.json")
     for stack in arguments.logs:
@@ -248,6 +257,11 @@ def _decisions(arguments, prices, answer, simulations) -> dict:
     return more
 
 
+def _is_of(workload, answer) -> bool:
+    """Whether the objectives are those of a workload."""
+    return workload is not None and tuple(workload.objectives) == tuple(answer.objectives)
+
+
 def _write_markdown(answer, workload, path):
     """The answer to paste where others read it: the sentence, the table, and below it what both rest on."""
     from idealized_runtime.records.files import replacing
@@ -255,7 +269,7 @@ def _write_markdown(answer, workload, path):
     said = answer.answers[0].sentence if answer.answers else "Nothing serves this demand within these objectives."
     table = [markdown_table(answer.table())] if answer.answers else []
     goals = "objectives: " + ", ".join(objective.label for objective in answer.objectives)
-    source = "" if workload is None else f" ({workload.name}: {workload.source})"
+    source = f" ({workload.name}: {workload.source})" if _is_of(workload, answer) else ""
     notes = [f"{goals}{source}", f"lower and upper: the {100 * answer.level:g} % interval"]
     for it in answer.answers:
         for unit, rate in (("$/h", it.candidate.price_usd_per_hour), ("W", it.candidate.power_watts)):
@@ -269,7 +283,7 @@ def _write_markdown(answer, workload, path):
 
 
 def _print(answer, workload, more):
-    if workload is not None:
+    if _is_of(workload, answer):
         show(f"{workload.name}: {workload.source}")
     show("objectives: " + ", ".join(objective.label for objective in answer.objectives))
     if answer.answers:

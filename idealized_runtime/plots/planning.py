@@ -25,7 +25,9 @@ def plot_plan(plan: Plan, *, ax: plt.Axes | None = None) -> plt.Axes:
         most = answer.num_replicas_upper or answer.num_replicas
         reach = [[one * (answer.num_replicas - answer.num_replicas_lower)], [one * (most - answer.num_replicas)]]
         ax.errorbar(answer.usd_per_hour, place, xerr=reach, fmt="o", color=MEASURED_COLOR, capsize=3)
-        ax.annotate(f"  {answer.num_replicas}", (one * most, place), va="center", fontsize="small")
+        # Where no number may do, as far as is known, the interval has no upper end.
+        more = " or more" if answer.num_replicas_upper is None else ""
+        ax.annotate(f"  {answer.num_replicas}{more}", (one * most, place), va="center", fontsize="small")
     labels = [f"{answer.candidate.model}, {answer.candidate.devices}" for answer in answers]
     ax.set_yticks(range(len(answers)), labels)
     ax.set(xlabel="Dollars an hour (number: replicas)")

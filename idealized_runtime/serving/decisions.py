@@ -10,7 +10,7 @@ from idealized_runtime.checks import check_not_negative, check_positive
 from idealized_runtime.hardware.prices import SECONDS_PER_HOUR
 from idealized_runtime.serving.demand import Demand
 from idealized_runtime.serving.objectives import Objective
-from idealized_runtime.serving.planning import Answer, Candidate, Simulations, plan
+from idealized_runtime.serving.planning import Answer, Candidate, Simulations, plan, slopes_per_second
 from idealized_runtime.serving.steps import TERMS
 
 _HOURS_A_DAY = 24
@@ -90,16 +90,23 @@ def replicas_by_hour(
         ``by_hour`` (DataFrame: ``hour, requests_per_s, num_replicas, usd_per_hour, usd_per_query``),
         ``usd_per_day_fixed, usd_per_day_following`` (None where no price is known), ``sentence``. Fewer hours than 24
         stand for equal parts of the day.
+
+    Raises
+    ------
+    ValueError
+        The demand of an hour cannot be served; the message has the reason.
     """
     candidate = replace(answer.candidate, steps=replace(answer.candidate.steps, covariance=None))
     # Rates that repeat are planned once.
-    answers = {
-        rate: plan([candidate], answer.demand.at_rate(rate), objectives, num_draws=1, simulations=simulations).answers
-        for rate in dict.fromkeys(rates_per_s)
-    }
+    answers = {}
+    for rate in dict.fromkeys(rates_per_s):
+        found = plan([candidate], answer.demand.at_rate(rate), objectives, num_draws=1, simulations=simulations)
+        if found.rejections:
+            raise ValueError(f"{rate:g} requests/s cannot be served: {found.rejections[0].reason}")
+        answers[rate] = found.answers[0]
     rows = [
-        {"hour": hour, "requests_per_s": rate, "num_replicas": answers[rate][0].num_replicas,
-         "usd_per_hour": answers[rate][0].usd_per_hour, "usd_per_query": answers[rate][0].usd_per_query}
+        {"hour": hour, "requests_per_s": rate, "num_replicas": answers[rate].num_replicas,
+         "usd_per_hour": answers[rate].usd_per_hour, "usd_per_query": answers[rate].usd_per_query}
         for hour, rate in enumerate(rates_per_s)
     ]  # fmt: skip
     by_hour, fixed, following = pd.DataFrame(rows), None, None
@@ -127,15 +134,14 @@ def tighter_objective(
     options.setdefault("simulations", Simulations())
     names = ("num_replicas", "num_replicas_lower", "num_replicas_upper", "probability_met", "usd_per_hour",
              "usd_per_query")  # fmt: skip
-    rows = []
+    keys, rows = ("seconds", "model", "hardware", "num_accelerators"), []
     for limit in seconds:
         found = plan(candidates, demand, [replace(objective, seconds=float(limit))], **options)
         for answer in found.answers:
             candidate = answer.candidate
-            said = {"seconds": limit, "model": candidate.model, "hardware": candidate.steps.hardware,
-                    "num_accelerators": candidate.num_accelerators}  # fmt: skip
-            rows.append({**said, **{name: getattr(answer, name) for name in names}})
-    return pd.DataFrame(rows)
+            said = limit, candidate.model, candidate.steps.hardware, candidate.num_accelerators
+            rows.append((*said, *(getattr(answer, name) for name in names)))
+    return pd.DataFrame(rows, columns=[*keys, *names])
 
 
 def value_of_measuring(answer: Answer, *, level: float = 0.95, num_draws: int = 2000, rng=0) -> pd.DataFrame:
@@ -157,9 +163,7 @@ def value_of_measuring(answer: Answer, *, level: float = 0.95, num_draws: int = 
     steps, demand = answer.candidate.steps, answer.demand
     if steps.covariance is None:
         raise ValueError(f"{answer.candidate.label}: no error of its step times is known")
-    slopes = np.divide(
-        answer.elasticities.to_numpy(), steps.coefficients, out=np.zeros(len(TERMS)), where=steps.coefficients > 0
-    )
+    slopes = slopes_per_second(steps, answer.elasticities)
     # Largest rates of a replica that are asked for. Several share a queue, so that each may bear more than one alone:
     # these are as many as the replicas that were found.
     load = np.clip(demand.rate_per_s / answer.max_requests_per_s, answer.num_replicas - 1 + 1e-6, answer.num_replicas)

@@ -31,7 +31,7 @@ _FAR_BEYOND = 3.0
 # A rate as far below that of a server that never idles is none.
 _LEAST_SHARE = 1e-4
 # More replicas than these are as many as the rate of one says: sharing a queue among them gains nothing more.
-_MOST_REPLICAS = 256
+_MOST_REPLICAS = 128
 # Batches that are as full as this are limited by their number of sequences.
 _FULL_SHARE = 0.9
 _MILLION = 1e6
@@ -471,15 +471,21 @@ def plan(
         demand.day(number)
     seed = int(np.random.default_rng(rng).integers(2**63))
 
+    stopped = threading.Event()
+
     def solve(candidate):
-        found = _Search(candidate, demand, tuple(objectives), simulations).answer(num_draws, seed, level)
+        found = _Search(candidate, demand, tuple(objectives), simulations, stopped).answer(num_draws, seed, level)
         report(candidate)
         return found
 
-    # Simulations run without the interpreter's lock.
-    with ThreadPoolExecutor() as pool:
+    # Simulations run without the interpreter's lock. One that is interrupted keeps what it has, and ends soon.
+    pool = ThreadPoolExecutor()
+    try:
         found = list(pool.map(solve, candidates))
-    simulations.save()
+    finally:
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
+        simulations.save()
     answers = sorted((it for it in found if isinstance(it, Answer)), key=_cheapest_first)
     rejections = tuple(it for it in found if isinstance(it, Rejection))
     return Plan(demand, tuple(objectives), tuple(answers), rejections, level)
@@ -498,6 +504,7 @@ class _Search:
     demand: Demand
     objectives: tuple[Objective, ...]
     simulations: Simulations
+    stopped: threading.Event
     _limits: dict = field(default_factory=dict)
 
     def answer(self, num_draws, seed, level) -> Answer | Rejection:
@@ -518,7 +525,7 @@ class _Search:
             )
         days = self._days(steps, n, numbers)
         elasticities, saturated = self._elasticities(steps, numbers, largest, slope)
-        slopes = _per_second(steps, elasticities)
+        slopes = slopes_per_second(steps, elasticities)
         drawn, bounds = [steps] * (num_draws if demand.is_random else 0), (None, None)
         largest_of = [largest] * len(drawn)
         if steps.covariance is not None:
@@ -553,8 +560,16 @@ class _Search:
         return replace(scheduler, num_engines=num_replicas * scheduler.num_engines)
 
     def _days(self, steps, num_replicas, numbers, demand=None) -> list[Day]:
-        scheduler = self._scheduler(num_replicas)
-        return [self.simulations.day(steps, scheduler, demand or self.demand, number) for number in numbers]
+        """Days of so many replicas; of more than are simulated, those of that many with their share of the requests."""
+        demand, most = demand or self.demand, min(num_replicas, _MOST_REPLICAS)
+        if most < num_replicas:
+            demand = demand.at_rate(demand.rate_per_s * most / num_replicas)
+        scheduler, days = self._scheduler(most), []
+        for number in numbers:
+            if self.stopped.is_set():
+                raise InterruptedError("the plan was stopped")
+            days.append(self.simulations.day(steps, scheduler, demand, number))
+        return days
 
     def _limit(self, steps) -> float:
         """Requests a second that a replica answers when it never idles."""
@@ -691,11 +706,13 @@ def _bounded_times(mean, of_draws, objectives, level) -> dict:
 def _drawn_rates(steps, drawn, largest, saturated) -> np.ndarray:
     """Largest rates of drawn step times, none above that of a replica that never idles; rates with elasticities."""
     moved = np.array([model.coefficients for model in drawn]) - steps.coefficients
-    rates = [rate * np.exp(moved @ _per_second(steps, elasticities)) for rate, elasticities in (largest, saturated)]
+    rates = [
+        rate * np.exp(moved @ slopes_per_second(steps, elasticities)) for rate, elasticities in (largest, saturated)
+    ]
     return np.minimum(*rates)
 
 
-def _per_second(steps, elasticities) -> np.ndarray:
+def slopes_per_second(steps, elasticities) -> np.ndarray:
     """Elasticities as slopes of the logarithm of the rate against each time."""
     return np.divide(
         elasticities.to_numpy(), steps.coefficients, out=np.zeros(len(TERMS)), where=steps.coefficients > 0

@@ -177,9 +177,23 @@ def test_nothing_that_serves_exits_with_1_and_says_the_fastest(capsys, steps, qu
     assert "is below what an idle replica takes" in err
 
 
+def test_many_replicas_are_planned_without_simulating_all_of_them(capsys, steps):
+    code, out, _ = run(
+        capsys, "--parameters", steps, "--workload", "chat", "--rate", "20000", "--num-draws", "2", "--json"
+    )
+    (candidate,) = json.loads(out)["candidates"]
+    assert code == 0
+    assert candidate["num_replicas"] == pytest.approx(20000 / candidate["max_requests_per_s"], rel=0.02)
+    assert candidate["e2e_s"]["p95"]["value"] <= 13.3
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (
+            ["--rate", "5", "--objective", "ttft:p95=0.5", "--workload", "chat", "--software", "vllm"],
+            "give it with --logs",
+        ),
         (["--rate", "5", "--objective", "ttft:p95=0.5"], "nothing is asked for"),
         (["--rate", "5"], "--objective must be given"),
         (["--rate", "0", "--objective", "ttft:p95=0.5"], "argument --rate"),
@@ -198,6 +212,14 @@ def test_bad_input_is_refused_in_words(capsys, steps, words, message):
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+
+
+def test_flags_of_drawn_queries_are_refused_for_a_trace(capsys, steps, tmp_path):
+    pd.DataFrame({"arrival_s": [0, 1.0], "num_prompt_tokens": 5, "num_output_tokens": 2}).to_csv(tmp_path / "t.csv")
+    words = ("--parameters", steps, "--requests", str(tmp_path / "t.csv"), "--objective", "ttft:p95=0.5")
+    code, _, err = run(capsys, *words, "--burstiness", "2")
+    assert code == 2
+    assert "--burstiness is for queries that are drawn" in err
 
 
 def test_candidates_are_asked_for(capsys):

@@ -269,3 +269,15 @@ def test_rates_are_drawn_as_their_interval_says_and_are_one_where_no_error_is_kn
     assert drawn == pytest.approx([answer.max_requests_per_s_lower, answer.max_requests_per_s_upper], rel=0.02)
     exact = answer_of(STEPS, demand, TTFT)
     assert exact.draw_max_requests_per_s(3, 0).tolist() == [exact.max_requests_per_s] * 3
+
+
+def test_plan_that_is_interrupted_stops_and_keeps_its_simulations(tmp_path):
+    kept = tmp_path / "kept.npz"
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plan([candidate(model=str(number)) for number in range(3)], Demand.of_queries(CHAT, rate_per_s=5), [TTFT],
+             simulations=Simulations(kept), report=interrupt)  # fmt: skip
+    assert len(Simulations(kept)) > 0

@@ -646,11 +646,16 @@ class _Search:
             return number
         if self._missed_idle(steps):
             return np.inf
-        while not self._is_met(steps, number, numbers):
-            number += 1
-            if number > 2 * start + _MOST_REPLICAS // 16:
-                return np.inf
-        return number
+        if self._is_met(steps, number + 1, numbers):
+            return number + 1
+        most = 2 * start + _MOST_REPLICAS // 16
+        if not self._is_met(steps, most, numbers):
+            return np.inf
+        number += 1
+        while most - number > 1:
+            middle = (number + most) // 2
+            number, most = (number, middle) if self._is_met(steps, middle, numbers) else (middle, most)
+        return most
 
     def _elasticities(self, steps, numbers, largest, slope) -> tuple[pd.Series, pd.Series]:
         """How the largest rate of a replica answers to each of the step times, and how the one that never idles does.

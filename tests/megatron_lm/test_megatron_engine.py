@@ -162,7 +162,8 @@ def test_sweep_records_what_the_engine_generates(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(devices, "limit_host_memory", lambda device: None)
     argv = [*SIZES, *SWEEP, "--num-warmup", "1", "--num-trials", "2", "--global-batch-size", "2", "--log", str(log)]
     assert generate_text.main(argv) == 0
-    _, setting, _ = map(json.loads, log.read_text().splitlines())
+    lines = map(json.loads, log.read_text().splitlines())
+    (setting,) = (line for line in lines if line["record"] == "setting")
     assert len(setting["output_token_ids"]) == 3
     assert all(0 < part < whole for part, whole in zip(
         setting["prompt_encoding_times_s"], setting["runtimes_s"], strict=True

@@ -87,7 +87,7 @@ def test_trials_under_load_are_kept_from_the_fit(log_path):
     trials = [*TRIALS, make_trial(0, load="closed", num_parallel=4)]
     rows = read_requests(write_api_log(log_path, trials))
     assert rows["num_parallel"].tolist()[-1] == 4
-    with pytest.warns(IncompleteLogWarning, match="5 requests, 1 of them are under load"):
+    with pytest.warns(IncompleteLogWarning, match="5 requests, 1 of them is under load"):
         assert len(read_trials(log_path)) == 3
 
 

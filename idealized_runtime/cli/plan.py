@@ -91,6 +91,8 @@ def add_arguments(parser):
 
 def run(arguments) -> int:
     """Plan, print the answer, write the table where asked to; the exit code is 1 where nothing serves the demand."""
+    from dataclasses import replace
+
     from idealized_runtime.serving.planning import Plan, Rejection, Simulations, plan
 
     if arguments.workload == "list":
@@ -113,7 +115,7 @@ def run(arguments) -> int:
                 candidates, demand, objectives, level=arguments.level, num_draws=arguments.num_draws,
                 rng=arguments.seed, simulations=simulations, report=lambda candidate: bar.update(),
             )  # fmt: skip
-        answer = Plan(answer.demand, answer.objectives, answer.answers, answer.rejections + rejections, answer.level)
+        answer = replace(answer, rejections=answer.rejections + rejections)
     more = _decisions(arguments, prices, answer, simulations)
     if arguments.out is not None:
         if arguments.out.suffix == ".md":
@@ -187,6 +189,10 @@ def _candidates(arguments, demand) -> list:
 
     if not (arguments.parameters or arguments.points or arguments.logs):
         raise ValueError("no candidate: give --parameters, --points, or --logs with --model")
+    if arguments.software is not None and not arguments.logs:
+        raise ValueError("--software chooses among the logs of a folder: give it with --logs")
+    if arguments.logs and arguments.model is None:
+        raise ValueError("--model must be given with --logs: names of the registry, or paths of a config.json")
     terms = {name: getattr(arguments, name) for name in ("hardware", "price_usd_per_hour", "power_watts")}
     rules = scheduler_of(arguments, Scheduler())
     limits, numbers = arguments.all_max_num_seqs, arguments.num_accelerators or [None]
@@ -203,10 +209,6 @@ def _candidates(arguments, demand) -> list:
                 raise ValueError(f"{path}: no points of {', '.join(arguments.model)}{near}")
         found += made.candidates_of_points(pd.DataFrame(points), name=str(path), scheduler=rules, **terms)
     found = [changed for it in found for changed in _with_rules(it, arguments)]
-    if arguments.software is not None and not arguments.logs:
-        raise ValueError("--software chooses among the logs of a folder: give it with --logs")
-    if arguments.logs and arguments.model is None:
-        raise ValueError("--model must be given with --logs: names of the registry, or paths of a config.json")
     for stack in arguments.logs:
         with findings_in_a_line(stack):
             timed = read_stack(stack, software=arguments.software)

@@ -13,7 +13,7 @@ from idealized_runtime.hardware.accelerators import find_accelerator, get_accele
 from idealized_runtime.hardware.prices import device_power, device_price
 from idealized_runtime.prediction.predictor import RuntimePredictor
 from idealized_runtime.prediction.priced import predict_priced
-from idealized_runtime.serving.evidence import expert_share_of, usable_points
+from idealized_runtime.serving.evidence import expert_share_of, points_to_fit
 from idealized_runtime.serving.fitting import PublishedPoints, StepsNotFittedError, fit_steps
 from idealized_runtime.serving.planning import Candidate, Rejection
 from idealized_runtime.serving.predicted import predict_steps
@@ -108,7 +108,7 @@ def candidates_of_points(points: pd.DataFrame, *, name: str = "points", schedule
         words = {key: str(known.get(key, "")) for key in ("hardware", "software")}
         model, share = expert_share_of(str(known.get("model", name)))
         try:
-            points_of_it = usable_points(group.reset_index(drop=True), name)
+            points_of_it = points_to_fit(group.reset_index(drop=True), name)
             steps = fit_steps(
                 [PublishedPoints(points_of_it, scheduler)], expert_share=share, num_accelerators=number, **words
             )  # fmt: skip

@@ -100,7 +100,7 @@ def _read(path, scheduler, columns, model):
         if len(names) > 1 and model in names:
             table, names = table[table["model"] == model].reset_index(drop=True), [model]
         _refuse_several(path, names)
-        return (str(names[0]) if len(names) else None), PublishedPoints(usable_points(table, path), scheduler)
+        return (str(names[0]) if len(names) else None), PublishedPoints(points_to_fit(table, path), scheduler)
     _refuse_several(path, names)
     requests = read_request_table(path, columns=columns)
     if absent := [time for time in TIMES if time not in requests]:
@@ -118,7 +118,7 @@ def _refuse_several(path, names):
         )
 
 
-def usable_points(table, path):
+def points_to_fit(table, path):
     """The points that no flag speaks against, of several tokens and that lack no size or time, all of one server."""
     needed = ["concurrency", *TOKEN_COLUMNS, "time_per_output_token_s"]
     numbers = np.column_stack(numeric_columns(table, needed, name=str(path)))

@@ -18,7 +18,7 @@ from idealized_runtime.serving.demand import Demand
 from idealized_runtime.serving.engine import serve
 from idealized_runtime.serving.objectives import PERCENTILES, STATISTICS, Objective, exceedance
 from idealized_runtime.serving.scheduler import Scheduler
-from idealized_runtime.serving.simulation import METRICS, saturated_rate_per_s
+from idealized_runtime.serving.simulation import METRICS, interval_of_draws, saturated_rate_per_s
 from idealized_runtime.serving.steps import STEP_TERMS, TERMS, StepModel
 
 # Random days whose statistics, averaged, are those of a demand; where they do not tell whether an objective is met, by
@@ -35,8 +35,6 @@ _MOST_REPLICAS = 128
 # Batches that are as full as this are limited by their number of sequences.
 _FULL_SHARE = 0.9
 _MILLION = 1e6
-# In place of an infinite number, which cannot be interpolated.
-_NEVER = 1e100
 # Statistics that are answered, beside those of the objectives.
 _SHOWN = ("mean", "p50", "p95", "p99")
 # What a share of a replica's time goes to, in words.
@@ -531,7 +529,7 @@ class _Search:
         if steps.covariance is not None:
             drawn = steps.draws(num_draws, seed)
             largest_of = _drawn_rates(steps, drawn, (largest, elasticities), (self._limit(steps), saturated))
-            bounds = _quantiles(largest_of, largest, level)
+            bounds = interval_of_draws(largest, largest_of, level)
         # Where the rate of one says that they are needed, and from there as days say.
         fewest = [
             self._fewest_replicas(model, [number], max(1, round(n * largest / rate)))
@@ -539,7 +537,7 @@ class _Search:
         ]
         served = [self._days(model, n, [number])[0] for number, model in enumerate(drawn)]
         fewest = np.array(fewest or [n])
-        lowest, highest = _quantiles(fewest, n, level)
+        lowest, highest = interval_of_draws(n, fewest, level)
         mean = np.mean([day.times for day in days], axis=0)
         held = np.sum([day.held for day in days], axis=0)
         spent_s = held * steps.coefficients[: len(STEP_TERMS)]
@@ -685,15 +683,6 @@ class _Search:
         return _SPENT_ON[shares.idxmax()]
 
 
-def _quantiles(values, estimate, level):
-    """Bounds of an interval around an estimate, by draws."""
-    # Of few draws the outermost stand for the tails: interpolation between them would fall short.
-    finite = np.minimum(values, _NEVER)
-    bounds = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2], method="weibull")
-    lower, upper = np.where(bounds > np.sqrt(_NEVER), np.inf, bounds).tolist()
-    return min(lower, estimate), max(upper, estimate)
-
-
 def _bounded_times(mean, of_draws, objectives, level) -> dict:
     times = {}
     for place, metric in enumerate(METRICS):
@@ -703,7 +692,7 @@ def _bounded_times(mean, of_draws, objectives, level) -> dict:
             column = STATISTICS.index(statistic)
             value, bounds = float(mean[place, column]), (None, None)
             if of_draws:
-                bounds = _quantiles([draw[place, column] for draw in of_draws], value, level)
+                bounds = interval_of_draws(value, [draw[place, column] for draw in of_draws], level)
             times[metric][statistic] = dict(zip(("value", "lower", "upper"), (value, *bounds), strict=True))
     return times
 

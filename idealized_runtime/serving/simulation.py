@@ -15,6 +15,8 @@ from idealized_runtime.serving.steps import StepModel
 PERCENTILES = (50, 95, 99)
 # Times of a request, and what they are called.
 METRICS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
+# In place of an infinite number, which cannot be interpolated.
+_NEVER = 1e100
 # From the first arrival to the last; beyond it a clock in doubles rounds by microseconds, of steps of milliseconds.
 _LONGEST_S = 1e10
 
@@ -132,7 +134,9 @@ def summarize(requests: pd.DataFrame) -> dict:
 def interval_of_draws(value: float, drawn: Sequence[float], level: float) -> tuple[float, float]:
     """What a number of simulated requests is between by the errors of the step times; the number is within."""
     # Of few draws the outermost stand for the tails: interpolation between them would fall short.
-    lower, upper = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="weibull").tolist()
+    finite = np.minimum(drawn, _NEVER)
+    bounds = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2], method="weibull")
+    lower, upper = np.where(bounds > np.sqrt(_NEVER), np.inf, bounds).tolist()
     return min(lower, value), max(upper, value)
 
 

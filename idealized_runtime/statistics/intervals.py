@@ -29,12 +29,16 @@ def half_width(level, dof, rounding_share) -> np.ndarray:
     ValueError
         ``level`` does not lie between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1; got {level!r}")
+    _check_level(level)
     student = _student_quantiles(np.minimum(dof, 1e9), (1 + level) / 2)
     if not np.any(rounding_share):
         return student
     return student * np.interp(rounding_share, _SHARES, _rounding_factors(level))
+
+
+def _check_level(level):
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1; got {level!r}")
 
 
 def _student_quantiles(dof, probability) -> np.ndarray:
@@ -89,8 +93,7 @@ def percentile_interval(draws, level) -> np.ndarray:
     ValueError
         ``level`` does not lie between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1; got {level!r}")
+    _check_level(level)
     return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
@@ -104,8 +107,7 @@ def exchangeable_quantile(scores, level) -> float:
     ValueError
         ``level`` does not lie between 0 and 1.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1; got {level!r}")
+    _check_level(level)
     if len(scores) == 0:
         return np.nan
     # Of n + 1 exchangeable scores each place of the last one is as likely; the sliver is for rounding.

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from idealized_runtime.checks import MissingValueWarning
-from idealized_runtime.serving.evidence import usable_points
+from idealized_runtime.serving.evidence import points_to_fit
 
 POINTS = pd.DataFrame(
     {
@@ -18,12 +18,12 @@ POINTS = pd.DataFrame(
 
 def test_points_of_one_token_have_no_time_per_token_and_are_left_out():
     with pytest.warns(MissingValueWarning, match=r"1 of 3 rows of points.csv have .*, yet one output token"):
-        usable = usable_points(POINTS.assign(num_output_tokens=[1, 128, 128]), "points.csv")
+        usable = points_to_fit(POINTS.assign(num_output_tokens=[1, 128, 128]), "points.csv")
     assert usable["concurrency"].tolist() == [4, 16]
 
 
 @pytest.mark.parametrize("first_s", [-0.03, 0.0, np.inf])
 def test_first_token_that_took_no_time_or_for_ever_is_refused(first_s):
-    assert len(usable_points(POINTS, "points.csv")) == 3
+    assert len(points_to_fit(POINTS, "points.csv")) == 3
     with pytest.raises(ValueError, match="time_to_first_token_s must be a positive finite number"):
-        usable_points(POINTS.assign(time_to_first_token_s=[first_s, 0.05, 0.08]), "points.csv")
+        points_to_fit(POINTS.assign(time_to_first_token_s=[first_s, 0.05, 0.08]), "points.csv")

@@ -36,21 +36,11 @@ def _describe(arguments, fitted, query_cost, assumptions, table) -> dict:
     is_beyond_law = check_ranges(fitted.law, query_cost, guessed_size=guessed, optimal_size=optimal)
     peak = assumptions.inference.accelerator.peak_flops(assumptions.inference.dtype)
     implied = query_cost.utilization(row["num_params"], peak, level=arguments.level).iloc[0]
+    case = report.describe_case(arguments, fitted.law, query_cost.mix, assumptions)
+    case["demand"]["share_extrapolated"] = query_cost.share_extrapolated
     return {
-        "law": report.describe_law(fitted.law),
+        **case,
         "is_extrapolated": is_beyond_law,
-        "loss": arguments.loss,
-        "demand": {
-            "num_requests": arguments.num_requests,
-            "num_prompt_tokens": query_cost.mix.mean_prompt_tokens,
-            "num_output_tokens": query_cost.mix.mean_output_tokens,
-            "num_query_sizes": query_cost.mix.weights.size,
-            "share_extrapolated": query_cost.share_extrapolated,
-        },
-        "training": report.describe_rental(assumptions.training, training_mfu=assumptions.training_mfu),
-        "inference": report.describe_rental(
-            assumptions.inference, prompt_mfu=assumptions.prompt_mfu, output_mfu=assumptions.output_mfu
-        ),
         "measured": {
             "parameters": str(arguments.parameters),
             "models": [profile.name for profile in query_cost.profiles],

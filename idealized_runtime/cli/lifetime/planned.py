@@ -147,20 +147,9 @@ def _describe(arguments, fitted, objectives, costs, assumptions, electricity, ta
     is_beyond_law = check_ranges(fitted.law, costs.planned, guessed_size=guessed, optimal_size=optimal)
     mix, known = costs.planned.mix, costs.planned.per_query.num_params
     return {
-        "law": report.describe_law(fitted.law),
+        **report.describe_case(arguments, fitted.law, mix, assumptions),
         "is_extrapolated": is_beyond_law,
-        "loss": arguments.loss,
-        "demand": {
-            "num_requests": arguments.num_requests,
-            "num_prompt_tokens": mix.mean_prompt_tokens,
-            "num_output_tokens": mix.mean_output_tokens,
-            "num_query_sizes": mix.weights.size,
-        },
         "objectives": [str(objective) for objective in objectives],
-        "training": report.describe_rental(assumptions.training, training_mfu=assumptions.training_mfu),
-        "inference": report.describe_rental(
-            assumptions.inference, prompt_mfu=assumptions.prompt_mfu, output_mfu=assumptions.output_mfu
-        ),
         "planned": {
             "source": str(arguments.logs or arguments.parameters),
             "least_num_params": known.min(),

@@ -38,6 +38,24 @@ def describe_law(law: ScalingLaw) -> dict:
     return {name: float(getattr(law, name)) for name in COEFFICIENTS} | {"source": law.source}
 
 
+def describe_case(arguments, law, mix, assumptions) -> dict:
+    """What is asked, and what is assumed of training and of serving at a guessed utilisation."""
+    return {
+        "law": describe_law(law),
+        "loss": arguments.loss,
+        "demand": {
+            "num_requests": arguments.num_requests,
+            "num_prompt_tokens": mix.mean_prompt_tokens,
+            "num_output_tokens": mix.mean_output_tokens,
+            "num_query_sizes": mix.weights.size,
+        },
+        "training": describe_rental(assumptions.training, training_mfu=assumptions.training_mfu),
+        "inference": describe_rental(
+            assumptions.inference, prompt_mfu=assumptions.prompt_mfu, output_mfu=assumptions.output_mfu
+        ),
+    }
+
+
 def describe_rental(rental, **mfu) -> dict:
     """An accelerator with its price, peak rate and utilisations."""
     return {

@@ -17,7 +17,7 @@ FLOORS = (
     {"queries"},
     {"prediction"},
     {"serving"},
-    {"comparisons"},
+    {"comparisons", "design"},
     {"lifetime", "api"},
     {"reproductions"},
     {"plots"},

@@ -1,0 +1,233 @@
+"""Time a few settings, see what is known, choose the next: until the target is met, or the budget spent."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.checks import check_columns, check_positive
+from idealized_runtime.design.belief import UNKNOWN, Belief, Deviations, floor_and_line
+from idealized_runtime.design.targets import Target
+from idealized_runtime.records.common import TOKEN_COLUMNS
+
+# Trials of one setting beyond which another tells nothing: what its mean differs from its curve by stays.
+_MOST_TRIALS = 32
+# Settings of a block: enough for their order to be shuffled, few enough to learn from before the next.
+_BLOCK_SETTINGS = 6
+
+
+@dataclass(frozen=True)
+class Block:
+    """Settings to time next.
+
+    Parameters
+    ----------
+    settings : tuple of (num_prompt_tokens, num_output_tokens, num_trials)
+        In the order to time them: shuffled, so that a drift of the machine is not taken for an effect of the size.
+    expected_error : float or None
+        Relative half-width of the target's interval after them; None before anything was timed or predicted.
+    expected_s : float or None
+        What they take, one warm-up of each new setting included.
+    reason : str
+        In words, what they are for.
+    """
+
+    settings: tuple[tuple[int, int, int], ...]
+    expected_error: float | None
+    expected_s: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Why no more is timed.
+
+    ``rule``: ``"target"``, the interval is narrow enough; ``"budget"``, the next setting would take longer than is
+    left; ``"exhausted"``, every setting was timed as often as helps; ``"floor"``, no number of trials of these settings
+    would reach the target. ``error`` is the relative half-width reached.
+    """
+
+    rule: Literal["target", "budget", "exhausted", "floor"]
+    error: float
+    sentence: str
+
+
+class SequentialDesign:
+    """Chooses what to time of one model, block by block.
+
+    Parameters
+    ----------
+    prompt_sizes, output_sizes : iterables of int
+        Sizes that may be timed.
+    target_error : float
+        Relative half-width of the target's interval at which to stop, such as 0.02.
+    queries : DataFrame, optional
+        Queries whose runtimes shall be known (``num_prompt_tokens, num_output_tokens``, optional ``weight``); every
+        pair of the sizes where it is not given.
+    max_seconds : float, optional
+        Device time to spend at most.
+    level : float
+        Of the interval.
+    seed : int
+        Of the order in which settings are timed.
+    expected : callable, optional
+        From p and o to runtimes predicted before anything was timed; without it a few settings are timed first.
+    deviations : Deviations, optional
+        How far the model may lie from them.
+    num_warmups : int
+        Untimed runs before the first trial of a setting in a block, which cost as much.
+
+    Examples
+    --------
+    >>> design = SequentialDesign(prompt_sizes=[1, 128, 512], output_sizes=[1, 32], target_error=0.02)
+    >>> block = design.next_block(pd.DataFrame(), elapsed_s=0)
+    >>> block.settings
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt_sizes,
+        output_sizes,
+        target_error: float,
+        queries: pd.DataFrame | None = None,
+        max_seconds: float | None = None,
+        level: float = 0.95,
+        seed: int = 0,
+        expected=None,
+        deviations: Deviations = UNKNOWN,
+        num_warmups: int = 1,
+    ):
+        check_positive(target_error=target_error, **({} if max_seconds is None else {"max_seconds": max_seconds}))
+        self.prompt_sizes, self.output_sizes = (
+            np.unique(np.asarray(list(sizes))) for sizes in (prompt_sizes, output_sizes)
+        )
+        if len(self.output_sizes) < 2:
+            raise ValueError(
+                f"output_sizes must be at least two, to tell output tokens from prompts; got {self.output_sizes}"
+            )
+        grid = Target.of_grid(self.prompt_sizes, self.output_sizes)
+        self.target = grid if queries is None else Target.of_queries(queries)
+        self.target_error, self.max_seconds, self.level, self.seed = target_error, max_seconds, level, seed
+        self.num_warmups, self.deviations, self.expected = num_warmups, deviations, expected
+        self._candidates = grid.mix
+        self._sizes = np.unique(np.concatenate([self.prompt_sizes, self.target.mix.num_prompt_tokens.astype(int)]))
+
+    def next_block(self, timings: pd.DataFrame, *, elapsed_s: float) -> Block | Stopped:
+        """What to time next, or why nothing more.
+
+        Parameters
+        ----------
+        timings : DataFrame, one row a trial
+            ``num_prompt_tokens, num_output_tokens, trial, runtime_s`` of all that was timed so far; may be empty.
+        elapsed_s : float
+            Device time spent so far, warm-ups included.
+        """
+        if timings.empty and self.expected is None:
+            return self._first_block()
+        belief = self.belief(timings)
+        error = self.error(belief)
+        counts = self._counts(timings)
+        if len(timings) and error <= self.target_error:
+            return self._stopped("target", error, "is reached")
+        settings, seconds, after = self._choose(belief, counts, elapsed_s)
+        if not settings:
+            if counts.min() >= _MOST_TRIALS:
+                return self._stopped("exhausted", error, f"is not reached with {_MOST_TRIALS} trials of every setting")
+            return self._stopped("budget", error, f"is not reached within {self.max_seconds:g} s")
+        order = self._order(len(settings), len(timings))
+        reason = f"narrow the interval from {100 * error:.2g} to {100 * after:.2g} %"
+        return Block(tuple(settings[place] for place in order), after, seconds, reason)
+
+    def belief(self, timings: pd.DataFrame) -> Belief:
+        """What is known after these timings."""
+        if not timings.empty:
+            check_columns(timings, [*TOKEN_COLUMNS, "runtime_s"])
+        expected = self.expected or floor_and_line(timings)
+        before = Belief.before_timing(self._sizes, expected, self.deviations)
+        return before if timings.empty else before.after(timings)
+
+    def error(self, belief: Belief) -> float:
+        """Relative half-width of the target's interval."""
+        rows = self._target_rows(belief)
+        variance = np.einsum("ij,jk,ik->", rows, belief.covariance, rows)
+        # What single settings differ from the curve by averages out in a total, but not of a query by itself.
+        of_settings = self.deviations.setting**2
+        if self.target.of == "total":
+            of_settings *= float(np.sum(self.target.mix.weights**2))
+        return belief.half_width(self.level) * float(np.sqrt(variance + of_settings))
+
+    def _target_rows(self, belief):
+        mix = self.target.mix
+        p, o = mix.num_prompt_tokens.astype(int), mix.num_output_tokens
+        relative = 1 + belief.rows(p, o) @ belief.mean
+        return self.target.rows(belief.rows(p, o) / relative[:, None], belief.predict(p, o))
+
+    def _first_block(self) -> Block:
+        """Ends and middle of the sizes, before there is a curve to choose by."""
+        low, high = self.prompt_sizes[0], self.prompt_sizes[-1]
+        middle = self.prompt_sizes[np.argmin(np.abs(self.prompt_sizes - high / 2))]
+        few, many = self.output_sizes[0], self.output_sizes[len(self.output_sizes) // 2]
+        settings = list(dict.fromkeys([(low, few), (low, many), (middle, few), (high, few), (high, many)]))
+        order = self._order(len(settings), 0)
+        return Block(tuple((*map(int, settings[place]), 2) for place in order), None, None, "a first look at the sizes")
+
+    def _order(self, number, num_timed):
+        """A random order that a run which was cut off and goes on has again."""
+        return np.random.default_rng([self.seed, num_timed]).permutation(number)
+
+    def _counts(self, timings) -> np.ndarray:
+        """Trials of each candidate so far."""
+        p, o = self._candidates.num_prompt_tokens, self._candidates.num_output_tokens
+        if timings.empty:
+            return np.zeros(len(p), dtype=int)
+        sizes = timings.groupby(TOKEN_COLUMNS).size()
+        return np.array([sizes.get(key, 0) for key in zip(p.astype(int), o.astype(int), strict=True)])
+
+    def _choose(self, belief, counts, elapsed_s):
+        """Settings whose trials make the target's variance least per second, one after the other.
+
+        A trial of variance v at a row h takes |C h . rows|^2 / (h C h + v) from it, C being the covariance.
+        """
+        p, o = self._candidates.num_prompt_tokens.astype(int), self._candidates.num_output_tokens.astype(int)
+        relative = 1 + belief.rows(p, o) @ belief.mean
+        rows, cost_s = belief.rows(p, o) / relative[:, None], belief.predict(p, o)
+        targets, covariance, counts = self._target_rows(belief), belief.covariance.copy(), counts.copy()
+        left_s = np.inf if self.max_seconds is None else self.max_seconds - elapsed_s
+        settings, seconds, chosen = {}, 0.0, 0
+        setting = self.deviations.setting**2
+        half = belief.half_width(self.level)
+        error = self.error(belief)
+        while chosen < _BLOCK_SETTINGS:
+            known = covariance @ rows.T
+            # The first trial of a setting shows what it differs from its curve by, further ones only their own noise.
+            own = 1 / (belief.trial**2 / (counts + 1) + setting)
+            known_already = np.where(counts > 0, 1 / (belief.trial**2 / np.maximum(counts, 1) + setting), 0.0)
+            noise = 1 / (own - known_already)
+            variance = np.einsum("ij,ji->i", rows, known)
+            gains = np.sum((targets @ known) ** 2, axis=0) / (variance + noise)
+            is_new = np.array([(a, b) not in settings for a, b in zip(p, o, strict=True)])
+            price_s = cost_s * (1 + self.num_warmups * is_new)
+            gains = np.where((counts < _MOST_TRIALS) & (price_s + seconds <= left_s), gains / price_s, -1.0)
+            best = int(np.argmax(gains))
+            if gains[best] <= 0:
+                break
+            key = (int(p[best]), int(o[best]))
+            settings[key] = settings.get(key, 0) + 1
+            covariance = covariance - np.outer(known[:, best], known[:, best]) / (variance[best] + noise[best])
+            counts[best] += 1
+            seconds += float(price_s[best])
+            chosen += 1
+            total = np.einsum("ij,jk,ik->", targets, covariance, targets)
+            error = half * float(np.sqrt(total + setting))
+            if error <= self.target_error:
+                break
+        return [(*key, number) for key, number in settings.items()], seconds, error
+
+    def _stopped(self, rule, error, what) -> Stopped:
+        return Stopped(
+            rule, error,
+            f"the target of {100 * self.target_error:.3g} % {what}: {100 * self.level:g} % of what was asked for is "
+            f"known to {100 * error:.2g} %",
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Every command in docs/questions.md is run, and its answer held against the one that stands there."""
+"""Every command of the README and of docs/ that stands there with its answer is run, and the two are compared."""
 
 import re
 import shlex
@@ -8,15 +8,15 @@ import pytest
 from idealized_runtime.cli.main import main
 from idealized_runtime.measurements.published import ROOT
 
-PAGE = ROOT / "docs" / "questions.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?")
 # Of numbers that are fitted or simulated: other processors round otherwise, and simulated days hang on it.
 TOLERANCE = 0.03
 
 
-def commands():
-    """Each command of the page with the lines of its answer that are shown."""
-    for block in re.findall(r"```console\n\$ idealized-runtime (.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+def commands(page):
+    """Each command of a page with the lines of its answer that are shown."""
+    for block in re.findall(r"```console\n\$ idealized-runtime (.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         command, answer = re.split(r"(?<!\\)\n", block, maxsplit=1)
         yield shlex.split(command.replace("\\\n", " ")), answer.splitlines()
 
@@ -26,7 +26,10 @@ def parts(line):
     return " ".join(NUMBER.sub("", line).split()), [float(number) for number in NUMBER.findall(line)]
 
 
-@pytest.mark.parametrize(("words", "expected"), [pytest.param(*it, id=" ".join(it[0][:4])) for it in commands()])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [pytest.param(*it, id=f"{page.stem}: {' '.join(it[0])[:60]}") for page in PAGES for it in commands(page)],
+)
 def test_command_gives_the_answer_that_the_page_shows(words, expected, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert main(words) == 0
@@ -36,5 +39,8 @@ def test_command_gives_the_answer_that_the_page_shows(words, expected, capsys, m
         assert any(said == other and numbers == pytest.approx(others, rel=TOLERANCE) for other, others in given), line
 
 
-def test_page_has_every_question():
-    assert len(list(commands())) >= 12
+def test_questions_have_answers():
+    questions = re.findall(r"^## ", (ROOT / "docs" / "questions.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(questions) >= 12
+    assert len(list(commands(ROOT / "docs" / "questions.md"))) >= len(questions)
+    assert len(list(commands(ROOT / "README.md"))) >= 5

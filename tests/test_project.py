@@ -14,6 +14,12 @@ from idealized_runtime.cli.main import COMMANDS, GROUPS
 from idealized_runtime.measurements.published import ROOT
 
 TARGETS = ["setup", "figures", "notebooks", "test", "lint", "lab", "published", "benchmarks", "stacks", "clean", "help"]
+DOCUMENTS = [
+    "README.md",
+    "CHANGELOG.md",
+    "benchmarks/README.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+]
 
 
 def read(name):
@@ -154,41 +160,61 @@ def test_pre_commit_runs_the_same_lint():
     assert [hook["entry"] for hook in repository["hooks"]] == ["make --silent lint"]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_of_a_document_lead_somewhere(document):
     links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)|src=\"(?!https?://)([^\"]+)\"", read(document))
-    assert [link for pair in links for link in pair if link and not (ROOT / link).exists()] == []
+    folder = (ROOT / document).parent
+    assert [link for pair in links for link in pair if link and not (folder / link).exists()] == []
 
 
-def test_commands_of_the_readme_exist():
-    readme = read("README.md")
-    assert set(re.findall(r"(?:^|`)make ([a-z]+)", readme, flags=re.MULTILINE)) <= {*TARGETS}
-    scripts = set(re.findall(r"python ((?:[\w.-]+/)*[\w-]+\.py)", readme))
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_of_a_document_exist(document):
+    text = read(document)
+    assert set(re.findall(r"(?:^|`)make ([a-z]+)", text, flags=re.MULTILINE)) <= {*TARGETS}
+    scripts = set(re.findall(r"python ((?:[\w.-]+/)*[\w-]+\.py)", text))
     assert [script for script in scripts if not (ROOT / script).is_file()] == []
 
 
-def test_subcommands_of_the_readme_exist_and_have_those_flags():
-    readme = read("README.md")
-    table = readme.split("## One command")[1].split("\n\n")[2]
+def test_table_of_subcommands_has_all():
+    table = read("docs/command.md").split("\n\n")[2]
     heads = set(re.findall(r"^\| `([a-z]+)", table, flags=re.MULTILINE))
     assert heads == {name.split()[0] for name in COMMANDS}
     assert set(re.findall(rf"`(?:{'|'.join(GROUPS)}) ([a-z, -]+)`", table)) == {
         ", ".join(name.split()[1] for name in COMMANDS if name.startswith(f"{group} ")) for group in GROUPS
     }
-    lines = re.findall(r"^(?:idealized-runtime|LIFETIME) .*", readme.replace("\\\n", " "), flags=re.MULTILINE)
-    assert len(lines) >= 10
-    for line in lines:
-        words = shlex.split(line.replace("LIFETIME", "idealized-runtime lifetime"), comments=True)[1:]
+
+
+def subcommand_lines(document):
+    """Each line of a document that runs a subcommand, as words after the program's name."""
+    program = r"^(?:\$ )?(?:\.venv/bin/)?(?:idealized-runtime|LIFETIME) .*"
+    for line in re.findall(program, read(document).replace("\\\n", " "), flags=re.MULTILINE):
+        words = shlex.split(line.replace("LIFETIME", "idealized-runtime lifetime"), comments=True)
+        yield words[next(number for number, word in enumerate(words) if word.endswith("idealized-runtime")) + 1 :]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_subcommands_of_a_document_exist_and_have_those_flags(document):
+    for words in subcommand_lines(document):
         name = next(name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS)
         known = flags_of(name, *(["time"] if name == "campaign" else []))
-        assert {word for word in words if word.startswith("--")} <= known, line
+        assert {word for word in words if word.startswith("--")} <= known, words
 
 
-def test_flags_of_the_readme_are_flags_of_the_driver():
+def test_readme_is_short_and_guides_have_commands():
+    assert len(read("README.md").splitlines()) <= 150
+    assert sum(len(list(subcommand_lines(document))) for document in DOCUMENTS) >= 30
+
+
+def test_flags_of_the_guide_are_flags_of_the_driver():
     from megatron_lm.arguments import build_parser
 
     known = {flag for action in build_parser()._actions for flag in action.option_strings}
     known |= {"--nproc-per-node", "--nnodes", "--max-restarts"}  # torchrun's
     known |= {"--accept"}  # of what reads the log
-    table = read("README.md").split("## Time a model")[1].split("\n## ")[0]
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", table)) <= known
+    guide = read("docs/guides/time_a_model.md")
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", guide)) <= known
+
+
+def test_gallery_has_a_row_of_every_notebook():
+    rows = re.findall(r"\(\.\./notebooks/(\w+)\.ipynb\) \| `RUN", read("docs/gallery.md"))
+    assert sorted(rows) == sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))

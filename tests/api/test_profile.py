@@ -667,17 +667,17 @@ def test_log_that_is_no_log_is_bad_input(tmp_path, capsys):
 # The command itself.
 
 
-def api_section():
-    return (ROOT / "README.md").read_text(encoding="utf-8").split("## Time an API")[1].split("\n## ")[0]
+def api_guide():
+    return (ROOT / "docs" / "guides" / "api.md").read_text(encoding="utf-8")
 
 
-def test_flags_of_the_readme_are_flags_of_the_command():
+def test_flags_of_the_guide_are_flags_of_the_command():
     known = flags_of(*(name for name in COMMANDS if name.startswith("api ")))
-    ours = re.sub(r"`guidellm [^`]*`", "", api_section())
+    ours = re.sub(r"`guidellm [^`]*`", "", api_guide())
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", ours)) <= known
 
 
 @pytest.mark.parametrize("name", [definitions.STREAMED, definitions.WHOLE])
-def test_definitions_of_the_readme_are_those_of_the_code(name):
+def test_definitions_of_the_guide_are_those_of_the_code(name):
     said = vars(definitions.DEFINITIONS[name]).values()
-    assert [text for text in said if text not in api_section()] == []
+    assert [text for text in said if text not in api_guide()] == []

@@ -108,7 +108,7 @@ FORCED = ("--force-with", "logit_bias", "--eos-token-ids", EOS_TOKEN_ID)
 
 @pytest.fixture(scope="module")
 def mlx_log(mlx, llama, tmp_path_factory):
-    """The README's command."""
+    """The command of the guide."""
     log = tmp_path_factory.mktemp("logs") / "llama.jsonl"
     extra = (*FORCED, "--tokenizer", llama / "tokenizer.json")
     return benchmark.profile(mlx, log, prompt_sizes=[1, 64, 512], output_sizes=[1, 8, 32], num_trials=4,

@@ -295,15 +295,15 @@ def test_coefficients_of_a_file_cannot_be_replaced(capsys, law_file):
     assert "--E cannot replace coefficients" in capsys.readouterr().err
 
 
-def readme_examples():
-    """Command and answer of each row of the README's table, but for those that need a file."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## What should be trained")[1].split("\n## ")[0]
-    rows = re.findall(r"^\|[^|]+\| `LIFETIME ([^`]+)` \| ([^|]+) \|$", section, flags=re.MULTILINE)
+def guide_examples():
+    """Command and answer of each row of the guide's table, but for those that need a file."""
+    guide = (ROOT / "docs" / "guides" / "train.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|[^|]+\| `LIFETIME ([^`]+)` \| ([^|]+) \|$", guide, flags=re.MULTILINE)
     return [(line, answer) for line, answer in rows if "trainingresults.csv" not in line and "law.json" not in line]
 
 
-@pytest.mark.parametrize(("line", "answer"), readme_examples())
-def test_answers_of_the_readme_are_those_printed(run, monkeypatch, line, answer):
+@pytest.mark.parametrize(("line", "answer"), guide_examples())
+def test_answers_of_the_guide_are_those_printed(run, monkeypatch, line, answer):
     monkeypatch.chdir(ROOT)
     text = run(line)
     numbers = re.findall(r"\d\.\d+e[+]\d+|\d+\.\d\d(?= %)|(?<=loss )[\d.]+|^[\d.]+$", answer)
@@ -311,5 +311,5 @@ def test_answers_of_the_readme_are_those_printed(run, monkeypatch, line, answer)
     assert [number for number in numbers if number not in text] == []
 
 
-def test_readme_has_an_example_of_every_command():
-    assert {line.split()[0] for line, _ in readme_examples()} == {"compute-optimal", "cost-optimal", "model", "cost"}
+def test_guide_has_an_example_of_every_command():
+    assert {line.split()[0] for line, _ in guide_examples()} == {"compute-optimal", "cost-optimal", "model", "cost"}

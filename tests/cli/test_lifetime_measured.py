@@ -171,12 +171,14 @@ def test_number_of_accelerators_is_a_whole_number(capsys, value):
     assert f"must be N or NAME=N, N an integer of at least 1; got {value!r}" in capsys.readouterr().err
 
 
-def test_example_of_the_readme_gives_the_numbers_printed_there(capsys, monkeypatch):
+def test_example_of_the_guide_gives_the_numbers_printed_there(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("**As timed, not as guessed.**")[1]
-    command, answer = section.split("```bash\nLIFETIME")[1].split("```", 1)
+    guide = (
+        (ROOT / "docs" / "guides" / "train.md").read_text(encoding="utf-8").split("**As timed, not as guessed.**")[1]
+    )
+    command, answer = guide.split("```bash\nLIFETIME")[1].split("```", 1)
     assert main(["lifetime", *shlex.split(command.replace("\\\n", " "), comments=True)]) == 0
     text = capsys.readouterr().out
-    printed = re.findall(r"\d\.\d+e[+]\d+", answer.split("[notebooks/")[0])
+    printed = re.findall(r"\d\.\d+e[+]\d+", answer.split("[lifetime_optimal]")[0])
     assert len(printed) == 3
     assert [number for number in printed if number not in text] == []

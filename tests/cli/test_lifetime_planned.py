@@ -197,9 +197,11 @@ def test_flags_of_a_plan_are_refused_without_one(capsys, given):
     assert f"{given[0]} goes with --plan" in capsys.readouterr().err
 
 
-def test_example_of_the_readme_gives_the_numbers_printed_there(capsys):
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("**As served, not one by one.**")[1]
-    command, said = section.split("```bash\nLIFETIME")[1].split("```", 1)
+def test_example_of_the_guide_gives_the_numbers_printed_there(capsys):
+    guide = (
+        (ROOT / "docs" / "guides" / "train.md").read_text(encoding="utf-8").split("**As served, not one by one.**")[1]
+    )
+    command, said = guide.split("```bash\nLIFETIME")[1].split("```", 1)
     assert main(["lifetime", *shlex.split(command.replace("\\\n", " "), comments=True)]) == 0
     text = capsys.readouterr().out
     printed = re.findall(r"\d\.\d+e[+]\d+", said.split("\n## ")[0])

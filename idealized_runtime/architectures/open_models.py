@@ -261,6 +261,10 @@ _GEMMA_4 = {"model_type": "gemma4_text", "vocab_size": 262144, "max_position_emb
             "sliding_window": 1024, "hidden_size_per_layer_input": 0, "attention_k_eq_v": True}  # fmt: skip
 _NEMOTRON_H = {"model_type": "nemotron_h", "vocab_size": 131072, "head_dim": 128}
 _NEMOTRON_3 = {"mamba_ssm_cache_dtype": "float32", "max_position_embeddings": 262144, "num_key_value_heads": 2}
+# Of the config.json files, as Megatron-LM's examples and Megatron-Bridge's documentation quote them.
+_NEMOTRON_NANO_2 = {"mamba_ssm_cache_dtype": "float32", "max_position_embeddings": 131072, "num_key_value_heads": 8,
+                    "mamba_num_heads": 128, "mamba_head_dim": 80, "n_groups": 8, "ssm_state_size": 128,
+                    "conv_kernel": 4, "tie_word_embeddings": False}  # fmt: skip
 _LARGE_NEMOTRON_3 = {**_NEMOTRON_3, "n_routed_experts": 512, "num_experts_per_tok": 22}
 
 
@@ -322,6 +326,12 @@ _TODAY = (
                             "layer_types": (["full_attention"] + ["sliding_attention"] * 3) * 11 + ["full_attention"],
                             "tie_word_embeddings": False},
          (45, 4096, 64, 8, 11264), None, "Hugging Face stepfun-ai/Step-3.7-Flash"),
+    _nemotron("nemotron-nano-9b-v2", "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-", 4480, 40, 8.89e9,
+              "arXiv:2508.14444; Hugging Face nvidia/NVIDIA-Nemotron-Nano-9B-v2", **_NEMOTRON_NANO_2,
+              num_hidden_layers=56, intermediate_size=15680),
+    _nemotron("nemotron-nano-12b-v2", "M-M-M-M*-" * 6 + "M-M-M-M-", 5120, 40, 12.31e9,
+              "arXiv:2508.14444; Hugging Face nvidia/NVIDIA-Nemotron-Nano-12B-v2", **_NEMOTRON_NANO_2,
+              num_hidden_layers=62, intermediate_size=20480),
     _nemotron("nemotron-h-56b", "M-M-M-M*-" + "M-M-M-M-M*-" * 9 + "M-M-M-M-M-", 8192, 64, 56e9,
               "arXiv:2504.03624; Hugging Face nvidia/Nemotron-H-56B-Base-8K", mamba_num_heads=256, ssm_state_size=256,
               intermediate_size=32768, num_key_value_heads=8, max_position_embeddings=8192),

@@ -39,20 +39,6 @@ _IDS = {
     "nemotron-nano-12b-v2": ("nvidia/NVIDIA-Nemotron-Nano-12B-v2",),
     "glm-5": ("zhipuai/GLM-5", "zai-org/GLM-5"),
 }  # fmt: skip
-# Of the config.json of nvidia/NVIDIA-Nemotron-Nano-9B-v2 and -12B-v2, as public code quotes them (Megatron-LM's
-# examples, Megatron-Bridge's documentation). Their model cards have states served in float32.
-_NEMOTRON = {
-    "model_type": "nemotron_h", "vocab_size": 131072, "num_attention_heads": 40, "num_key_value_heads": 8,
-    "head_dim": 128, "mamba_num_heads": 128, "mamba_head_dim": 80, "n_groups": 8, "ssm_state_size": 128,
-    "conv_kernel": 4, "mamba_ssm_cache_dtype": "float32", "max_position_embeddings": 131072,
-    "tie_word_embeddings": False,
-}  # fmt: skip
-_CONFIGURATIONS = {
-    "nemotron-nano-9b-v2": {**_NEMOTRON, "num_hidden_layers": 56, "hidden_size": 4480, "intermediate_size": 15680,
-                            "hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-M-"},
-    "nemotron-nano-12b-v2": {**_NEMOTRON, "num_hidden_layers": 62, "hidden_size": 5120, "intermediate_size": 20480,
-                             "hybrid_override_pattern": "M-M-M-M*-" * 6 + "M-M-M-M-"},
-}  # fmt: skip
 _NAMES = {model: name for name, models in _IDS.items() for model in models}
 
 
@@ -62,15 +48,13 @@ def architecture_name(model: str) -> str:
 
 
 def served_architecture(model: str) -> Architecture | None:
-    """Architecture of a published model: the registry's, one described here, or that of a published config.json.
+    """Architecture of a published model: the registry's, or that of a published config.json.
 
     None where neither counts it.
     """
     name = architecture_name(model)
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]
-    if name in _CONFIGURATIONS:
-        return Architecture.from_hf_config(_CONFIGURATIONS[name], name=name)
     for known in dict.fromkeys((model, *_IDS.get(name, ()))):
         try:
             # Published points are of text: that a vision encoder is not counted need not be said.

@@ -14,7 +14,11 @@ import pandas as pd
 
 from idealized_runtime.architectures import get_architecture
 from idealized_runtime.architectures.devices import device_bytes
-from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES, CapabilityScore
+from idealized_runtime.comparisons.capability_scores import (
+    CAPABILITY_SCORES,
+    NUM_QUESTIONS,
+    CapabilityScore,
+)
 from idealized_runtime.comparisons.frontier import frontier_probability, pareto_frontier
 from idealized_runtime.hardware.prices import SECONDS_PER_HOUR
 from idealized_runtime.prediction import MessagesNotTimedError, RuntimePredictor, predict_priced
@@ -22,8 +26,6 @@ from idealized_runtime.queries.terms import on_terms, price_models, priced_by_lo
 from idealized_runtime.serving.planning import Answer
 from idealized_runtime.statistics.intervals import draw_log_normal, percentile_interval, standard_error_of_interval
 
-# Of the test's 57 subjects (Hendrycks et al. 2021, arXiv:2009.03300).
-NUM_MMLU_QUESTIONS = 14_042
 _NUM_DRAWS = 10_000
 _USD = "usd_per_million_output_tokens"
 
@@ -56,10 +58,10 @@ def capability_points(
     Returns
     -------
     DataFrame, by model
-        ``mmlu_percent, params_billion``; ``num_accelerators`` that hold it; ``is_measured``, whether its own log was
-        fitted; and
-        ``runtime_s``, ``cost_usd_per_1000_queries`` and ``energy_joules``, each with ``_lower`` and ``_upper``;
-        ``caveats``, what the interval does not know of, empty for models that were timed in full.
+        ``mmlu_percent, mmlu_pro_percent, params_billion``; ``num_accelerators`` that hold it; ``is_measured``, whether
+        its own log was fitted; and ``runtime_s``, ``cost_usd_per_1000_queries`` and ``energy_joules``, each with
+        ``_lower`` and ``_upper``; ``caveats``, what the interval does not know of, empty for models that were timed in
+        full.
         Left out are models whose context is shorter than the query, and those that need several devices where no
         message between devices was timed.
 
@@ -85,7 +87,7 @@ def capability_points(
         raise ValueError(f"what was timed is no accelerator of the registry: give {' and '.join(unknown)}")
     rows = {
         name: {
-            "mmlu_percent": CAPABILITY_SCORES[name].mmlu_percent,
+            **_scores(CAPABILITY_SCORES[name]),
             "params_billion": get_architecture(name).num_params / 1e9,
             "num_accelerators": model.num_accelerators,
             "is_measured": name in timed,
@@ -106,32 +108,66 @@ def capability_points(
     return points.join(priced)
 
 
-def frontier_table(points: pd.DataFrame, value: str, *, level: float = 0.95) -> pd.DataFrame:
+def points_of_servers(
+    servers: pd.DataFrame, value: str, *, scores: Mapping[str, CapabilityScore] = CAPABILITY_SCORES
+) -> pd.DataFrame:
+    """Each model with a published score on that of its measured servers where it costs least.
+
+    Parameters
+    ----------
+    servers : DataFrame
+        A row a server, as from :meth:`~idealized_runtime.serving.full_batches.FullBatches.within`.
+    value : str
+        Column of the cost.
+    scores : mapping by architecture
+
+    Returns
+    -------
+    DataFrame, by model, in the order of ``scores``
+        ``mmlu_percent, mmlu_pro_percent, params_billion, is_measured``, and the columns of ``servers``. Models without
+        a score, or without a cost, are not in it.
+    """
+    known = servers[servers["architecture"].isin(scores.keys()) & servers[value].notna()]
+    best = known.sort_values(value, kind="stable").drop_duplicates("architecture").set_index("architecture")
+    best = best.loc[[name for name in scores if name in best.index]].rename_axis("model")
+    rows = {
+        name: {**_scores(scores[name]), "params_billion": get_architecture(name).num_params / 1e9, "is_measured": True}
+        for name in best.index
+    }
+    columns = ["mmlu_percent", "mmlu_pro_percent", "params_billion", "is_measured"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("model").join(best)
+
+
+def frontier_table(
+    points: pd.DataFrame, value: str, *, score: str = "mmlu_percent", level: float = 0.95
+) -> pd.DataFrame:
     """Pareto frontier of score against a cost, with the probability of each model to be on it.
 
-    Costs vary as their intervals say, scores as a test of ``NUM_MMLU_QUESTIONS`` does. Errors of different shapes are
-    drawn independently; models of one shape, whose estimates are the same, share theirs.
+    Costs vary as their intervals say, scores as a test of so many questions does (``NUM_QUESTIONS``). Errors of
+    different shapes are drawn independently; models of one shape, whose estimates are the same, share theirs.
 
     Parameters
     ----------
     points : DataFrame, by model
-        As from :func:`capability_points`.
+        As from :func:`capability_points` or :func:`points_of_servers`; those without the score are left out.
     value : str
         Column of the cost; bounds are in ``<value>_lower`` and ``<value>_upper``.
+    score : {"mmlu_percent", "mmlu_pro_percent"}
     level : float
         Of those bounds.
 
     Returns
     -------
     DataFrame, by model, the cheapest first
-        ``mmlu_percent, is_measured, <value>, on_frontier, frontier_probability``.
+        ``<score>, is_measured, <value>, on_frontier, frontier_probability``.
     """
+    points = points[points[score].notna()]
     rng = np.random.default_rng(0)
     shapes, shape_of = np.unique(points[[value, f"{value}_lower", f"{value}_upper"]], axis=0, return_inverse=True)
     estimates, lower, upper = shapes[shape_of.ravel()].T
     errors = estimates * standard_error_of_interval(np.log(lower), np.log(upper), level)
     costs = draw_log_normal(estimates, errors, num_draws=_NUM_DRAWS, rng=rng, groups=shape_of.ravel())
-    return _with_frontier(points[["mmlu_percent", "is_measured", value]], value, costs, rng)
+    return _with_frontier(points[[score, "is_measured", value]], value, costs, rng, score)
 
 
 def served_frontier(
@@ -146,7 +182,7 @@ def served_frontier(
 
     Each model is served by the cheapest of its candidates, at the largest rate that a replica bears within the
     objectives: a full replica, whatever rate was planned for. Rates vary as the errors of the step times let them,
-    scores as a test of ``NUM_MMLU_QUESTIONS`` does. Errors of different step times are drawn independently; models with
+    scores as a test of so many questions does. Errors of different step times are drawn independently; models with
     the same ones share theirs.
 
     Parameters
@@ -204,14 +240,18 @@ def served_frontier(
     return _with_frontier(points, _USD, np.column_stack([draws[name] for name in rows]), rng)
 
 
-def _with_frontier(points, value, costs, rng) -> pd.DataFrame:
+def _scores(row) -> dict:
+    return {"mmlu_percent": row.mmlu_percent, "mmlu_pro_percent": row.mmlu_pro_percent}
+
+
+def _with_frontier(points, value, costs, rng, score="mmlu_percent") -> pd.DataFrame:
     """Points, the cheapest first, with whether they are on the frontier and how surely, as costs and scores vary."""
-    share = points["mmlu_percent"].to_numpy() / 100
-    score_errors = 100 * np.sqrt(share * (1 - share) / NUM_MMLU_QUESTIONS)
+    share = points[score].to_numpy(float) / 100
+    score_errors = 100 * np.sqrt(share * (1 - share) / NUM_QUESTIONS[score])
     scores = 100 * share + score_errors * rng.standard_normal(costs.shape)
     table = points.assign(
-        on_frontier=pareto_frontier(points, value, "mmlu_percent"),
-        frontier_probability=frontier_probability(points, costs, quality="mmlu_percent", quality_draws=scores),
+        on_frontier=pareto_frontier(points, value, score),
+        frontier_probability=frontier_probability(points, costs, quality=score, quality_draws=scores),
     )
     return table.sort_values(value, kind="stable")
 

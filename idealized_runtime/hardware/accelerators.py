@@ -102,6 +102,7 @@ _MI300X = "AMD Instinct MI300X Platform and Accelerator data sheets"
 _PAPER_A100 = "arXiv:2305.02440, Figures 8 and 9: AWS on demand, p4d.24xlarge at $32.77 for 8 A100-40GB"
 _PAPER_V100 = "arXiv:2305.02440, Figures 8 and 9: AWS on demand, p3.16xlarge at $24.48 for 8 V100"
 _AWS_2026 = "AWS on-demand price list, Linux, us-east-1, 2026-09-25"
+_AWS_P6 = "AWS EC2 public price catalog, Linux on demand, us-east-1, as quoted on 2026-09-01: "
 _AWS_G5 = "AWS on demand, Linux, us-east-1: g5.xlarge at $1.006, as quoted by factualminds.com in June 2026"
 _CPU = (
     "measured 2026-11-21 with torch 2.13.0 on both cores, medians: a copy of 1 GiB, bytes read and written; "
@@ -144,14 +145,15 @@ _REGISTRY = (
                 ("H100-SXM", "h100_sxm", "H100-80GB", "NVIDIA H100 80GB HBM3")),
     Accelerator("H200", 141e9, 4800e9, _HOPPER_PEAKS, 700.0, 7.912, "2026-09-25",
                 _sources(_H200, _AWS_2026 + ": p5en.48xlarge at $63.296 for 8"), ("h200", "h200_sxm", "NVIDIA H200")),
-    Accelerator("B200", 180e9, 8000e9, _BLACKWELL_PEAKS, 1000.0,
-                sources=_sources(_B200), log_names=("b200_sxm", "NVIDIA B200")),
+    Accelerator("B200", 180e9, 8000e9, _BLACKWELL_PEAKS, 1000.0, 14.2416, "2026-09-01",
+                _sources(_B200, _AWS_P6 + "p6-b200.48xlarge at $113.9328 for 8"), ("b200_sxm", "NVIDIA B200")),
     Accelerator("GB200", 186e9, 8000e9, {"float32": 80e12, "tfloat32": 1250e12, "bfloat16": 2500e12,
                                          "float16": 2500e12, "float8": 5000e12, "float4": 10000e12}, 1200.0,
                 sources=_sources(_GB200), log_names=("NVIDIA GB200",)),
     Accelerator("B300", 288e9, 8000e9, {"float32": 75e12, "tfloat32": 1125e12, "bfloat16": 2250e12,
-                                        "float16": 2250e12, "float8": 4500e12},
-                sources=_sources(_B300), log_names=("b300_sxm", "NVIDIA B300 SXM6 AC")),
+                                        "float16": 2250e12, "float8": 4500e12}, None, 17.802, "2026-09-01",
+                _sources(_B300, _AWS_P6 + "p6-b300.48xlarge at $142.416 for 8"),
+                ("b300_sxm", "NVIDIA B300 SXM6 AC")),
     Accelerator("GB300", 288e9, 8000e9, {"bfloat16": 2500e12, "float16": 2500e12, "float8": 5000e12},
                 sources=_sources(_GB300), log_names=("NVIDIA GB300",)),
     Accelerator("L40S", 48e9, 864e9, {"float32": 91.6e12, "tfloat32": 183e12, "bfloat16": 366.5e12,

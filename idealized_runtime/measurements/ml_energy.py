@@ -35,7 +35,8 @@ def read_ml_energy() -> pd.DataFrame:
         ``time_per_output_token_s`` the median time between tokens, ``num_prompt_tokens`` is not published (NaN),
         ``power_watts`` is of all devices. ``tensor_parallel_size`` is that of attention. Further ones: ``task,
         expert_parallel_size, data_parallel_size, max_num_seqs, num_requests``; ``num_context_tokens``, the mean over
-        running requests with the assumed prompt; ``inter_token_p90_s``; ``requests_per_step``, how many begin in one.
+        running requests with the assumed prompt; ``inter_token_p90_s, inter_token_p95_s``; ``requests_per_step``, how
+        many begin in one.
 
     Raises
     ------
@@ -76,6 +77,7 @@ def read_ml_energy() -> pd.DataFrame:
             "num_requests": num_requests,
             "num_context_tokens": rows["task"].map(ASSUMED_PROMPT_TOKENS) + output_context,
             "inter_token_p90_s": rows["p90_itl_ms"] / 1e3,
+            "inter_token_p95_s": rows["p95_itl_ms"] / 1e3,
             "requests_per_step": batch / mean_output,
             "source": [f"{FOLDER}/tasks/{task}.json" for task in rows["task"]],
         }

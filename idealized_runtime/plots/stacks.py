@@ -17,6 +17,7 @@ _FRONTIER_COLOR = "0.1"
 _OTHERS_STYLE = {"color": "0.6", "marker": "p"}
 # Of a line of text on the axis of scores.
 _NAME_HEIGHT_PERCENT = 2.2
+_SCORE_NAMES = {"mmlu_percent": "MMLU", "mmlu_pro_percent": "MMLU-Pro"}
 # Series of models told apart by colour and marker; the first letters of a model's name say which it is.
 SERIES = {
     "llama": "Llama",
@@ -25,6 +26,7 @@ SERIES = {
     "mi": "Mistral, Mixtral",
     "deepseek": "DeepSeek",
     "olmo": "OLMo",
+    "nemotron": "Nemotron",
 }
 
 
@@ -58,7 +60,12 @@ def plot_speed_ups(table: pd.DataFrame, *, models: Sequence[str] | None = None, 
 
 
 def plot_capability_frontier(
-    points: pd.DataFrame, table: pd.DataFrame, *, value: str, ax: plt.Axes | None = None
+    points: pd.DataFrame,
+    table: pd.DataFrame,
+    *,
+    value: str,
+    score: str = "mmlu_percent",
+    ax: plt.Axes | None = None,
 ) -> plt.Axes:
     """Draw score against cost: filled markers were timed, hollow ones predicted, bars are intervals.
 
@@ -68,31 +75,33 @@ def plot_capability_frontier(
     Parameters
     ----------
     points, table : DataFrame, by model
-        As from ``capability_points`` and ``frontier_table`` of ``value``.
+        As from ``capability_points`` and ``frontier_table`` of ``value`` and ``score``.
     value : str
+    score : {"mmlu_percent", "mmlu_pro_percent"}
     """
     ax = plt.subplots()[1] if ax is None else ax
-    frontier = table[table["on_frontier"]].drop_duplicates([value, "mmlu_percent"])
-    ax.plot(frontier[value], frontier["mmlu_percent"], "--", color=_FRONTIER_COLOR, linewidth=1, zorder=1)
+    frontier = table[table["on_frontier"]].drop_duplicates([value, score])
+    ax.plot(frontier[value], frontier[score], "--", color=_FRONTIER_COLOR, linewidth=1, zorder=1)
+    points = points.loc[points.index.isin(table.index)]
     for model, row in points.iterrows():
         style = _series_style(model)
         color = style["color"]
-        ax.hlines(row["mmlu_percent"], row[f"{value}_lower"], row[f"{value}_upper"], color=color, linewidth=1, zorder=2)
+        ax.hlines(row[score], row[f"{value}_lower"], row[f"{value}_upper"], color=color, linewidth=1, zorder=2)
         ax.plot(
             row[value],
-            row["mmlu_percent"],
+            row[score],
             **style,
             linestyle="none",
             markerfacecolor=color if row["is_measured"] else "white",
             markersize=3.5 + 4 * np.sqrt(table.loc[model, "frontier_probability"]),
             zorder=3,
         )
-    ax.set(xscale="log", ylabel="MMLU, 5-shot (% right)")
+    ax.set(xscale="log", ylabel=f"{_SCORE_NAMES[score]}, 5-shot (% right)")
     for model, row in points[points["is_measured"]].drop(frontier.index, errors="ignore").iterrows():
-        place = (row[value], row["mmlu_percent"])
+        place = (row[value], row[score])
         ax.annotate(model, place, xytext=(5, 0), textcoords="offset points", va="center", fontsize=7)
     likely = frontier[frontier["frontier_probability"] > 0.5]
-    _name_points(ax, likely.assign(left=points.loc[likely.index, f"{value}_lower"]), value)
+    _name_points(ax, likely.assign(left=points.loc[likely.index, f"{value}_lower"]), value, score)
     label_log_axis(ax.xaxis)
     return ax
 
@@ -112,9 +121,10 @@ def capability_legend(points: pd.DataFrame, *, level: float = 0.95) -> list[Line
         handles.append(_marker("others", **_OTHERS_STYLE))
     if points["is_measured"].any():
         handles.append(_marker("timed", markerfacecolor="0.1"))
+    if not points["is_measured"].all():
+        handles.append(_marker("predicted"))
     return [
         *handles,
-        _marker("predicted"),
         _marker("likely on the frontier", markersize=7.5),
         Line2D([], [], color="0.4", linewidth=1, label=interval_label(level)),
         Line2D([], [], linestyle="--", color=_FRONTIER_COLOR, linewidth=1, label="Pareto frontier"),
@@ -129,21 +139,21 @@ def _speed_up_limits(table) -> tuple[float, float]:
     return 0.95 * min(low, 1), 1.05 * max(high, 1)
 
 
-def _name_points(ax, points, value):
+def _name_points(ax, points, value, score):
     """Names to the left of the frontier, below each other, as near to their points as that leaves them."""
     low, high = np.log(ax.dataLim.intervalx)
     # Room for the names of the cheapest models.
     ax.set_xlim(np.exp(low - 0.35 * (high - low)), np.exp(high + 0.05 * (high - low)))
-    points = points.sort_values("mmlu_percent")
+    points = points.sort_values(score)
     steps = _NAME_HEIGHT_PERCENT * np.arange(len(points))
-    heights = isotonic_regression(points["mmlu_percent"] - steps).x + steps
+    heights = isotonic_regression(points[score] - steps).x + steps
     for height, (model, row) in zip(heights, points.iterrows(), strict=True):
         # Left of all that the frontier holds as far down as the text and a marker reach.
         lowest = height - _NAME_HEIGHT_PERCENT
-        edge = min(np.log(row["left"]), np.interp(lowest, points["mmlu_percent"], np.log(points["left"])))
+        edge = min(np.log(row["left"]), np.interp(lowest, points[score], np.log(points["left"])))
         ax.annotate(
             model,
-            (row[value], row["mmlu_percent"]),
+            (row[value], row[score]),
             xytext=(np.exp(edge - 0.05 * (high - low)), height),
             arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
             horizontalalignment="right",
@@ -153,7 +163,7 @@ def _name_points(ax, points, value):
 
 
 def _series_style(model) -> dict:
-    for color, marker, series in zip(sns.color_palette("colorblind"), "os^DvP", SERIES, strict=False):
+    for color, marker, series in zip(sns.color_palette("colorblind"), "os^DvPX", SERIES, strict=False):
         if model.startswith(series):
             return {"color": color, "marker": marker}
     return _OTHERS_STYLE

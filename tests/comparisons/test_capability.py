@@ -5,7 +5,12 @@ import pandas as pd
 import pytest
 
 from idealized_runtime.architectures import get_architecture
-from idealized_runtime.comparisons.capability import capability_points, frontier_table, served_frontier
+from idealized_runtime.comparisons.capability import (
+    capability_points,
+    frontier_table,
+    points_of_servers,
+    served_frontier,
+)
 from idealized_runtime.comparisons.capability_scores import CapabilityScore
 from idealized_runtime.hardware.prices import DeviceRate
 from idealized_runtime.measurements.timed_models import read_timed_models
@@ -144,6 +149,32 @@ def test_scores_vary_as_a_test_of_so_many_questions_does():
     table = frontier_table(make_points(cheap=(1, 0.99, 1.01, 70.1), dear=(2, 1.98, 2.02, 70.0)), "cost")
     assert not table.loc["dear", "on_frontier"]
     assert 0.35 < table.loc["dear", "frontier_probability"] < 0.5
+
+
+def test_frontier_is_of_the_score_asked_for_and_of_the_models_that_have_it():
+    points = make_points(cheap=(1, 0.9, 1.1, 60), dear=(4, 3.9, 4.1, 80), unknown=(0.1, 0.09, 0.11, 90))
+    points["mmlu_pro_percent"] = [50, 40, None]
+    table = frontier_table(points, "cost", score="mmlu_pro_percent")
+    assert table["mmlu_pro_percent"].to_dict() == {"cheap": 50, "dear": 40}
+    assert table["on_frontier"].to_dict() == {"cheap": True, "dear": False}
+
+
+def test_measured_model_stands_where_it_costs_least():
+    servers = pd.DataFrame(
+        {
+            "architecture": ["llama-3.1-8b", "llama-3.1-8b", "gpt-oss-20b", "qwen3-8b"],
+            "num_accelerators": [1, 2, 1, 1],
+            "usd": [0.5, 0.3, 0.1, np.nan],
+            "joules": [1.0, 2.0, 0.1, 0.5],
+        }
+    )
+    # Nobody states what gpt-oss knew before post-training, and one server has no price.
+    by_usd, by_joules = (points_of_servers(servers, cost) for cost in ("usd", "joules"))
+    assert by_usd[["num_accelerators", "usd"]].to_dict("index") == {"llama-3.1-8b": {"num_accelerators": 2, "usd": 0.3}}
+    assert by_joules["num_accelerators"].to_dict() == {"llama-3.1-8b": 1, "qwen3-8b": 1}
+    assert by_joules.loc["qwen3-8b", ["mmlu_percent", "mmlu_pro_percent"]].tolist() == [76.89, 56.73]
+    assert by_joules["is_measured"].all()
+    assert by_joules.loc["llama-3.1-8b", "params_billion"] == pytest.approx(8.03, abs=0.01)
 
 
 SCORES = {name: CapabilityScore(name, score, "made up") for name, score in (("small", 60), ("large", 70), ("poor", 50))}

@@ -15,6 +15,11 @@ def test_score_lies_between_guessing_and_certainty_and_has_a_source(row):
     assert row.source
 
 
+@pytest.mark.parametrize("row", [row for row in SCORES if row.mmlu_pro_percent], ids=lambda row: row.architecture_name)
+def test_harder_test_is_answered_worse_and_better_than_by_guessing(row):
+    assert 10 < row.mmlu_pro_percent < row.mmlu_percent - 10
+
+
 @pytest.mark.parametrize(
     "series", ["llama-2-", "llama-3.1-", "llama-3.2-", "qwen2.5-", "qwen3-", "gemma-3-", "olmo-2-", "deepseek-v"]
 )
@@ -24,7 +29,8 @@ def test_larger_model_of_a_series_scores_higher(series):
     dense = table[table.index.str.startswith(series) & (table["active_params_billion"] > 0.9 * table["params_billion"])]
     mixtures = table[table.index.str.startswith(series)].drop(dense.index)
     for models in (dense, mixtures):
-        assert models.sort_values("params_billion")["mmlu_percent"].is_monotonic_increasing
+        for score in ("mmlu_percent", "mmlu_pro_percent"):
+            assert models.sort_values("params_billion")[score].dropna().is_monotonic_increasing
 
 
 def test_table_has_the_sizes_that_are_counted():

@@ -9,7 +9,8 @@ from idealized_runtime.measurements.points import POINT_COLUMNS, count_flags, us
 ROW = {
     "model_id": "org/model", "gpu_model": "H100", "num_gpus": 4, "tensor_parallel": 1, "expert_parallel": 4,
     "data_parallel": 1, "weight_precision": "fp8", "max_num_seqs": 16, "avg_batch_size": 15.9, "avg_output_len": 600.0,
-    "median_itl_ms": 10.0, "p90_itl_ms": 10.5, "output_throughput_tokens_per_sec": 1500.0, "avg_power_watts": 1600.0,
+    "median_itl_ms": 10.0, "p90_itl_ms": 10.5, "p95_itl_ms": 11.0,
+    "output_throughput_tokens_per_sec": 1500.0, "avg_power_watts": 1600.0,
     "energy_per_token_joules": 1.07,
 }  # fmt: skip
 LENGTHS = {"bins": [0, 400, 1200], "counts": [500, 500]}
@@ -49,7 +50,8 @@ def test_row_becomes_a_point_in_our_units(read_rows):
     assert tuple(point)[: len(POINT_COLUMNS)] == POINT_COLUMNS
     expected = {
         "model": "org/model", "hardware": "H100", "num_accelerators": 4, "dtype": "float8", "concurrency": 15.9,
-        "time_per_output_token_s": 0.01, "power_watts": 1600.0, "requests_per_step": 15.9 / 600, "flags": "",
+        "time_per_output_token_s": 0.01, "power_watts": 1600.0, "requests_per_step": 15.9 / 600,
+        "inter_token_p95_s": 0.011, "flags": "",
         "num_requests": 1000,
     }  # fmt: skip
     assert {name: point[name] for name in expected} == pytest.approx(expected)

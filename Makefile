@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures notebooks test lint lab published stacks benchmarks clean
+.PHONY: help setup figures notebooks test lint docs lab published stacks benchmarks clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,13 +35,16 @@ figures: $(MEASURED)  ## time three models on this machine, fit them, execute ev
 notebooks: $(INSTALLED)  ## execute the notebooks whose data, code or parameters changed; measure nothing
 	@$(NOTEBOOKS)
 
-test: lint $(HELM) $(MLX) $(GUIDELLM)  ## lint, unit and driver tests, committed notebooks compared cell by cell
+test: lint docs $(HELM) $(MLX) $(GUIDELLM)  ## lint, the site, unit and driver tests, committed notebooks compared cell by cell
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
 
 lint: $(INSTALLED)  ## ruff: rules and format
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
+
+docs: $(INSTALLED)  ## the site, in build/docs/index.html: its links lead somewhere, it loads nothing from outside
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs auto --conf-dir docs . build/docs
 
 lab: $(INSTALLED)  ## JupyterLab in notebooks/
 	@$(BIN)/jupyter lab --notebook-dir notebooks

@@ -13,7 +13,20 @@ from makers import flags_of
 from idealized_runtime.cli.main import COMMANDS, GROUPS
 from idealized_runtime.measurements.published import ROOT
 
-TARGETS = ["setup", "figures", "notebooks", "test", "lint", "lab", "published", "benchmarks", "stacks", "clean", "help"]
+TARGETS = [
+    "setup",
+    "figures",
+    "notebooks",
+    "test",
+    "lint",
+    "docs",
+    "lab",
+    "published",
+    "benchmarks",
+    "stacks",
+    "clean",
+    "help",
+]
 DOCUMENTS = [
     "README.md",
     "CHANGELOG.md",

@@ -53,7 +53,7 @@ class PricedQueries:
         Number of each query's model of runtimes, -1 without one. One under several names has one number.
     weights : array
         How often, or with what share, each query is asked.
-    num_tokens : array of shape (2, queries)
+    num_tokens : array, two rows with a column a query
         Output tokens of each; prompt and output tokens.
     """
 

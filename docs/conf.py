@@ -1,0 +1,50 @@
+"""The site: `make docs` builds README's pages, the notebooks as they were executed, and the docstrings.
+
+Its sources begin at the repository root, so that a link between pages is the same here and on a code host.
+"""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]
+
+project = "idealized-runtime"
+author = "the authors of idealized-runtime"
+copyright = "Apache-2.0"
+root_doc = "docs/index"
+include_patterns = ["docs/**.md", "notebooks/*.ipynb", "benchmarks/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+exclude_patterns = [".*", "build", "published", "shared", "**.egg-info"]
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "mathml",
+    "notebook_cards",
+    "closed_site",
+]
+
+# Notebooks are shown as they were committed; the tests execute them.
+nb_execution_mode = "off"
+nb_output_stderr = "remove-warn"
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+add_module_names = False
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+html_theme = "furo"
+html_title = project
+html_math_renderer = "mathml"
+html_copy_source = False
+html_show_sourcelink = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_additional_pages = {"index": "entrance.html"}
+templates_path = ["templates"]

@@ -122,6 +122,8 @@ class _Sweep:
         bar_format = "{desc}{percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
         total, name = sum(map(_weight, visits)), self._measurement.architecture.name
         self._origin_s = _origin_s(self._journal.log.header)
+        told = self._journal.log.told_of_environment("num_parts")
+        self._num_parts = self._grid.share(told[-1] if told else None)
         # What was imported is not looked through again before every visit.
         gc.collect()
         gc.freeze()
@@ -132,6 +134,7 @@ class _Sweep:
         ):
             for num_layers, of_slice in by_slice(visits):
                 engine = self._build_engine(num_layers)
+                self._tune(engine)
                 # Known now are the device and that the weights fit: a disk that is full is found before anything is
                 # timed.
                 self._journal.start()
@@ -140,6 +143,18 @@ class _Sweep:
                 # Its weights go before those of the next slice come.
                 del engine
                 devices.release_memory(self._device)
+
+    def _tune(self, engine):
+        """Let the engine choose how few rows are multiplied; all trials of a log are made as its first run chose."""
+        all_num_rows = set()
+        for setting in self._measurement.settings():
+            all_num_rows |= {
+                setting["token_micro_batch_size"], setting["micro_batch_size"] * setting["num_prompt_tokens"]
+            }  # fmt: skip
+        chosen = engine.tune(all_num_rows, self._num_parts)
+        if chosen != self._num_parts:
+            self._num_parts = chosen
+            self._journal.update_environment(num_parts=chosen)
 
     def _build_engine(self, num_layers):
         architecture = self._measurement.architecture

@@ -93,9 +93,13 @@ class Log:
     @property
     def machine_rates(self) -> list:
         """Rates of the machine, once for each time that the driver measured them."""
+        return self.told_of_environment("machine_rates")
+
+    def told_of_environment(self, name: str) -> list:
+        """What runs have found out of the machine under this name, in their order."""
         environments = [record.get("environment") for record in (self.header, *self.kept["resume"])]
-        measured = [environment.get("machine_rates") for environment in environments if isinstance(environment, dict)]
-        return [rates for rates in measured if rates is not None]
+        found = [environment.get(name) for environment in environments if isinstance(environment, dict)]
+        return [value for value in found if value is not None]
 
     def check(self, where: str, record: dict) -> dict:
         """A record that may come next, in full.

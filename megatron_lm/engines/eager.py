@@ -21,6 +21,9 @@ class EagerEngine:
         self._context: StaticInferenceContext | None = None
         self._mask = None
 
+    def tune(self, all_num_rows, known=None):
+        return None
+
     def reset(self, batch_size, max_sequence_length):
         context = self._context
         if context is None or (context.max_batch_size, context.max_sequence_length) != (

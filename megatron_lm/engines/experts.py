@@ -1,11 +1,13 @@
 """Feed-forward networks with experts, of which each token visits a few."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
 from idealized_runtime.architectures import Architecture
+from megatron_lm.engines.products import ROW_COUNTS
 
 # Of torch.nn.functional.grouped_mm.
 _ROW_ALIGNMENT_BYTES = 16
@@ -24,6 +26,8 @@ class Experts:
         Its experts' weights are moved to one tensor a matrix, where both find them from then on.
     activate : callable
         What stands between the two matrices of an expert, the gate included.
+    linear : callable
+        As ``torch.nn.functional.linear``.
 
     Raises
     ------
@@ -31,7 +35,7 @@ class Experts:
         A matrix is not as wide as grouped products need.
     """
 
-    def __init__(self, layer, architecture: Architecture, activate: Callable):
+    def __init__(self, layer, architecture: Architecture, activate: Callable, linear: Callable):
         _check_widths(architecture, layer.router.weight.dtype)
         self._topk = architecture.moe_router_topk
         options = architecture.uncounted_options
@@ -39,7 +43,7 @@ class Experts:
         self._scores_by_sigmoid = options.get("moe_router_score_function") == "sigmoid"
         self._groups = options.get("moe_router_num_groups"), options.get("moe_router_group_topk")
         self._factor = options.get("moe_router_topk_scaling_factor")
-        self._activate = activate
+        self._activate, self._linear = activate, linear
         self._router, self._balance = (layer.router.weight, layer.router.bias), layer.router.expert_bias
         experts = layer.experts.local_experts
         self._up = _stack([expert.linear_fc1 for expert in experts])
@@ -54,15 +58,15 @@ class Experts:
         expert_of_visit, order = chosen.flatten().sort()
         ends = torch.searchsorted(expert_of_visit, self._numbers, right=True, out_int32=True)
         visits = hidden[order // self._topk]
-        up = self._activate(_grouped_linear(visits, self._up, expert_of_visit, ends))
-        down = _grouped_linear(up, self._down, expert_of_visit, ends)
+        up = self._activate(self._visit(visits, self._up, expert_of_visit, ends))
+        down = self._visit(up, self._down, expert_of_visit, ends)
         outputs = torch.empty_like(down).index_copy_(0, order, down).view(*chosen.shape, -1)
         routed = (outputs * weights.unsqueeze(-1)).sum(dim=1)
         return routed if self._shared is None else routed + self._visit_shared(hidden)
 
     def _route(self, hidden):
         """Weights and numbers of the experts that each token visits, each of shape (tokens, top k)."""
-        scores = F.linear(hidden, *self._router).float()
+        scores = self._linear(hidden, *self._router).float()
         if self._scores_by_sigmoid:
             weights, chosen = self._choose_by_sigmoid(scores.sigmoid())
         elif self._scores_before_choice:
@@ -91,12 +95,27 @@ class Experts:
         is_left_out = torch.ones_like(groups[..., 0], dtype=torch.bool).scatter_(1, best, value=False)
         return groups.masked_fill(is_left_out.unsqueeze(-1), -torch.inf).flatten(1).topk(self._topk)
 
+    def _visit(self, visits, parameters, expert_of_visit, ends):
+        weight, bias = parameters
+        if visits.is_cpu and len(visits) <= ROW_COUNTS[-1]:
+            # Few rows an expert, each of which is to be read by all threads.
+            starts, biases = [0, *ends.tolist()], [None] * len(weight) if bias is None else bias
+            return torch.cat(
+                [
+                    self._linear(visits[start:end], weight[expert], biases[expert])
+                    for expert, (start, end) in enumerate(pairwise(starts))
+                    if end > start
+                ]
+            )
+        outputs = F.grouped_mm(visits, weight.mT, offs=ends)
+        return outputs if bias is None else outputs + bias[expert_of_visit]
+
     def _visit_shared(self, hidden):
         shared = self._shared
-        output = F.linear(self._activate(F.linear(hidden, shared.linear_fc1.weight)), shared.linear_fc2.weight)
+        output = self._linear(self._activate(self._linear(hidden, shared.linear_fc1.weight)), shared.linear_fc2.weight)
         if shared.gate_weight is None:
             return output
-        return torch.sigmoid(F.linear(hidden, shared.gate_weight)) * output
+        return torch.sigmoid(self._linear(hidden, shared.gate_weight)) * output
 
 
 def _check_widths(architecture, dtype):
@@ -122,9 +141,3 @@ def _stack_parameters(parameters):
         # A second copy of the weights would not fit.
         parameter.data = place
     return stacked
-
-
-def _grouped_linear(visits, parameters, expert_of_visit, ends):
-    weight, bias = parameters
-    outputs = F.grouped_mm(visits, weight.mT, offs=ends)
-    return outputs if bias is None else outputs + bias[expert_of_visit]

@@ -17,7 +17,8 @@ from megatron_lm.layer_functions import LATENT_NORM_EPSILON, yarn_scale
 class LatentAttention:
     """Attention of one layer, on the parameters of Megatron's ``MLASelfAttention``, the last projection left out."""
 
-    def __init__(self, attention, architecture: Architecture):
+    def __init__(self, attention, architecture: Architecture, linear: Callable):
+        self._linear = linear
         self._sizes = architecture.qk_head_dim, architecture.qk_pos_emb_head_dim, architecture.v_head_dim
         self._rank, self._num_heads = architecture.kv_lora_rank, architecture.num_attention_heads
         scaling = architecture.uncounted_options.get("rope_scaling")
@@ -45,7 +46,7 @@ class LatentAttention:
         query, latents = self._project(hidden, turn)
         cache[0, :, 0, :end] = latents.unflatten(0, (-1, end))
         latent, position = latents.split((self._rank, self._sizes[1]), dim=-1)
-        keys, values = self._heads(F.linear(latent, self._up)).split((self._sizes[0], self._sizes[2]), dim=-1)
+        keys, values = self._heads(self._linear(latent, self._up)).split((self._sizes[0], self._sizes[2]), dim=-1)
         keys = torch.cat((keys, position.unsqueeze(1).expand(-1, self._num_heads, -1)), dim=-1)
         query, keys, values = (heads.unflatten(0, (-1, end)).transpose(1, 2) for heads in (query, keys, values))
         attended = F.scaled_dot_product_attention(query, keys, values, is_causal=True, scale=self._scale)
@@ -79,9 +80,9 @@ class LatentAttention:
         """Queries of shape (tokens, heads, qk_head_dim + qk_pos_emb_head_dim), and latents with the shared key."""
         query = hidden
         if self._query_down is not None:
-            query = _normalize(F.linear(hidden, self._query_down), self._query_norm)
-        content, position = self._heads(F.linear(query, self._query_up)).split(self._sizes[:2], dim=-1)
-        latent, shared = F.linear(hidden, self._down).split((self._rank, self._sizes[1]), dim=-1)
+            query = _normalize(self._linear(hidden, self._query_down), self._query_norm)
+        content, position = self._heads(self._linear(query, self._query_up)).split(self._sizes[:2], dim=-1)
+        latent, shared = self._linear(hidden, self._down).split((self._rank, self._sizes[1]), dim=-1)
         query = torch.cat((content, turn(position)), dim=-1)
         return query, torch.cat((_normalize(latent, self._norm), turn(shared.unsqueeze(1)).squeeze(1)), dim=-1)
 

@@ -33,6 +33,9 @@ class MegatronEngine:
         self._engine: static_engine.StaticInferenceEngine | None = None
         self._size = (0, 0)
 
+    def tune(self, all_num_rows, known=None):
+        return None
+
     def reset(self, batch_size: int, max_sequence_length: int):
         """Provide for this many sequences of this length; the KV cache is kept where it has that size."""
         if self._size != (batch_size, max_sequence_length):

@@ -1,5 +1,6 @@
 """What generation needs of an inference engine."""
 
+from collections.abc import Collection
 from typing import Protocol
 
 import torch
@@ -15,6 +16,12 @@ class Engine(Protocol):
     """
 
     dtype: torch.dtype
+
+    def tune(self, all_num_rows: Collection[int], known: dict | None = None) -> dict | None:
+        """Choose, by short timings, how products of so many rows are made; None where there is nothing to choose.
+
+        ``known`` is what an earlier run of the same log has chosen.
+        """
 
     def reset(self, batch_size: int, max_sequence_length: int):
         """Provide an empty KV cache for this many sequences of this length; memory is reused where it fits."""

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from idealized_runtime.architectures import Architecture
 from megatron_lm.engines.layers import layer_parameters, norm_parameters
+from megatron_lm.engines.products import Products
 from megatron_lm.engines.rotary import Rotary
 from megatron_lm.engines.shards import Shards
 from megatron_lm.engines.sinks import attend_prompt_with_sinks, attend_token_with_sinks
@@ -27,12 +28,17 @@ class SdpaEngine:
 
     def __init__(self, model: GPTModel, architecture: Architecture):
         self._architecture = architecture
-        self._shards = Shards(parallel_state.get_tensor_model_parallel_group())
+        self._products = Products()
+        self._shards = Shards(parallel_state.get_tensor_model_parallel_group(), self._products)
         self._activation, self._clamped_gate = activation_function(architecture), clamped_gate(architecture)
-        self._layers = [layer_parameters(layer, architecture, self._activate) for layer in model.decoder.layers]
+        self._layers = [
+            layer_parameters(layer, architecture, self._activate, self._products.linear)
+            for layer in model.decoder.layers
+        ]
         self._is_parallel = architecture.parallel_blocks
         self._is_first_stage, self._is_last_stage = model.pre_process, model.post_process
         self._like = next(model.parameters())
+        self._matrices = [parameter for parameter in model.parameters() if parameter.dim() == 2]
         self.dtype = self._like.dtype
         uses_rope = architecture.position_embedding_type == "rope"
         self._rotary = Rotary(architecture, self._like) if uses_rope else None
@@ -58,6 +64,10 @@ class SdpaEngine:
         self._caches: list[torch.Tensor] = []
         self._cache_size = (0, 0)
         self._window_mask: torch.Tensor | None = None
+
+    def tune(self, all_num_rows, known=None):
+        # On a GPU one kernel reads a matrix with all of the device.
+        return None if self._like.is_cuda else self._products.tune(self._matrices, all_num_rows, known)
 
     def reset(self, batch_size, max_sequence_length):
         if self._cache_size != (batch_size, max_sequence_length):
@@ -118,12 +128,14 @@ class SdpaEngine:
             if layer.experts is not None:
                 hidden.add_(layer.experts(normalized))
             else:
-                self._shards.add_linear(hidden, self._activate(F.linear(normalized, *layer.up)), *layer.down)
+                self._shards.add_linear(
+                    hidden, self._activate(self._products.linear(normalized, *layer.up)), *layer.down
+                )
         hidden = hidden.view(batch_size, num_tokens, -1)
         if not self._is_last_stage:
             return hidden
         last = self._normalize(hidden[:, -1], self._final_norm)
-        logits = self._shards.gather(F.linear(last, self._output_weight, self._output_bias))
+        logits = self._shards.gather(self._products.linear(last, self._output_weight, self._output_bias))
         return logits[:, : self._architecture.vocab_size]
 
     def _embed(self, tokens, positions):
@@ -139,7 +151,7 @@ class SdpaEngine:
         """Heads of shape (tokens, groups, heads of a group, head_dim): query heads, then the key, then the value."""
         # As Megatron keeps them.
         shape = (len(hidden), self._num_query_groups, self._heads_per_group + 2, -1)
-        heads = F.linear(hidden, *layer.qkv).view(shape)
+        heads = self._products.linear(hidden, *layer.qkv).view(shape)
         if layer.query_norm is None:
             return heads
         query, key, value = heads.split((self._heads_per_group, 1, 1), dim=2)

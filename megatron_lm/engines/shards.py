@@ -4,25 +4,27 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import distributed
 
+from megatron_lm.engines.products import Products
+
 
 class Shards:
     """Each rank of a tensor parallel group holds a shard of every matrix (arXiv:1909.08053)."""
 
-    def __init__(self, group):
-        self._group = group
+    def __init__(self, group, products: Products):
+        self._group, self._products = group, products
         self.count, self._index = group.size(), group.rank()
 
     def linear(self, hidden, weight, bias):
         """Linear layer whose inputs are shared out among the ranks: each one's part is summed over them."""
         if self.count == 1:
-            return F.linear(hidden, weight, bias)
-        output = F.linear(hidden, weight)
+            return self._products.linear(hidden, weight, bias)
+        output = self._products.linear(hidden, weight)
         distributed.all_reduce(output, group=self._group)
         return output if bias is None else output.add_(bias)
 
     def add_linear(self, hidden, inputs, weight, bias):
         """Add to ``hidden``, in place, what :meth:`linear` gives."""
-        if self.count == 1 and bias is None:
+        if self.count == 1 and bias is None and self._products.num_parts(inputs, weight) == 1:
             hidden.addmm_(inputs, weight.t())
         else:
             hidden.add_(self.linear(inputs, weight, bias))

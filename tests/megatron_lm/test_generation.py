@@ -14,7 +14,7 @@ from transformers import (
 
 from megatron_lm import device as devices
 from megatron_lm import timing
-from megatron_lm.engines import PORTABLE_ENGINES, load_engine
+from megatron_lm.engines import PORTABLE_ENGINES, load_engine, products
 from megatron_lm.generation import generate
 from megatron_lm.model import build_model
 from megatron_lm.parallel import ProcessGrid
@@ -53,6 +53,17 @@ def test_cached_decoding_gives_the_logits_of_a_full_pass(options, engine_name):
         assert cached.shape == (2, num_tokens - num_prompt_tokens + 1, 96)
         torch.testing.assert_close(cached, full[:, num_prompt_tokens - 1 : num_tokens], atol=1e-4, rtol=0)
     assert full.std() > 0.5, "logits this flat would hide a fault"
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_matrices_that_are_read_in_parts_give_the_same_logits(options, monkeypatch):
+    architecture, tokens = replace(GPT, **options), random_tokens(2, 17)
+    engine = load_engine("sdpa")(build(architecture), architecture)
+    whole = logits_with_cache(engine, tokens, 9)
+    monkeypatch.setattr(products, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(products, "_quickest_num_parts", lambda num_rows, weights: 3)
+    assert engine.tune([1, 2, 4], None)
+    torch.testing.assert_close(logits_with_cache(engine, tokens, 9), whole, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("engine_name", PORTABLE_ENGINES)

@@ -1,0 +1,71 @@
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+from megatron_lm.engines import products as products_module
+from megatron_lm.engines.products import ROW_COUNTS, Products
+
+FLOAT32_ERROR = 1e-6
+
+
+@pytest.fixture
+def weights():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator) / 16 for shape in ((1021, 256), (768, 256))]
+
+
+def tuned(weights, monkeypatch, num_parts, all_num_rows=ROW_COUNTS):
+    monkeypatch.setattr(products_module, "_quickest_num_parts", lambda num_rows, same: num_parts)
+    products = Products()
+    products.tune(weights, all_num_rows)
+    return products
+
+
+@pytest.mark.parametrize("num_parts", [2, 7, 32])
+@pytest.mark.parametrize("num_rows", [1, 3, 16])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_product_in_parts_is_the_product(weights, monkeypatch, num_parts, num_rows, has_bias):
+    products = tuned(weights, monkeypatch, num_parts)
+    for weight in weights:
+        inputs, bias = torch.randn(num_rows, 256), torch.randn(len(weight)) if has_bias else None
+        assert products.num_parts(inputs, weight) == num_parts
+        expected = F.linear(inputs.double(), weight.double(), bias if bias is None else bias.double()).float()
+        outputs = products.linear(inputs, weight, bias)
+        torch.testing.assert_close(outputs, expected, atol=FLOAT32_ERROR * 16, rtol=FLOAT32_ERROR)
+
+
+def test_nothing_is_copied(weights, monkeypatch):
+    products, weight = tuned(weights, monkeypatch, 2), weights[1]
+    inputs = torch.randn(1, 256)
+    before = products.linear(inputs, weight)
+    weight.mul_(2)
+    torch.testing.assert_close(products.linear(inputs, weight), 2 * before)
+
+
+def test_many_rows_and_shapes_that_were_not_timed_are_left_as_they_are(weights, monkeypatch):
+    products = tuned(weights, monkeypatch, 2, [1])
+    assert products.num_parts(torch.ones(ROW_COUNTS[-1] + 1, 256), weights[0]) == 1
+    assert products.num_parts(torch.ones(1, 128), torch.ones(1021, 128)) == 1
+    assert products.num_parts(torch.ones(2, 256), weights[0]) == 1
+
+
+def test_what_is_quickest_is_timed_for_every_shape_and_number_of_rows(weights):
+    found = Products().tune(weights, [1, 3, 100])
+    assert set(found) == {"1 row, 1021 x 256", "4 rows, 1021 x 256", "1 row, 768 x 256", "4 rows, 768 x 256"}
+    threads = torch.get_num_threads()
+    assert all(number == 1 or number % threads == 0 for number in found.values())
+
+
+def test_small_matrices_are_not_timed():
+    assert Products().tune([torch.ones(64, 64)], [1]) == {}
+
+
+def test_what_a_log_says_is_taken(weights, monkeypatch):
+    def refuse(num_rows, same):
+        raise AssertionError("timed again")
+
+    monkeypatch.setattr(products_module, "_quickest_num_parts", refuse)
+    known = {"1 row, 1021 x 256": 4, "1 row, 768 x 256": 1}
+    products = Products()
+    assert products.tune(weights, [1], known) == known
+    assert products.num_parts(torch.ones(1, 256), weights[0]) == 4

@@ -1,11 +1,15 @@
 """What a run is asked to time, and how often; and what its log says of that. Imports neither torch nor Megatron."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.records import BATCH_COLUMNS
 from idealized_runtime.records.files import sha256_of
 from megatron_lm.arguments import Sampling
+
+if TYPE_CHECKING:
+    from idealized_runtime.design.goal import Goal
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,17 @@ class Measurement:
     all_num_prompt_tokens: tuple[int, ...]
     all_num_output_tokens: tuple[int, ...]
     num_warmup: int
-    num_trials: int
-    num_blocks: int
+    # None where settings and trials are chosen until the goal is reached.
+    num_trials: int | None
+    num_blocks: int | None
     tokenizer_type: str
     prompts_sha256: str
+    goal: "Goal | None" = None
 
     @classmethod
     def from_arguments(cls, arguments) -> "Measurement":
         """Measurement that the driver's arguments ask for, once :func:`megatron_lm.arguments.resolve` has seen them."""
-        same = ("architecture", "sampling", "seed", "num_warmup", "num_trials", "tokenizer_type")
+        same = ("architecture", "sampling", "seed", "num_warmup", "num_trials", "tokenizer_type", "goal")
         return cls(
             **{name: getattr(arguments, name) for name in same},
             dtype="float16" if arguments.fp16 else "bfloat16" if arguments.bf16 else "float32",
@@ -44,7 +50,7 @@ class Measurement:
             all_num_layers=tuple(arguments.num_layers_profiled),
             all_num_prompt_tokens=tuple(arguments.all_num_input_tokens),
             all_num_output_tokens=tuple(arguments.all_num_output_tokens),
-            num_blocks=min(arguments.num_blocks, arguments.num_trials),
+            num_blocks=None if arguments.goal else min(arguments.num_blocks, arguments.num_trials),
             prompts_sha256=sha256_of(arguments.prompts_file),
         )
 
@@ -85,7 +91,7 @@ class Measurement:
                 "all_num_prompt_tokens": self.all_num_prompt_tokens,
                 "all_num_output_tokens": self.all_num_output_tokens,
                 "batchings": self._named_batchings(),
-                "num_blocks": self.num_blocks,
+                **({"target": self.goal.header()} if self.goal else {"num_blocks": self.num_blocks}),
             },
         }
 

@@ -1,11 +1,11 @@
 """A sweep over prompt, output and batch sizes: each setting timed, logged and printed as it is complete."""
 
 import gc
+import itertools
 import os
 import sys
 import time
 import warnings
-from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 
@@ -25,6 +25,7 @@ from megatron_lm.measurement import Measurement
 from megatron_lm.model import build_model
 from megatron_lm.parallel import ProcessGrid
 from megatron_lm.ranks import OtherRankError, RankOutOfMemoryError
+from megatron_lm.sequential import Sequence
 from megatron_lm.timing import Trials, time_trials
 from megatron_lm.visits import by_slice, plan_visits
 
@@ -56,17 +57,25 @@ def run_sweep(measurement: Measurement, token_ids: list[int], *, log_path, grid:
     if grid.rank > 0:
         # As rank 0, but for a log that nobody reads and a terminal that nobody sees.
         with Journal(None, header) as journal, open(os.devnull, "w") as unseen:
-            _Sweep(measurement, dtype, token_ids, grid, journal, out=unseen, err=unseen).run(grid.share())
+            _Sweep(measurement, dtype, token_ids, grid, journal, out=unseen, err=unseen).run(iter(()))
         return 0
     with Journal(log_path, header) as journal:
-        visits, floors = plan_visits(measurement, journal.log), None
+        sequence, floors = None, None
+        if measurement.goal is not None:
+            sequence = Sequence(measurement, journal)
         _say_what_is_held(measurement, journal.log)
+        visits = plan_visits(measurement, journal.log) if sequence is None else sequence.next_visits()
         if visits:
             parallelism = measurement.tensor_parallel_size, measurement.pipeline_parallel_size
             floors = Floors(measurement.architecture, grid.device, dtype, *parallelism, journal)
         sweep = _Sweep(measurement, dtype, token_ids, grid, journal, floors, out=sys.stdout, err=sys.stderr)
-        sweep.run(grid.share(visits))
-        journal.finish()
+        if sequence is None:
+            sweep.run(iter([visits]))
+        elif why := _time_until_known(sweep, sequence, visits, floors):
+            journal.stop(why)
+            print(f"stopped: {why}", file=sys.stderr)
+            return 1
+        journal.finish(**({} if sequence is None else {"stopped": vars(sequence.stopped)}))
         if sweep.num_disturbed:
             warnings.warn(
                 f"{sweep.num_disturbed} of {sweep.num_timed} settings were disturbed while they were timed: something "
@@ -78,6 +87,16 @@ def run_sweep(measurement: Measurement, token_ids: list[int], *, log_path, grid:
         for finding in log_findings(journal.log):
             warnings.warn(f"{finding.name}: {finding.message}", SuspiciousLogWarning, stacklevel=2)
         return 1 if len(journal.log.failed) == len(journal.log.records) else 0
+
+
+def _time_until_known(sweep, sequence, visits, floors) -> str:
+    """Time block after block, and then log the settings; why they cannot be true where they cannot, else empty."""
+    sequence.floors, sequence.say = floors, sweep.say
+    sweep.run(itertools.chain([visits], iter(sequence.next_visits, [])), sequence)
+    if not sequence.refused:
+        sweep.log_settings()
+        print(sequence.stopped.sentence, file=sys.stderr)
+    return sequence.refused
 
 
 def _header(measurement, device) -> dict:
@@ -93,6 +112,10 @@ def _header(measurement, device) -> dict:
 
 
 def _say_what_is_held(measurement, log):
+    if measurement.goal is not None:
+        if log.num_visits:
+            print(f"{log.path} holds {log.spent_s:.3g} s of runs: going on", file=sys.stderr)
+        return
     settings = measurement.settings()
     held = [setting for setting in settings if setting_key(setting) in log.completed]
     if held:
@@ -115,34 +138,57 @@ class _Sweep:
         self._meter = open_energy_meter(self._device) if grid.size == 1 else None
         self._out, self._err = out, err
         self._failed: set[tuple] = set()
+        self._how_far = ""
         self.num_timed = self.num_disturbed = 0
 
-    def run(self, visits):
-        """Make the visits; weights are made anew where the next one is to another slice of the layers."""
-        bar_format = "{desc}{percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
-        total, name = sum(map(_weight, visits)), self._measurement.architecture.name
-        self._origin_s = _origin_s(self._journal.log.header)
-        told = self._journal.log.told_of_environment("num_parts")
-        self._num_parts = self._grid.share(told[-1] if told else None)
+    def run(self, stretches, sequence=None):
+        """Make the visits, a stretch of them after the other; weights are made anew for another slice of the layers.
+
+        Parameters
+        ----------
+        stretches : iterator of lists of dict
+            Each asked for when the one before it was made, until one is empty; on other ranks rank 0's count.
+        sequence : Sequence, optional
+            What they come from, where it knows how far it is.
+        """
         # What was imported is not looked through again before every visit.
         gc.collect()
         gc.freeze()
-        with (
-            tqdm(total=total, desc=name, bar_format=bar_format, file=self._err)
-            if visits
-            else nullcontext() as self._progress
-        ):
-            for num_layers, of_slice in by_slice(visits):
-                engine = self._build_engine(num_layers)
-                self._tune(engine)
-                # Known now are the device and that the weights fit: a disk that is full is found before anything is
-                # timed.
-                self._journal.start()
-                for visit in of_slice:
-                    self._make(engine, visit)
-                # Its weights go before those of the next slice come.
-                del engine
-                devices.release_memory(self._device)
+        visits = self._grid.share(next(stretches, []))
+        if not visits:
+            return
+        self._origin_s = _origin_s(self._journal.log.header)
+        told = self._journal.log.told_of_environment("num_parts")
+        self._num_parts = self._grid.share(told[-1] if told else None)
+        bar_format = "{desc}{percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
+        name, engine, held = self._measurement.architecture.name, None, None
+        with tqdm(total=sum(map(_weight, visits)), desc=name, bar_format=bar_format, file=self._err) as self._progress:
+            while visits:
+                if sequence is not None:
+                    self._progress.total = self._progress.n + sequence.left_s or None
+                    self._how_far = sequence.progress
+                for num_layers, of_slice in by_slice(visits):
+                    if num_layers != held:
+                        # Its weights go before those of the next slice come.
+                        engine = None
+                        devices.release_memory(self._device)
+                        engine, held = self._build_engine(num_layers), num_layers
+                        self._tune(engine)
+                        # Known now are the device and that the weights fit: a disk that is full is found before
+                        # anything is timed.
+                        self._journal.start()
+                    for visit in of_slice:
+                        self._make(engine, visit)
+                visits = self._grid.share(next(stretches, []))
+            del engine
+            devices.release_memory(self._device)
+
+    def log_settings(self):
+        """Log every setting of which there are blocks, as timed as often as it will be."""
+        for blocks in list(self._journal.log.blocks.values()):
+            setting = {name: blocks[0][name] for name in self._measurement.settings()[0]}
+            ids = next((block["output_token_ids"] for block in reversed(blocks) if "output_token_ids" in block), None)
+            self._log_setting(setting, joined_blocks(blocks), ids)
 
     def _tune(self, engine):
         """Let the engine choose how few rows are multiplied; all trials of a log are made as its first run chose."""
@@ -183,43 +229,56 @@ class _Sweep:
     def _make(self, engine, visit):
         """Time one visit, and log its setting if that is complete, or else the block."""
         setting, weight, start = visit["setting"], _weight(visit), self._progress.n
-        self._progress.set_description(f"{self._measurement.architecture.name} {setting_name(setting)}")
-        key, trials, error = setting_key(setting), Trials(), None
+        far = f": {self._how_far}" if self._how_far else ""
+        self._progress.set_description(f"{self._measurement.architecture.name} {setting_name(setting)}{far}")
+        key, trials, error, log = setting_key(setting), Trials(), None, self._journal.log
+        # A sweep that does not know its end counts its seconds.
+        advance = lambda share: self._progress.update(0.0 if "numbers" in visit else share * weight)  # noqa: E731
         if key not in self._failed:
             try:
-                on_trial = lambda: self._progress.update(weight / _num_runs(visit))  # noqa: E731
-                error = self._why_failed(engine, visit, trials, on_trial)
+                error = self._why_failed(engine, visit, trials, lambda: advance(1 / _num_runs(visit)))
             except BaseException as stop:
                 self._log_part(visit, trials, stop)
                 raise
+            ids = [] if error else trials.result[0].tolist()
             block = {**setting, **trials.record()}
-            if error is None and not visit["is_last"]:
+            if "numbers" in visit and error is None:
+                spent_s = log.spent_s
+                found = {"clock_gaps_s": trials.clock_gaps_s, "output_token_ids": ids}
+                self._journal.append("block", {**block, **visit["numbers"], **found})
+                self._progress.update(log.spent_s - spent_s)
+            elif error is None and not visit["is_last"]:
                 self._journal.append("block", block)
             else:
-                self._log_setting(setting, block, trials, error)
+                self._log_setting(setting, joined_blocks([*log.blocks.get(key, []), block]), ids, error)
         # Runs that did not take place are not left to do.
-        self._progress.total -= weight - (self._progress.n - start) if key in self._failed else 0
+        if key in self._failed and "numbers" not in visit:
+            self._progress.total -= weight - (self._progress.n - start)
 
-    def _log_setting(self, setting, block, trials, error):
-        key = setting_key(setting)
-        record = {**setting, **joined_blocks([*self._journal.log.blocks.get(key, []), block])}
+    def _log_setting(self, setting, trials, output_token_ids, error=None):
+        record = {**setting, **trials}
         if error is None and (message := self._floors and self._floors.why_impossible(setting, record["runtimes_s"])):
             error = {"type": REFUSED, "message": message, "runtimes_s": record["runtimes_s"]}
         if error is not None:
-            self._failed.add(key)
+            self._failed.add(setting_key(setting))
             self._journal.append("setting", {**setting, "error": error})
-            self._progress.write(f"{setting_name(setting)} failed: {error['message']}", file=self._err)
+            self.say(f"{setting_name(setting)} failed: {error['message']}")
             return
-        self._journal.append("setting", {**record, "output_token_ids": trials.result[0].tolist()})
+        ids = {} if output_token_ids is None else {"output_token_ids": output_token_ids}
+        self._journal.append("setting", {**record, **ids})
         try:
-            self._progress.write(runtime_sentence(record, self._measurement.varying_columns), file=self._out)
+            tqdm.write(runtime_sentence(record, self._measurement.varying_columns), file=self._out)
             self._out.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, "standard output") from error
         self.num_timed += 1
         if disturbance := disturbance_of(record):
             self.num_disturbed += 1
-            self._progress.write(f"warning: {setting_name(setting)} was disturbed: {disturbance}", file=self._err)
+            self.say(f"warning: {setting_name(setting)} was disturbed: {disturbance}")
+
+    def say(self, sentence):
+        """A line on standard error, above the bar."""
+        tqdm.write(sentence, file=self._err)
 
     def _log_part(self, visit, trials, stop):
         """Keep what a visit that was stopped had timed; a setting that another rank had no memory for has failed.
@@ -228,7 +287,7 @@ class _Sweep:
         """
         setting = visit["setting"]
         if num_whole := min(len(trials.runtimes_s), visit["num_trials"] - 1):
-            self._journal.append("block", {**setting, **trials.record(num_whole)})
+            self._journal.append("block", {**setting, **trials.record(num_whole), **visit.get("numbers", {})})
         lacks_memory = stop if isinstance(stop, RankOutOfMemoryError) else None
         try:
             # The same command then goes on behind the setting that a rank failed at.

@@ -4,7 +4,7 @@ import gc
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, time
 
 import torch
 
@@ -23,11 +23,13 @@ class Trials:
     # None without a meter.
     energies_joules: list[float] | None = None
     trial_starts_s: list[float] = field(default_factory=list)
+    # Of warm-ups and trials: how much longer each was by the system's clock.
+    clock_gaps_s: list[float] = field(default_factory=list)
     result: object = None
 
     def record(self, num_trials: int | None = None) -> dict:
         """The fields of a log, of the first ``num_trials`` trials."""
-        times = {name: values for name, values in vars(self).items() if name != "result"}
+        times = {name: values for name, values in vars(self).items() if name not in ("result", "clock_gaps_s")}
         kept = {name: values and values[:num_trials] for name, values in times.items()}
         return {**kept, "warmups_s": self.warmups_s}
 
@@ -76,6 +78,7 @@ def time_trials(
             start_s = clock.start()
             trials.result = work(clock.split)
             prompt_s, runtime_s = clock.stop()
+            trials.clock_gaps_s.append(clock.gap_s)
             if run < num_warmup:
                 trials.warmups_s.append(runtime_s)
             else:
@@ -107,6 +110,8 @@ class _Clock:
 
     def __init__(self, device):
         self._device = device
+        # How much longer the last run was by the system's clock.
+        self.gap_s = 0.0
         self._events = None
         if device.type == "cuda":
             self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
@@ -114,7 +119,7 @@ class _Clock:
     def start(self) -> float:
         """Reading of the clock, from now on."""
         synchronize(self._device)
-        self._start_s = perf_counter()
+        self._start_by_system_s, self._start_s = time(), perf_counter()
         if self._events:
             self._events[0].record()
         return self._start_s
@@ -128,6 +133,7 @@ class _Clock:
         """Seconds from the start to the split, and to now."""
         synchronize(self._device)
         runtime_s = perf_counter() - self._start_s
+        self.gap_s = time() - self._start_by_system_s - runtime_s
         if self._events:
             # Events take the device's time: the host is ahead of it when it passes the split.
             return min(self._events[0].elapsed_time(self._events[1]) / 1e3, runtime_s), runtime_s

@@ -86,6 +86,16 @@ SHARED_FLAGS = {
     "--all-num-output-tokens": {"type": positive_int, "nargs": "+", "metavar": "O", "help": "output sizes"},
     "--extrapolate": {"action": "store_true", "help": "allow prompts beyond the sizes that were timed"},
     "--level": {"type": open_share, "default": 0.95, "metavar": "X", "help": "of the intervals (default: 0.95)"},
+    "--target-error": {
+        "type": open_share, "metavar": "X",
+        "help": "choose the settings and their trials as it goes, and stop when what is asked for is known to this "
+        "share, such as 0.02: every pair of the sizes, or the runtimes of --queries",
+    },
+    "--max-seconds": {
+        "type": positive_number, "metavar": "S",
+        "help": "of runs, warm-ups and runs that were timed again included, after which --target-error stops all the "
+        "same (default: none)",
+    },
     "--seed": {"type": whole_number, "metavar": "N", "help": "of what is drawn at random"},
     "--json": {"action": "store_true", "help": "print one JSON object, unrounded"},
 }  # fmt: skip

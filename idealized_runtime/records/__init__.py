@@ -2,7 +2,8 @@
 
 A log is JSON Lines: a ``header`` (what was timed, and on what), one ``setting`` a line with every
 trial unrounded, a ``footer`` with the count. Trials of a setting are spread over the sweep: those of a pass stand in a
-``block`` until the ``setting`` has all of them. Each line is flushed as it is written, so a run that is
+``block`` until the ``setting`` has all of them; a sweep that chooses its settings as it goes notes in a ``guard`` what
+it noticed between blocks, and which of them it set aside. Each line is flushed as it is written, so a run that is
 killed loses at most the block it was in; a log without footer is incomplete. The log of an API holds
 one ``trial`` a request instead, and before it that the request was ``sent``. The text that Megatron drivers
 printed in 2023 (arXiv:2305.02440) reads into the same frame.

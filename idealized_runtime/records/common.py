@@ -64,6 +64,9 @@ class Keys(Set):
         entry = key[self._place]
         self._others[self._without_place(key)].add(self._entries.setdefault(entry, entry))
 
+    def discard(self, key: tuple):
+        self._others[self._without_place(key)].discard(key[self._place])
+
     def _without_place(self, key):
         return key[: self._place] + key[self._place + 1 :]
 

@@ -143,7 +143,8 @@ class Journal:
         Parameters
         ----------
         kind : str
-            ``setting``, with tokens, batch sizes, slice, and its trials or its error; ``trial`` of an API, or ``sent``.
+            ``setting``, with tokens, batch sizes, slice, and its trials or its error; ``block`` or ``guard`` of it;
+            ``trial`` of an API, or ``sent``.
         fields : dict
         is_waiting : bool
             For the disk, which delays what is timed. What was written is not lost with the process, only with the
@@ -172,13 +173,13 @@ class Journal:
         if self._has_begun:
             self.append("stop", {"reason": reason, "stopped_at": _now()})
 
-    def finish(self):
+    def finish(self, **found):
         """Append the footer: the sweep is complete. A complete log with nothing to add stays as it is.
 
-        Its ``sha256`` is that of all lines before it.
+        Its ``sha256`` is that of all lines before it; ``found`` is what else it says.
         """
         if not self._is_complete:
-            footer = {f"num_{self.log.measured}s": len(self.log.records), "finished_at": _now()}
+            footer = {f"num_{self.log.measured}s": len(self.log.records), "finished_at": _now(), **found}
             self.start()
             if self._file is not None:
                 self._file.seek(0)

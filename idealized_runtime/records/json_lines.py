@@ -10,7 +10,7 @@ from idealized_runtime.records.log import Log
 from idealized_runtime.records.requests import RequestsLog
 from idealized_runtime.records.settings import SettingsLog
 
-_RECORDS = ("header", "setting", "block", "sent", "trial", "stop", "resume", "footer")
+_RECORDS = ("header", "setting", "block", "guard", "sent", "trial", "stop", "resume", "footer")
 
 
 def log_of(path: Path | None, header: dict) -> Log:

@@ -104,14 +104,20 @@ class Settings(Sequence):
         ids = setting.get("output_token_ids")
         self._num_output_token_ids.append(len(ids) if isinstance(ids, list) else -1)
 
-    def drop_error(self, key: tuple):
-        """Take out a setting that failed."""
-        number = next(number for number in self._errors if setting_key(self[number]) == key)
+    def take_out(self, key: tuple) -> dict:
+        """Remove a setting, and give it."""
+        number = next(number for number, other in enumerate(self.keys()) if other == key)
+        taken = self[number]
+        for name, ends in self._ends.items():
+            first, last = ends[number - 1] if number else 0, ends[number]
+            del self._values[name][first:last]
+            ends[number:] = array("I", (end - (last - first) for end in ends[number:]))
         by_name = (self._integers, self._ends, self._has, {"": self._num_output_token_ids})
         for column in (column for columns in by_name for column in columns.values()):
             del column[number]
-        del self._errors[number]
+        self._errors.pop(number, None)
         self._errors = {other - (other > number): error for other, error in self._errors.items()}
+        return taken
 
     @property
     def failed(self) -> list[int]:
@@ -187,31 +193,58 @@ class SettingsLog(Log):
     slices : tuple of int
         Numbers of layers that are timed; of the whole model, or of slices of it.
     blocks : dict of list of dict
-        By key, the ``block`` records of settings that are not complete: what was timed of them so far.
+        By key, the ``block`` records of settings that are not complete: what was timed of them so far. In a log that
+        chose its settings as it went, a block of a complete setting opens it again, its trials so far the first block;
+        blocks that a ``guard`` record sets aside are in none.
+    num_visits : int
+        Numbers that its blocks were given.
+    spent_s : float
+        Seconds of all runs in blocks, warm-ups and what was set aside included.
     """
 
     measured = "setting"
-    beside = ("block",)
+    beside = ("block", "guard")
     key, place_in_key = staticmethod(setting_key), _KEY_COLUMNS.index("num_output_tokens")
     columns = Settings
 
     def __init__(self, path, header):
         self.blocks: dict[tuple, list[dict]] = defaultdict(list)
+        self.num_visits, self.spent_s = 0, 0.0
         self._refused: set[tuple] = set()
         super().__init__(path, header)
+
+    @property
+    def is_sequential(self) -> bool:
+        """Whether its settings and their trials were chosen as it went, for the target that its header names."""
+        return isinstance(sweep := self.header.get("sweep"), dict) and "target" in sweep
 
     def keep(self, record):
         """Take in a record that was checked: a setting takes the place of its blocks, and of its refusal."""
         if record["record"] == "block":
-            self.blocks[setting_key(record)].append(record)
+            if (key := setting_key(record)) in self.completed:
+                self.blocks[key].append(self._open_again(key))
+            self.blocks[key].append(record)
+            self.num_visits = max(self.num_visits, record.get("visit", 0))
+            self.spent_s += sum(record["runtimes_s"]) + sum(record.get("warmups_s") or ())
+        if record["record"] == "guard":
+            self.kept["guard"].append(record)
+            for key, blocks in list(self.blocks.items()):
+                self.blocks[key] = [block for block in blocks if block.get("visit", 0) not in record["visits"]]
+                if not self.blocks[key]:
+                    del self.blocks[key]
         if record["record"] == "setting":
             self.blocks.pop(key := setting_key(record), None)
             if key in self._refused:
                 self._refused.remove(key)
-                self.records.drop_error(key)
+                self.records.take_out(key)
             if not self.is_final(record):
                 self._refused.add(key)
         super().keep(record)
+
+    def _open_again(self, key) -> dict:
+        """What a complete setting holds, which then is not complete."""
+        self.completed.discard(key)
+        return self.records.take_out(key)
 
     def is_final(self, record):
         """Whether a setting need not be timed again: what does not fit the memory will not fit it another time."""
@@ -248,6 +281,8 @@ class SettingsLog(Log):
         LogFormatError
             A size or a runtime is not one, or the setting is repeated; the message begins with ``where``.
         """
+        if record["record"] == "guard":
+            return _checked_guard(where, record)
         batch_size = record.get("batch_size")
         setting = {
             "micro_batch_size": batch_size,
@@ -262,7 +297,7 @@ class SettingsLog(Log):
         if (profiled := setting["num_layers_profiled"]) not in self.slices:
             allowed = f"one of the header's, {list(self.slices)}"
             raise LogFormatError(f"{where}: num_layers_profiled must be {allowed}; got {profiled}")
-        if setting_key(setting) in self.completed:
+        if setting_key(setting) in self.completed and not (self.is_sequential and record["record"] == "block"):
             named = f"{setting_name(setting)} on {profiled} layers"
             raise LogFormatError(f"{where}: setting {named} stands here a second time")
         check_error(where, setting)
@@ -390,6 +425,17 @@ def disturbance_of(setting: dict) -> str | None:
         f"its {len(runtimes_s)} trials took {runtimes_s.min():.3g} to {runtimes_s.max():.3g} s, their standard "
         f"deviation is {std_s / mean_s:.0%} of the mean{held_up}"
     )
+
+
+def _checked_guard(where, record) -> dict:
+    """A record of what was noticed while the log was written, and which visits are set aside for it."""
+    for name in ("finding", "action", "message"):
+        if not isinstance(record.get(name), str):
+            raise LogFormatError(f"{where}: {name} must be a text; got {record.get(name)!r:.60}")
+    visits = record.get("visits")
+    if not isinstance(visits, list) or not all(is_integer(visit, 0) for visit in visits):
+        raise LogFormatError(f"{where}: visits must be a list of numbers of blocks; got {visits!r:.60}")
+    return record
 
 
 def _check_times(where, setting):

@@ -100,7 +100,8 @@ def log_findings(log: Log | TextLog) -> list[Finding]:
     Others: ``num_trials``, ``num_warmup``, ``sweep`` (not what the header announces), ``longer_is_faster`` (more tokens
     take over 10 % less), ``held_up`` (over 10 % of trials), ``two_populations``, ``first_trial`` and ``later_trials``
     (of each setting: by more than 5 %), ``drift`` (over the sweep, by more than 2 %; where a log tells when trials
-    began), ``energy_window`` (settings over before the counter of energy moved ten times; their joules are not used).
+    began), ``guard`` (what a run noticed while it timed, and could not mend), ``energy_window`` (settings over before
+    the counter of energy moved ten times; their joules are not used).
     """
     timed = _Timed.of(log)
     checks = _CHECKS if timed.is_in_process else (_checksum, _out_of_range, _repeated_trials, _clock)
@@ -232,7 +233,8 @@ def _checksum(timed):
 
 
 def _trials_of_header(timed):
-    header = timed.log.header if timed.settings else {}
+    # Where settings are chosen as a sweep goes, so are their trials.
+    header = timed.log.header if timed.settings and not timed.log.is_sequential else {}
     for name, listed in (("num_trials", "runtimes_s"), ("num_warmup", "warmups_s")):
         asked = header.get(name)
         if not isinstance(asked, int):
@@ -260,7 +262,8 @@ def _sweep_of_header(timed):
     failed = set(map(setting_key, log.failed))
     # A run that goes on with a log may ask for other settings than the one before it.
     asked = sweeps[-1]
-    missing = [key for key in asked if key not in log.completed and key not in failed] if log.is_complete else []
+    is_asked_for_all = log.is_complete and not log.is_sequential
+    missing = [key for key in asked if key not in log.completed and key not in failed] if is_asked_for_all else []
     if missing:
         named = ", ".join(f"p={p} o={o}" for p, o, *_ in sorted(missing)[:_MAX_NAMED])
         yield Finding(
@@ -273,6 +276,13 @@ def _sweep_of_header(timed):
         yield Finding(
             "sweep", False, f"{len(extra)} of {len(log.records)} settings are none of the header's: {named}"
         )  # fmt: skip
+
+
+def _guards(timed):
+    """What the run itself noticed, and could not mend by timing again."""
+    marks = timed.log.kept["guard"] if timed.settings else []
+    for mark in (record for record in marks if record["action"] == "marked"):
+        yield Finding("guard", False, f"noticed while it was timed: {mark['finding']}: {mark['message']}")
 
 
 def _grid_of_text(timed):
@@ -540,13 +550,11 @@ def _populations(timed):
         return
     # From the fast side, where both populations of a setting have a member in nearly all cases.
     relative = trials.map(lambda times_s: np.log(times_s / _fast_side(times_s)))
-    is_slow = upper_group(relative)
-    is_shared = _PEAK_SHARE < is_slow.mean() < 1 - _PEAK_SHARE
-    distance = np.expm1(np.median(relative[is_slow]) - np.median(relative[~is_slow])) if is_shared else 0.0
-    if distance > _PEAK_DISTANCE and has_two_peaks(relative):
+    if found := two_populations(relative):
+        is_slow, times = found
         yield Finding(
             "two_populations", False,
-            f"{is_slow.mean():.0%} of the trials take {1 + distance:.2f} times as long as the others: a mean describes "
+            f"{is_slow.mean():.0%} of the trials take {times:.2f} times as long as the others: a mean describes "
             "neither. Find what differs (clock, core, memory, neighbours), and time again",
         )  # fmt: skip
         return
@@ -557,6 +565,23 @@ def _populations(timed):
             f"{num_held_up} of {len(relative)} trials took over 1.25 times the median of their setting and are left "
             "out: something else ran on the machine; time it when it is idle",
         )  # fmt: skip
+
+
+def two_populations(relative) -> tuple[np.ndarray, float] | None:
+    """Which trials are of the slower of two groups, and how many times as long they take; None where there is one.
+
+    Parameters
+    ----------
+    relative : array
+        Logarithms of the trials over what is quick in their settings, of all settings together. Fewer than 30 are not
+        judged; nor are groups of a tenth or less, or that lie within 15 %.
+    """
+    if len(relative) < 2:
+        return None
+    is_slow = upper_group(relative)
+    is_shared = _PEAK_SHARE < is_slow.mean() < 1 - _PEAK_SHARE
+    distance = np.expm1(np.median(relative[is_slow]) - np.median(relative[~is_slow])) if is_shared else 0.0
+    return (is_slow, 1 + distance) if distance > _PEAK_DISTANCE and has_two_peaks(relative) else None
 
 
 def _fast_side(times_s) -> np.ndarray:
@@ -573,7 +598,7 @@ def _trial_order(timed):
     # One trial that is held up must not stand for an order.
     relative = np.clip(np.log(times_s / np.median(times_s, axis=1, keepdims=True)), -0.5, 0.5)
     first = relative[:, 0] - relative[:, 1:].mean(axis=1)
-    if np.expm1(np.median(first)) > _FIRST_TRIAL and _p_value(first) < _SIGNIFICANCE:
+    if np.expm1(np.median(first)) > _FIRST_TRIAL and mean_zero_p_value(first) < _SIGNIFICANCE:
         yield Finding(
             "first_trial", False,
             f"the first trial of a setting takes {np.median(np.exp(first)) - 1:.0%} longer than the others: warm up "
@@ -581,7 +606,7 @@ def _trial_order(timed):
         )  # fmt: skip
     splits = np.arange(3, num_trials - 1)
     contrasts = [relative[:, split:].mean(axis=1) - relative[:, 1:split].mean(axis=1) for split in splits]
-    p_values = [_p_value(contrast) for contrast in contrasts]
+    p_values = [mean_zero_p_value(contrast) for contrast in contrasts]
     best = int(np.argmin(p_values))
     change = np.expm1(np.median(contrasts[best]))
     if abs(change) > _LATER_TRIALS and p_values[best] * len(splits) < _SIGNIFICANCE:
@@ -592,8 +617,8 @@ def _trial_order(timed):
         )  # fmt: skip
 
 
-def _p_value(contrast) -> float:
-    """Two-sided, of a mean of zero, one value a setting: trials of one setting may hang on each other."""
+def mean_zero_p_value(contrast) -> float:
+    """Two-sided, of a mean of zero, one value a setting or a visit: trials of one may hang on each other."""
     from scipy.special import stdtr
 
     spread = contrast.std(ddof=1)
@@ -623,6 +648,6 @@ def _drift(timed):
 
 _CHECKS = (
     _checksum, _out_of_range, _floors, _far_above_floors, _contradictions, _parts, _warmups, _energy, _energy_window,
-    _output_tokens, _repeated_trials, _trials_of_header, _sweep_of_header, _grid_of_text, _quick_trials, _populations,
-    _trial_order, _drift,
+    _output_tokens, _repeated_trials, _trials_of_header, _sweep_of_header, _guards, _grid_of_text, _quick_trials,
+    _populations, _trial_order, _drift,
 )  # fmt: skip

@@ -5,7 +5,7 @@ import argparse
 from idealized_runtime.architectures import require_buildable
 from megatron_lm import ranks
 from megatron_lm.arguments.architecture import resolve_architecture, resolve_slices
-from megatron_lm.arguments.checks import check_engine, check_parallelism, complete
+from megatron_lm.arguments.checks import check_engine, check_goal, check_parallelism, complete
 from megatron_lm.arguments.flags import build_parser
 from megatron_lm.arguments.sampling import Sampling
 
@@ -25,7 +25,8 @@ def resolve(arguments: argparse.Namespace, num_ranks: int | None = None):
     Parameters
     ----------
     arguments : Namespace
-        Is given ``architecture``, ``num_layers_profiled``, ``batchings`` and ``sampling``, among others.
+        Is given ``architecture``, ``num_layers_profiled``, ``batchings``, ``sampling`` and ``goal`` (None where every
+        setting is timed equally often), among others.
     num_ranks : int, optional
         Processes that share the model out; those that torchrun started where it is not given.
 
@@ -40,3 +41,4 @@ def resolve(arguments: argparse.Namespace, num_ranks: int | None = None):
     arguments.num_layers_profiled = resolve_slices(arguments)
     check_parallelism(arguments, ranks.num_ranks() if num_ranks is None else num_ranks)
     check_engine(arguments)
+    check_goal(arguments)

@@ -2,6 +2,7 @@
 
 import os
 
+from idealized_runtime.cli.flags import SHARED_FLAGS
 from megatron_lm.arguments.flags import flag_of
 from megatron_lm.arguments.sampling import Sampling
 from megatron_lm.batching import all_batchings
@@ -17,6 +18,9 @@ def complete(arguments):
     ValueError
         A value is none, or contradicts another; the message names the flag.
     """
+    _choose_goal(arguments)
+    if arguments.all_num_input_tokens is None:
+        raise ValueError("the following arguments are required: --all-num-input-tokens")
     if arguments.all_num_output_tokens is None:
         if arguments.out_seq_length is None:
             raise ValueError("give --all-num-output-tokens, or --out-seq-length for a single number of output tokens")
@@ -39,6 +43,66 @@ def complete(arguments):
     arguments.prompts_file = arguments.prompts_file or DEFAULT_PROMPTS_FILES[arguments.tokenizer_type]
     if arguments.log is not None:
         _check_log(arguments.log)
+
+
+def _choose_goal(arguments):
+    """How often what is timed: as said, or until it is known well enough; then sizes may follow from the queries."""
+    arguments.goal = None
+    if arguments.target_error is None:
+        _refuse_given(
+            arguments, ("queries", "columns", "level", "max_seconds"), "of --target-error, which is not there"
+        )
+        defaults = {"num_warmup": 10, "num_trials": 50, "num_blocks": 5}
+    else:
+        _refuse_given(arguments, ("num_trials", "num_blocks"), "--target-error chooses them as it goes; leave it out")
+        if arguments.columns is not None and arguments.queries is None:
+            raise ValueError("--columns: of --queries, which is missing")
+        # It takes pandas with it, which help and other sweeps need not wait for.
+        from idealized_runtime.design.goal import Goal
+
+        arguments.goal = Goal.read(
+            arguments.queries, arguments.columns, target_error=arguments.target_error,
+            max_seconds=arguments.max_seconds, level=arguments.level or SHARED_FLAGS["--level"]["default"],
+        )  # fmt: skip
+        defaults = {"num_warmup": 1}
+        if arguments.queries is not None:
+            prompt_sizes, output_sizes = arguments.goal.sizes()
+            defaults |= {"all_num_input_tokens": prompt_sizes}
+            defaults |= {} if arguments.out_seq_length else {"all_num_output_tokens": output_sizes}
+    for name, default in defaults.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, default)
+
+
+def _refuse_given(arguments, names, why):
+    if given := [flag_of(name) for name in names if getattr(arguments, name) is not None]:
+        raise ValueError(f"{', '.join(given)}: {why}")
+
+
+def check_goal(arguments):
+    """Refuse, with a ValueError, what a sweep that chooses its own settings cannot time."""
+    goal = arguments.goal
+    if goal is None:
+        return
+    for name, number in (("batch sizes", len(arguments.batchings)), ("slices", len(arguments.num_layers_profiled))):
+        if number > 1:
+            raise ValueError(f"--target-error chooses among settings of one batch and one slice; got {number} {name}")
+    if len(outputs := arguments.all_num_output_tokens) < 2:
+        raise ValueError(
+            "--target-error needs two numbers of output tokens or more, such as --all-num-output-tokens 1 8, to tell "
+            f"prompts from tokens; got {outputs}"
+        )
+    architecture = arguments.architecture
+    longest = max(arguments.all_num_input_tokens) + max(arguments.all_num_output_tokens) - 1
+    if longest > architecture.max_position_embeddings:
+        raise ValueError(
+            f"--target-error: the longest prompt with the most output tokens needs {longest} positions; "
+            f"{architecture.name} has {architecture.max_position_embeddings}: give smaller sizes"
+        )
+    try:
+        goal.design(arguments.all_num_input_tokens, arguments.all_num_output_tokens, seed=0, num_warmups=0)
+    except ValueError as error:
+        raise ValueError(f"--target-error: {error}") from error
 
 
 def _choose_tokenizer(arguments):

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from idealized_runtime.checks import positive_int, whole_number
+from idealized_runtime.cli.flags import SHARED_FLAGS
 from megatron_lm.engines import DEFAULT_ENGINE, ENGINES
 from megatron_lm.prompts import TOKENIZER_TYPES
 
@@ -96,25 +97,35 @@ _FLAGS = {
         "--prompts-file": _file(
             "text that is cut to each prompt size (default: data/prompts.txt; data/token_ids.txt for NullTokenizer)"
         ),
-        "--all-num-input-tokens": _sizes("P", "prompt sizes, in tokens (each > 0)", required=True),
+        "--all-num-input-tokens": _sizes("P", "prompt sizes, in tokens (each > 0)"),
         "--all-num-output-tokens": _sizes("O", "numbers of tokens to generate (default: --out-seq-length)"),
         "--temperature": {"type": float, "default": 1.0, "help": "sampling temperature (default: %(default)s)"},
         "--top-p": {"type": float, "default": 0.0, "help": "top-p sampling; 0 keeps all (default: %(default)s)"},
         "--top-k": {"type": int, "default": 0, "help": "top-k sampling; 0 keeps all, 1 is greedy (default: 0)"},
         "--out-seq-length": _size("O", "tokens to generate where --all-num-output-tokens is not given"),
     },
+    "until it is known well enough: instead of trials, say how well; the sizes are then those that may be timed": {
+        "--target-error": SHARED_FLAGS["--target-error"],
+        "--queries": {
+            **SHARED_FLAGS["--queries"],
+            "help": "queries whose runtimes are asked for, one a row: a CSV with num_prompt_tokens and "
+            "num_output_tokens, or a HELM run folder; sizes that are not given are then chosen by them",
+        },
+        "--columns": SHARED_FLAGS["--columns"],
+        "--level": {**SHARED_FLAGS["--level"], "default": None},
+        "--max-seconds": SHARED_FLAGS["--max-seconds"],
+    },
     "timing and log": {
         "--num-warmup": {
-            "type": whole_number, "default": 10, "metavar": "N", "help": "runs before the trials (default: 10)",
+            "type": whole_number, "metavar": "N", "help": "runs before the trials (default: 10; with --target-error 1)",
         },
-        "--num-trials": _size("N", "timed runs (default: 50)", default=50),
+        "--num-trials": _size("N", "timed runs (default: 50)"),
         "--num-blocks": _size(
             "N",
             "passes over the whole sweep, each in an order of its own, over which the trials of every setting are "
             "spread: a machine that grows slower or faster meanwhile meets all sizes alike. More blocks even out "
             "quicker drift, and cost one more warm-up run of every setting each; 1 times one setting after the other, "
             "in the order given (default: 5, or the number of trials if that is smaller)",
-            default=5,
         ),
         "--seed": {
             "type": int, "default": 1234, "help": "of weights, sampling and order (default: %(default)s)",

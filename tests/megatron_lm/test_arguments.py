@@ -11,10 +11,12 @@ from makers import write_gpt2_files
 import generate_text
 from idealized_runtime.architectures import get_architecture
 from megatron_lm.arguments import parse_arguments
+from megatron_lm.measurement import Measurement
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ("--num-layers", "2", "--hidden-size", "64", "--num-attention-heads", "4")
 SWEEP = ("--all-num-input-tokens", "1", "16", "--all-num-output-tokens", "1", "2")
+UNTIL = (*SIZES, *SWEEP, "--target-error", "0.02")
 
 
 def parse(*argv):
@@ -69,6 +71,25 @@ def test_help_groups_every_flag_of_the_2023_driver(capsys):
     for flag in ("architecture", "hf-config", "log", "num-trials", "num-warmup", "device", "inference-engine", "fp16",
                  "bf16", "seed", "tensor-model-parallel-size", "pipeline-model-parallel-size"):  # fmt: skip
         assert f"--{flag}" in answer
+
+
+def test_target_takes_the_place_of_trials():
+    arguments = parse(*UNTIL, "--max-seconds", 9)
+    assert (arguments.num_warmup, arguments.num_trials, arguments.num_blocks) == (1, None, None)
+    goal = {"target_error": 0.02, "level": 0.95, "max_seconds": 9.0}
+    assert Measurement.from_arguments(arguments).header()["sweep"]["target"] == goal
+
+
+def test_sizes_follow_from_the_queries_where_they_are_not_given(tmp_path):
+    path = tmp_path / "queries.csv"
+    path.write_text("a,b\n" + "\n".join(f"{p},{p // 10 + 1}" for p in range(10, 500)))
+    asked = ("--target-error", 0.02, "--queries", path, "--columns", "num_prompt_tokens=a,num_output_tokens=b")
+    arguments = parse(*SIZES, *asked)
+    assert (arguments.all_num_input_tokens[0], arguments.all_num_input_tokens[-1]) == (10, 499)
+    assert 8 <= len(arguments.all_num_input_tokens) <= 20
+    assert arguments.all_num_output_tokens == [1, 2, 4, 8, 16, 32]
+    given = parse(*SIZES, *asked, *SWEEP)
+    assert (given.all_num_input_tokens, given.all_num_output_tokens) == ([1, 16], [1, 2])
 
 
 def test_defaults_are_the_papers():
@@ -257,6 +278,18 @@ def test_out_seq_length_is_the_number_of_output_tokens_where_no_other_is_given()
         ((*SIZES, *SWEEP, "--log", ROOT), "is no regular file"),
         ((*SIZES, *SWEEP, "--log", "/dev/null"), "is no regular file"),
         ((*SIZES, *SWEEP, "--log", ROOT / "pyproject.toml" / "x.jsonl"), "is not a folder"),
+        ((*SIZES, *SWEEP, "--max-seconds", 9), "--max-seconds: of --target-error, which is not there"),
+        ((*SIZES, *SWEEP, "--queries", "q.csv", "--level", 0.9), "--queries, --level: of --target-error"),
+        ((*UNTIL, "--num-trials", 3), "--num-trials: --target-error chooses them as it goes; leave it out"),
+        ((*UNTIL, "--num-blocks", 3), "--num-blocks: --target-error chooses them as it goes; leave it out"),
+        ((*UNTIL, "--columns", "num_prompt_tokens=a"), "--columns: of --queries, which is missing"),
+        ((*UNTIL, "--queries", "no.csv"), "no.csv: no such file"),
+        ((*UNTIL, "--global-batch-size", 1, 2), "of one batch and one slice; got 2 batch sizes"),
+        ((*UNTIL, "--num-layers-profiled", 1, 2), "of one batch and one slice; got 2 slices"),
+        ((*UNTIL, "--all-num-output-tokens", 4), "needs two numbers of output tokens or more"),
+        ((*UNTIL, "--all-num-input-tokens", 1, 10**5), "needs 100001 positions; gpt-l2-h64-a4 has 2048"),
+        ((*UNTIL, "--target-error", 1.5), "--target-error: must be between 0 and 1"),
+        ((*SIZES, "--target-error", 0.1), "--all-num-input-tokens"),
         # An abbreviation would change its meaning when a flag is added.
         ((*SIZES, *SWEEP, "--num-trial", 1), "unrecognized arguments: --num-trial"),
     ],

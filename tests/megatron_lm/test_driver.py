@@ -20,7 +20,6 @@ import torch
 from makers import write_gpt2_files
 from makers_torch import RATES
 
-import generate_text
 from idealized_runtime.records import (
     IncompleteLogWarning,
     SliceWarning,
@@ -49,10 +48,6 @@ SENTENCE = re.compile(
 )
 
 
-def words(*argv):
-    return [str(word) for word in argv]
-
-
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """One thread, which a busy neighbour does not slow down; no collection of what imports left behind; no rates."""
@@ -64,24 +59,6 @@ def quick():
         yield
     gc.unfreeze()
     torch.set_num_threads(num_threads)
-
-
-@pytest.fixture
-def drive(capsys):
-    """Runs the driver in this process; gives its exit code and what it printed."""
-    limits = resource.getrlimit(resource.RLIMIT_DATA)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(*argv):
-        try:
-            code = generate_text.main(words(*argv))
-        finally:
-            resource.setrlimit(resource.RLIMIT_DATA, limits)
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -830,7 +807,7 @@ LONG = (*SHAPE, "--device", "cpu", "--num-warmup", 1, "--num-trials", 30, "--num
 
 def start(*argv, root=ROOT, launcher=(), env=os.environ, **options):
     return subprocess.Popen(
-        [*launcher, sys.executable, str(root / "generate_text.py"), *words(*argv)],
+        [*launcher, sys.executable, str(root / "generate_text.py"), *map(str, argv)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**env, "OMP_NUM_THREADS": "1"}, **options,
     )  # fmt: skip
 

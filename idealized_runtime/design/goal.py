@@ -1,0 +1,75 @@
+"""What a sweep that chooses its own settings is told: how well what is to be known, and for how many seconds."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.checks import check_columns
+from idealized_runtime.design.sequential import SequentialDesign
+from idealized_runtime.queries.tables import read_queries
+from idealized_runtime.records.common import TOKEN_COLUMNS
+
+_NUM_PROMPT_SIZES, _MOST_OUTPUT_TOKENS = 16, 64
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """What is to be known, and how well.
+
+    Parameters
+    ----------
+    target_error : float
+        Relative half-width of the interval at which to stop, such as 0.02.
+    level : float
+        Of the interval.
+    max_seconds : float, optional
+        Of runs, warm-ups included, that may be spent on it.
+    queries : DataFrame, optional
+        Queries whose runtimes are asked for (``num_prompt_tokens, num_output_tokens``, optional ``weight``); all pairs
+        of the sizes of the sweep where it is not given.
+    source : str, optional
+        What the queries were read from.
+    """
+
+    target_error: float
+    level: float = 0.95
+    max_seconds: float | None = None
+    queries: pd.DataFrame | None = None
+    source: str | None = None
+
+    @classmethod
+    def read(cls, source=None, columns=None, **terms) -> "Goal":
+        """Goal of a file of queries, or of the sizes of the sweep where there is none; errors begin with the source."""
+        return cls(**terms, queries=None if source is None else read_queries(source, columns=columns),
+                   source=None if source is None else str(source))  # fmt: skip
+
+    def header(self) -> dict:
+        """Fields of a log's header: what was asked for."""
+        asked = {"target_error": self.target_error, "level": self.level, "max_seconds": self.max_seconds}
+        if self.queries is not None:
+            check_columns(self.queries, TOKEN_COLUMNS, name="queries")
+            sizes = np.ascontiguousarray(self.queries[TOKEN_COLUMNS].to_numpy(float))
+            asked["queries"] = {"source": self.source, "sha256": hashlib.sha256(sizes.tobytes()).hexdigest()}
+        return asked
+
+    def sizes(self) -> tuple[list[int], list[int]]:
+        """Prompt and output sizes to choose settings from, where none are given.
+
+        Quantiles of the prompts of the queries, their ends included; and powers of two of their output tokens, up to
+        64: more of them cost time and tell little of a line.
+        """
+        asked = self.queries[TOKEN_COLUMNS].dropna()
+        prompts, outputs = (asked[name].to_numpy(float) for name in TOKEN_COLUMNS)
+        shares = np.linspace(0, 1, _NUM_PROMPT_SIZES)
+        most = int(np.clip(outputs.max(), 2, _MOST_OUTPUT_TOKENS))
+        quantiles = np.maximum(np.quantile(prompts, shares, method="nearest"), 1)
+        return sorted({*quantiles.astype(int).tolist()}), [2**power for power in range(most.bit_length())]
+
+    def design(self, prompt_sizes, output_sizes, *, seed: int, num_warmups: int) -> SequentialDesign:
+        """What chooses settings of these sizes for it."""
+        return SequentialDesign(
+            prompt_sizes=prompt_sizes, output_sizes=output_sizes, target_error=self.target_error, queries=self.queries,
+            max_seconds=self.max_seconds, level=self.level, seed=seed, num_warmups=num_warmups,
+        )  # fmt: skip

@@ -1,0 +1,148 @@
+"""Sweeps that choose their own settings: real runs of the driver, whose every pass takes what a machine of known
+runtimes and faults says, by clocks that only it moves."""
+
+import gc
+import json
+import math
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from makers_torch import RATES
+
+from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.records import read_log
+from idealized_runtime.records.validity import SEVERE
+from megatron_lm import floors, sweep, timing
+from megatron_lm.engines.sdpa import SdpaEngine
+
+SHAPE = ("--num-layers", 1, "--hidden-size", 16, "--num-attention-heads", 1, "--max-position-embeddings", 600,
+         "--vocab-size", 256, "--make-vocab-size-divisible-by", 1, "--device", "cpu")  # fmt: skip
+SIZES = ("--all-num-input-tokens", 1, 64, 128, 256, 512, "--all-num-output-tokens", 1, 2, 8, 16)
+# Seconds of a pass over p prompt tokens, and of one token.
+PROMPT_S, TOKEN_S = (lambda p: 0.02 + 6e-4 * p), 0.02
+NOISE = 0.015
+
+
+class Machine:
+    """What a pass takes: the known time, times ``slower(self)``, times noise. ``now_s`` is what its clocks read."""
+
+    def __init__(self, slower=lambda machine: 1.0, noise=NOISE, seed=0):
+        self.slower, self._noise, self._rng = slower, noise, np.random.default_rng(seed)
+        self.now_s = self.started_s = time.perf_counter()
+        self.ahead_s, self.num_queries = 0.0, 0
+
+    @property
+    def elapsed_s(self):
+        return self.now_s - self.started_s
+
+    def work(self, seconds):
+        self.now_s += seconds * self.slower(self) * math.exp(self._noise * self._rng.standard_normal())
+
+
+@pytest.fixture
+def run_on(monkeypatch, drive):
+    """Runs the driver on a machine."""
+    monkeypatch.setattr(floors, "measure_machine_rates", lambda device, dtype: RATES)
+    gc.freeze()
+
+    def run(machine, *argv, log, target=0.02):
+        class Timed(SdpaEngine):
+            def encode(self, tokens, first_sequence=0):
+                machine.num_queries += 1
+                machine.work(PROMPT_S(tokens.shape[1]))
+                return super().encode(tokens, first_sequence)
+
+            def decode(self, tokens, num_cached_tokens, first_sequence=0):
+                machine.work(TOKEN_S)
+                return super().decode(tokens, num_cached_tokens, first_sequence)
+
+        monkeypatch.setattr(sweep, "load_engine", {"sdpa": Timed}.get)
+        monkeypatch.setattr(timing, "perf_counter", lambda: machine.now_s)
+        monkeypatch.setattr(timing, "time", lambda: machine.now_s + machine.ahead_s)
+        answer = drive(*SHAPE, *SIZES, "--target-error", target, "--log", log, *argv)
+        records = [json.loads(line) for line in log.read_text().splitlines()]
+        return SimpleNamespace(
+            **vars(answer), records=records, guards=[it for it in records if it["record"] == "guard"]
+        )
+
+    yield run
+    gc.unfreeze()
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "tiny.jsonl"
+
+
+def stopped(answer):
+    return answer.records[-1]["stopped"]
+
+
+def errors(log):
+    """Relative error of the fit at every pair of the sizes."""
+    model = RuntimeModel.fit(read_log(log, accept=SEVERE))
+    p, o = (grid.ravel() for grid in np.meshgrid([1, 64, 128, 256, 512], [1, 2, 8, 16]))
+    return model.predict(p, o) / (PROMPT_S(p) + (o - 1) * TOKEN_S) - 1
+
+
+def test_sweep_stops_at_its_target_and_its_log_reads_as_any_other(run_on, log):
+    answer = run_on(Machine(), log=log)
+    assert answer.code == 0
+    assert stopped(answer)["rule"] == "target"
+    assert stopped(answer)["error"] <= 0.02
+    assert stopped(answer)["sentence"] in answer.err
+    assert answer.records[0]["sweep"]["target"] == {"target_error": 0.02, "level": 0.95, "max_seconds": None}
+    assert answer.guards == []
+    assert np.sqrt(np.mean(errors(log) ** 2)) < 0.02
+    frame = read_log(log)
+    assert len(answer.out.splitlines()) == len(frame)
+    assert frame["num_trials"].sum() == sum(len(it["runtimes_s"]) for it in answer.records if it["record"] == "block")
+
+
+def test_trials_of_a_setting_are_spread_over_blocks_whose_orders_differ(run_on, log):
+    answer = run_on(Machine(), log=log, target=0.01)
+    blocks = [it for it in answer.records if it["record"] == "block"]
+    assert [it["visit"] for it in blocks] == list(range(1, len(blocks) + 1))
+    first = [(it["num_prompt_tokens"], it["num_output_tokens"]) for it in blocks if it["block"] == 1]
+    assert first[0] == first[-1], "what begins a block ends it"
+    assert first != sorted(first)
+    assert len({it["block"] for it in blocks}) > 1
+
+
+def test_budget_stops_a_target_that_is_out_of_reach(run_on, log):
+    machine = Machine(noise=0.05)
+    answer = run_on(machine, "--max-seconds", 8, log=log, target=0.001)
+    assert answer.code == 0
+    assert stopped(answer)["rule"] == "budget"
+    assert 4 < machine.elapsed_s < 9.5
+    assert "target of 0.1 % is not reached within 8 s" in answer.err
+
+
+@pytest.mark.parametrize("num_lines", [1, 3, 9])
+def test_run_that_was_killed_goes_on_with_what_is_there(run_on, log, num_lines):
+    whole = run_on(Machine(), log=log)
+    kept = log.read_text().splitlines(keepends=True)[:num_lines]
+    log.write_text("".join(kept) + '{"record": "blo')
+    again = run_on(Machine(seed=1), log=log)
+    assert "".join(kept) == "".join(log.read_text().splitlines(keepends=True)[:num_lines])
+    assert stopped(again)["rule"] == stopped(whole)["rule"] == "target"
+    visits = [it["visit"] for it in again.records if it["record"] == "block"]
+    assert visits == list(range(1, len(visits) + 1))
+    assert np.sqrt(np.mean(errors(log) ** 2)) < 0.02
+
+
+def test_complete_log_stays_as_it_is_and_a_tighter_target_goes_on_with_it(run_on, log):
+    first = run_on(Machine(), log=log)
+    before = log.read_bytes()
+    again = run_on(Machine(), log=log)
+    assert (again.code, log.read_bytes()) == (0, before), "nothing is left to do"
+    assert stopped(first)["sentence"] in again.err
+    tighter = run_on(Machine(seed=1), log=log, target=0.008)
+    assert stopped(tighter)["error"] <= 0.008
+    assert len(read_log(log)) >= len({json.dumps(it) for it in first.records if it["record"] == "setting"})
+    assert read_log(log)["num_trials"].sum() == sum(
+        len(it["runtimes_s"]) for it in tighter.records if it["record"] == "block"
+    )
+    assert np.sqrt(np.mean(errors(log) ** 2)) < 0.008

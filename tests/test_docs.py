@@ -1,7 +1,8 @@
-"""Every command of the README and of docs/ that stands there with its answer is run, and the two are compared."""
+"""Commands and cells that stand with their answers in the README and in docs/ are run, and the two are compared."""
 
 import re
 import shlex
+from doctest import DocTestParser
 
 import pytest
 
@@ -9,15 +10,20 @@ from idealized_runtime.cli.main import main
 from idealized_runtime.measurements.published import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+QUESTIONS = ROOT / "docs" / "questions.md"
 NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?")
 # Of numbers that are fitted or simulated: other processors round otherwise, and simulated days hang on it.
 TOLERANCE = 0.03
 
 
-def commands(page):
-    """Each command of a page with the lines of its answer that are shown."""
-    for block in re.findall(r"```console\n\$ idealized-runtime (.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
-        command, answer = re.split(r"(?<!\\)\n", block, maxsplit=1)
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def session(block):
+    """Each command of a block with the lines of its answer that are shown."""
+    for part in re.split(r"^\$ idealized-runtime ", block, flags=re.MULTILINE)[1:]:
+        command, answer = re.split(r"(?<!\\)\n", part, maxsplit=1)
         yield shlex.split(command.replace("\\\n", " ")), answer.splitlines()
 
 
@@ -26,21 +32,41 @@ def parts(line):
     return " ".join(NUMBER.sub("", line).split()), [float(number) for number in NUMBER.findall(line)]
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [pytest.param(*it, id=f"{page.stem}: {' '.join(it[0])[:60]}") for page in PAGES for it in commands(page)],
-)
-def test_command_gives_the_answer_that_the_page_shows(words, expected, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert main(words) == 0
-    given = [parts(line) for line in capsys.readouterr().out.splitlines()]
+def check_answer(expected, given):
+    given = [parts(line) for line in given.splitlines()]
     for line in expected:
         said, numbers = parts(line)
         assert any(said == other and numbers == pytest.approx(others, rel=TOLERANCE) for other, others in given), line
 
 
-def test_questions_have_answers():
-    questions = re.findall(r"^## ", (ROOT / "docs" / "questions.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(questions) >= 12
-    assert len(list(commands(ROOT / "docs" / "questions.md"))) >= len(questions)
-    assert len(list(commands(ROOT / "README.md"))) >= 5
+def cases(language):
+    return [
+        pytest.param(block, id=f"{page.stem}: {block.splitlines()[0][:70]}")
+        for page in PAGES
+        for block in blocks(page, language)
+    ]
+
+
+@pytest.mark.parametrize("block", cases("console"))
+def test_commands_give_the_answers_that_the_page_shows(block, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for words, expected in session(block):
+        assert main(words) == 0
+        printed = capsys.readouterr()
+        check_answer(expected, printed.out + printed.err)
+
+
+@pytest.mark.parametrize("block", cases("pycon"))
+def test_cells_give_the_answers_that_the_page_shows(block, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names = {}
+    for example in DocTestParser().get_examples(block):
+        exec(compile(example.source, "<cell>", "single"), names)
+        check_answer(example.want.splitlines(), capsys.readouterr().out)
+
+
+def test_every_question_has_its_answer():
+    sections = QUESTIONS.read_text(encoding="utf-8").split("\n## ")[1:]
+    assert len(sections) >= 32
+    assert [section.splitlines()[0] for section in sections if not re.search("```(console|pycon)", section)] == []
+    assert len(blocks(ROOT / "README.md", "console")) >= 5

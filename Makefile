@@ -52,8 +52,9 @@ lab: $(INSTALLED)  ## JupyterLab in notebooks/
 published:  ## get the published measurements of others that are not in published/ yet
 	@$(PYTHON) -m idealized_runtime.measurements.fetch
 
-stacks: $(INSTALLED)  ## fit anew the coefficients that come with the package, of the logs a100, cpu and v100
+stacks: $(INSTALLED)  ## fit anew the coefficients that come with the package, of the logs a100, cpu and v100 and of published servers
 	@$(BIN)/python -c 'from idealized_runtime.prediction.predictor import ship_stack; [*map(ship_stack, ("a100", "cpu", "v100"))]'
+	@$(BIN)/python -c 'from idealized_runtime.serving.known_stacks import ship_known_stacks; ship_known_stacks()'
 
 benchmarks: $(INSTALLED) $(HELM) $(GUIDELLM)  ## our ratios against named peers; wants a quiet machine
 	@for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark" || exit 1; done

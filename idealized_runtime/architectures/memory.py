@@ -69,6 +69,7 @@ def kept_bytes(architecture: Architecture, num_context_tokens, *, batch_size: in
 
 def state_bytes(architecture: Architecture, *, dtype: str = "float16") -> int:
     """Bytes that a sequence keeps however long it is: states of linear attention, state spaces, short convolutions."""
+    dtype = cache_dtype(architecture) if dtype == STORED else dtype
     return sum(number * part.state * _element_bytes(part.state_dtype or dtype) for part, number in architecture.blocks)
 
 

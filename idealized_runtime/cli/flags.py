@@ -84,6 +84,15 @@ SHARED_FLAGS = {
         "dest": "all_num_prompt_tokens", "type": positive_int, "nargs": "+", "metavar": "P", "help": "prompt sizes",
     },
     "--all-num-output-tokens": {"type": positive_int, "nargs": "+", "metavar": "O", "help": "output sizes"},
+    "--dtype": {
+        "metavar": "NAME",
+        "help": "of a server's weights: bfloat16, float8 or mxfp4 (default: as the configuration stores them, or as it "
+        "was served)",
+    },
+    "--concurrency": {
+        "type": positive_int, "metavar": "N",
+        "help": "queries that a server has at a time, this one included (default: 1)",
+    },
     "--extrapolate": {"action": "store_true", "help": "allow prompts beyond the sizes that were timed"},
     "--level": {"type": open_share, "default": 0.95, "metavar": "X", "help": "of the intervals (default: 0.95)"},
     "--target-error": {

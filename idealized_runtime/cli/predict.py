@@ -1,7 +1,8 @@
-"""Runtime, dollar cost and energy of a query to a model that was never timed, with a prediction interval, from the logs
-of other models on the same hardware and software.
+"""Runtime, dollar cost and energy of a query to a model that was never timed, with a prediction interval: from the logs
+of other models on the same hardware and software, or, without logs, from what others served with an engine.
 
-Without parallel sizes the model takes as few devices as hold its weights and cache; beyond 8, in pipeline stages.
+Without parallel sizes the model takes as few devices as hold its weights and cache; by logs beyond 8, in pipeline
+stages.
 """
 
 from idealized_runtime.checks import positive_int
@@ -10,53 +11,48 @@ from idealized_runtime.cli.main import DONE
 from idealized_runtime.cli.output import bounded, findings_in_a_line, print_answer
 
 EXAMPLES = """\
-example: idealized-runtime predict --model config.json --logs a100 --num-prompt-tokens 512 --num-output-tokens 64
+examples: idealized-runtime predict --model config.json --logs a100 --num-prompt-tokens 512 --num-output-tokens 64
+          idealized-runtime predict --model config.json --hardware H100 --software vllm --concurrency 32 \\
+              --num-prompt-tokens 512 --num-output-tokens 64
 """
 
 
 def add_arguments(parser):
     """Flags of the command."""
     add_shared(parser, "--model", required=True, help="a name of the registry, or the path of a config.json")
-    add_shared(parser, "--logs", "--num-prompt-tokens", "--num-output-tokens", required=True)
-    add_shared(parser, "--software", "--accept", "--extrapolate", "--num-accelerators")
+    add_shared(parser, "--num-prompt-tokens", "--num-output-tokens", required=True)
+    add_shared(parser, "--logs", "--accept", "--extrapolate", "--num-accelerators")
+    add_shared(parser, "--software", help="of logs of several stacks, the one to go by; without logs, the engine: vllm")
     parser.add_argument("--tensor-parallel-size", type=positive_int, metavar="N", help="devices that share each layer")
     parser.add_argument("--pipeline-parallel-size", type=positive_int, metavar="N", help="stages of layers")
     add_shared(parser, "--hardware", help="row of the accelerators with memory, price and power (default: the logs')")
+    add_shared(parser, "--concurrency", "--dtype")
     add_shared(parser, "--price-usd-per-hour", "--power-watts", "--level", "--json")
 
 
 def run(arguments) -> int:
     """Predict one query, and print what it takes, costs and draws, and what is known of the error."""
-    from idealized_runtime.architectures import read_architecture
-    from idealized_runtime.measurements.shipped import read_stack
-    from idealized_runtime.prediction import fit_predictor, predict_priced
+    from idealized_runtime.cli.served import is_served
 
     p, o = arguments.num_prompt_tokens, arguments.num_output_tokens
-    with findings_in_a_line(arguments.logs):
-        timed = read_stack(arguments.logs, software=arguments.software, accept=arguments.accept)
-        architecture = read_architecture(arguments.model, suggested=timed)
-        predictor = fit_predictor(timed.values())
-    given = ("num_accelerators", "tensor_parallel_size", "pipeline_parallel_size", "hardware", "price_usd_per_hour",
-             "power_watts")  # fmt: skip
-    model = predict_priced(
-        architecture, predictor, num_context_tokens=p + o, **{name: getattr(arguments, name) for name in given}
-    )
+    predict = _from_served if is_served(arguments) else _from_logs
+    model, more, token_s, own_log = predict(arguments)
     predicted, caveats = model.runtimes, list(model.caveats)
     if predicted.is_extrapolated(p):
         low, high = predicted.prompt_range
         caveats.append(f"prompts of {p} tokens were not timed, only of {low} to {high}")
     price, power = model.price_usd_per_hour, model.power_watts
     answer = {
-        "model": architecture.name,
+        "model": model.name,
         "logs": arguments.logs,
         "hardware": model.hardware,
         "software": model.software,
         "dtype": model.dtype,
+        "origin": model.origin,
         "measured_on": model.measured_on or None,
         "conditions": model.conditions(),
         "num_accelerators": model.num_accelerators,
-        "tensor_parallel_size": predicted.placement.tensor_parallel_size,
-        "pipeline_parallel_size": predicted.placement.pipeline_parallel_size,
+        **more,
         "num_prompt_tokens": p,
         "num_output_tokens": o,
         "level": arguments.level,
@@ -64,15 +60,68 @@ def run(arguments) -> int:
         "price_source": price and price.source,
         "power_watts": power and power.value,
         "power_source": power and power.source,
-        **_estimates(arguments, model, predictor.own_log(predicted)),
-        "left_out_percent": predictor.left_out_percent,
+        **_estimates(arguments, model, token_s, own_log),
         "caveats": caveats,
     }
     print_answer(answer, _rows(answer, model.errors), as_json=arguments.json)
     return DONE
 
 
-def _estimates(arguments, model, own_log) -> dict:
+def _from_logs(arguments) -> tuple:
+    """The model on the stack of the logs, what the answer has of it besides, seconds of a token behind its prompt with
+    their bounds, and its own log where it was timed.
+    """
+    from idealized_runtime.architectures import read_architecture
+    from idealized_runtime.measurements.shipped import read_stack
+    from idealized_runtime.prediction import fit_predictor, predict_priced
+
+    with findings_in_a_line(arguments.logs):
+        timed = read_stack(arguments.logs, software=arguments.software, accept=arguments.accept)
+        architecture = read_architecture(arguments.model, suggested=timed)
+        predictor = fit_predictor(timed.values())
+    given = ("num_accelerators", "tensor_parallel_size", "pipeline_parallel_size", "hardware", "price_usd_per_hour",
+             "power_watts")  # fmt: skip
+    model = predict_priced(
+        architecture, predictor, num_context_tokens=arguments.num_prompt_tokens + arguments.num_output_tokens,
+        **{name: getattr(arguments, name) for name in given},
+    )  # fmt: skip
+    placement = model.runtimes.placement
+    more = {name: getattr(placement, name) for name in ("tensor_parallel_size", "pipeline_parallel_size")}
+    predicted, bounds, behind = model.runtimes, (None, None), arguments.num_prompt_tokens + 1
+    if predicted.error is not None:
+        bounds = predicted.output_token_interval_s(behind, arguments.level)
+    more["left_out_percent"] = predictor.left_out_percent
+    return model, more, (predicted.output_token_s(behind), *bounds), predictor.own_log(predicted)
+
+
+def _from_served(arguments) -> tuple:
+    """The same of a model on a server, from what others served: a mean token, and no log of its own."""
+    from dataclasses import replace
+
+    from idealized_runtime.architectures import read_architecture
+    from idealized_runtime.cli.served import where_served
+    from idealized_runtime.serving.served import predict_served_priced
+
+    p, o, concurrency = arguments.num_prompt_tokens, arguments.num_output_tokens, arguments.concurrency or 1
+    model = predict_served_priced(
+        read_architecture(arguments.model), num_prompt_tokens=p, num_output_tokens=o, concurrency=concurrency,
+        num_context_tokens=p + o, price_usd_per_hour=arguments.price_usd_per_hour, power_watts=arguments.power_watts,
+        **where_served(arguments),
+    )  # fmt: skip
+    served = model.runtimes.served
+    beyond = served.extrapolations(concurrency=concurrency, num_prompt_tokens=p, num_context_tokens=p + o / 2)
+    more = {
+        "tensor_parallel_size": served.tensor_parallel_size,
+        "pipeline_parallel_size": 1,
+        "concurrency": concurrency,
+        "left_out_percent": served.known.left_out_percent(served.accelerator),
+    }
+    token_s = model.runtimes.output_token_s(p, o)
+    bounds = model.runtimes.output_token_interval_s(p, o, arguments.level)
+    return replace(model, caveats=(*beyond, *model.caveats)), more, (token_s, *bounds), None
+
+
+def _estimates(arguments, model, tokens_s, own_log) -> dict:
     """Times, cost and energy; None where neither the command nor a log nor the accelerator has a price or a power.
 
     ``own_log_runtime_s`` is by the fit of the model's own log; None for prompts beyond what it holds.
@@ -93,15 +142,12 @@ def _estimates(arguments, model, own_log) -> dict:
     priced = price_models(queries, models, level=level, extrapolate=True)
     table, whole = priced.table, priced.totals(queries.index == "query")
     has_own = own_log is not None and not table.loc["own", "is_extrapolated"]
-    token_s, bounds = predicted.output_token_s(p + 1), (None, None)
-    if predicted.error is not None:
-        bounds = predicted.output_token_interval_s(p + 1, level)
     return {
         "prompt_encoding_time_s": _estimate(table.loc["prompt"], "runtime_s"),
-        "time_per_output_token_s": dict(zip(("estimate", "lower", "upper"), (token_s, *bounds), strict=True)),
+        "time_per_output_token_s": dict(zip(("estimate", "lower", "upper"), tokens_s, strict=True)),
         "output_tokens_per_s": {
             name: None if seconds is None else 1 / seconds
-            for name, seconds in zip(("estimate", "lower", "upper"), (token_s, *bounds[::-1]), strict=True)
+            for name, seconds in zip(("estimate", "upper", "lower"), tokens_s, strict=True)
         },
         **{name: _estimate(table.loc["query"], name) for name in ("runtime_s", "cost_usd", "energy_joules")},
         "per_million_tokens": whole["per_million_tokens"],

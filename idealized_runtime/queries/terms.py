@@ -85,6 +85,8 @@ class PricedModel:
     @property
     def queries(self) -> str:
         """How they come, in words."""
+        if (said := getattr(self.runtimes, "queries", None)) is not None:
+            return said
         return "one at a time (batch 1)" if self.batch_size == 1 else f"in batches of {self.batch_size}"
 
     @property

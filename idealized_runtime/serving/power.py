@@ -8,7 +8,7 @@ import pandas as pd
 
 from idealized_runtime.checks import check_columns
 from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
-from idealized_runtime.serving.stacks import LeftOutArchitectures, fit_stack, robust_coefficients
+from idealized_runtime.serving.stacks import LeftOutArchitectures, leave_architectures_out, robust_coefficients
 from idealized_runtime.statistics.intervals import normal_half_width
 
 # Of a device that serves: alone, or waiting for others; of its whole bandwidth, by what is read; of its peak rate.
@@ -40,10 +40,24 @@ class DevicePower:
     standard_errors: Mapping[str, float] = field(repr=False)
 
     def predict(self, work: pd.DataFrame, step_s, num_accelerators) -> np.ndarray:
-        """Watts of one device, for counts as from ``work_of_points`` and the mean times of a step."""
+        """Watts of one device, for counts as from ``work_of_points`` or ``served_work``, and mean times of a step."""
         return _shares(work, step_s, num_accelerators, self.accelerator) @ np.array(
             [self.watts[name] for name in WATTS]
         )
+
+    def moved_to(self, accelerator: Accelerator) -> "DevicePower":
+        """A machine whose watts nobody published: those of this one by the maxima of their data sheets.
+
+        Raises
+        ------
+        ValueError
+            The maximum of one of the two is not known.
+        """
+        if None in (self.accelerator.power_watts, accelerator.power_watts):
+            raise ValueError(f"the maximum power of {self.accelerator.name} or {accelerator.name} is not known")
+        ratio = accelerator.power_watts / self.accelerator.power_watts
+        scaled = ({name: ratio * value for name, value in of.items()} for of in (self.watts, self.standard_errors))
+        return DevicePower(accelerator, *scaled)
 
     def table(self, *, level: float = 0.95) -> pd.DataFrame:
         """``value, lower, upper`` in watts, by coefficient; lower bounds end at 0."""
@@ -89,37 +103,46 @@ def fit_power(points: pd.DataFrame, work: pd.DataFrame) -> DevicePower:
     )
 
 
-def leave_out_joules(points: pd.DataFrame, work: pd.DataFrame) -> LeftOutArchitectures:
+def leave_out_joules(points: pd.DataFrame, work: pd.DataFrame, *, moved: tuple | None = None) -> LeftOutArchitectures:
     """Joules of an output token, time and watts both predicted from other architectures.
 
-    Parameters are those of :func:`fit_power`.
+    Parameters
+    ----------
+    points, work
+        As of :func:`fit_power`.
+    moved : tuple of (points, work), optional
+        Predict these instead, of another machine, by times and watts that are moved there by the data sheets.
 
     Returns
     -------
     LeftOutArchitectures
-        Rows have ``predicted_s`` of a mean step, ``predicted_watts`` of a device, ``predicted_joules`` of an output
-        token; ``relative_error`` is that of the joules.
+        Rows are those of ``leave_architectures_out`` for mean steps, with ``predicted_watts`` and ``watts`` of a
+        device, ``predicted_joules`` of an output token; ``relative_error`` is that of the joules.
     """
     accelerator, points, work = _measured(points, work)
-    step_s, devices = mean_step_s(points).to_numpy(), points["num_accelerators"].to_numpy(float)
-    watts = points["power_watts"].to_numpy(float) / devices
-    joules, parts = points["energy_per_output_token_joules"].to_numpy(float), []
-    for name in work["architecture"].unique():
-        is_own = (work["architecture"] == name).to_numpy()
-        stack = fit_stack(work[~is_own], step_s[~is_own], further=["begun_layers"])
-        coefficients = robust_coefficients(
-            _shares(work[~is_own], step_s[~is_own], devices[~is_own], accelerator), watts[~is_own]
+    target, points_there, work_there = (accelerator, points, work) if moved is None else _measured(*moved)
+    left_out = leave_architectures_out(
+        work, points["time_per_output_token_s"], mean_times_s=mean_step_s(points), accelerator=accelerator,
+        moved=None if moved is None
+        else (work_there, points_there["time_per_output_token_s"], mean_step_s(points_there), target),
+    )  # fmt: skip
+    rows, devices = left_out.rows, points_there["num_accelerators"].to_numpy(float)
+    shares = _shares(work, mean_step_s(points), points["num_accelerators"], accelerator)
+    watts = (points["power_watts"] / points["num_accelerators"]).to_numpy(float)
+    predicted_watts = np.empty(len(rows))
+    for name in rows["architecture"].unique():
+        is_other, is_own = (work["architecture"] != name).to_numpy(), (rows["architecture"] == name).to_numpy()
+        values = robust_coefficients(shares[is_other], watts[is_other]).tolist()
+        power = DevicePower(accelerator, dict(zip(WATTS, values, strict=True)), {}).moved_to(target)
+        predicted_watts[is_own] = power.predict(rows[is_own], rows.loc[is_own, "predicted_s"], devices[is_own])
+    joules = points_there["energy_per_output_token_joules"]
+    predicted = predicted_watts * devices * rows["predicted_s"] / points_there["concurrency"]
+    return LeftOutArchitectures(
+        rows.assign(
+            concurrency=points_there["concurrency"], watts=points_there["power_watts"] / devices,
+            predicted_watts=predicted_watts, predicted_joules=predicted, relative_error=predicted / joules - 1,
         )
-        predicted_s = stack.seconds(work[is_own])
-        predicted_watts = _shares(work[is_own], predicted_s, devices[is_own], accelerator) @ coefficients
-        predicted = predicted_watts * devices[is_own] * predicted_s / points.loc[is_own, "concurrency"].to_numpy()
-        parts.append(
-            work[is_own].assign(
-                concurrency=points.loc[is_own, "concurrency"], predicted_s=predicted_s, predicted_watts=predicted_watts,
-                predicted_joules=predicted, relative_error=predicted / joules[is_own] - 1, terms=" ".join(stack.times),
-            )
-        )  # fmt: skip
-    return LeftOutArchitectures(pd.concat(parts).loc[work.index])
+    )  # fmt: skip
 
 
 def joules_per_query(left_out: LeftOutArchitectures, num_output_tokens, *, level: float = 0.95) -> pd.DataFrame:
@@ -173,8 +196,8 @@ def _measured(points, work):
 
 
 def _shares(work, step_s, num_accelerators, accelerator) -> np.ndarray:
-    step_s, devices = np.asarray(step_s, dtype=float), np.asarray(num_accelerators, dtype=float)
-    read = work[["weight_bytes", "mean_expert_bytes", "cache_bytes"]].to_numpy(float)
-    bandwidths = read / step_s[:, None] / accelerator.memory_bandwidth_bytes_per_s
-    flops = work["flops"].to_numpy(float) / step_s / accelerator.peak_flops(_PEAK_OF)
-    return np.column_stack([np.ones_like(step_s), 1 / devices, bandwidths, flops])
+    step_s, devices = np.atleast_1d(np.asarray(step_s, dtype=float)), np.asarray(num_accelerators, dtype=float)
+    read = [np.asarray(work[name], float) for name in ("weight_bytes", "mean_expert_bytes", "cache_bytes")]
+    bandwidths = [of_one / step_s / accelerator.memory_bandwidth_bytes_per_s for of_one in read]
+    flops = np.asarray(work["flops"], float) / step_s / accelerator.peak_flops(_PEAK_OF)
+    return np.column_stack([np.ones_like(step_s), np.ones_like(step_s) / devices, *bandwidths, flops])

@@ -113,7 +113,7 @@ def test_shell_completes_subcommands_flags_and_choices():
         ("fti", "idealized-runtime: error: no subcommand 'fti' (did you mean fit?); there are: "),
         ("api", "idealized-runtime api: error: no subcommand is named; there are: profile, fit, load,"),
         ("api profil", "idealized-runtime api: error: no subcommand 'profil' (did you mean profile?)"),
-        ("predict", "idealized-runtime predict: error: the following arguments are required: --model, --logs"),
+        ("predict", "idealized-runtime predict: error: the following arguments are required: --model"),
         ("fit cpu --bach-size 3", "fit: error: unrecognized arguments: --bach-size 3 (did you mean --batch-size?)"),
         ("fit cpu --batch-size 0", "argument --batch-size: must be an integer of at least 1; got '0'"),
         ("fit cpu --level 1", "argument --level: must be between 0 and 1; got '1'"),

@@ -230,3 +230,59 @@ def test_unknown_model_is_answered_with_near_names_or_those_of_the_logs(capsys):
     message = error_of(capsys, "--model", "zzz", "--logs", "cpu", *QUERY)
     assert "gpt2-small" in message
     assert "davinci" not in message
+
+
+SERVER = ("--hardware", "H100", "--software", "vllm")
+
+
+def test_model_that_nobody_served_is_answered_without_logs(config, capsys):
+    result = answer(capsys, "--model", "qwen2.5-7b", *SERVER)
+    assert (result["hardware"], result["software"], result["logs"]) == ("H100", "vllm 0.11.1", None)
+    assert result["origin"] == "predicted from 16 architectures that others served on H100"
+    for name in ("runtime_s", "prompt_encoding_time_s", "time_per_output_token_s", "cost_usd", "energy_joules"):
+        assert result[name]["lower"] < result[name]["estimate"] < result[name]["upper"], name
+    token_s = result["time_per_output_token_s"]["estimate"]
+    # Read at no more than 3350 GB/s, and at no less than half of it.
+    assert 15.2e9 / 3350e9 < token_s < 2 * 15.2e9 / 3350e9
+    seconds = result["prompt_encoding_time_s"]["estimate"] + 19 * token_s
+    assert result["runtime_s"]["estimate"] == pytest.approx(seconds)
+    assert result["cost_usd"]["estimate"] == pytest.approx(6.88 / 3600 * seconds)
+    assert result["caveats"][0] == "1 requests at a time were not measured, only about 7.9 to 1024"
+    assert answer(capsys, "--model", str(config), *SERVER)["model"] == "between"
+
+
+def test_several_queries_at_a_time_share_the_cost(capsys):
+    alone, many = (answer(capsys, "--model", "qwen2.5-7b", *SERVER, "--concurrency", n) for n in ("1", "32"))
+    assert alone["runtime_s"]["estimate"] < many["runtime_s"]["estimate"]
+    assert many["cost_usd"]["estimate"] < alone["cost_usd"]["estimate"] / 10
+    assert "32 at a time" in many["conditions"]
+
+
+def test_machine_without_measurements_says_so(capsys):
+    sizes = ("--num-prompt-tokens", "100", "--num-output-tokens", "20")
+    assert main(["predict", "--model", "qwen2.5-7b", "--hardware", "L40S", "--software", "vllm", *sizes]) == 0
+    text = capsys.readouterr().out
+    assert "served on H100, taken to L40S by the data sheets" in text
+    assert "Not in the interval: nothing was measured on L40S" in text
+    assert "cost, USD:                unknown: give --price-usd-per-hour" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--hardware", "H100", "--software", "sglang"), "no engine 'sglang' was measured with many models; there are"),
+        (("--hardware", "H1000", "--software", "vllm"), "no accelerator named 'H1000'; did you mean H100"),
+        (("--hardware", "H100"), "give --logs, or --hardware and --software (such as H100 and vllm)"),
+        ((*SERVER, "--pipeline-parallel-size", "2"), "--pipeline-parallel-size must be 1"),
+        ((*SERVER, "--num-accelerators", "2", "--tensor-parallel-size", "4"), "must agree"),
+        ((*SERVER, "--accept", "num_trials"), "--accept is of logs: give it with --logs"),
+        ((*SERVER, "--num-accelerators", "3"), "which 3 devices cannot share"),
+        (("--logs", "cpu", "--dtype", "float8"), "--dtype is of servers"),
+        (("--logs", "cpu", "--concurrency", "2"), "--concurrency is of servers"),
+        ((*SERVER, "--dtype", "fp8"), "dtype must be one of bfloat16, float8, mxfp4"),
+    ],
+)
+def test_what_cannot_be_predicted_of_servers_is_said_in_one_line(capsys, options, message):
+    error = error_of(capsys, "--model", "qwen2.5-7b", *options, *QUERY)
+    assert message in error
+    assert len(error.splitlines()) == 1

@@ -2,7 +2,8 @@
 how surely, what they cost and draw, and what limits them.
 
 A model's step times come from a parameter file (`serving fit` writes it), from published points of latency against
-concurrency, or, where nobody served it, from the logs of other models on a machine.
+concurrency, or, where nobody served it, from the logs of other models on a machine, or from what others served with an
+engine (--hardware and --software, without logs).
 """
 
 from idealized_runtime.checks import did_you_mean, not_negative_number, positive_int, positive_number, printable
@@ -24,6 +25,7 @@ from idealized_runtime.cli.serving.flags import add_objectives, add_scheduler, o
 EXAMPLES = """\
 examples: idealized-runtime plan --parameters steps.json --requests trace.csv --objective ttft:p95=0.5 e2e:p99=10
           idealized-runtime plan --logs a100 v100 --model opt-6.7b gpt-j --workload chat --rate 9
+          idealized-runtime plan --hardware H100 L40S --software vllm --model config.json --workload chat --rate 9
           idealized-runtime plan --workload list
           idealized-runtime plan --points points.csv --queries queries.csv --rate 2 9 4 --objective tpot:p95=0.05 --json
 """
@@ -44,11 +46,13 @@ def add_arguments(parser):
                help="folders of timing logs, or stacks that come with the package (a100, v100, cpu), from which the "
                "models are predicted")  # fmt: skip
     add_shared(source, "--model", nargs="+",
-               help="names in the parameter files (default: all); with --logs, of the registry or paths of a "
-               "config.json")  # fmt: skip
-    add_shared(source, "--hardware", help="row of the accelerators whose memory, price and power count (default: that "
-               "which was timed)")  # fmt: skip
-    add_shared(source, "--software", "--columns")
+               help="names in the parameter files (default: all); with --logs or --software, of the registry or paths "
+               "of a config.json")  # fmt: skip
+    add_shared(source, "--hardware", nargs="+", default=[],
+               help="row of the accelerators whose memory, price and power count (default: that which was timed); with "
+               "--software and without logs, several to compare them")  # fmt: skip
+    add_shared(source, "--software", help="of logs of several stacks, the one to go by; without logs, the engine: vllm")
+    add_shared(source, "--dtype", "--columns")
     source.add_argument(
         "--num-accelerators",
         type=positive_int,
@@ -178,6 +182,8 @@ def _demand(arguments, workload):
 
 
 def _candidates(arguments, demand) -> list:
+    from itertools import product
+
     import pandas as pd
 
     from idealized_runtime.architectures import read_architecture
@@ -187,24 +193,33 @@ def _candidates(arguments, demand) -> list:
     from idealized_runtime.serving import candidates as made
     from idealized_runtime.serving.scheduler import Scheduler
 
-    if not (arguments.parameters or arguments.points or arguments.logs):
-        raise ValueError("no candidate: give --parameters, --points, or --logs with --model")
-    if arguments.software is not None and not arguments.logs:
-        raise ValueError("--software chooses among the logs of a folder: give it with --logs")
+    is_served = arguments.software is not None and not arguments.logs
+    if not (arguments.parameters or arguments.points or arguments.logs or is_served):
+        raise ValueError(
+            "no candidate: give --parameters, --points, --logs with --model, or --hardware, --software and --model"
+        )
+    if is_served and not (arguments.hardware and arguments.model):
+        raise ValueError("--software without --logs names the engine of a server: give --hardware and --model, too")
+    if arguments.dtype is not None and not is_served:
+        raise ValueError("--dtype is of servers, which --hardware and --software name without --logs")
+    if len(arguments.hardware) > 1 and (arguments.parameters or arguments.points or arguments.logs):
+        raise ValueError("--hardware takes several machines only without --parameters, --points and --logs")
     if arguments.logs and arguments.model is None:
         raise ValueError("--model must be given with --logs: names of the registry, or paths of a config.json")
-    terms = {name: getattr(arguments, name) for name in ("hardware", "price_usd_per_hour", "power_watts")}
+    rates = {name: getattr(arguments, name) for name in ("price_usd_per_hour", "power_watts")}
+    terms = {"hardware": next(iter(arguments.hardware), None)} | rates
     rules = scheduler_of(arguments, Scheduler())
     limits, numbers = arguments.all_max_num_seqs, arguments.num_accelerators or [None]
     found = []
     for path in arguments.parameters:
-        found += made.candidates_of_parameters(path, None if arguments.logs else arguments.model, **terms)
+        of_file = None if arguments.logs or is_served else arguments.model
+        found += made.candidates_of_parameters(path, of_file, **terms)
     for path in arguments.points:
         points = read_queries(path, columns=arguments.columns)
         if arguments.model is not None and "model" in points:
             known = points["model"]
             points = points[known.isin(arguments.model)]
-            if points.empty and not arguments.logs:
+            if points.empty and not (arguments.logs or is_served):
                 near = did_you_mean(arguments.model[0], known.unique().astype(str))
                 raise ValueError(f"{path}: no points of {', '.join(arguments.model)}{near}")
         found += made.candidates_of_points(pd.DataFrame(points), name=str(path), scheduler=rules, **terms)
@@ -218,6 +233,12 @@ def _candidates(arguments, demand) -> list:
                 read_architecture(name, suggested=timed), predictor, longest=demand.longest + 1,
                 all_num_accelerators=numbers, all_max_num_seqs=limits or [rules.max_num_seqs], scheduler=rules, **terms,
             )  # fmt: skip
+    for hardware, name in product(arguments.hardware, arguments.model) if is_served else ():
+        found += made.served_candidates(
+            read_architecture(name), hardware=hardware, software=arguments.software, dtype=arguments.dtype,
+            demand=demand, all_num_accelerators=numbers, all_max_num_seqs=limits or [rules.max_num_seqs],
+            scheduler=rules, **rates,
+        )  # fmt: skip
     return found
 
 

@@ -6,6 +6,7 @@ the queries of one model share its error, different models do not.
 """
 
 import warnings
+from dataclasses import replace
 
 from idealized_runtime.cli.flags import SHARED_FLAGS, add_shared
 from idealized_runtime.cli.main import DONE, NOTHING_DONE
@@ -15,6 +16,7 @@ EXAMPLES = """\
 Examples:
   idealized-runtime price queries.csv --parameters processed_jsons/a100.json --model openai/davinci
   idealized-runtime price queries.csv --logs a100 --model config.json --out priced.parquet
+  idealized-runtime price queries.csv --hardware H100 --software vllm --model config.json --concurrency 32
   idealized-runtime price trace.csv --columns num_prompt_tokens=Input,num_output_tokens=Output --logs cpu --json
 """
 
@@ -22,14 +24,16 @@ Examples:
 def add_arguments(parser):
     """Add the flags of this subcommand."""
     parser.add_argument("queries", metavar="QUERIES", help=SHARED_FLAGS["--queries"]["help"])
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group()
     add_shared(source, "--parameters", "--logs")
     add_shared(
         parser, "--model", action="append",
-        help="the model that answers: a name there, or, predicted from --logs, one of the registry or a config.json; "
-        "several times for several (default: each query's own, by the column model, or else every model there)",
+        help="the model that answers: a name there, or, predicted from --logs or of a server (--hardware, --software), "
+        "one of the registry or a config.json; several times for several (default: each query's own, by the column "
+        "model, or else every model there)",
     )  # fmt: skip
-    add_shared(parser, "--software", "--accept")
+    add_shared(parser, "--software", help="of logs of several stacks, the one to go by; without logs, the engine: vllm")
+    add_shared(parser, "--concurrency", "--dtype", "--accept")
     add_shared(parser, "--columns", "--hardware", "--num-accelerators", "--price-usd-per-hour", "--power-watts")
     add_shared(parser, "--extrapolate", "--level", "--out", "--json")
 
@@ -93,13 +97,15 @@ def _groups(arguments, queries) -> list[tuple]:
 def _read_models(arguments, queries) -> dict:
     """Models that may answer, by name; those that nobody timed are predicted from the logs."""
     from idealized_runtime.architectures import registry_name
+    from idealized_runtime.cli.served import is_served
     from idealized_runtime.measurements.shipped import read_stack
     from idealized_runtime.queries.terms import priced_by_parameters, priced_by_timed
 
     asked = arguments.model
     if arguments.parameters is not None:
-        if arguments.software is not None:
-            raise ValueError("--software chooses among the logs of a folder: give it with --logs, not --parameters")
+        for name in ("software", "concurrency", "dtype"):
+            if getattr(arguments, name) is not None:
+                raise ValueError(f"--{name} is of logs and of servers: give it without --parameters")
         if configs := [name for name in asked or () if name.endswith(".json")]:
             raise ValueError(f"{configs[0]}: a model that nobody timed is predicted from logs; give --logs")
         models = priced_by_parameters(arguments.parameters, asked)
@@ -108,6 +114,8 @@ def _read_models(arguments, queries) -> dict:
         # Of HELM's names for one model that is asked for by another of its names, the first.
         first = {id(model.runtimes): name for name, model in reversed(models.items())}
         return {name: it for name, it in models.items() if name in asked or first[id(it.runtimes)] == name}
+    if is_served(arguments, others="--parameters, --logs"):
+        return _serve(arguments, queries)
     if asked is not None:
         # One model under two names is one.
         asked = list({registry_name(name): name for name in reversed(asked)}.values())[::-1]
@@ -146,6 +154,33 @@ def _predict(names, timed, arguments, queries) -> dict:
         )
         for name, architecture in architectures.items()
     }  # fmt: skip
+
+
+def _serve(arguments, queries) -> dict:
+    """Models on servers, predicted from what others served: those of --model, or those that the queries name."""
+    from idealized_runtime.architectures import read_architecture
+    from idealized_runtime.cli.served import mean_sizes, where_served
+    from idealized_runtime.serving.served import predict_served_priced
+
+    names = arguments.model
+    if names is None:
+        names = queries["model"].dropna().unique() if "model" in queries else []
+    if not len(names):
+        raise ValueError("no model is named: give --model, a name of the registry or the path of a config.json")
+    sizes, models = mean_sizes(queries), {}
+    for name in names:
+        architecture, concurrency = read_architecture(name), arguments.concurrency or 1
+        # Queries that are longer than the model's context have no price.
+        longest = min(sizes["num_context_tokens"], architecture.max_position_embeddings)
+        model = predict_served_priced(
+            architecture, concurrency=concurrency, **sizes | {"num_context_tokens": longest}, **where_served(arguments)
+        )
+        p, o = sizes["num_prompt_tokens"], sizes["num_output_tokens"]
+        beyond = model.runtimes.served.extrapolations(
+            concurrency=concurrency, num_prompt_tokens=p, num_context_tokens=p + o / 2
+        )
+        models[name if arguments.model is None else model.name] = replace(model, caveats=(*beyond, *model.caveats))
+    return models
 
 
 def _by_name_of_queries(queries, models) -> dict:

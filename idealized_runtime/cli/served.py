@@ -3,10 +3,15 @@
 _OF_SERVERS = ("concurrency", "dtype")
 # Of logs and parameter files alone.
 _OF_LOGS = ("accept",)
+# Of queries where none are given.
+_PROMPT_TOKENS, _OUTPUT_TOKENS = 512, 64
 
 
-def is_served(arguments) -> bool:
-    """Whether a model is predicted from what others served, without logs; flags that would go unused are refused."""
+def is_served(arguments, *, others: str = "--logs") -> bool:
+    """Whether a model is predicted from what others served, without logs; flags that would go unused are refused.
+
+    ``others`` are the flags that say what to go by instead.
+    """
     if arguments.logs is not None:
         if given := [name for name in _OF_SERVERS if getattr(arguments, name, None) is not None]:
             raise ValueError(
@@ -34,3 +39,18 @@ def where_served(arguments) -> dict:
         )
     return {"hardware": arguments.hardware, "software": arguments.software, "dtype": arguments.dtype,
             "tensor_parallel_size": width or number}  # fmt: skip
+
+
+def mean_sizes(queries) -> dict:
+    """Mean and longest query of a table, or a usual one without it, as ``predict_served_priced`` takes them."""
+    import numpy as np
+
+    from idealized_runtime.records import TOKEN_COLUMNS
+
+    if queries is None:
+        p, o, longest = _PROMPT_TOKENS, _OUTPUT_TOKENS, _PROMPT_TOKENS + _OUTPUT_TOKENS
+    else:
+        known = queries.dropna(subset=TOKEN_COLUMNS)
+        p, o = (float(np.average(known[name], weights=known.get("weight"))) for name in TOKEN_COLUMNS)
+        longest = int(known[TOKEN_COLUMNS].sum(axis=1).max())
+    return {"num_prompt_tokens": p, "num_output_tokens": o, "num_context_tokens": longest}

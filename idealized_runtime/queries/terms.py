@@ -44,6 +44,8 @@ class PricedModel:
     architecture : Architecture or None
     measured_watts : tuple of float
         Draws of one accelerator, as its log measured it; of a predicted model, as those of the others did.
+    predicted_watts : DeviceRate or None
+        Of one accelerator, where no log measured them.
     price_usd_per_hour, power_watts : DeviceRate or None
         What its queries are priced by; see :func:`on_terms`.
     origin : str
@@ -66,6 +68,7 @@ class PricedModel:
     devices: str = ""
     architecture: Architecture | None = None
     measured_watts: tuple[float, ...] = ()
+    predicted_watts: DeviceRate | None = None
     price_usd_per_hour: DeviceRate | None = None
     power_watts: DeviceRate | None = None
     origin: str = ""
@@ -155,10 +158,10 @@ def on_terms(
         devices = f"timed on {timed_on}, priced as {devices}"
     model = replace(model, hardware=timed_hardware or priced_hardware, devices=devices)
     if number is not None:
-        price, power = (
-            device_price(price_usd_per_hour, accelerator),
-            device_power(power_watts, model.measured_watts, accelerator),
-        )
+        price = device_price(price_usd_per_hour, accelerator)
+        power = device_power(power_watts, model.measured_watts, accelerator)
+        if power_watts is None and model.predicted_watts is not None and timed_hardware == priced_hardware:
+            power = model.predicted_watts
         return replace(model, num_accelerators=number, price_usd_per_hour=price, power_watts=power)
     if price_usd_per_hour is not None or power_watts is not None:
         raise ValueError(f"num_accelerators must be given: nothing says on how many {model.name} was timed")

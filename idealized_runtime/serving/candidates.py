@@ -13,11 +13,14 @@ from idealized_runtime.hardware.accelerators import find_accelerator, get_accele
 from idealized_runtime.hardware.prices import device_power, device_price
 from idealized_runtime.prediction.predictor import RuntimePredictor
 from idealized_runtime.prediction.priced import predict_priced
+from idealized_runtime.serving.demand import Demand
 from idealized_runtime.serving.evidence import expert_share_of, points_to_fit
 from idealized_runtime.serving.fitting import PublishedPoints, StepsNotFittedError, fit_steps
+from idealized_runtime.serving.known_stacks import get_known_stack
 from idealized_runtime.serving.planning import Candidate, Rejection
 from idealized_runtime.serving.predicted import predict_steps
 from idealized_runtime.serving.scheduler import Scheduler
+from idealized_runtime.serving.served import predict_served
 from idealized_runtime.serving.steps import StepModel, read_steps
 
 # Of the shortest time per token that points have, what a step must take by itself: it reads the weights.
@@ -192,6 +195,67 @@ def predicted_candidates(
                     power_watts=priced.power_watts, caveats=caveats,
                 )
             )  # fmt: skip
+    return found
+
+
+def served_candidates(
+    architecture: Architecture,
+    *,
+    hardware: str,
+    software: str,
+    demand: Demand,
+    dtype: str | None = None,
+    all_num_accelerators: Sequence[int | None] = (None,),
+    all_max_num_seqs: Sequence[int] = (256,),
+    scheduler: Scheduler | None = None,
+    price_usd_per_hour: float | None = None,
+    power_watts: float | None = None,
+) -> list:
+    """A model on a machine with an engine that served others: one for each number of devices and batch limit.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    hardware, software, dtype : str
+        As of :func:`~idealized_runtime.serving.served.predict_served`.
+    demand : Demand
+        Whose longest request the devices are to hold, and at whose mean sizes watts are predicted.
+    all_num_accelerators, all_max_num_seqs, scheduler
+        As of :func:`predicted_candidates`.
+    price_usd_per_hour, power_watts : float, optional
+        Of one device.
+
+    Returns
+    -------
+    list of Candidate and Rejection
+        The latter where the devices cannot share the model, or do not hold it.
+    """
+    known, accelerator = get_known_stack(software), get_accelerator(hardware)
+    scheduler, found, longest = scheduler or Scheduler(), [], demand.longest + 1
+    p, o = demand.mean_prompt_tokens, demand.mean_output_tokens
+    for number, limit in product(all_num_accelerators, all_max_num_seqs):
+        rules = replace(scheduler, max_num_seqs=limit)
+        try:
+            served = predict_served(
+                architecture, hardware=hardware, software=software, dtype=dtype, tensor_parallel_size=number,
+                num_context_tokens=longest,
+            )  # fmt: skip
+        except ValueError as error:
+            unknown = StepModel(
+                1.0, 0.0, 0.0, 0.0, hardware=accelerator.name, software=known.software, scheduler=rules,
+                origin="predicted",
+            )  # fmt: skip
+            found.append(Rejection(Candidate(architecture.name, unknown, number), str(error)))
+            continue
+        beyond = served.extrapolations(concurrency=limit, num_prompt_tokens=p, num_context_tokens=p + o / 2)
+        watts = served.watts((1, limit), p, o) if power_watts is None else device_power(power_watts, (), None)
+        price = device_price(price_usd_per_hour, accelerator)
+        found.append(
+            Candidate(
+                architecture.name, served.steps(rules), price_usd_per_hour=price, power_watts=watts,
+                caveats=(*beyond, *served.caveats),
+            )
+        )  # fmt: skip
     return found
 
 

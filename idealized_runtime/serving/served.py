@@ -18,7 +18,6 @@ from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
 from idealized_runtime.hardware.prices import DeviceRate
 from idealized_runtime.queries.terms import PricedModel, on_terms
 from idealized_runtime.serving.known_stacks import KnownStack, get_known_stack
-from idealized_runtime.serving.power import DevicePower
 from idealized_runtime.serving.predicted import line_through_steps
 from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.serving.served_work import WeightFormat, served_work, stored_format
@@ -110,29 +109,34 @@ class ServedModel:
         return line_through_steps(
             self.architecture, seconds, rules, error_of_steps=self.half_width("steps") / reach,
             error_of_prompts=self.half_width("prompts") / reach, num_accelerators=self.tensor_parallel_size,
-            hardware=self.accelerator.name, software=self.known.software,
+            hardware=self.accelerator.name,
+            software=self.known.software + f", as on {self.known.hardware}" * self.is_moved,
         )  # fmt: skip
 
     def runtimes(self, concurrency: int = 1) -> "ServedRuntime":
         """Runtime of its queries, with so many of them at a time."""
         return ServedRuntime(self, concurrency)
 
-    def watts(self, concurrency: float, num_prompt_tokens: float, num_output_tokens: float) -> DeviceRate | None:
-        """Mean draw of a device that serves such queries; at most the maximum of its data sheet.
+    def watts(self, concurrency, num_prompt_tokens: float, num_output_tokens: float) -> DeviceRate | None:
+        """Mean draw of a device that serves such queries, so many at a time; None where its maximum is not known.
 
-        None where that is not known.
+        Of a range of numbers (least, most) it is that of their geometric mean, between the bounds of both.
         """
         most = self.accelerator.power_watts
         if most is None:
             return None
-        n, p, o = float(concurrency), float(num_prompt_tokens), float(num_output_tokens)
+        p, o = float(num_prompt_tokens), float(num_output_tokens)
+        ends = np.atleast_1d(np.asarray(concurrency, dtype=float))
+        n = np.array([ends.min(), np.sqrt(ends.min() * ends.max()), ends.max()])
+        # As many begin in a step as end; alone, one is encoded for every o tokens, and nobody waits.
         work = self.work(n, p + o / 2, n / o, p)
         step_s = self.stack.seconds(work) + self.stack.prompt_seconds(work)
-        power: DevicePower = self.known.power.moved_to(self.accelerator)
-        watts = min(float(power.predict(work, step_s, self.tensor_parallel_size)[0]), most)
+        power = self.known.power.moved_to(self.accelerator)
+        lower, watts, upper = np.minimum(power.predict(work, step_s, self.tensor_parallel_size), most).tolist()
         factor = float(np.exp(self.half_width("watts")))
-        how = f"predicted at {concurrency:g} running, from others on {self.known.hardware}"
-        return DeviceRate(watts, watts / factor, min(watts * factor, most), how)
+        span = " to ".join(f"{end:g}" for end in dict.fromkeys(ends.tolist()))
+        how = f"predicted at {span} running, from others on {self.known.hardware}"
+        return DeviceRate(watts, lower / factor, min(upper * factor, most), how)
 
     def extrapolations(self, *, concurrency=None, num_prompt_tokens=None, num_context_tokens=None) -> tuple[str, ...]:
         """What of a load lies beyond all that was measured, in words."""
@@ -333,11 +337,9 @@ def predict_served_priced(
         architecture.name, served.runtimes(concurrency), served.tensor_parallel_size, architecture.num_params,
         served.accelerator.name, served.known.software, served.dtype, architecture=served.architecture,
         origin=_origin(served), caveats=served.caveats, errors=_errors(served),
+        predicted_watts=served.watts(concurrency, num_prompt_tokens, num_output_tokens),
     )  # fmt: skip
-    model = on_terms(model, price_usd_per_hour=price_usd_per_hour, power_watts=power_watts)
-    if power_watts is None:
-        model = replace(model, power_watts=served.watts(concurrency, num_prompt_tokens, num_output_tokens))
-    return model
+    return on_terms(model, price_usd_per_hour=price_usd_per_hour, power_watts=power_watts)
 
 
 def _stored_as(architecture, dtype, known) -> Architecture:

@@ -59,3 +59,32 @@ def test_what_cannot_be_compared_is_refused(capsys):
     assert "name two stacks or machines" in capsys.readouterr().err
     assert compare(A100, "cpu") == 2
     assert "no model was timed with" in capsys.readouterr().err
+
+
+def test_servers_are_compared_by_their_engine_and_machine(capsys):
+    found = answer(capsys, "vllm@H100", "vllm@L40S", "--model", "qwen2.5-7b", "--concurrency", "8")
+    (row,) = found["models"]
+    # 3350 GB/s against 864.
+    assert 2 < row["runtime_ratio"] < 4
+    assert row["runtime_ratio_lower"] < row["runtime_ratio"] < row["runtime_ratio_upper"]
+    assert "taken to L40S by the data sheets" in found["b"]["origin"]
+    assert found["a"]["queries"] == "8 at a time"
+
+
+def test_server_is_compared_with_a_log_of_the_same_model(capsys):
+    found = answer(capsys, A100, "vllm@H100", "--model", "gpt-j")
+    assert found["models"][0]["runtime_ratio"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("vllm@H100", "vllm@B200"), "vllm@H100: give --model"),
+        (("tgi@H100", "vllm@B200", "--model", "gpt-j"), "no engine 'tgi' was measured"),
+        (("vllm@H101", "vllm@B200", "--model", "gpt-j"), "no accelerator named 'H101'"),
+        (("cpu_eager", "cpu_sdpa", "--concurrency", "2"), "neither A nor B is one"),
+    ],
+)
+def test_what_cannot_be_compared_of_servers_is_refused(capsys, words, message):
+    assert compare(*words) == 2
+    assert message in capsys.readouterr().err

@@ -192,7 +192,7 @@ def test_many_replicas_are_planned_without_simulating_all_of_them(capsys, steps)
     [
         (
             ["--rate", "5", "--objective", "ttft:p95=0.5", "--workload", "chat", "--software", "vllm"],
-            "give it with --logs",
+            "give --hardware and --model, too",
         ),
         (["--rate", "5", "--objective", "ttft:p95=0.5"], "nothing is asked for"),
         (["--rate", "5"], "--objective must be given"),
@@ -225,4 +225,54 @@ def test_flags_of_drawn_queries_are_refused_for_a_trace(capsys, steps, tmp_path)
 def test_candidates_are_asked_for(capsys):
     code, _, err = run(capsys, "--workload", "chat", "--rate", "5")
     assert code == 2
-    assert "no candidate: give --parameters, --points, or --logs with --model" in err
+    assert (
+        "no candidate: give --parameters, --points, --logs with --model, or --hardware, --software and --model" in err
+    )
+
+
+SERVED = ("--software", "vllm", "--workload", "chat", "--num-draws", "4")
+
+
+def test_model_that_nobody_served_is_planned_without_logs(capsys):
+    words = ("--model", "qwen2.5-7b", "qwen3-0.6b", "--hardware", "H100", "L40S", *SERVED, "--rate", "9", "--json")
+    code, out, _ = run(capsys, *words, "--price-usd-per-hour", "2")
+    candidates = json.loads(out)["candidates"]
+    assert code == 0
+    assert {(it["model"], it["hardware"]) for it in candidates} == {
+        (model, hardware) for model in ("qwen2.5-7b", "qwen3-0.6b") for hardware in ("H100", "L40S")
+    }
+    assert {it["origin"] for it in candidates} == {"predicted"}
+    by_hardware = {it["hardware"]: it for it in candidates if it["model"] == "qwen2.5-7b"}
+    assert by_hardware["H100"]["software"] == "vllm 0.11.1"
+    assert by_hardware["L40S"]["software"] == "vllm 0.11.1, as on H100"
+    times = {name: it["e2e_s"]["p95"] for name, it in by_hardware.items()}
+    # Its errors are drawn from the covariance: of a machine without measurements wider ones.
+    assert 1 < times["H100"]["upper"] / times["H100"]["lower"] < times["L40S"]["upper"] / times["L40S"]["lower"]
+    assert by_hardware["H100"]["joules_per_query"]
+
+
+def test_devices_that_do_not_hold_a_model_are_left_out_with_the_reason(capsys):
+    words = ("--model", "llama-3.1-70b", "--hardware", "H100", *SERVED, "--rate", "1")
+    code, out, err = run(capsys, *words, "--num-accelerators", "1", "4")
+    assert code == 0
+    assert "1 replica of 4 x H100" in out
+    assert "left out: llama-3.1-70b on 1 x H100: llama-3.1-70b does not fit 1 x H100 of 80 GB" in err
+    assert "what a server does beside its steps" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--hardware", "H100"), "give --hardware and --model, too"),
+        (("--hardware", "H100", "--model", "nobody-7b"), "no architecture named 'nobody-7b'"),
+        (
+            ("--hardware", "H100", "L40S", "--model", "gpt-j", "--logs", "a100"),
+            "--hardware takes several machines only",
+        ),
+        (("--hardware", "H100", "--model", "gpt-j", "--logs", "a100", "--dtype", "float8"), "--dtype is of servers"),
+    ],
+)
+def test_what_cannot_be_planned_of_servers_is_refused(capsys, words, message):
+    code, _, err = run(capsys, *words, *SERVED, "--rate", "1")
+    assert code == 2
+    assert message in err

@@ -5,9 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from idealized_runtime.architectures import get_architecture
 from idealized_runtime.cli.main import main
 from idealized_runtime.fits import read_parameters
 from idealized_runtime.measurements.published import ROOT
+from idealized_runtime.serving.served import predict_served
 
 A100, CPU = (str(ROOT / "processed_jsons" / f"{name}.json") for name in ("a100", "cpu"))
 ADA = ("--parameters", A100, "--model", "openai/ada")
@@ -153,7 +155,7 @@ def test_number_of_accelerators_that_is_given_counts(capsys, queries):
         ("num_prompt_tokens,num_output_tokens\n1,1\n", (*ADA, "--out", "priced.xlsx"), "priced.xlsx"),
         ("num_prompt_tokens,num_output_tokens\n1,1\n", (*ADA, "--hardware", "abacus"), "no accelerator named 'abacus'"),
         ("num_prompt_tokens,num_output_tokens\n1,1\n", ("--parameters", A100, "--model", "config.json"), "give --logs"),
-        ("num_prompt_tokens,num_output_tokens\n1,1\n", (), "one of the arguments --parameters --logs is required"),
+        ("num_prompt_tokens,num_output_tokens\n1,1\n", (), "give --parameters, --logs, or --hardware and --software"),
     ],
 )
 def test_what_cannot_be_priced_is_refused_in_one_line(capsys, tmp_path, text, arguments, message):
@@ -219,4 +221,32 @@ def test_model_under_two_of_its_names_is_priced_once(capsys, queries, published)
 
 def test_software_is_of_logs_alone(capsys, queries):
     assert price(queries, *ADA, "--software", "vllm") == 2
-    assert "--software chooses among the logs" in capsys.readouterr().err
+    assert "--software is of logs and of servers" in capsys.readouterr().err
+
+
+SERVER = ("--hardware", "H100", "--software", "vllm")
+
+
+def test_queries_to_models_on_servers_are_priced_without_logs(capsys, tmp_path):
+    path = tmp_path / "queries.csv"
+    path.write_text("num_prompt_tokens,num_output_tokens,model\n512,128,llama-3.1-8b\n300,90,qwen2.5-7b\n")
+    assert main(["price", str(path), *SERVER, "--concurrency", "16", "--json"]) == 0
+    models = {it["model"]: it for it in json.loads(capsys.readouterr().out)["models"]}
+    assert set(models) == {"llama-3.1-8b", "qwen2.5-7b"}
+    for name, sizes in (("llama-3.1-8b", (512, 128)), ("qwen2.5-7b", (300, 90))):
+        runtimes = predict_served(get_architecture(name), hardware="H100", software="vllm").runtimes(16)
+        priced = models[name]
+        assert priced["runtime_s"]["total"] == pytest.approx(runtimes.predict(*sizes))
+        # A sixteenth of a device each.
+        assert priced["cost_usd"]["total"] == pytest.approx(6.88 / 3600 / 16 * runtimes.predict(*sizes))
+        # Watts that were predicted, not those of the data sheet.
+        joules = priced["energy_joules"]["total"]
+        assert joules < 0.99 * 700 / 16 * runtimes.predict(*sizes)
+        assert priced["energy_joules"]["total_lower"] < joules < priced["energy_joules"]["total_upper"]
+
+
+def test_servers_need_a_model(capsys, tmp_path):
+    path = tmp_path / "queries.csv"
+    path.write_text("num_prompt_tokens,num_output_tokens\n512,128\n")
+    assert main(["price", str(path), *SERVER]) == 2
+    assert "no model is named: give --model" in capsys.readouterr().err

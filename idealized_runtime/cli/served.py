@@ -20,7 +20,7 @@ def is_served(arguments, *, others: str = "--logs") -> bool:
         return False
     if arguments.hardware is None or arguments.software is None:
         raise ValueError(
-            "nothing says what to go by: give --logs, or --hardware and --software (such as H100 and vllm)"
+            f"nothing says what to go by: give {others}, or --hardware and --software (such as H100 and vllm)"
         )
     if given := [name for name in _OF_LOGS if getattr(arguments, name, None)]:
         raise ValueError(f"--{given[0]} is of logs: give it with --logs")

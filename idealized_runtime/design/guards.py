@@ -22,7 +22,12 @@ _COLD, _SHIFT = 0.05, 0.03
 _MIN_FIRST_TRIALS = 5
 # Means of two visits to a setting on a quiet machine differ by more than their trials say: other caches, other pages.
 _VISIT_STD = 0.015
-_SHIFT_DEVIATIONS = 4.0
+# And so does a trial from the next; known by so many degrees of freedom before there are trials to tell it.
+_KNOWN_STD, _KNOWN_DOF = 0.03, 8
+# Of a change of level: there is one look a block.
+_SHIFT_SIGNIFICANCE = 3e-5
+# Share of the visits of a block that must show at least half of the change.
+_MOST_VISITS = 0.75
 # Part of a change of level that the last block must have brought for it to be a step.
 _STEP_SHARE = 0.6
 
@@ -69,10 +74,10 @@ class Noticed:
 def notice(visits: Sequence[Visit]) -> Noticed | None:
     """What the last block shows, the gravest first; None where all visits may be averaged.
 
-    ``clock``: another clock tells other times. ``held_up``: trials of the last block take over 1.25 times as long as
-    others of their setting and stand far out, ``two_populations`` where over a tenth of all trials do. ``cold_start``:
-    first trials of visits take over 5 % longer, or the first block over 3 % longer than the next. ``throttling``,
-    ``drift``: the last block takes over 3 % longer, or less, than those before it; in a step, or little by little.
+    ``clock``: another clock tells other times. ``cold_start``: first trials of visits take over 5 % longer, or the
+    first block over 3 % longer than the next. ``throttling``, ``drift``: the last block takes over 3 % longer, or less,
+    than those before it; in a step, or little by little. ``held_up``: trials of the last block take over 1.25 times as
+    long as others of their setting and stand far out; ``two_populations`` where they make a group of their own.
 
     Parameters
     ----------
@@ -80,7 +85,7 @@ def notice(visits: Sequence[Visit]) -> Noticed | None:
         In the order of time; those that were set aside are not among them.
     """
     last = visits[-1].block
-    checks = (_clock, _held_up, _first_trials, _level)
+    checks = (_clock, _first_trials, _level, _held_up)
     return next((found for check in checks if (found := check(visits, last)) is not None), None)
 
 
@@ -112,10 +117,10 @@ def _held_up(visits, last):
         numbers += [visit for (visit, _), those in zip(trials, others, strict=True) if len(those)]
     is_slow = is_disturbed(np.array(relative))
     slow = {visit.number for visit, it in zip(numbers, is_slow, strict=True) if it and visit.block == last}
-    # Two groups of trials, each of many, are no outliers: pooled over the settings they are two peaks.
-    quickest = {key: min(seconds for _, seconds in trials) for key, trials in by_key.items()}
-    pooled = [(visit, np.log(seconds / quickest[key])) for key, trials in by_key.items() for visit, seconds in trials]
-    if found := two_populations(np.array([value for _, value in pooled])):
+    # Two groups of trials, each of many, are no outliers: pooled over the settings they are two peaks. Of two trials
+    # of a setting nobody can say which is of which.
+    pooled = [(visit, value) for visit, value in zip(numbers, relative, strict=True) if len(by_key[visit.key]) > 2]
+    if found := two_populations(np.log([value for _, value in pooled])):
         is_upper, times = found
         slow = {visit.number for (visit, _), it in zip(pooled, is_upper, strict=True) if it and visit.block == last}
         if slow:
@@ -152,7 +157,7 @@ def _level(visits, last):
     if found is None:
         return None
     change, is_clear = found
-    if not is_clear or abs(np.expm1(change)) <= _SHIFT:
+    if not is_clear or abs(np.expm1(change)) <= _SHIFT or not _is_shared(visits, last, change):
         return None
     blocks = sorted({visit.block for visit in earlier})
     size = f"{abs(np.expm1(change)):.0%}"
@@ -169,15 +174,31 @@ def _level(visits, last):
     )
 
 
+def _is_shared(visits, last, change) -> bool:
+    """Whether most visits of the last block changed so: one that was held up is no change of level."""
+    before = defaultdict(list)
+    for visit in visits:
+        if visit.block < last:
+            before[visit.key] += visit.runtimes_s
+    shares = [
+        np.log(visit.runtimes_s).mean() - np.log(before[visit.key]).mean()
+        for visit in visits
+        if visit.block == last and visit.key in before
+    ]
+    return np.mean(np.array(shares) * np.sign(change) > abs(change) / 2) >= _MOST_VISITS
+
+
 def _change(visits, before, after) -> tuple[float, bool] | None:
     """Change of log runtimes from some visits to others, and whether it is clear; None if they share no setting."""
+    from scipy.special import stdtr
+
     groups = [defaultdict(list), defaultdict(list)]
     for group, those in zip(groups, (before, after), strict=True):
         for visit in those:
             group[visit.key].append(np.log(visit.runtimes_s))
     if not (common := groups[0].keys() & groups[1].keys()):
         return None
-    variance = _trial_variance(visits)
+    variance, dof = _trial_variance(visits)
     differences, weights = [], []
     for key in sorted(common):
         means = [np.mean(np.concatenate(group[key])) for group in groups]
@@ -189,12 +210,12 @@ def _change(visits, before, after) -> tuple[float, bool] | None:
     change = float(weights @ differences / weights.sum())
     # Where settings disagree, their own scatter counts.
     spread = float(weights @ (differences - change) ** 2 / max(len(differences) - 1, 1))
-    return change, abs(change) * np.sqrt(weights.sum() / max(spread, 1.0)) > _SHIFT_DEVIATIONS
+    p_value = 2 * stdtr(dof, -abs(change) * np.sqrt(weights.sum() / max(spread, 1.0)))
+    return change, bool(p_value < _SHIFT_SIGNIFICANCE)
 
 
-def _trial_variance(visits) -> float:
-    """Of the logarithm of a trial about the mean of its visit."""
+def _trial_variance(visits) -> tuple[float, int]:
+    """Of the logarithm of a trial about the mean of its visit; and its degrees of freedom."""
     squares = [np.sum((np.log(visit.runtimes_s) - np.log(visit.runtimes_s).mean()) ** 2) for visit in visits]
     dof = sum(len(visit.runtimes_s) - 1 for visit in visits)
-    # Before there are trials to tell it, as much as on a machine that nobody has looked at.
-    return (float(np.sum(squares)) + 2 * 0.03**2) / (dof + 2)
+    return (float(np.sum(squares)) + _KNOWN_DOF * _KNOWN_STD**2) / (dof + _KNOWN_DOF), dof + _KNOWN_DOF

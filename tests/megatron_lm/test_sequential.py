@@ -146,3 +146,138 @@ def test_complete_log_stays_as_it_is_and_a_tighter_target_goes_on_with_it(run_on
         len(it["runtimes_s"]) for it in tighter.records if it["record"] == "block"
     )
     assert np.sqrt(np.mean(errors(log) ** 2)) < 0.008
+
+
+def test_queries_are_what_is_to_be_known(run_on, log, tmp_path):
+    path = tmp_path / "queries.csv"
+    path.write_text("num_prompt_tokens,num_output_tokens\n256,8\n250,9\n500,2\n")
+    answer = run_on(Machine(), "--queries", path, log=log)
+    assert stopped(answer)["rule"] == "target"
+    assert answer.records[0]["sweep"]["target"]["queries"]["source"] == str(path)
+    model = RuntimeModel.fit(read_log(log))
+    assert model.predict(250, 9) == pytest.approx(PROMPT_S(250) + 8 * TOKEN_S, rel=0.02)
+
+
+def test_setting_that_does_not_fit_is_not_chosen_again(run_on, log, monkeypatch):
+    reset = SdpaEngine.reset
+
+    def full(engine, batch_size, num_positions):
+        if num_positions > 300:
+            raise MemoryError
+        return reset(engine, batch_size, num_positions)
+
+    monkeypatch.setattr(SdpaEngine, "reset", full)
+    answer = run_on(Machine(), log=log)
+    assert answer.code == 0
+    failed = [it for it in answer.records if it["record"] == "setting" and "error" in it]
+    assert 1 <= len(failed) <= 2, "one of 512 tokens, which stands twice in the first block"
+    assert all(it["num_prompt_tokens"] == 512 for it in failed)
+    assert {it["error"]["type"] for it in failed} == {"OutOfMemoryError"}
+    assert read_log(log, accept=SEVERE)["num_prompt_tokens"].max() == 256
+
+
+# What is noticed between blocks, and what is done about it.
+
+
+def findings(answer):
+    return [(it["finding"], it["action"]) for it in answer.guards]
+
+
+def counted(answer):
+    """Trials that the settings hold, and those of blocks that were not set aside."""
+    aside = {visit for it in answer.guards for visit in it["visits"]}
+    blocks = [it for it in answer.records if it["record"] == "block" and it["visit"] not in aside]
+    held = [seconds for it in answer.records if it["record"] == "setting" for seconds in it.get("runtimes_s", ())]
+    return sorted(held), sorted(seconds for it in blocks for seconds in it["runtimes_s"])
+
+
+def test_cold_start_is_set_aside(run_on, log):
+    answer = run_on(Machine(lambda machine: 1.3 if machine.elapsed_s < 2.5 else 1.0), log=log, target=0.01)
+    assert ("cold_start", "anew") in findings(answer)
+    held, not_aside = counted(answer)
+    assert held == not_aside
+    assert np.abs(np.median(errors(log))) < 0.015
+    assert "warning: cold_start: block" in answer.err
+
+
+def test_throttled_machine_is_timed_anew_in_the_state_that_lasts(run_on, log):
+    answer = run_on(Machine(lambda machine: 1.3 if machine.elapsed_s > 3 else 1.0), log=log, target=0.01)
+    # It began in the midst of a block, whose end stands out from its beginning.
+    found = [pair for pair in findings(answer) if pair[0] != "held_up"]
+    assert found[:2] == [("throttling", "again"), ("throttling", "anew")]
+    held, not_aside = counted(answer)
+    assert held == not_aside
+    assert np.median(errors(log)) == pytest.approx(0.3, abs=0.02), "of one state, not of the two mixed"
+
+
+def test_machine_that_does_not_come_to_rest_is_marked(run_on, log):
+    answer = run_on(Machine(lambda machine: 1 + 0.06 * machine.elapsed_s), "--max-seconds", 40, log=log, target=0.004)
+    assert {"drift", "throttling"} & {name for name, action in findings(answer) if action == "marked"}
+    with pytest.warns(UserWarning, match="guard: noticed while it was timed: (drift|throttling): block"):
+        read_log(log, accept=SEVERE)
+
+
+def test_trials_of_two_populations_are_marked(run_on, log):
+    machine = Machine(noise=0.01)
+    machine.slower = lambda it: 1.5 if it.num_queries * 7 % 5 < 2 else 1.0
+    answer = run_on(machine, "--max-seconds", 40, log=log, target=0.01)
+    assert any(action == "marked" for _, action in findings(answer))
+    with pytest.warns(UserWarning, match="guard: noticed while it was timed"):
+        read_log(log, accept=SEVERE)
+
+
+def test_trial_that_was_held_up_is_set_aside(run_on, log):
+    machine = Machine()
+    machine.slower = lambda it: 3.0 if it.num_queries == 24 else 1.0
+    answer = run_on(machine, log=log, target=0.01)
+    assert findings(answer) in ([("held_up", "again")], [])
+    held, _ = counted(answer)
+    assert np.abs(errors(log)).max() < 0.03
+
+
+def test_run_during_which_a_clock_jumps_is_set_aside(run_on, log):
+    class Jumps(Machine):
+        def work(self, seconds):
+            super().work(seconds)
+            if self.num_queries == 9 and not self.ahead_s:
+                # The counter that runs are timed by, which the system's clock does not follow.
+                self.now_s, self.ahead_s = self.now_s + 0.5, -0.5
+
+    answer = run_on(Jumps(), log=log, target=0.01)
+    assert findings(answer) == [("clock", "again")]
+    held, not_aside = counted(answer)
+    assert held == not_aside
+    assert np.abs(errors(log)).max() < 0.03
+
+
+def test_clocks_that_never_agree_are_no_answer(run_on, log):
+    class TwoClocks(Machine):
+        def work(self, seconds):
+            super().work(seconds)
+            self.ahead_s += seconds
+
+    answer = run_on(TwoClocks(), log=log)
+    assert answer.code == 1
+    assert "stopped: clock: a run that took" in answer.err
+    assert answer.records[-1]["record"] == "stop"
+    assert not any(it["record"] == "setting" for it in answer.records)
+
+
+@pytest.mark.parametrize("is_once", [True, False])
+def test_runtime_below_the_floor_is_set_aside_and_if_it_lasts_refused(run_on, log, monkeypatch, is_once):
+    class Floors(sweep.Floors):
+        def why_impossible(self, setting, runtimes_s):
+            least_s = 0.5 * (PROMPT_S(setting["num_prompt_tokens"]) + TOKEN_S * (setting["num_output_tokens"] - 1))
+            return "a trial took too little" if min(runtimes_s) < least_s else None
+
+    monkeypatch.setattr(sweep, "Floors", Floors)
+    answer = run_on(Machine(lambda it: 0.1 if it.num_queries == 4 or not is_once else 1.0), log=log)
+    if is_once:
+        assert findings(answer)[0] == ("below_floor", "again")
+        assert stopped(answer)["rule"] == "target"
+        assert np.abs(errors(log)).max() < 0.04
+    else:
+        assert answer.code == 1
+        assert findings(answer) == [("below_floor", "again")] * 3
+        assert "stopped: below_floor" in answer.err
+        assert answer.records[-1]["reason"].startswith("below_floor: p=")

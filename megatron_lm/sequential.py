@@ -1,5 +1,7 @@
 """A sweep that chooses its settings as it goes: what is timed next, what is set aside, and when it stops."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 
@@ -9,8 +11,9 @@ from idealized_runtime.records import TOKEN_COLUMNS, setting_name
 from idealized_runtime.records.settings import REFUSED, is_disturbed
 from megatron_lm.measurement import Measurement
 
-# How many blocks in a row are set aside for one thing, and how often all is timed anew; after that the log is marked.
-_MAX_AGAIN, _MAX_ANEW = 2, 2
+# How many blocks in a row are set aside for one thing, and how many of all; and how often all is timed anew. After that
+# the log is marked.
+_MAX_AGAIN, _MAX_NOTED, _MAX_ANEW = 2, 8, 2
 # One further warm-up has caches filled that one alone did not.
 _MORE_WARMUPS = 2
 
@@ -46,14 +49,14 @@ class Sequence:
 
     def __init__(self, measurement: Measurement, journal):
         self._measurement, self._journal, self._log = measurement, journal, journal.log
-        self.floors, self.say = None, print
+        self.floors, self.say = None, lambda sentence: print(sentence, file=sys.stderr)
         first = measurement.settings()[0]
         # Batch and slice, which all settings share.
         self._shared = {name: value for name, value in first.items() if name not in TOKEN_COLUMNS}
-        self._sizes = measurement.all_num_prompt_tokens, measurement.all_num_output_tokens
+        self._longest = measurement.architecture.max_position_embeddings - max(measurement.all_num_output_tokens) + 1
         self._num_warmup, self._anchor, self._num_failed, self._design = measurement.num_warmup, None, None, None
         self._block = max((visit.block for visit in self._visits()), default=0)
-        self._is_judged, self._in_a_row = True, 0
+        self._is_judged, self._in_a_row = True, (None, 0)
         self.stopped, self.refused, self.progress, self.left_s = None, "", "", 0.0
 
     def next_visits(self) -> list[dict]:
@@ -85,12 +88,25 @@ class Sequence:
             for place, (*sizes, num_trials) in enumerate(settings)
         ]
 
+    def tell_goal(self):
+        """Let the log say what was asked for last, also where it held the answer already."""
+        *_, before, now = [{}, self._log.header, *self._log.kept["resume"]]
+        if before and before.get("sweep") != now.get("sweep"):
+            self._journal.start()
+
     def _plan_without_what_failed(self):
         """What does not fit is not chosen again, nor what is larger."""
         failed = self._log.failed
         if self._design is not None and len(failed) == self._num_failed:
             return
-        prompt_sizes, output_sizes = self._sizes
+        measurement = self._measurement
+        prompt_sizes = [size for size in measurement.all_num_prompt_tokens if size <= self._longest]
+        output_sizes = measurement.all_num_output_tokens
+        if self._design is None and (num_left_out := len(measurement.all_num_prompt_tokens) - len(prompt_sizes)):
+            self.say(
+                f"{num_left_out} prompt sizes are left out: with {max(output_sizes)} output tokens the context holds "
+                f"prompts of up to {self._longest}"
+            )
         for setting in failed:
             p, o = (setting[name] for name in TOKEN_COLUMNS)
             if smaller := [size for size in prompt_sizes if size < p]:
@@ -98,7 +114,6 @@ class Sequence:
             else:
                 output_sizes = [size for size in output_sizes if size < o]
         self._num_failed = len(failed)
-        measurement = self._measurement
         try:
             self._design = measurement.goal.design(
                 prompt_sizes, output_sizes, seed=measurement.seed, num_warmups=self._num_warmup
@@ -143,30 +158,33 @@ class Sequence:
             return
         found = self._below_floor(visits) or notice(visits)
         if found is None:
-            self._in_a_row = 0
+            self._in_a_row = None, 0
             return
-        self._in_a_row += 1
+        kind = "level" if found.name in ("throttling", "drift", "cold_start") else found.name
+        last_kind, number = self._in_a_row
+        number = number + 1 if kind == last_kind else 1
+        self._in_a_row = kind, number
         earlier = tuple(visit.number for visit in visits if visit.block < self._block)
-        marked = {record["finding"] for record in self._log.kept["guard"] if record["action"] == "marked"}
-        num_anew = sum(record["action"] == "anew" for record in self._log.kept["guard"])
-        if found.name in ("below_floor", "clock"):
-            if self._in_a_row > _MAX_AGAIN:
+        noted = [(record["finding"], record["action"]) for record in self._log.kept["guard"]]
+        num_noted = sum(name == found.name for name, _ in noted)
+        if kind in ("below_floor", "clock"):
+            if number > _MAX_AGAIN or num_noted > _MAX_NOTED:
                 self._refuse(found, visits)
             self._note(found, "again", found.visits)
-        elif found.name in ("held_up", "two_populations"):
-            if self._in_a_row <= _MAX_AGAIN:
-                self._note(found, "again", found.visits)
-            elif found.name not in marked:
-                self._note(found, "marked", ())
-        elif set(found.visits) & set(earlier) or self._in_a_row >= _MAX_AGAIN:
+        elif (found.name, "marked") in noted:
+            # It is known, and of no more use to look at.
+            return
+        elif kind == "level" and (number >= _MAX_AGAIN or set(found.visits) & set(earlier)):
             # What came before was another state of the machine; the one of two blocks in a row is here to stay.
-            if num_anew < _MAX_ANEW:
-                if found.name == "cold_start":
-                    self._num_warmup, self._design = self._num_warmup + _MORE_WARMUPS, None
-                self._note(found, "anew", earlier or found.visits)
-                self._in_a_row = 0
-            elif found.name not in marked:
+            if sum(action == "anew" for _, action in noted) >= _MAX_ANEW:
                 self._note(found, "marked", ())
+                return
+            if found.name == "cold_start":
+                self._num_warmup, self._design = self._num_warmup + _MORE_WARMUPS, None
+            self._note(found, "anew", earlier or found.visits)
+            self._in_a_row = None, 0
+        elif number > _MAX_AGAIN or num_noted >= _MAX_NOTED:
+            self._note(found, "marked", ())
         else:
             self._note(found, "again", found.visits)
 

@@ -95,6 +95,7 @@ def _time_until_known(sweep, sequence, visits, floors) -> str:
     sweep.run(itertools.chain([visits], iter(sequence.next_visits, [])), sequence)
     if not sequence.refused:
         sweep.log_settings()
+        sequence.tell_goal()
         print(sequence.stopped.sentence, file=sys.stderr)
     return sequence.refused
 

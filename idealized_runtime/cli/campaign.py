@@ -24,6 +24,7 @@ All other flags are those of `idealized-runtime time` and go to every job. Most 
   --all-num-input-tokens P ...  --all-num-output-tokens O ...     sizes, in tokens (default: 1 128 512 1024 2048 4096,
                           of which each model is given those that its context holds; 1 2 16 64)
   --num-warmup N  --num-trials N     runs of each setting (default: 3, 10)
+  --target-error X  --queries FILE  --max-seconds S     instead of trials: until each job knows what is asked for
   --global-batch-size B ...  --micro-batch-size M ...  --token-micro-batch-size K ...     sequences at a time
   --device cpu|cuda  --bf16  --fp16  --num-layers-profiled L ...
 
@@ -52,9 +53,9 @@ _SLURM_DEFAULTS = {
 _DEFAULTS = {
     ("--all-num-input-tokens",): ("1", "128", "512", "1024", "2048", "4096"),
     ("--all-num-output-tokens", "--out-seq-length"): ("1", "2", "16", "64"),
-    ("--num-warmup",): ("3",),
-    ("--num-trials",): ("10",),
 }
+# And how often, unless a target says until when.
+_TRIALS = {("--num-warmup",): ("3",), ("--num-trials",): ("10",)}
 _GPU_DEFAULTS = {("--device",): ("cuda",), ("--bf16", "--fp16"): ()}
 
 
@@ -133,7 +134,10 @@ def _plan(arguments):
 
     is_default = arguments.model is None
     flags = arguments.passed_on
-    for names, values in {**_DEFAULTS, **(_GPU_DEFAULTS if is_default else {})}.items():
+    is_until_known = has_flag(flags, "--target-error")
+    defaults = {} if has_flag(flags, "--queries") else _DEFAULTS
+    defaults = {**defaults, **({} if is_until_known else _TRIALS), **(_GPU_DEFAULTS if is_default else {})}
+    for names, values in defaults.items():
         flags = flags if has_flag(flags, *names) else [*flags, names[0], *values]
     # A mistyped flag is refused at once, and not by every job.
     device = build_parser().parse_args(flags).device
@@ -222,7 +226,8 @@ def _print_plan(plan, arguments, accelerator):
         elif job.is_complete():
             state = "complete already"
         else:
-            state += f"{len(job.pending_settings())} settings"
+            number, goal = len(job.pending_settings()), job.measurement.goal
+            state += f"{number} settings" if goal is None else f"some of {number} settings, to {goal.target_error:.3g}"
             if accelerator is not None:
                 job_s = estimated_s(job, accelerator)
                 is_within = total_s + job_s <= budget_s

@@ -76,7 +76,7 @@ def notice(visits: Sequence[Visit]) -> Noticed | None:
 
     ``clock``: another clock tells other times. ``cold_start``: first trials of visits take over 5 % longer, or the
     first block over 3 % longer than the next. ``throttling``, ``drift``: the last block takes over 3 % longer, or less,
-    than those before it; in a step, or little by little. ``held_up``: trials of the last block take over 1.25 times as
+    than those before it; in a step, or little by little. ``held_up``: trials take over 1.25 times as
     long as others of their setting and stand far out; ``two_populations`` where they make a group of their own.
 
     Parameters
@@ -116,7 +116,8 @@ def _held_up(visits, last):
         relative += [seconds / np.median(those) for seconds, those in zip(times_s, others, strict=True) if len(those)]
         numbers += [visit for (visit, _), those in zip(trials, others, strict=True) if len(those)]
     is_slow = is_disturbed(np.array(relative))
-    slow = {visit.number for visit, it in zip(numbers, is_slow, strict=True) if it and visit.block == last}
+    # Also of an earlier block: that a trial was slow may show when its setting is timed again.
+    slow = {visit.number for visit, it in zip(numbers, is_slow, strict=True) if it}
     # Two groups of trials, each of many, are no outliers: pooled over the settings they are two peaks. Of two trials
     # of a setting nobody can say which is of which.
     pooled = [(visit, value) for visit, value in zip(numbers, relative, strict=True) if len(by_key[visit.key]) > 2]

@@ -92,12 +92,11 @@ def check_goal(arguments):
             "--target-error needs two numbers of output tokens or more, such as --all-num-output-tokens 1 8, to tell "
             f"prompts from tokens; got {outputs}"
         )
-    architecture = arguments.architecture
-    longest = max(arguments.all_num_input_tokens) + max(arguments.all_num_output_tokens) - 1
-    if longest > architecture.max_position_embeddings:
+    context = arguments.architecture.max_position_embeddings
+    if (least := min(arguments.all_num_input_tokens) + max(outputs) - 1) > context:
         raise ValueError(
-            f"--target-error: the longest prompt with the most output tokens needs {longest} positions; "
-            f"{architecture.name} has {architecture.max_position_embeddings}: give smaller sizes"
+            f"--target-error: the shortest prompt with the most output tokens needs {least} positions; "
+            f"{arguments.architecture.name} has {context}: give smaller sizes"
         )
     try:
         goal.design(arguments.all_num_input_tokens, arguments.all_num_output_tokens, seed=0, num_warmups=0)

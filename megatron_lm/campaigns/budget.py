@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from time import monotonic
 
+import numpy as np
+
 from idealized_runtime.architectures import weight_bytes
 from idealized_runtime.hardware.accelerators import Accelerator
 from idealized_runtime.hardware.rates import device_rates
@@ -12,6 +14,8 @@ from megatron_lm.engines import ENGINES
 
 # To start a process and CUDA; to make weights; how far engines are from their floors.
 _START_S, _BUILD_BYTES_PER_S, _OVER_FLOOR = 12.0, 3e10, 1.4
+# Of a job that times until its target is reached, a setting: some are timed often, many not at all.
+_RUNS_UNTIL_KNOWN = 2
 # Of a job in the middle of its work, when the budget ends.
 _LAST_SECONDS = 20.0
 # A job that takes so many times what is expected of it hangs: it is stopped, for the others' sake. Estimates of short
@@ -24,12 +28,16 @@ def estimated_s(job: Job, accelerator: Accelerator) -> float:
     measurement, pending = job.measurement, job.pending_settings()
     # Of the cache, which depends on it, an estimate knows nothing.
     rates = device_rates(None, hardware=accelerator.name, dtype=measurement.dtype, is_cuda=True)
-    # Each further block warms up once more, and makes the weights of all slices but one again.
-    num_more = measurement.num_blocks - 1
-    num_runs = measurement.num_warmup + measurement.num_trials + min(measurement.num_warmup, 1) * num_more
+    if (goal := measurement.goal) is None:
+        # Each further block warms up once more, and makes the weights of all slices but one again.
+        num_more = measurement.num_blocks - 1
+        num_runs = measurement.num_warmup + measurement.num_trials + min(measurement.num_warmup, 1) * num_more
+    else:
+        # As many as it takes: about this many of each setting, or what it may spend.
+        num_more, num_runs = 0, _RUNS_UNTIL_KNOWN
     num_slices = len({setting["num_layers_profiled"] for setting in pending})
     num_builds = 1 + num_more * (num_slices - 1) / max(num_slices, 1)
-    seconds = _START_S
+    seconds, runs_s = _START_S, 0.0
     for num_layers in {setting["num_layers_profiled"] for setting in pending}:
         part = first_layers(measurement.architecture, num_layers)
         parallelism = measurement.tensor_parallel_size, measurement.pipeline_parallel_size
@@ -38,8 +46,8 @@ def estimated_s(job: Job, accelerator: Accelerator) -> float:
         seconds += num_builds * weight_bytes(part, dtype=measurement.dtype) / _BUILD_BYTES_PER_S
         for setting in pending:
             if setting["num_layers_profiled"] == num_layers:
-                seconds += num_runs * _runtime_s(roofline, launch_s, setting)
-    return seconds
+                runs_s += num_runs * _runtime_s(roofline, launch_s, setting)
+    return seconds + (runs_s if goal is None else min(runs_s, goal.max_seconds or np.inf))
 
 
 def _runtime_s(roofline, launch_s, setting) -> float:

@@ -108,7 +108,7 @@ class Job:
         return None
 
     def pending_settings(self) -> list[dict]:
-        """Every setting that its log does not hold yet."""
+        """Every setting that its log does not hold yet; of a job with a target, those that it may choose from."""
         log = self.read()
         held = set() if log is None else log.completed
         return [setting for setting in self.measurement.settings() if setting_key(setting) not in held]
@@ -119,8 +119,12 @@ class Job:
         if log is None or not log.is_complete or all("error" in setting for setting in log.records):
             return False
         asked = json.loads(json.dumps(self.measurement.header()))
-        keys = {setting_key(setting) for setting in self.measurement.settings()}
-        return keys <= log.completed and not differing_fields(log.header, {**log.header, **asked})
+        if differing_fields(log.header, {**log.header, **asked}):
+            return False
+        if self.measurement.goal is not None:
+            # The target may have become a tighter one since.
+            return [log.header, *log.kept["resume"]][-1].get("sweep") == asked["sweep"]
+        return {setting_key(setting) for setting in self.measurement.settings()} <= log.completed
 
 
 def plan_jobs(

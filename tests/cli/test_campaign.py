@@ -9,7 +9,7 @@ import time
 
 import pandas as pd
 import pytest
-from makers import TINY, parser_of, write_config
+from makers import SWEEP, TINY, parser_of, write_config
 
 from idealized_runtime.cli import campaign
 from idealized_runtime.cli.main import main
@@ -74,6 +74,16 @@ def test_dry_run_prints_a_command_for_each_job_and_launches_none(folder, capsys)
     assert lines[1::2] == [shlex.join(launch_command(job)) for job in planned]
     assert total.endswith("minutes on cpu")
     assert not (folder / "logs").exists()
+
+
+def test_target_goes_to_every_job_in_place_of_trials(folder, capsys):
+    names = [write_config(folder / "a.json"), write_config(folder / "b.json")]
+    argv = ["--model", *names, "--logs", "logs", *SWEEP, "--device", "cpu", "--target-error", "0.05", "--dry-run"]
+    assert main(["campaign", *argv]) == 0
+    out = capsys.readouterr().out
+    assert out.count("some of 4 settings, to 0.05") == 2
+    assert out.count("--target-error 0.05") == 2
+    assert "--num-trials" not in out
 
 
 def test_dry_run_of_a_gpu_prints_times_and_what_the_budget_allows(folder, capsys):

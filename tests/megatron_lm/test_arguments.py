@@ -287,7 +287,7 @@ def test_out_seq_length_is_the_number_of_output_tokens_where_no_other_is_given()
         ((*UNTIL, "--global-batch-size", 1, 2), "of one batch and one slice; got 2 batch sizes"),
         ((*UNTIL, "--num-layers-profiled", 1, 2), "of one batch and one slice; got 2 slices"),
         ((*UNTIL, "--all-num-output-tokens", 4), "needs two numbers of output tokens or more"),
-        ((*UNTIL, "--all-num-input-tokens", 1, 10**5), "needs 100001 positions; gpt-l2-h64-a4 has 2048"),
+        ((*UNTIL, "--all-num-input-tokens", 10**5), "needs 100001 positions; gpt-l2-h64-a4 has 2048"),
         ((*UNTIL, "--target-error", 1.5), "--target-error: must be between 0 and 1"),
         ((*SIZES, "--target-error", 0.1), "--all-num-input-tokens"),
         # An abbreviation would change its meaning when a flag is added.

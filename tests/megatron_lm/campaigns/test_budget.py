@@ -31,6 +31,16 @@ def test_estimate_grows_with_the_batch_and_with_the_rounds_that_it_is_cut_into()
     assert seconds == sorted(seconds)
 
 
+def test_estimate_of_a_job_with_a_target_is_at_most_what_it_may_spend():
+    start = SIZES.index("--num-warmup")
+    flags = (*SIZES[:start], "--bf16", "--target-error", "0.02")
+    seconds = []
+    for more in ((), ("--max-seconds", "0.5")):
+        (job,) = plan_jobs(["gpt-j"], ["sdpa"], [(1, 1)], "logs", (*flags, *more), H200)
+        seconds.append(estimated_s(job, H200))
+    assert seconds[1] < seconds[0] < estimated_s(planned(["gpt-j"])[0], H200)
+
+
 def test_estimates_of_the_whole_campaign_are_minutes_not_hours():
     jobs = planned([name for name in GPU_MODELS if name != "mixtral-8x7b"])
     total_s = sum(estimated_s(job, H200) for job in jobs)

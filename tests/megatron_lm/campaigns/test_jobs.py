@@ -207,3 +207,18 @@ def test_file_that_is_no_log_is_as_none(job):
     job.log.write_text("not a log\n")
     assert job.read() is None
     assert len(job.pending_settings()) == 8
+
+
+def test_target_of_a_job_is_complete_when_its_log_ends_and_was_asked_for_it(tmp_path):
+    def job(*flags):
+        (job,) = plan_jobs(["gpt2-small"], ["sdpa"], [(1, 1)], tmp_path, (*SWEEP, "--target-error", *flags))
+        return job
+
+    asked = job("0.02")
+    settings = [{**setting, "runtimes_s": [1.0]} for setting in asked.measurement.settings()[:3]]
+    write_log_of(asked, settings)
+    assert asked.is_complete(), "not all settings need be timed"
+    assert not job("0.01").is_complete()
+    assert not job("0.02", "--max-seconds", "9").is_complete()
+    asked.log.write_text("".join(asked.log.read_text().splitlines(keepends=True)[:-1]))
+    assert not asked.is_complete()

@@ -38,6 +38,8 @@ autodoc_preserve_defaults = True
 add_module_names = False
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+# Types in our docstrings are prose, whose words may be the names of several attributes.
+suppress_warnings = ["ref.python"]
 
 html_theme = "furo"
 html_title = project

@@ -2,12 +2,24 @@
 
 import re
 import shlex
-from doctest import DocTestParser
+from doctest import (
+    NORMALIZE_WHITESPACE,
+    DebugRunner,
+    DocTestFailure,
+    DocTestFinder,
+    DocTestParser,
+    UnexpectedException,
+)
+from importlib import import_module
 
 import pytest
 
+import idealized_runtime
 from idealized_runtime.cli.main import main
 from idealized_runtime.measurements.published import ROOT
+from idealized_runtime.notebooks.places import RUNS_FILE
+from idealized_runtime.notebooks.runs import read_runs
+from idealized_runtime.reproductions.paper import reproduce, to_text
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 QUESTIONS = ROOT / "docs" / "questions.md"
@@ -70,3 +82,44 @@ def test_every_question_has_its_answer():
     assert len(sections) >= 32
     assert [section.splitlines()[0] for section in sections if not re.search("```(console|pycon)", section)] == []
     assert len(blocks(ROOT / "README.md", "console")) >= 5
+
+
+def test_numbers_of_the_paper_are_those_that_the_guide_expects():
+    rows = re.findall(r"^\| (.*) \|$", (ROOT / "docs/guides/reproduce.md").read_text(encoding="utf-8"), re.MULTILINE)[
+        2:
+    ]
+    assert len(rows) >= 15
+    report = to_text(reproduce()).set_index(["section", "claim"])
+    for place, claim, printed, expected, tolerance, command, _ in (row.split(" | ") for row in rows):
+        found = report.loc[(place, claim)]
+        (said, numbers), (other, others) = parts(expected), parts(found["recomputed"])
+        allowed = 0.0 if tolerance == "none" else float(tolerance.removesuffix(" %")) / 100
+        assert (printed, said) == (found["printed"], other), claim
+        assert numbers == pytest.approx(others, rel=allowed), claim
+        assert command.removeprefix("`RUN ").removesuffix("`") in {run.name for run in read_runs(RUNS_FILE)}
+
+
+def modules_with_examples():
+    paths = (ROOT / "idealized_runtime").rglob("*.py")
+    names = (path.relative_to(ROOT).with_suffix("") for path in paths if ">>> " in path.read_text(encoding="utf-8"))
+    return sorted(".".join(name.parts).removesuffix(".__init__") for name in names)
+
+
+@pytest.mark.parametrize("name", modules_with_examples())
+def test_examples_of_docstrings_give_what_they_say(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    module = import_module(name)
+    for example in DocTestFinder(exclude_empty=True).find(module, name):
+        try:
+            DebugRunner(optionflags=NORMALIZE_WHITESPACE).run(example)
+        except UnexpectedException as error:
+            # A file of published data that is absent, say, which skips the test.
+            raise error.exc_info[1] from None
+        except DocTestFailure as failure:
+            pytest.fail(f"{failure.test.name}: {failure.example.source}{failure.got}not {failure.example.want}")
+
+
+def test_every_name_at_the_top_has_an_example():
+    assert [
+        name for name in idealized_runtime.__all__ if ">>> " not in (getattr(idealized_runtime, name).__doc__)
+    ] == []

@@ -117,6 +117,13 @@ class Architecture:
     ------
     ValueError
         A size is not positive, heads do not divide the width, or a choice is unknown; the message says which.
+
+    Examples
+    --------
+    >>> from idealized_runtime import Architecture
+    >>> gpt2 = Architecture("mine", num_layers=12, hidden_size=768, num_attention_heads=12, vocab_size=50257)
+    >>> gpt2.num_params
+    125226240
     """
 
     name: str

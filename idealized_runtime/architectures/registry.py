@@ -70,6 +70,11 @@ def get_architecture(name: str, *, suggested: Iterable[str] | None = None) -> Ar
     ------
     ValueError
         No row has this name; the message lists the nearest names and how to describe a new model.
+
+    Examples
+    --------
+    >>> get_architecture("llama-3.1-8b").num_params
+    8030261248
     """
     if name in ARCHITECTURES:
         return ARCHITECTURES[name]

@@ -35,6 +35,12 @@ def pareto_frontier(frame: pd.DataFrame, cost: str = "value", quality: str = "ac
     -----
     MissingValueWarning
         Rows lack a value.
+
+    Examples
+    --------
+    >>> models = pd.DataFrame({"value": [1.0, 2.0, 3.0], "accuracy": [0.5, 0.8, 0.7]}, index=["small", "good", "large"])
+    >>> pareto_frontier(models).to_dict()
+    {'small': True, 'good': True, 'large': False}
     """
     costs, qualities = numeric_columns(frame, [cost, quality], name="models")
     is_known = _known_rows(frame, cost, costs, quality, qualities, "are not on the frontier")
@@ -66,6 +72,12 @@ def rank(frame: pd.DataFrame, cost: str = "value", quality: str = "accuracy", ob
     ------
     ValueError
         A column is absent or not numeric, a cost is not positive, or the objective is unknown.
+
+    Examples
+    --------
+    >>> models = pd.DataFrame({"value": [1.0, 2.0, 3.0], "accuracy": [0.5, 0.8, 0.7]}, index=["small", "good", "large"])
+    >>> rank(models).to_dict()
+    {'small': 1, 'good': 2, 'large': 3}
     """
     costs, qualities = numeric_columns(frame, [cost, quality], name="models")
     is_known = _known_rows(frame, cost, costs, quality, qualities, "have no rank")

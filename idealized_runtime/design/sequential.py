@@ -82,7 +82,8 @@ class SequentialDesign:
     --------
     >>> design = SequentialDesign(prompt_sizes=[1, 128, 512], output_sizes=[1, 32], target_error=0.02)
     >>> block = design.next_block(pd.DataFrame(), elapsed_s=0)
-    >>> block.settings
+    >>> block.expected_error is None  # nothing was timed yet
+    True
     """
 
     def __init__(

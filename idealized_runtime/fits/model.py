@@ -58,6 +58,15 @@ class RuntimeModel(PredictingModel):
         ``file`` and ``sha256`` of the logs that were fitted.
     notes : tuple of str
         What the estimates and their intervals take for granted, a sentence each.
+
+    Examples
+    --------
+    >>> from idealized_runtime import read_log
+    >>> model = RuntimeModel.fit(read_log("logs/cpu/gpt2-small.jsonl"))
+    >>> round(float(model.predict(100, 20)), 3)  # seconds
+    0.493
+    >>> [round(float(bound), 3) for bound in model.predict_interval(100, 20)]
+    [0.469, 0.518]
     """
 
     method: ClassVar[str] = "weighted"

@@ -37,6 +37,15 @@ def write_parameters(path, models: Mapping[str, ModelOfRuntimes], *, sources: Ma
     ------
     ValueError
         ``sources`` names a model that is not written.
+
+    Examples
+    --------
+    >>> from idealized_runtime import RuntimeModel, read_log
+    >>> log = "logs/cpu/gpt2-small.jsonl"
+    >>> models = {"gpt2-small": RuntimeModel.fit(read_log(log))}
+    >>> write_parameters("build/mine.json", models, sources={"gpt2-small": log})
+    >>> list(read_parameters("build/mine.json"))
+    ['gpt2-small']
     """
     sources = dict(sources or {})
     if unknown := sorted(set(sources) - set(models)):
@@ -85,6 +94,12 @@ def read_parameters(path) -> dict[str, ModelOfRuntimes]:
     ValueError
         The file is not JSON, an entry is not what it should be, or all are step times; the message has the file and
         the model.
+
+    Examples
+    --------
+    >>> models = read_parameters("processed_jsons/a100.json")
+    >>> round(float(models["openai/davinci"].predict(512, 64)), 2)  # seconds
+    5.31
     """
     models = {}
     entries = read_entries(path)

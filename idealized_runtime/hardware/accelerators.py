@@ -199,6 +199,11 @@ def get_accelerator(name: str) -> Accelerator:
     ValueError
         No row has this name, or several begin with it; the message lists the nearest, or those, and all rows.
         For another, make an :class:`Accelerator`.
+
+    Examples
+    --------
+    >>> get_accelerator("H100").memory_bytes
+    80000000000.0
     """
     if not isinstance(name, str):
         raise TypeError(f"the name of an accelerator is text; got {name!r:.60}")

@@ -163,6 +163,14 @@ def price(
     ValueError
         ``level`` is not between 0 and 1, a column is absent or not numeric, a weight is missing or negative, a rate is
         not positive, or it comes without ``num_accelerators``.
+
+    Examples
+    --------
+    >>> from idealized_runtime import read_parameters, read_queries
+    >>> model = read_parameters("processed_jsons/a100.json")["openai/davinci"]
+    >>> priced = price(read_queries("docs/queries.csv"), model, num_accelerators=8, price_usd_per_hour=4.096)
+    >>> priced.table[["runtime_s", "cost_usd"]].sum().round(2).to_dict()
+    {'runtime_s': 80.35, 'cost_usd': 0.73}
     """
     if not isinstance(queries, pd.DataFrame):
         raise TypeError(f"queries must be a DataFrame, such as read_queries returns; got {queries!r:.60}")

@@ -50,6 +50,11 @@ def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.Data
     ValueError
         It is no table, a column is absent, one of numbers holds something else, a weight is negative, or a size
         is beyond what any query has; the message begins with the source and has the row and the value.
+
+    Examples
+    --------
+    >>> read_queries("docs/queries.csv").head(2).to_dict("list")
+    {'num_prompt_tokens': [777, 32], 'num_output_tokens': [123, 512]}
     """
     renamed = {theirs: ours for ours, theirs in (columns or {}).items()}
     try:

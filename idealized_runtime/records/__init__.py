@@ -122,6 +122,14 @@ def read_log(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
         A text log repeats a setting; as in the authors' notebook the last one counts.
     SuspiciousLogWarning
         What was timed was disturbed, or the log lacks what its header announces.
+
+    Examples
+    --------
+    >>> timings = read_log("logs/cpu/gpt2-small.jsonl")
+    >>> timings[["num_prompt_tokens", "num_output_tokens", "num_trials"]].head(2)
+       num_prompt_tokens  num_output_tokens  num_trials
+    0                  1                  1          20
+    1                  1                  2          20
     """
     return parse_log(path, accept=accept).frame()
 
@@ -151,6 +159,12 @@ def read_trials(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
     -----
     IncompleteLogWarning
         No footer, or settings that failed.
+
+    Examples
+    --------
+    >>> trials = read_trials("logs/cpu/gpt2-small.jsonl")
+    >>> len(trials), trials["runtime_s"].min().round(4).item()
+    (480, 0.0201)
     """
     log = load_log(path)
     log.warn_if_partial()
@@ -217,6 +231,12 @@ def read_requests(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
     -----
     IncompleteLogWarning
         No footer, or trials that failed.
+
+    Examples
+    --------
+    >>> requests = read_requests("logs/api/llama-27m-vllm-load.jsonl")
+    >>> len(requests), requests["time_to_first_token_s"].median().round(4).item()
+    (2282, 0.0797)
     """
     log = load_log(path)
     requests = log.requests_frame()

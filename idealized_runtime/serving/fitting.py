@@ -329,8 +329,13 @@ def fit_steps(
 
     Examples
     --------
-    >>> served = read_request_table("requests.csv")
-    >>> fit_steps([ServedRequests(served, Scheduler(max_num_seqs=128, max_num_batched_tokens=2048))]).table()
+    >>> from idealized_runtime.serving.requests import random_requests
+    >>> from idealized_runtime.serving.simulation import simulate
+    >>> scheduler, steps = Scheduler(max_num_seqs=128, max_num_batched_tokens=2048), StepModel(0.013, 4e-5, 4e-5, 7e-8)
+    >>> sizes = pd.DataFrame({"num_prompt_tokens": [32, 256, 512], "num_output_tokens": [64, 8, 128]})
+    >>> served = simulate(random_requests(sizes, rate_per_s=8, num_requests=200, rng=0), steps, scheduler)
+    >>> round(fit_steps([ServedRequests(served, scheduler)]).fixed_s, 4)
+    0.013
     """
     evidence = list(evidence)
     scheduler = next((item.scheduler for item in evidence if item.scheduler is not None), Scheduler())

@@ -456,7 +456,7 @@ def plan(
     >>> found = plan([Candidate("llama-3.1-8b", steps)], Demand.of_queries(chat, rate_per_s=20),
     ...              [Objective.parse("ttft:p95=0.5")])
     >>> found.answers[0].num_replicas
-    1
+    2
     """
     if not candidates or not objectives:
         missing = "objective" if candidates else "candidate"

@@ -275,8 +275,10 @@ def predict_served(
 
     Examples
     --------
+    >>> from idealized_runtime import get_architecture
     >>> served = predict_served(get_architecture("llama-3.1-8b"), hardware="H100", software="vllm")
-    >>> served.steps().table()
+    >>> round(served.steps().fixed_s, 4)  # seconds a step
+    0.0067
     """
     known, accelerator = get_known_stack(software), get_accelerator(hardware)
     for name in ("memory_bytes", "memory_bandwidth_bytes_per_s"):

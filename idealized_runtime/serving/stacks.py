@@ -51,10 +51,15 @@ class ServedStack:
 
     Examples
     --------
+    >>> from idealized_runtime.measurements.ml_energy import read_ml_energy
+    >>> from idealized_runtime.measurements.points import usable_points
+    >>> from idealized_runtime.serving.served_work import work_of_points
     >>> points = usable_points(read_ml_energy())
     >>> points = points[points["hardware"] == "H100"]
     >>> work = work_of_points(points)
-    >>> leave_architectures_out(work, points["time_per_output_token_s"]).table()
+    >>> leave_architectures_out(work, points["time_per_output_token_s"]).table().round(0)
+         median_percent  p90_percent  max_percent  num_points  covered_percent
+    all             6.0         13.0         48.0         244             96.0
     """
 
     times: Mapping[str, float]

@@ -40,6 +40,14 @@ class BatchRuntimeModel:
     settings : DataFrame or None
         The settings fitted, with ``predicted_s`` and ``relative_error`` (predicted / measured - 1); None of a model
         that was read from parameters.
+
+    Examples
+    --------
+    >>> from idealized_runtime import read_log
+    >>> timings = read_log("logs/cpu_pipeline/gpt2-small.jsonl")
+    >>> model = BatchRuntimeModel.fit(timings)
+    >>> round(float(model.predict(32, 9, batch_size=8, token_micro_batch_size=4, m=1)), 2)  # seconds of the whole batch
+    1.54
     """
 
     pipeline_parallel_size: int

@@ -127,6 +127,14 @@ def fit_denoised(
     ------
     ValueError
         As :func:`floor_runtimes` and the fit.
+
+    Examples
+    --------
+    >>> from idealized_runtime import read_requests
+    >>> requests = read_requests("logs/api/llama-4m-mlx-lm-server.jsonl")
+    >>> model = fit_denoised(requests[requests["is_fit"]], fit=RuntimeModel.fit)
+    >>> round(model.time_per_output_token_s, 5)  # seconds
+    0.00422
     """
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}; got {estimator!r}")

@@ -119,6 +119,11 @@ def read_runs(
         A run stands in several folders; its instances are there once for each.
     MissingValueWarning
         Rows without accuracy, counted by scenario.
+
+    Examples
+    --------
+    >>> instances = read_runs("benchmark_output/runs/v1.0")  # doctest: +SKIP
+    >>> instances.groupby("model")["num_output_tokens"].sum()  # doctest: +SKIP
     """
     if unknown := set(splits or ()) - set(SPLITS):
         raise ValueError(f"splits must be of {', '.join(SPLITS)}; got {', '.join(map(str, sorted(unknown)))}")

@@ -42,7 +42,9 @@ def files_of(room):
 
 
 def test_every_name_at_the_top_is_a_room():
-    found = {path.stem for path in (ROOT / "idealized_runtime").iterdir() if path.name != "__pycache__"}
+    found = {
+        path.stem for path in (ROOT / "idealized_runtime").iterdir() if path.name not in ("__pycache__", "py.typed")
+    }
     assert found - {"__init__", "__main__"} == set(ROOMS)
 
 

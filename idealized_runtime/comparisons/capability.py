@@ -126,9 +126,14 @@ def points_of_servers(
     DataFrame, by model, in the order of ``scores``
         ``mmlu_percent, mmlu_pro_percent, params_billion, is_measured``, and the columns of ``servers``. Models without
         a score, or without a cost, are not in it.
+
+    Examples
+    --------
+    >>> servers = FullBatches.fit(usable_points(read_ml_energy())).within(0.05)
+    >>> points_of_servers(servers[servers["task"] == "lm-arena-chat"], "joules_per_output_token")
     """
     known = servers[servers["architecture"].isin(scores.keys()) & servers[value].notna()]
-    best = known.sort_values(value, kind="stable").drop_duplicates("architecture").set_index("architecture")
+    best = known.sort_values(value, kind="stable").drop_duplicates("architecture").set_index("architecture", drop=False)
     best = best.loc[[name for name in scores if name in best.index]].rename_axis("model")
     rows = {
         name: {**_scores(scores[name]), "params_billion": get_architecture(name).num_params / 1e9, "is_measured": True}
@@ -144,7 +149,8 @@ def frontier_table(
     """Pareto frontier of score against a cost, with the probability of each model to be on it.
 
     Costs vary as their intervals say, scores as a test of so many questions does (``NUM_QUESTIONS``). Errors of
-    different shapes are drawn independently; models of one shape, whose estimates are the same, share theirs.
+    different shapes are drawn independently; models of one shape, whose estimates are the same, share theirs, and so do
+    scores of one ``architecture``, where the points have this column: a model on two machines knows the same on both.
 
     Parameters
     ----------
@@ -167,7 +173,8 @@ def frontier_table(
     estimates, lower, upper = shapes[shape_of.ravel()].T
     errors = estimates * standard_error_of_interval(np.log(lower), np.log(upper), level)
     costs = draw_log_normal(estimates, errors, num_draws=_NUM_DRAWS, rng=rng, groups=shape_of.ravel())
-    return _with_frontier(points[[score, "is_measured", value]], value, costs, rng, score)
+    names = points.get("architecture", points.index)
+    return _with_frontier(points[[score, "is_measured", value]], value, costs, rng, score, names)
 
 
 def served_frontier(
@@ -244,11 +251,12 @@ def _scores(row) -> dict:
     return {"mmlu_percent": row.mmlu_percent, "mmlu_pro_percent": row.mmlu_pro_percent}
 
 
-def _with_frontier(points, value, costs, rng, score="mmlu_percent") -> pd.DataFrame:
+def _with_frontier(points, value, costs, rng, score="mmlu_percent", names=None) -> pd.DataFrame:
     """Points, the cheapest first, with whether they are on the frontier and how surely, as costs and scores vary."""
     share = points[score].to_numpy(float) / 100
     score_errors = 100 * np.sqrt(share * (1 - share) / NUM_QUESTIONS[score])
-    scores = 100 * share + score_errors * rng.standard_normal(costs.shape)
+    model_of = np.unique(points.index if names is None else names, return_inverse=True)[1]
+    scores = 100 * share + score_errors * rng.standard_normal((len(costs), model_of.max() + 1))[:, model_of]
     table = points.assign(
         on_frontier=pareto_frontier(points, value, score),
         frontier_probability=frontier_probability(points, costs, quality=score, quality_draws=scores),

@@ -15,8 +15,9 @@ from idealized_runtime.plots.style import error_bars, interval_label, label_log_
 _MAX_BAR_REACH = 2
 _FRONTIER_COLOR = "0.1"
 _OTHERS_STYLE = {"color": "0.6", "marker": "p"}
-# Of a line of text on the axis of scores.
-_NAME_HEIGHT_PERCENT = 2.2
+# Of a line of text, as a share of the scores drawn.
+_NAME_HEIGHT = 0.033
+_NAME_LINE = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
 _SCORE_NAMES = {"mmlu_percent": "MMLU", "mmlu_pro_percent": "MMLU-Pro"}
 # Series of models told apart by colour and marker; the first letters of a model's name say which it is.
 SERIES = {
@@ -97,11 +98,16 @@ def plot_capability_frontier(
             zorder=3,
         )
     ax.set(xscale="log", ylabel=f"{_SCORE_NAMES[score]}, 5-shot (% right)")
-    for model, row in points[points["is_measured"]].drop(frontier.index, errors="ignore").iterrows():
-        place = (row[value], row[score])
-        ax.annotate(model, place, xytext=(5, 0), textcoords="offset points", va="center", fontsize=7)
+    others = points[points["is_measured"]].drop(frontier.index, errors="ignore").sort_values(score)
     likely = frontier[frontier["frontier_probability"] > 0.5]
+    low, high = np.log(ax.dataLim.intervalx)
+    # Room for the names of the cheapest models, and of timed ones that are beaten.
+    room = 0.5 * (high - low) if len(others) else 0.05 * (high - low)
+    ax.set_xlim(np.exp(low - 0.35 * (high - low)), np.exp(high + room))
     _name_points(ax, likely.assign(left=points.loc[likely.index, f"{value}_lower"]), value, score)
+    for height, (model, row) in zip(_apart(ax, others[score]), others.iterrows(), strict=True):
+        place = row[f"{value}_upper"] * np.exp(0.03 * (high - low)), height
+        ax.annotate(model, (row[value], row[score]), xytext=place, arrowprops=_NAME_LINE, va="center", fontsize=7)
     label_log_axis(ax.xaxis)
     return ax
 
@@ -139,23 +145,25 @@ def _speed_up_limits(table) -> tuple[float, float]:
     return 0.95 * min(low, 1), 1.05 * max(high, 1)
 
 
+def _apart(ax, scores) -> np.ndarray:
+    """Heights of names, as near to rising scores as lines of text leave them."""
+    steps = _NAME_HEIGHT * np.ptp(ax.dataLim.intervaly) * np.arange(len(scores))
+    return isotonic_regression(scores - steps).x + steps if len(scores) else steps
+
+
 def _name_points(ax, points, value, score):
     """Names to the left of the frontier, below each other, as near to their points as that leaves them."""
     low, high = np.log(ax.dataLim.intervalx)
-    # Room for the names of the cheapest models.
-    ax.set_xlim(np.exp(low - 0.35 * (high - low)), np.exp(high + 0.05 * (high - low)))
     points = points.sort_values(score)
-    steps = _NAME_HEIGHT_PERCENT * np.arange(len(points))
-    heights = isotonic_regression(points[score] - steps).x + steps
-    for height, (model, row) in zip(heights, points.iterrows(), strict=True):
+    for height, (model, row) in zip(_apart(ax, points[score]), points.iterrows(), strict=True):
         # Left of all that the frontier holds as far down as the text and a marker reach.
-        lowest = height - _NAME_HEIGHT_PERCENT
+        lowest = height - _NAME_HEIGHT * np.ptp(ax.dataLim.intervaly)
         edge = min(np.log(row["left"]), np.interp(lowest, points[score], np.log(points["left"])))
         ax.annotate(
             model,
             (row[value], row[score]),
             xytext=(np.exp(edge - 0.05 * (high - low)), height),
-            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3},
+            arrowprops=_NAME_LINE,
             horizontalalignment="right",
             verticalalignment="center",
             fontsize=7,

@@ -159,6 +159,16 @@ def test_frontier_is_of_the_score_asked_for_and_of_the_models_that_have_it():
     assert table["on_frontier"].to_dict() == {"cheap": True, "dear": False}
 
 
+def test_model_on_two_machines_has_one_score_and_does_not_push_itself_off():
+    points = make_points(here=(1, 0.99, 1.01, 70), there=(2, 1.98, 2.02, 70))
+    apart, alike = (
+        frontier_table(points.assign(architecture=names), "cost").loc["there", "frontier_probability"]
+        for names in (["one", "other"], ["one", "one"])
+    )
+    assert 0.4 < apart < 0.6
+    assert alike == 1
+
+
 def test_measured_model_stands_where_it_costs_least():
     servers = pd.DataFrame(
         {

@@ -66,14 +66,27 @@ def test_frontier_is_joined_and_named_and_so_is_what_was_timed(drawn):
     assert {text.get_text() for text in drawn.texts} == {"llama-x", "qwen-y", "bloom"}
 
 
-def test_names_of_models_that_score_alike_stand_below_each_other():
-    costs = {f"llama-{place}": (place, 0.99 * place, 1.01 * place, 60 + place, False) for place in (1, 2, 3, 4)}
+@pytest.mark.parametrize("is_measured", [False, True])
+def test_names_of_models_that_score_alike_stand_below_each_other(is_measured):
+    scores = {1: 30, 2: 70, 3: 71, 4: 72}
+    costs = {f"llama-{cost}": (cost, 0.99 * cost, 1.01 * cost, score, is_measured) for cost, score in scores.items()}
     points = pd.DataFrame.from_dict(costs, orient="index", columns=make_points().columns)
     ax = plot_capability_frontier(points, frontier_table(points, "cost"), value="cost")
     heights = [text.get_position()[1] for text in ax.texts]
     # As far from each other as the text needs, about the middle of their scores.
-    assert np.diff(heights).min() > 2
-    assert np.mean(heights) == pytest.approx(62.5)
+    assert np.diff(heights).min() > 0.03 * 42
+    assert np.mean(heights[1:]) == pytest.approx(71)
+
+
+def test_timed_models_that_are_beaten_are_named_to_their_right_apart():
+    scores = {"llama-a": 80, "qwen-b": 70, "qwen-c": 70.1, "gemma-d": 60}
+    costs = {name: (cost, 0.9 * cost, 1.1 * cost, score, True) for cost, (name, score) in enumerate(scores.items(), 1)}
+    points = pd.DataFrame.from_dict(costs, orient="index", columns=make_points().columns)
+    ax = plot_capability_frontier(points, frontier_table(points, "cost"), value="cost")
+    names = {text.get_text(): text.get_position() for text in ax.texts}
+    assert names["llama-a"][0] < 1
+    assert all(names[name][0] > points.loc[name, "cost_upper"] for name in ("qwen-b", "qwen-c", "gemma-d"))
+    assert names["qwen-c"][1] - names["qwen-b"][1] > 0.03 * 20
 
 
 def test_intervals_are_drawn_as_bars(drawn):

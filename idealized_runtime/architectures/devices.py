@@ -107,7 +107,7 @@ def parallelism_needed(
     num_context_tokens : int, optional
         Length of the sequence; the longest the model takes where it is not given.
     dtype : str
-        Of weights and cache.
+        Of weights and cache; ``"stored"`` as the configuration has them.
     even_stages : bool
         All stages have as many layers, as in Megatron of 2023 and in Table 1: their number divides the layers.
     max_tensor_parallel_size : int

@@ -15,6 +15,7 @@ from idealized_runtime.architectures.devices import (
     tensor_parallel_sizes,
 )
 from idealized_runtime.architectures.features import unshared_feature
+from idealized_runtime.architectures.memory import BYTES_PER_ELEMENT, STORED, weight_bytes
 from idealized_runtime.hardware.accelerators import Accelerator, find_accelerator
 from idealized_runtime.measurements.shipped import ShippedModel, write_shipped
 from idealized_runtime.measurements.timed_models import TimedModel, fitted_models, read_timed_models
@@ -218,9 +219,10 @@ def _sizes(architecture, number, width, depth, most) -> tuple[int, int] | None:
 def _place(architecture, models, sizes, memory_bytes, num_context_tokens, most) -> Placement:
     """The devices asked for, or as few as hold the model."""
     dtype, is_chosen = models[0].dtype, sizes is None
+    is_stored = _is_read_as_stored(architecture, dtype)
     if is_chosen:
         sizes = parallelism_needed(
-            architecture, memory_bytes, num_context_tokens=num_context_tokens, dtype=dtype,
+            architecture, memory_bytes, num_context_tokens=num_context_tokens, dtype=STORED if is_stored else dtype,
             max_tensor_parallel_size=most,
         )  # fmt: skip
     width, depth = sizes
@@ -236,7 +238,7 @@ def _place(architecture, models, sizes, memory_bytes, num_context_tokens, most) 
             f"pipeline_parallel_size must lie in [1, {architecture.num_layers}], the layers of {architecture.name}; "
             f"got {depth}"
         )
-    placement = Placement(dtype, models[0].is_cuda, width, depth)
+    placement = Placement(dtype, models[0].is_cuda, width, depth, is_stored=is_stored)
     if placement.num_accelerators > 1 and "message_s" not in identified_terms(models):
         devices = f"{placement.num_accelerators} devices" + (f" of {memory_bytes / 1e9:.3g} GB" if memory_bytes else "")
         raise MessagesNotTimedError(
@@ -245,6 +247,16 @@ def _place(architecture, models, sizes, memory_bytes, num_context_tokens, most) 
             "several; to see what one device would take if it held the model, num_accelerators must be 1"
         )
     return placement
+
+
+def _is_read_as_stored(architecture, dtype) -> bool:
+    """Whether a configuration quantises weights in formats that are counted; what these leave out has 16 bits."""
+    if not architecture.uncounted_options.get("quantization_config") or BYTES_PER_ELEMENT[dtype] != 2:
+        return False
+    try:
+        return weight_bytes(architecture, dtype=STORED) < weight_bytes(architecture, dtype=dtype)
+    except ValueError:
+        return False
 
 
 def _caveats(models, architecture, placement):
@@ -263,7 +275,13 @@ def _caveats(models, architecture, placement):
     timed_kinds = set().union(*(_kinds(model.architecture) for model in models))
     if new := [kind for kind in _kinds(architecture) if kind not in timed_kinds]:
         yield f"no timed model has {' or '.join(new)}: its layers may launch more kernels and use the device otherwise"
-    if "quantization_config" in architecture.uncounted_options:
+    if placement.is_stored:
+        stored = weight_bytes(architecture, dtype=STORED) / architecture.num_params
+        yield (
+            f"its weights are read as its configuration stores them, quantised, in {stored:.3g} bytes each in the "
+            "mean; what unpacking them takes was not timed"
+        )
+    elif "quantization_config" in architecture.uncounted_options:
         yield f"its configuration quantises weights; this is the time with all of them in {placement.dtype}"
 
 
@@ -273,7 +291,7 @@ def _context_caveats(models, architecture, placement, num_context_tokens, memory
     if num_context_tokens > longest:
         yield f"contexts of {num_context_tokens} tokens were not timed, only of up to {longest}"
     needed = device_bytes(
-        architecture, num_context_tokens=num_context_tokens, dtype=placement.dtype,
+        architecture, num_context_tokens=num_context_tokens, dtype=placement.memory_dtype,
         tensor_parallel_size=placement.tensor_parallel_size, pipeline_parallel_size=placement.pipeline_parallel_size,
     )  # fmt: skip
     if memory_bytes is not None and needed > memory_bytes:

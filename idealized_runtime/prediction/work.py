@@ -13,7 +13,7 @@ from idealized_runtime.architectures import (
     weight_bytes_read,
 )
 from idealized_runtime.architectures.devices import num_cache_shares
-from idealized_runtime.architectures.memory import BYTES_PER_ELEMENT
+from idealized_runtime.architectures.memory import BYTES_PER_ELEMENT, STORED
 from idealized_runtime.fits.interpolation import TILE_SHARE, coordinate
 
 # Tensor cores read 16 bytes at a time; rows of half-precision matrices that are no multiple of it are read piecemeal.
@@ -30,6 +30,8 @@ class Placement:
     ----------
     dtype : str
         Of weights, cache and activations.
+    is_stored : bool
+        Weights and cache are those of the formats that the configuration names; ``dtype`` is that of all else.
     is_cuda : bool
     tensor_parallel_size, pipeline_parallel_size : int
     slices : float
@@ -41,6 +43,12 @@ class Placement:
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
     slices: float = 1.0
+    is_stored: bool = False
+
+    @property
+    def memory_dtype(self) -> str:
+        """Of weights and cache, as functions of bytes take it."""
+        return STORED if self.is_stored else self.dtype
 
     @property
     def num_accelerators(self) -> int:
@@ -81,15 +89,15 @@ def prompt_work(architecture: Architecture, num_prompt_tokens: np.ndarray, place
     attention = prompt_encoding_flops(architecture, p, logits="none") - prompt_encoding_flops(
         architecture, p, attention="none", logits="none"
     )
-    weights = _prompt_weight_bytes(architecture, p, placement.dtype)
+    weights = _prompt_weight_bytes(architecture, p, placement.memory_dtype)
     return _work(architecture, p, placement, weights=weights, cache=0 * p, flops=products + attention, is_prompt=True)
 
 
 def token_work(architecture: Architecture, num_context_tokens: np.ndarray, placement: Placement) -> Work:
     """Passes that give one further output token of one sequence, after so many tokens (itself included)."""
     context = np.asarray(num_context_tokens, dtype=float)
-    weights = np.full(context.shape, float(weight_bytes_read(architecture, dtype=placement.dtype)))
-    cache = kv_cache_bytes(architecture, context, dtype=placement.dtype)
+    weights = np.full(context.shape, float(weight_bytes_read(architecture, dtype=placement.memory_dtype)))
+    cache = kv_cache_bytes(architecture, context, dtype=placement.memory_dtype)
     flops = output_token_flops(architecture, context, logits="none")
     return _work(
         architecture, np.ones_like(context), placement, weights=weights, cache=cache, flops=flops, is_prompt=False
@@ -158,8 +166,8 @@ def step_work(architecture, placement, *, num_sequences, num_context_tokens, num
         np.asarray(values, dtype=float) for values in (num_sequences, num_context_tokens, num_prompt_tokens)
     )
     tokens = n + p
-    weights = _prompt_weight_bytes(architecture, tokens, placement.dtype)
-    cache = n * kv_cache_bytes(architecture, context, dtype=placement.dtype)
+    weights = _prompt_weight_bytes(architecture, tokens, placement.memory_dtype)
+    cache = n * kv_cache_bytes(architecture, context, dtype=placement.memory_dtype)
     flops = n * output_token_flops(architecture, context, logits="none") + np.where(
         p > 0, prompt_encoding_flops(architecture, np.maximum(p, 1), logits="none"), 0.0
     )

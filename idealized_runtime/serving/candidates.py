@@ -275,7 +275,8 @@ def _with_room(architecture, predictor, accelerator, number, longest, terms) -> 
         if memory_bytes is None:
             return priced, None
         tokens = cache_tokens_left(
-            architecture, memory_bytes, dtype=placement.dtype, tensor_parallel_size=placement.tensor_parallel_size,
+            architecture, memory_bytes, dtype=placement.memory_dtype,
+            tensor_parallel_size=placement.tensor_parallel_size,
             pipeline_parallel_size=placement.pipeline_parallel_size,
         )  # fmt: skip
         if tokens >= longest:

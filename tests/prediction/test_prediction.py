@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
@@ -271,10 +272,51 @@ def test_kinds_of_models_that_no_log_is_of_are_named():
     assert predict_model(NEW, fit_predictor(stack())).caveats == ()
 
 
-def test_quantised_weights_are_said_to_be_taken_in_the_type_of_the_stack():
-    quantised = dataclasses.replace(NEW, uncounted_options={"quantization_config": {"quant_method": "mxfp4"}})
-    (caveat,) = predict_model(quantised, fit_predictor(stack())).caveats
-    assert caveat == "its configuration quantises weights; this is the time with all of them in float16"
+FP8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+
+
+def test_weights_of_a_quantised_checkpoint_are_read_as_they_are_stored_and_it_is_said():
+    plain, quantised = (
+        predict_model(
+            dataclasses.replace(NEW, uncounted_options=options), fit_predictor(stack()), num_context_tokens=64
+        )
+        for options in ({}, FP8)
+    )
+    works = [token_work(model.architecture, np.array([64.0]), model.placement) for model in (plain, quantised)]
+    # A byte a weight, and four a block of 128 x 128; the cache and the head keep their 16 bits.
+    assert works[1].weight_bytes / works[0].weight_bytes == pytest.approx(0.5 * (1 + 4 / 128**2), rel=1e-3)
+    assert works[1].layer_bytes - works[1].weight_bytes == pytest.approx(works[0].layer_bytes - works[0].weight_bytes)
+    assert works[1].head_bytes == works[0].head_bytes
+    assert quantised.output_token_s(64) < plain.output_token_s(64)
+    (caveat,) = quantised.caveats
+    assert caveat.startswith("its weights are read as its configuration stores them, quantised, in 1.0")
+    back = PredictedRuntime.from_json(json.loads(json.dumps(quantised.to_json())))
+    assert back.output_token_s(64) == quantised.output_token_s(64)
+
+
+def test_quantised_checkpoint_takes_the_devices_that_hold_what_is_stored(a100):
+    large = dataclasses.replace(NEW, num_layers=96)
+    plain, quantised = (
+        predict_model(dataclasses.replace(large, uncounted_options=options), a100, num_context_tokens=64).placement
+        for options in ({}, FP8)
+    )
+    assert (plain.num_accelerators, quantised.num_accelerators) == (2, 1)
+    assert not plain.is_stored
+    assert quantised.is_stored
+
+
+@pytest.mark.parametrize(
+    ("options", "placement"), [({"quant_method": "eetq"}, CUDA), (FP8["quantization_config"], CPU)]
+)
+def test_format_that_is_not_counted_or_a_stack_of_32_bits_takes_all_weights_in_its_own_type(options, placement):
+    quantised = dataclasses.replace(NEW, uncounted_options={"quantization_config": options})
+    predicted = predict_model(quantised, fit_predictor(stack(placement=placement)))
+    assert predicted.caveats == (
+        f"its configuration quantises weights; this is the time with all of them in {placement.dtype}",
+    )
+    assert predicted.output_token_s(64) == predict_model(NEW, fit_predictor(stack(placement=placement))).output_token_s(
+        64
+    )
 
 
 def test_width_that_was_not_timed_is_named(a100):

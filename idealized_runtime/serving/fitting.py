@@ -19,6 +19,7 @@ from idealized_runtime.serving.simulation import (
     time_per_output_token_s,
 )
 from idealized_runtime.serving.steps import TERMS, StepModel, share_visited
+from idealized_runtime.statistics.intervals import normal_half_width
 from idealized_runtime.statistics.trends import NUM_BATCHES, drift
 
 _MAX_ITERATIONS = 30
@@ -41,6 +42,8 @@ _LEAST_SINGULAR_VALUE = 0.003
 _CONVERGED = 1e-7
 # Times of further tokens that change by so much from the first to the last tenth of a run, by a test at so much.
 _DRIFT_FROM, _SIGNIFICANCE = 0.05, 0.01
+# Runs of one server whose steps differ by less are not named, however narrow the interval.
+_DIFFER_FROM = 0.01
 # Arrivals of the two halves of a run that differ by so many standard errors of a Poisson process are named.
 _UNSTEADY_FROM = 5.0
 
@@ -325,7 +328,7 @@ def fit_steps(
     ServingWarning
         The median error of a measure is above 30 %; a term is left out because it cannot be told apart; or a run was
         overloaded, was sent more requests in one half of its time than in the other, or its steps became slower or
-        quicker while it ran.
+        quicker while it ran; or the steps of several pieces of evidence differ by more than the interval of the fit.
 
     Examples
     --------
@@ -368,6 +371,7 @@ def fit_steps(
     covariance[np.ix_(places, places)] = _covariance(rows, design, errors, weights)
     steps = replace(steps, covariance=covariance)
     _warn(evidence, steps, rows.kinds, errors)
+    _warn_of_differences(evidence, steps)
     return steps
 
 
@@ -576,3 +580,28 @@ def _warn(evidence, steps, kinds, errors):
                     f"{abs(change):.0%} {'slower' if change > 0 else 'quicker'} than the same steps before "
                     f"(p = {p_value:.2g}); they are fitted as one server", ServingWarning, stacklevel=3,
                 )  # fmt: skip
+
+
+def _warn_of_differences(evidence, steps):
+    """Name the two runs of a server that differ most, where it is by more than the fit of both lets them."""
+    is_named = len(steps.sources) == len(evidence)
+    found = []
+    for place, item in enumerate(evidence, 1):
+        rows = item.rows(steps) if isinstance(item, ServedRequests) else None
+        if rows is None or np.count_nonzero(is_further := rows.kinds == 1) < _LEAST_ROWS:
+            continue
+        features = rows.features[is_further]
+        ratio = float(np.median(np.log(rows.seconds[is_further] / (features @ steps.coefficients))))
+        mean = features.mean(axis=0)
+        reach = normal_half_width(0.95) * np.sqrt(mean @ steps.covariance @ mean) / (mean @ steps.coefficients)
+        found.append((ratio, reach, f"source {place}" + (f" ({steps.sources[place - 1]['file']})" if is_named else "")))
+    if len(found) < 2:
+        return
+    (least, least_reach, quick), (most, most_reach, slow) = min(found), max(found)
+    reach = np.expm1(max(least_reach, most_reach))
+    if (difference := np.expm1(most - least)) > max(reach, _DIFFER_FROM):
+        warnings.warn(
+            f"the same steps take {difference:.1%} longer in {slow} than in {quick}, and the 95 % interval of the fit "
+            f"reaches {reach:.1%} to each side: they are fitted as one server, and what differs from run to run is in "
+            "no interval. Fit them one by one to see each", ServingWarning, stacklevel=3,
+        )  # fmt: skip

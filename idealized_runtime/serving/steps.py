@@ -15,6 +15,7 @@ from idealized_runtime.statistics.intervals import normal_half_width
 STEP_TERMS = ("fixed_s", "prompt_token_s", "sequence_s", "cache_token_s", "expert_s")
 TERMS = (*STEP_TERMS, "request_s")
 ORIGINS = ("fitted", "predicted", "measured")
+_LEFT_OUT = "left out: what was timed does not tell it from the others"
 # Tokens in the cache of a sequence, of the rows of a table of steps.
 _CONTEXTS = (0, 128, 512, 2048, 8192)
 
@@ -157,7 +158,10 @@ class StepModel:
         return drawn
 
     def table(self, *, level: float = 0.95) -> pd.DataFrame:
-        """The times in units that people read: ``value, lower, upper, unit``, by term; lower bounds end at 0."""
+        """The times in units that people read: ``value, lower, upper, unit``, by term; lower bounds end at 0.
+
+        Of a term that a fit left out there is no value, and the unit says why.
+        """
         errors = np.full(len(TERMS), np.nan) if self.covariance is None else np.sqrt(np.diag(self.covariance))
         reach = normal_half_width(level) * errors
         units = {"fixed_s": (1e3, "ms a step"), "prompt_token_s": (1e6, "us a prompt token"),
@@ -174,7 +178,9 @@ class StepModel:
             for (term, (scale, unit)), value, half in zip(units.items(), self.coefficients, reach, strict=True)
             if (term != "expert_s" or self.expert_share) and (term != "request_s" or value > 0 or half > 0)
         }
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("term")
+        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("term")
+        table.loc[(table["value"] == 0) & (table["upper"] == 0), :] = [np.nan, np.nan, np.nan, _LEFT_OUT]
+        return table
 
     def step_table(self, *, level: float = 0.95) -> pd.DataFrame:
         """The time of steps of many sizes, for other simulators: a row a step that the scheduler allows.

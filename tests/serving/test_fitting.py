@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import numpy as np
@@ -107,6 +108,25 @@ def test_runs_of_several_sources_are_told_apart():
     with pytest.warns(ServingWarning, match="run 0 of source 2 was overloaded") as warned:
         fit_steps(sources)
     assert not any("of source 1" in str(warning.message) for warning in warned)
+
+
+@pytest.mark.parametrize(
+    ("slower", "said"), [(1.1, r"take (9|10|11)\.\d% longer in source 2 than in source 1"), (1, None)]
+)
+def test_runs_of_one_server_that_differ_beyond_the_interval_are_named_with_the_size(slower, said):
+    truths = [TRUTH, StepModel(*(slower * TRUTH.coefficients).tolist())]
+    sources = [
+        ServedRequests(simulate(make_requests(seed, rate_per_s=2.0), truth, RULES), RULES)
+        for seed, truth in enumerate(truths, 30)
+    ]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        fit_steps(sources)
+    found = [str(warning.message) for warning in warned if "longer in source" in str(warning.message)]
+    assert len(found) == (said is not None)
+    if said:
+        assert re.search(said, found[0])
+        assert re.search(r"interval of the fit reaches \d\.\d% to each side", found[0])
 
 
 def test_another_scheduler_than_the_given_one_is_noticed():

@@ -143,3 +143,14 @@ def test_no_draw_is_a_step_without_time():
     drawn = np.array([draw.coefficients for draw in steps.draws(200, 0)])
     assert drawn.shape == (200, 6)
     assert drawn.sum(axis=1).min() > 0
+
+
+def test_term_that_a_fit_left_out_is_said_to_be_so_and_one_at_0_keeps_its_bounds():
+    covariance = np.diag([1e-8, 0.0, 1e-12, 1e-18, 0.0, 0.0])
+    table = StepModel(0.01, 0.0, 0.0, 1e-8, covariance=covariance).table()
+    assert table.loc["prompt_token_s", ["value", "lower", "upper"]].isna().all()
+    assert table.loc["prompt_token_s", "unit"].startswith("left out: what was timed does not tell it")
+    assert table.loc["sequence_s", ["value", "lower"]].tolist() == [0, 0]
+    assert table.loc["sequence_s", "upper"] > 0
+    # Nothing is known of errors: 0 may be what somebody says.
+    assert StepModel(0.01, 0.0, 0.0, 1e-8).table().loc["prompt_token_s", "value"] == 0

@@ -5,7 +5,7 @@
 ``bootstrap`` gives its intervals, ``law_files`` keep it, and ``fitted_range`` says what lies beyond. ``measured`` puts
 timed models in place of a guessed utilisation: ``profiles`` of parameter files, their ``size_curve``, and the
 ``comparison`` with the guess. ``planned`` puts servers in their place, each at the largest rate that it bears within
-objectives, and ``electricity`` tells kilowatt hours and CO2.
+objectives, ``served`` published servers, and ``electricity`` tells kilowatt hours and CO2.
 """
 
 import idealized_runtime
@@ -22,6 +22,7 @@ _MODULES = {
     "size_curve": ("SizeCurve",),
     "measured": ("MeasuredQueryCost", "profile_table"),
     "planned": ("PlannedQueryCosts", "predicted_servers"),
+    "served": ("ServedQueryCost",),
     "electricity": ("Electricity",),
     "comparison": (
         "Assumptions",

@@ -102,8 +102,9 @@ def plot_capability_frontier(
     likely = frontier[frontier["frontier_probability"] > 0.5]
     low, high = np.log(ax.dataLim.intervalx)
     # Room for the names of the cheapest models, and of timed ones that are beaten.
-    room = 0.5 * (high - low) if len(others) else 0.05 * (high - low)
-    ax.set_xlim(np.exp(low - 0.35 * (high - low)), np.exp(high + room))
+    ends = np.log(others[f"{value}_upper"]) + (0.05 + 0.025 * others.index.str.len()) * (high - low)
+    right = max([high + 0.05 * (high - low), *ends])
+    ax.set_xlim(np.exp(low - 0.35 * (high - low)), np.exp(right))
     _name_points(ax, likely.assign(left=points.loc[likely.index, f"{value}_lower"]), value, score)
     for height, (model, row) in zip(_apart(ax, others[score]), others.iterrows(), strict=True):
         place = row[f"{value}_upper"] * np.exp(0.03 * (high - low)), height

@@ -26,15 +26,15 @@ class FullBatches:
 
     Parameters
     ----------
-    between_tokens : FittedGroups
-        Of a percentile of the time between tokens.
+    between_tokens : dict of FittedGroups, by percentile
+        Of the time between tokens: the median, and the percentile that was asked for, whose lines are worse.
     steps : FittedGroups
         Of the mean time of a step, those that encode prompts included: running requests over tokens a second.
     joules : FittedGroups
         Of the energy of a mean step, of all devices.
     """
 
-    between_tokens: FittedGroups
+    between_tokens: dict[int, FittedGroups]
     steps: FittedGroups
     joules: FittedGroups
     points: pd.DataFrame = field(repr=False)
@@ -65,15 +65,18 @@ class FullBatches:
         points = describe_points(points).assign(
             step_s=mean_step_s(points), step_joules=points["energy_per_output_token_joules"] * points["concurrency"]
         )
-        lines = (
-            fit_groups(points, replace(BATCH_STEPS, target=target), by=_BY, leave_out=["max_num_seqs"])
-            for target in (PERCENTILES[percentile], "step_s", "step_joules")
-        )
-        return cls(*lines, points)
+        targets = {each: PERCENTILES[each] for each in (50, percentile)} | {"steps": "step_s", "joules": "step_joules"}
+        lines = {
+            name: fit_groups(points, replace(BATCH_STEPS, target=target), by=_BY, leave_out=["max_num_seqs"])
+            for name, target in targets.items()
+        }
+        steps, joules = lines.pop("steps"), lines.pop("joules")
+        return cls(lines, steps, joules, points)
 
     def left_out_table(self, *, level: float = 0.95) -> pd.DataFrame:
         """Errors of left-out batch sizes, in per cent, and what intervals of this level hold: a row a line."""
-        fitted = {"between tokens": self.between_tokens, "mean step": self.steps, "joules of a step": self.joules}
+        fitted = {f"between tokens, p{percentile}": groups for percentile, groups in self.between_tokens.items()}
+        fitted |= {"mean step": self.steps, "joules of a step": self.joules}
         return pd.concat(
             {name: groups.left_out_table(level=level).iloc[0] for name, groups in fitted.items()}, axis=1
         ).T.astype({"num_points": int})
@@ -89,9 +92,10 @@ class FullBatches:
     ) -> pd.DataFrame:
         """What each server's tokens cost at the largest batch whose time between tokens is within a limit.
 
-        Batches lie within those that were measured: where the largest of them is within the limit, it is the answer,
-        and larger ones may cost less. Errors of the three lines are drawn to the same side: a server that is slower
-        than its line runs a smaller batch, and takes longer and more energy for it.
+        The median has to be within it, too: no percentile above it is less, whatever its own line says. Batches lie
+        within those that were measured: where the largest of them is within the limit, it is the answer, and larger
+        ones may cost less. Errors of all lines are drawn to the same side: a server that is slower than its line runs
+        a smaller batch, and takes longer and more energy for it.
 
         Parameters
         ----------
@@ -111,41 +115,62 @@ class FullBatches:
             with ``_lower`` and ``_upper``, ``usd_per_million_output_tokens`` (missing without a price),
             ``joules_per_output_token``, ``accelerator_s_per_output_token``: prompts are in all three. Left out are
             servers whose smallest batch measured takes longer.
+
+        Raises
+        ------
+        ValueError
+            Every server is left out.
         """
         check_positive(limit_s=limit_s)
         draws = np.random.default_rng(rng).standard_normal(num_draws)
         # The first is the estimate.
         errors = np.concatenate([[0.0], draws]) / normal_half_width(level)
-        fitted = (self.between_tokens, self.steps, self.joules)
-        errors = [errors[:, None] * groups.half_width(level) for groups in fitted]
-        rows = []
+        fitted = (*self.between_tokens.values(), self.steps, self.joules)
+        errors, rows = [errors[:, None] * groups.half_width(level) for groups in fitted], []
         for group, points in self.points.groupby(list(_BY), dropna=False, sort=False):
-            if not all(group in groups.lines for groups in fitted):
+            batches = np.geomspace(points["concurrency"].min(), points["concurrency"].max(), _NUM_SIZES)
+            found = _largest_batch([groups.lines.get(group) for groups in fitted], batches, errors, limit_s)
+            if found is None:
                 continue
-            batches = points["concurrency"]
-            at = pd.DataFrame({"concurrency": np.geomspace(batches.min(), batches.max(), _NUM_SIZES)})
-            at = at.assign(num_prompt_tokens=np.nan, num_output_tokens=points["num_output_tokens"].mean())
-            predicted = [groups.lines[group].predict(at) for groups in fitted]
-            between_s, step_s, step_joules = (
-                values * np.exp(error * spread) for (values, spread), error in zip(predicted, errors, strict=True)
-            )
-            is_within = between_s <= limit_s
-            if not is_within[0].any():
-                continue
-            # Of draws in which none is, the smallest.
-            place = np.where(is_within.any(axis=1), _NUM_SIZES - 1 - is_within[:, ::-1].argmax(axis=1), 0)
-            named, every = dict(zip(_BY, group, strict=True)), np.arange(len(place))
-            batch, device_s = at["concurrency"].to_numpy()[place], step_s[every, place] * named["num_accelerators"]
+            place, step_s, step_joules = found
+            named, batch = dict(zip(_BY, group, strict=True)), batches[place]
             price = device_price((prices_usd_per_hour or {}).get(named["hardware"]), get_accelerator(named["hardware"]))
-            usd = np.nan if price is None else 1e6 * dollar_cost_usd(
-                device_s / batch, num_accelerators=1, price_usd_per_hour=price.value
+            device_s = step_s * named["num_accelerators"] / batch
+            usd = np.full_like(device_s, np.nan) if price is None else 1e6 * dollar_cost_usd(
+                device_s, num_accelerators=1, price_usd_per_hour=price.value
             )  # fmt: skip
-            values = usd, step_joules[every, place] / batch, device_s / batch
             row = named | {"num_output_tokens": points["num_output_tokens"].mean(), "batch": batch[0]}
             row["is_largest_measured"] = bool(place[0] == _NUM_SIZES - 1)
-            for name, value in zip(COSTS, values, strict=True):
-                value = np.broadcast_to(value, len(place))
-                row |= dict(zip((name, f"{name}_lower", f"{name}_upper"),
-                                (value[0], *percentile_interval(value[1:], level)), strict=True))  # fmt: skip
+            for name, values in zip(COSTS, (usd, step_joules / batch, device_s), strict=True):
+                bounds = percentile_interval(values[1:], level)
+                row |= dict(zip((name, f"{name}_lower", f"{name}_upper"), (values[0], *bounds), strict=True))
             rows.append(row)
+        if not rows:
+            quickest_s = self.points[PERCENTILES[max(self.between_tokens)]].min()
+            raise ValueError(
+                f"no server keeps the time between tokens within {limit_s:g} s at its smallest batch; the quickest "
+                f"row measured takes {quickest_s:.3g} s"
+            )
         return pd.DataFrame(rows)
+
+
+def _largest_batch(lines, batches, errors, limit_s) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Place of the largest batch within the limit, seconds and joules of its step, for each draw of the errors.
+
+    None where a line is missing, or no batch of the first draw is within the limit.
+    """
+    if None in lines:
+        return None
+    # The lines are of batches alone: steps that encode prompts are in what was fitted.
+    at = pd.DataFrame({"concurrency": batches, "num_prompt_tokens": 0.0, "num_output_tokens": 1.0})
+    *between_s, step_s, step_joules = (
+        values * np.exp(error * spread)
+        for (values, spread), error in zip((line.predict(at) for line in lines), errors, strict=True)
+    )
+    is_within = np.max(between_s, axis=0) <= limit_s
+    if not is_within[0].any():
+        return None
+    # Of draws in which none is, the smallest.
+    place = np.where(is_within.any(axis=1), len(batches) - 1 - is_within[:, ::-1].argmax(axis=1), 0)
+    every = np.arange(len(place))
+    return place, step_s[every, place], step_joules[every, place]

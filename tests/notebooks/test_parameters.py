@@ -91,6 +91,11 @@ OTHER_VALUES = {
             {"training_mfu": 0.4, "prompt_mfu": 0.4, "output_mfu": 0.02},
             {"training_mfu": 0.3, "prompt_mfu": 0.3, "output_mfu": 0.03},
         ],
+        "published": [
+            {"machine": "H100", "task": "lm-arena-chat", "limit_s": 0.1, "loss": 2.0, "price_usd_per_hour": 3.0},
+            {"machine": "H100", "task": "lm-arena-chat", "limit_s": 0.03, "loss": 1.9, "price_usd_per_hour": 6.88},
+        ],
+        "served_requests": [[1e9], [1e8, 1e11]],
         "num_draws": [20, 30],
     },
     "load_vs_latency": {"provider": ["OpenAI", "AI21"], "output_sizes": [[1, 64], [4]], "most_fitted": [8]},
@@ -105,6 +110,8 @@ OTHER_VALUES = {
         "parallelisms": [{"llama-2-70b": [8, 1]}, {"opt-66b": [8, 1]}],
         "workload": ["chat", "mlperf-llama3.1-8b"],
         "objectives": [["ttft:p95=0.5", "tpot:p95=0.05"], ["e2e:mean=60"]],
+        "task": ["gpqa"],  # code completion was measured of one model with a score
+        "limit_s": [0.04, 0.1],
     },
     "per_instance_runtime_variance": {
         "num_prompt_tokens": [1, 1536],

@@ -1,156 +1,266 @@
 """What is known of the runtimes t(p, o) of one model, before it was timed and after each timing.
 
-t(p, o) = P(p) (1 + e(p)) + (o - 1) g(p) (1 + a + b (p - r) / r): P and g are a curve that is expected, and e, a and b
-how far the truth lies from it, Gaussian. Timings are linear in e, a and b, so what is known after them is Gaussian
-again: kriging, or the best linear unbiased prediction (Santner, Williams and Notz 2018, Sections 2 and 3). The
-interval between timed sizes is that of e there: as wide as curves were found to bend.
+t(p, o) = P(p) (1 + e(p)) + (o - 1) g(p) (1 + d(p)) + g(p) f(p) where o > 1: P and g are a curve that is expected, and
+e, d and f how far the truth lies from it, Gaussian processes: of prompt times, of times per output token, and of what
+the first tokens take besides. Timings are linear in them, so what is known afterwards is Gaussian again: kriging, or
+the best linear unbiased prediction (Santner, Williams and Notz, The Design and Analysis of Computer Experiments, 2018,
+Chapter 3). The interval between timed sizes is that of e there: as wide as curves were found to bend.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.design.deviations import EXPONENTS, UNKNOWN, Deviations, Pattern
 from idealized_runtime.fits.interpolation import TILE_SHARE, coordinate
 from idealized_runtime.records.common import TOKEN_COLUMNS
 from idealized_runtime.statistics.intervals import half_width
 
+# What is learned of other models holds of this one but for a factor, and its noise differs from theirs by another:
+# both are tried on these grids and weighed by how likely they make the timings. Tokens have a factor besides.
+_SCALES = 2.0 ** np.arange(-1, 4.1, 0.5)
+_NOISE_FACTORS = 2.0 ** np.arange(-3, 5.1, 0.5)
+_TOKEN_SCALES = 2.0 ** np.arange(4)
+# As if these factors were known by so many degrees of freedom.
+_SCALE_DOF, _TOKEN_DOF = 6.0, 3.0
+_LEAST_WEIGHT = 3e-3
 
-@dataclass(frozen=True)
-class Deviations:
-    """How far runtimes lie from a curve that is expected: standard deviations, relative to it.
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """What is expected of a model before it is timed.
 
     Parameters
     ----------
-    level : float
-        Of all prompt times together.
-    smooth, smooth_octaves : float
-        Of what bends slowly with the prompt size, and over so many doublings of it.
-    near, near_tokens : float
-        Of what neighbouring sizes share, and over so many tokens.
-    single : float
-        Of one size alone.
-    token, token_slope : float
-        Of the time per output token, and of its change from half to all of the longest prompt.
-    setting : float
-        Of the mean runtime of one (p, o) from its curve, however often it is timed.
-    trial, trial_dof : float
-        Of one trial from the mean of its setting, and how many degrees of freedom that is known by.
+    expected : callable
+        From arrays of p and o to runtimes, s; as ``predict`` of any model of runtimes.
+    deviations : Deviations
+    pattern : Pattern, optional
+        What other models of the machine have in common beyond ``expected``.
     """
 
-    level: float
-    smooth: float
-    smooth_octaves: float
-    near: float
-    near_tokens: float
-    single: float
-    token: float
-    token_slope: float
-    setting: float
-    trial: float
-    trial_dof: float
+    expected: Callable
+    deviations: Deviations = UNKNOWN
+    pattern: Pattern | None = None
 
-    def prompt_covariance(self, sizes, others) -> np.ndarray:
-        """Covariance of e at some prompt sizes with e at others."""
-        sizes, others = (np.asarray(values, dtype=float)[:, None] for values in (sizes, others))
-        # Below a tile, sizes hardly differ in what the device does.
-        octaves = np.abs(np.log2(sizes + 32) - np.log2(others + 32).T) / self.smooth_octaves
-        tokens = np.abs(sizes - others.T)
-        bent = self.smooth**2 * (1 + np.sqrt(3) * octaves) * np.exp(-np.sqrt(3) * octaves)
-        near = self.near**2 * np.exp(-tokens / self.near_tokens)
-        return self.level**2 + bent + near + self.single**2 * (tokens == 0)
+    @classmethod
+    def of_pattern(cls, expected: Callable, pattern: Pattern) -> "Prior":
+        """Expectation with the deviations that other models show."""
+        return cls(expected, pattern.deviations, pattern)
+
+    def moments(self, sizes) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and covariance of e at each of K sizes and, behind it, of d and of f: 3 K parameters."""
+        count, known = len(sizes), self.deviations
+        mean, covariance = np.zeros(3 * count), np.zeros((3 * count,) * 2)
+        parts = known.own_covariance, known.token_covariance, known.start_covariance
+        for place, part in enumerate(parts):
+            one = slice(place * count, (place + 1) * count)
+            covariance[one, one] = part(sizes, sizes)
+        if self.pattern is not None:
+            mean[:count], shared = self.pattern.at(sizes)
+            covariance[:count, :count] += shared
+        return mean, covariance
 
 
-# Nothing is known but that times rise with the size: of a model whose machine has no logs of others.
-UNKNOWN = Deviations(
-    level=0.5, smooth=0.1, smooth_octaves=2.0, near=0.02, near_tokens=128.0, single=0.005,
-    token=0.5, token_slope=0.2, setting=0.003, trial=0.02, trial_dof=2.0,
-)  # fmt: skip
+@dataclass(frozen=True, eq=False)
+class Component:
+    """One possibility: its weight, mean and covariance of the parameters, and its noise.
+
+    ``noise_factor``, in units of what was expected; ``exponent``, of how it falls with the length of a query.
+    """
+
+    weight: float
+    mean: np.ndarray
+    covariance: np.ndarray
+    noise_factor: float
+    exponent: float
 
 
 @dataclass(frozen=True, eq=False)
 class Belief:
-    """Mean and covariance of e at each of ``sizes``, of a and of b.
+    """Runtimes of queries whose prompt sizes are among ``sizes`` (ascending), with what is not known of them.
 
-    Parameters
-    ----------
-    sizes : int array (K,)
-        Prompt sizes, ascending: all that are timed or asked for.
-    expected : callable
-        From arrays of p and o to the runtimes (s) of the expected curve.
-    deviations : Deviations
-    mean : float array (K + 2,)
-    covariance : float array (K + 2, K + 2)
-    trial, trial_dof : float
-        Relative standard deviation of a trial, as timings and what was known before have it.
+    A mixture of Gaussians: one for each size of deviations and noise that the timings leave possible.
     """
 
     sizes: np.ndarray
-    expected: Callable
-    deviations: Deviations
-    mean: np.ndarray
-    covariance: np.ndarray
-    trial: float
-    trial_dof: float
+    prior: Prior
+    components: tuple[Component, ...]
 
     @classmethod
-    def before_timing(cls, sizes, expected: Callable, deviations: Deviations) -> "Belief":
+    def before_timing(cls, sizes, prior: Prior) -> "Belief":
         """What is known before anything was timed."""
         sizes = np.unique(np.asarray(sizes, dtype=int))
-        covariance = np.zeros((len(sizes) + 2,) * 2)
-        covariance[:-2, :-2] = deviations.prompt_covariance(sizes, sizes)
-        covariance[-2, -2], covariance[-1, -1] = deviations.token**2, deviations.token_slope**2
-        return cls(sizes, expected, deviations, np.zeros(len(sizes) + 2), covariance, deviations.trial,
-                   deviations.trial_dof)  # fmt: skip
+        moments = prior.moments(sizes)
+        exponents = zip(prior.deviations.trial_exponents, EXPONENTS, strict=True)
+        return cls(sizes, prior, tuple(Component(weight, *moments, 1.0, exponent) for weight, exponent in exponents))
 
-    def after(self, timings: pd.DataFrame) -> "Belief":
-        """What is known after these timings, one row a trial, as well.
+    @classmethod
+    def after(cls, sizes, prior: Prior, timings: pd.DataFrame) -> "Belief":
+        """What is known after timings as well.
 
-        The spread of trials about their settings' means updates what was known of it, in proportion to degrees of
-        freedom.
+        Parameters
+        ----------
+        sizes : array of int
+            Prompt sizes: all that were timed or are asked for.
+        prior : Prior
+        timings : DataFrame, one row a trial
+            ``num_prompt_tokens, num_output_tokens, runtime_s``.
         """
+        belief = cls.before_timing(sizes, prior)
         settings = timings.groupby(TOKEN_COLUMNS)["runtime_s"].agg(["mean", "var", "size"]).reset_index()
-        further = (settings["size"] - 1).to_numpy()
-        squares = np.nansum(further * settings["var"] / settings["mean"] ** 2)
-        dof = self.trial_dof + further.sum()
-        trial = float(np.sqrt((self.trial_dof * self.trial**2 + squares) / dof))
         p, o = (settings[name].to_numpy() for name in TOKEN_COLUMNS)
-        rows, expected_s = self.rows(p, o), self.expected(p, o)
-        # Relative to the expected curve, as the rows are; noise is a share of the runtime itself.
-        observed = settings["mean"].to_numpy() / expected_s
-        noise = (trial**2 / settings["size"].to_numpy() + self.deviations.setting**2) * observed**2
-        known = rows @ self.covariance
-        gain = np.linalg.solve(known @ rows.T + np.diag(noise), known).T
-        mean = self.mean + gain @ (observed - 1 - rows @ self.mean)
-        covariance = self.covariance - gain @ known
-        return Belief(self.sizes, self.expected, self.deviations, mean, (covariance + covariance.T) / 2, trial, dof)
+        relative = settings["mean"].to_numpy() / prior.expected(p, o)
+        known = _Timed(belief, settings, belief.rows(p, o), relative, belief.noise(settings["mean"].to_numpy()))
+        return cls(belief.sizes, prior, tuple(known.components()))
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Of the parameters, over all that is possible."""
+        return sum(it.weight * it.mean for it in self.components)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Of the parameters, over all that is possible."""
+        mean = self.mean
+        within = sum(it.weight * it.covariance for it in self.components)
+        return within + sum(it.weight * np.outer(it.mean - mean, it.mean - mean) for it in self.components)
+
+    def noise(self, runtime_s) -> tuple[np.ndarray, np.ndarray]:
+        """Variance of a trial of each query, and of its setting's mean from the curve, relative to its runtime.
+
+        Of each component: arrays of shape (components, queries).
+        """
+        known, lengths = self.prior.deviations, self._lengths(runtime_s)
+        trial = np.array([(it.noise_factor * known.trial / lengths**it.exponent) ** 2 for it in self.components])
+        constant = np.array([it.noise_factor**2 for it in self.components])[:, None]
+        return trial, known.setting**2 * trial + constant * (known.setting_s / runtime_s) ** 2
+
+    def _lengths(self, runtime_s):
+        """Runtimes in units of the shortest query's."""
+        shortest_s = float(self.prior.expected(self.sizes[:1], np.ones(1))[0])
+        return np.maximum(np.asarray(runtime_s) / shortest_s, 1)
 
     def rows(self, num_prompt_tokens, num_output_tokens) -> np.ndarray:
-        """Derivatives of runtimes over the expected ones with respect to e, a and b: shape (queries, K + 2)."""
-        p, o = np.asarray(num_prompt_tokens), np.asarray(num_output_tokens)
-        total_s, prompt_s = self.expected(p, o), self.expected(p, np.ones_like(o))
-        rows = np.zeros((len(p), len(self.sizes) + 2))
-        rows[np.arange(len(p)), np.searchsorted(self.sizes, p)] = prompt_s / total_s
-        rows[:, -2] = 1 - prompt_s / total_s
-        middle = self.sizes[-1] / 2
-        rows[:, -1] = rows[:, -2] * (p - middle) / middle
+        """Derivatives of runtimes, over the expected ones, with respect to e, d and f: shape (queries, 3 K)."""
+        p, o = np.asarray(num_prompt_tokens), np.asarray(num_output_tokens, dtype=float)
+        expected_s, prompt_s = self.prior.expected(p, o), self.prior.expected(p, np.ones_like(o))
+        each, place, count = np.arange(len(p)), np.searchsorted(self.sizes, p), len(self.sizes)
+        rows = np.zeros((len(p), 3 * count))
+        decode = 1 - prompt_s / expected_s
+        rows[each, place], rows[each, count + place] = prompt_s / expected_s, decode
+        rows[each, 2 * count + place] = decode / np.maximum(o - 1, 1)
         return rows
 
     def predict(self, num_prompt_tokens, num_output_tokens) -> np.ndarray:
-        """Runtime of each query, s; their prompt sizes are among ``sizes``."""
+        """Runtime of each query, s."""
+        relative = 1 + self.rows(num_prompt_tokens, num_output_tokens) @ self.mean
+        return self.prior.expected(np.asarray(num_prompt_tokens), np.asarray(num_output_tokens)) * relative
+
+    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level: float = 0.95):
+        """Interval (lower, upper) of the mean runtime of each query, s: what its setting would show if timed often."""
         p, o = np.asarray(num_prompt_tokens), np.asarray(num_output_tokens)
-        return self.expected(p, o) * (1 + self.rows(p, o) @ self.mean)
+        runtime_s, expected_s, rows = self.predict(p, o), self.prior.expected(p, o), self.rows(p, o)
+        mean, settings = self.mean, self.noise(runtime_s)[1] * (runtime_s / expected_s) ** 2
+        variances = [
+            np.sum(rows @ it.covariance * rows, axis=1) + (rows @ (it.mean - mean)) ** 2 for it in self.components
+        ]
+        half_s = expected_s * self.half_widths(np.array(variances) + settings, level)
+        return runtime_s - half_s, runtime_s + half_s
 
-    def relative_errors(self, num_prompt_tokens, num_output_tokens) -> np.ndarray:
-        """Standard error of the mean runtime of each query, relative to it."""
-        rows = self.rows(num_prompt_tokens, num_output_tokens)
-        variance = np.einsum("ij,jk,ik->i", rows, self.covariance, rows)
-        return np.sqrt(np.maximum(variance, 0) / (1 + rows @ self.mean) ** 2 + self.deviations.setting**2)
+    def half_widths(self, variances, level: float) -> np.ndarray:
+        """Half-widths of intervals from the variance in each component, shape (components, queries).
 
-    def half_width(self, level: float) -> float:
-        """Half-width of an interval in standard errors, by Student's t."""
-        return float(half_width(level, self.trial_dof, 0.0))
+        By Student's t, with the degrees of freedom of a variance that spreads as it does over the components.
+        """
+        weights = np.array([it.weight for it in self.components])
+        mean = weights @ variances
+        spread = weights @ (variances - mean) ** 2
+        dof = 2 * mean**2 / np.maximum(spread, 1e-6 * mean**2)
+        return half_width(level, np.maximum(dof, 2.0), 0.0) * np.sqrt(mean)
+
+
+@dataclass(frozen=True, eq=False)
+class _Timed:
+    """Timed settings as a linear model: what was observed over the expected curve, and the noise expected of it."""
+
+    belief: Belief
+    settings: pd.DataFrame
+    rows: np.ndarray
+    relative: np.ndarray
+    noise: tuple[np.ndarray, np.ndarray]
+
+    def components(self) -> Iterator[Component]:
+        """What is possible, with the weight of each."""
+        roots = [self._root(token_scale) for token_scale in _TOKEN_SCALES]
+        number, spread = self.settings["size"].to_numpy(), self.settings["var"] / self.settings["mean"] ** 2
+        parts, logs = [], []
+        for before, trial, setting in zip(self.belief.components, *self.noise, strict=True):
+            noise = (trial / number + setting) * self.relative**2
+            squares = float(np.nansum((number - 1) * spread / trial))
+            of_trials = np.log(before.weight) - np.sum((number - 1) * np.log(trial)) / 2 - np.log(noise).sum() / 2
+            for token_scale, root in zip(_TOKEN_SCALES, roots, strict=True):
+                part = _Part.of(before, root, self.rows, self.relative - 1, noise)
+                parts.append(part)
+                weights = part.log_likelihoods(squares, int(np.sum(number - 1))) + of_trials
+                of_noise = _log_odds(_NOISE_FACTORS[:, None], self.belief.prior.deviations.trial_dof)
+                logs.append(weights - of_noise - _log_odds(_SCALES, _SCALE_DOF) - _log_odds(token_scale, _TOKEN_DOF))
+        weights = np.exp(np.array(logs) - np.max(logs))
+        weights[weights < _LEAST_WEIGHT * weights.max()] = 0
+        weights /= weights.sum()
+        for (place, noise, scale), weight in np.ndenumerate(weights):
+            if weight:
+                yield parts[place].component(weight, _NOISE_FACTORS[noise], _SCALES[scale])
+
+    def _root(self, token_scale):
+        """Square root of the covariance of the parameters before timing."""
+        scales = np.repeat([1.0, token_scale, token_scale], len(self.belief.sizes))
+        covariance = self.belief.components[0].covariance * np.outer(scales, scales)
+        return np.linalg.cholesky(covariance + np.diag(1e-10 * np.diag(covariance)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Timings in coordinates in which what is not known is independent, whatever its scale and that of the noise."""
+
+    before: Component
+    basis: np.ndarray
+    values: np.ndarray
+    turned: np.ndarray
+    rest: float
+    num_settings: int
+    covariance: np.ndarray
+
+    @classmethod
+    def of(cls, before, root, rows, observed, noise) -> "_Part":
+        """By the singular value decomposition of the whitened design."""
+        left, values, right = np.linalg.svd((rows @ root) / np.sqrt(noise)[:, None], full_matrices=False)
+        residual = (observed - rows @ before.mean) / np.sqrt(noise)
+        turned = left.T @ residual
+        basis = root @ right.T
+        return cls(before, basis, values, turned, float(residual @ residual - turned @ turned), len(observed),
+                   root @ root.T)  # fmt: skip
+
+    def log_likelihoods(self, squares, num_repeats) -> np.ndarray:
+        """Of means, and of the trials' spread about them, for each noise factor (rows) and scale."""
+        noise = _NOISE_FACTORS[:, None]
+        signal = (_SCALES[:, None] / noise[..., None] * self.values) ** 2
+        misfit = np.sum(self.turned**2 / (1 + signal), axis=-1) + max(self.rest, 0.0) + squares
+        return -misfit / noise**2 / 2 - np.log1p(signal).sum(-1) / 2 - (self.num_settings + num_repeats) * np.log(noise)
+
+    def component(self, weight, noise, scale) -> Component:
+        """What is known of the parameters with this noise and scale."""
+        signal = (scale / noise * self.values) ** 2
+        mean = self.before.mean + self.basis @ (signal / (1 + signal) * self.turned / np.maximum(self.values, 1e-300))
+        known = self.basis * (signal / (1 + signal)) @ self.basis.T
+        return Component(weight, mean, scale**2 * (self.covariance - known), noise, self.before.exponent)
+
+
+def _log_odds(factor, dof):
+    """Minus the logarithm of the density of the logarithm of a factor whose square is an inverse chi-square about 1."""
+    return dof * (np.log(factor) + 1 / factor**2 / 2)
 
 
 def floor_and_line(timings: pd.DataFrame) -> Callable:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_columns, check_positive
-from idealized_runtime.design.belief import UNKNOWN, Belief, Deviations, floor_and_line
+from idealized_runtime.design.belief import Belief, Prior, floor_and_line
 from idealized_runtime.design.targets import Target
 from idealized_runtime.records.common import TOKEN_COLUMNS
 
@@ -71,10 +71,8 @@ class SequentialDesign:
         Of the interval.
     seed : int
         Of the order in which settings are timed.
-    expected : callable, optional
-        From p and o to runtimes predicted before anything was timed; without it a few settings are timed first.
-    deviations : Deviations, optional
-        How far the model may lie from them.
+    prior : Prior, optional
+        What is expected of the model before it is timed; without it a few settings are timed first.
     num_warmups : int
         Untimed runs before the first trial of a setting in a block, which cost as much.
 
@@ -96,8 +94,7 @@ class SequentialDesign:
         max_seconds: float | None = None,
         level: float = 0.95,
         seed: int = 0,
-        expected=None,
-        deviations: Deviations = UNKNOWN,
+        prior: Prior | None = None,
         num_warmups: int = 1,
     ):
         check_positive(target_error=target_error, **({} if max_seconds is None else {"max_seconds": max_seconds}))
@@ -111,7 +108,7 @@ class SequentialDesign:
         grid = Target.of_grid(self.prompt_sizes, self.output_sizes)
         self.target = grid if queries is None else Target.of_queries(queries)
         self.target_error, self.max_seconds, self.level, self.seed = target_error, max_seconds, level, seed
-        self.num_warmups, self.deviations, self.expected = num_warmups, deviations, expected
+        self.num_warmups, self.prior = num_warmups, prior
         self._candidates = grid.mix
         self._sizes = np.unique(np.concatenate([self.prompt_sizes, self.target.mix.num_prompt_tokens.astype(int)]))
 
@@ -125,7 +122,7 @@ class SequentialDesign:
         elapsed_s : float
             Device time spent so far, warm-ups included.
         """
-        if timings.empty and self.expected is None:
+        if timings.empty and self.prior is None:
             return self._first_block()
         belief = self.belief(timings)
         error = self.error(belief)
@@ -143,27 +140,14 @@ class SequentialDesign:
 
     def belief(self, timings: pd.DataFrame) -> Belief:
         """What is known after these timings."""
-        if not timings.empty:
-            check_columns(timings, [*TOKEN_COLUMNS, "runtime_s"])
-        expected = self.expected or floor_and_line(timings)
-        before = Belief.before_timing(self._sizes, expected, self.deviations)
-        return before if timings.empty else before.after(timings)
+        if timings.empty:
+            return Belief.before_timing(self._sizes, self.prior)
+        check_columns(timings, [*TOKEN_COLUMNS, "runtime_s"])
+        return Belief.after(self._sizes, self.prior or Prior(floor_and_line(timings)), timings)
 
     def error(self, belief: Belief) -> float:
         """Relative half-width of the target's interval."""
-        rows = self._target_rows(belief)
-        variance = np.einsum("ij,jk,ik->", rows, belief.covariance, rows)
-        # What single settings differ from the curve by averages out in a total, but not of a query by itself.
-        of_settings = self.deviations.setting**2
-        if self.target.of == "total":
-            of_settings *= float(np.sum(self.target.mix.weights**2))
-        return belief.half_width(self.level) * float(np.sqrt(variance + of_settings))
-
-    def _target_rows(self, belief):
-        mix = self.target.mix
-        p, o = mix.num_prompt_tokens.astype(int), mix.num_output_tokens
-        relative = 1 + belief.rows(p, o) @ belief.mean
-        return self.target.rows(belief.rows(p, o) / relative[:, None], belief.predict(p, o))
+        return self.target.seen_by(belief).error(self.level)
 
     def _first_block(self) -> Block:
         """Ends and middle of the sizes, before there is a curve to choose by."""
@@ -194,21 +178,21 @@ class SequentialDesign:
         p, o = self._candidates.num_prompt_tokens.astype(int), self._candidates.num_output_tokens.astype(int)
         relative = 1 + belief.rows(p, o) @ belief.mean
         rows, cost_s = belief.rows(p, o) / relative[:, None], belief.predict(p, o)
-        targets, covariance, counts = self._target_rows(belief), belief.covariance.copy(), counts.copy()
+        target, covariance, counts = self.target.seen_by(belief), belief.covariance, counts.copy()
         left_s = np.inf if self.max_seconds is None else self.max_seconds - elapsed_s
-        settings, seconds, chosen = {}, 0.0, 0
-        setting = self.deviations.setting**2
-        half = belief.half_width(self.level)
-        error = self.error(belief)
-        while chosen < _BLOCK_SETTINGS:
+        weights = np.array([it.weight for it in belief.components])
+        trial, setting = (weights @ part for part in belief.noise(cost_s))
+        error, seconds, settings = target.error(self.level), 0.0, {}
+        half = error / np.sqrt(target.variance(covariance))
+        for _ in range(_BLOCK_SETTINGS):
             known = covariance @ rows.T
             # The first trial of a setting shows what it differs from its curve by, further ones only their own noise.
-            own = 1 / (belief.trial**2 / (counts + 1) + setting)
-            known_already = np.where(counts > 0, 1 / (belief.trial**2 / np.maximum(counts, 1) + setting), 0.0)
-            noise = 1 / (own - known_already)
+            after = 1 / (trial / (counts + 1) + setting)
+            before = np.where(counts > 0, 1 / (trial / np.maximum(counts, 1) + setting), 0.0)
+            noise = 1 / (after - before)
             variance = np.einsum("ij,ji->i", rows, known)
-            gains = np.sum((targets @ known) ** 2, axis=0) / (variance + noise)
-            is_new = np.array([(a, b) not in settings for a, b in zip(p, o, strict=True)])
+            gains = np.sum((target.rows @ known) ** 2, axis=0) / (variance + noise)
+            is_new = np.array([key not in settings for key in zip(p, o, strict=True)])
             price_s = cost_s * (1 + self.num_warmups * is_new)
             gains = np.where((counts < _MOST_TRIALS) & (price_s + seconds <= left_s), gains / price_s, -1.0)
             best = int(np.argmax(gains))
@@ -219,9 +203,7 @@ class SequentialDesign:
             covariance = covariance - np.outer(known[:, best], known[:, best]) / (variance[best] + noise[best])
             counts[best] += 1
             seconds += float(price_s[best])
-            chosen += 1
-            total = np.einsum("ij,jk,ik->", targets, covariance, targets)
-            error = half * float(np.sqrt(total + setting))
+            error = half * float(np.sqrt(target.variance(covariance)))
             if error <= self.target_error:
                 break
         return [(*key, number) for key, number in settings.items()], seconds, error

@@ -1,11 +1,13 @@
 """What shall be known: every query of a range or table by itself, or their total; and how well it is known."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.design.belief import Belief
 from idealized_runtime.queries.mix import QueryMix
 from idealized_runtime.queries.tables import grid_queries
 
@@ -33,17 +35,46 @@ class Target:
         """Every query of some prompt and output sizes."""
         return cls.of_queries(grid_queries(prompt_sizes, output_sizes))
 
-    def rows(self, relative_rows, runtime_s) -> np.ndarray:
-        """Linear combinations, the mean of whose variances is the square of the standard error.
-
-        Parameters
-        ----------
-        relative_rows : array of shape (queries, parameters)
-            What each query's runtime, relative to itself, changes by with each parameter.
-        runtime_s : array of shape (queries,)
-        """
-        weights = self.mix.weights
+    def seen_by(self, belief: Belief) -> "SeenTarget":
+        """How well it is known."""
+        p, o, weights = self.mix.num_prompt_tokens.astype(int), self.mix.num_output_tokens, self.mix.weights
+        runtime_s, rows = belief.predict(p, o), belief.rows(p, o)
+        rows = rows * (belief.prior.expected(p, o) / runtime_s)[:, None]
+        settings = belief.noise(runtime_s)[1]
         if self.of == "total":
-            shares = weights * runtime_s
-            return (shares / shares.sum())[None, :] @ relative_rows
-        return np.sqrt(weights)[:, None] * relative_rows
+            # What single settings differ from their curve by averages out in a total.
+            shares = weights * runtime_s / np.sum(weights * runtime_s)
+            return SeenTarget(belief, (shares @ rows)[None, :], settings @ shares**2)
+        return SeenTarget(belief, np.sqrt(weights)[:, None] * rows, settings @ weights)
+
+
+@dataclass(frozen=True, eq=False)
+class SeenTarget:
+    """A target as one belief sees it.
+
+    ``rows`` are linear combinations of the parameters: the sum of their variances, and what settings differ from their
+    curve by (``setting_variances``, in each component), is the target's, relative to it.
+    """
+
+    belief: Belief
+    rows: np.ndarray
+    setting_variances: np.ndarray
+
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """Of the rows: the variances of all of them add up to the sum of this, times a covariance."""
+        return self.rows.T @ self.rows
+
+    def variance(self, covariance) -> float:
+        """Of the target, were this the covariance of the parameters."""
+        weights = [it.weight for it in self.belief.components]
+        return float(np.sum(covariance * self.gram) + weights @ self.setting_variances)
+
+    def error(self, level: float) -> float:
+        """Half-width of the target's interval, relative to it."""
+        mean = self.belief.mean
+        variances = [
+            np.sum(it.covariance * self.gram) + np.sum((self.rows @ (it.mean - mean)) ** 2)
+            for it in self.belief.components
+        ]
+        return float(self.belief.half_widths((np.array(variances) + self.setting_variances)[:, None], level)[0])

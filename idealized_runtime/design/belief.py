@@ -45,11 +45,6 @@ class Prior:
     deviations: Deviations = UNKNOWN
     pattern: Pattern | None = None
 
-    @classmethod
-    def of_pattern(cls, expected: Callable, pattern: Pattern) -> "Prior":
-        """Expectation with the deviations that other models show."""
-        return cls(expected, pattern.deviations, pattern)
-
     def moments(self, sizes) -> tuple[np.ndarray, np.ndarray]:
         """Mean and covariance of e at each of K sizes and, behind it, of d and of f: 3 K parameters."""
         count, known = len(sizes), self.deviations
@@ -106,14 +101,13 @@ class Belief:
         sizes : array of int
             Prompt sizes: all that were timed or are asked for.
         prior : Prior
-        timings : DataFrame, one row a trial
-            ``num_prompt_tokens, num_output_tokens, runtime_s``.
+        timings : DataFrame
+            As :func:`settings_of` takes them.
         """
-        belief = cls.before_timing(sizes, prior)
-        settings = timings.groupby(TOKEN_COLUMNS)["runtime_s"].agg(["mean", "var", "size"]).reset_index()
-        p, o = (settings[name].to_numpy() for name in TOKEN_COLUMNS)
-        relative = settings["mean"].to_numpy() / prior.expected(p, o)
-        known = _Timed(belief, settings, belief.rows(p, o), relative, belief.noise(settings["mean"].to_numpy()))
+        belief, settings = cls.before_timing(sizes, prior), settings_of(timings)
+        p, o, mean_s = (settings[name].to_numpy() for name in (*TOKEN_COLUMNS, "runtime_s"))
+        relative = mean_s / prior.expected(p, o)
+        known = _Timed(belief, settings, belief.rows(p, o), relative, belief.noise(mean_s))
         return cls(belief.sizes, prior, tuple(known.components()))
 
     @property
@@ -195,7 +189,8 @@ class _Timed:
     def components(self) -> Iterator[Component]:
         """What is possible, with the weight of each."""
         roots = [self._root(token_scale) for token_scale in _TOKEN_SCALES]
-        number, spread = self.settings["size"].to_numpy(), self.settings["var"] / self.settings["mean"] ** 2
+        number = self.settings["num_trials"].to_numpy()
+        spread = (self.settings["runtime_std_s"] / self.settings["runtime_s"]) ** 2
         parts, logs = [], []
         for before, trial, setting in zip(self.belief.components, *self.noise, strict=True):
             noise = (trial / number + setting) * self.relative**2
@@ -261,6 +256,23 @@ class _Part:
 def _log_odds(factor, dof):
     """Minus the logarithm of the density of the logarithm of a factor whose square is an inverse chi-square about 1."""
     return dof * (np.log(factor) + 1 / factor**2 / 2)
+
+
+def settings_of(timings: pd.DataFrame) -> pd.DataFrame:
+    """One row a setting: ``num_prompt_tokens, num_output_tokens, runtime_s, runtime_std_s, num_trials``.
+
+    Parameters
+    ----------
+    timings : DataFrame
+        One row a trial (``num_prompt_tokens, num_output_tokens, trial, runtime_s``); or one row a setting, as from
+        ``read_log``. Where the number of its trials is not known, as in logs of 2023, it counts as one.
+    """
+    if "trial" in timings:
+        trials = timings.groupby(TOKEN_COLUMNS)["runtime_s"].agg(["mean", "std", "size"]).reset_index()
+        return trials.rename(columns={"mean": "runtime_s", "std": "runtime_std_s", "size": "num_trials"})
+    settings = timings.reindex(columns=[*TOKEN_COLUMNS, "runtime_s", "runtime_std_s", "num_trials"])
+    settings["num_trials"] = settings["num_trials"].astype(float).fillna(1.0)
+    return settings.astype(dict.fromkeys(TOKEN_COLUMNS, "int64"))
 
 
 def floor_and_line(timings: pd.DataFrame) -> Callable:

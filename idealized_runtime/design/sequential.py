@@ -7,12 +7,16 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_columns, check_positive
-from idealized_runtime.design.belief import Belief, Prior, floor_and_line
+from idealized_runtime.design.belief import Belief, Prior, floor_and_line, settings_of
 from idealized_runtime.design.targets import Target
+from idealized_runtime.queries.mix import QueryMix
+from idealized_runtime.queries.tables import grid_queries
 from idealized_runtime.records.common import TOKEN_COLUMNS
 
 # Trials of one setting beyond which another tells nothing: what its mean differs from its curve by stays.
 _MOST_TRIALS = 32
+# Before so many trials, nothing is said of what they cannot reach.
+_FEWEST_TRIALS = 40
 # Settings of a block: enough for their order to be shuffled, few enough to learn from before the next.
 _BLOCK_SETTINGS = 6
 
@@ -65,6 +69,8 @@ class SequentialDesign:
     queries : DataFrame, optional
         Queries whose runtimes shall be known (``num_prompt_tokens, num_output_tokens``, optional ``weight``); every
         pair of the sizes where it is not given.
+    of : str
+        What of them: ``"each"`` runtime, their ``"total"``, their ``"prompts"`` or their ``"tokens"``.
     max_seconds : float, optional
         Device time to spend at most.
     level : float
@@ -91,6 +97,7 @@ class SequentialDesign:
         output_sizes,
         target_error: float,
         queries: pd.DataFrame | None = None,
+        of: str = "each",
         max_seconds: float | None = None,
         level: float = 0.95,
         seed: int = 0,
@@ -105,11 +112,14 @@ class SequentialDesign:
             raise ValueError(
                 f"output_sizes must be at least two, to tell output tokens from prompts; got {self.output_sizes}"
             )
-        grid = Target.of_grid(self.prompt_sizes, self.output_sizes)
-        self.target = grid if queries is None else Target.of_queries(queries)
+        self.target = (
+            Target.of_grid(self.prompt_sizes, self.output_sizes, of) if queries is None
+            else Target.of_queries(queries, of)
+        )  # fmt: skip
         self.target_error, self.max_seconds, self.level, self.seed = target_error, max_seconds, level, seed
         self.num_warmups, self.prior = num_warmups, prior
-        self._candidates = grid.mix
+        pairs = grid_queries(self.prompt_sizes, self.output_sizes)
+        self._candidates = QueryMix(*(pairs[name] for name in TOKEN_COLUMNS))
         self._sizes = np.unique(np.concatenate([self.prompt_sizes, self.target.mix.num_prompt_tokens.astype(int)]))
 
     def next_block(self, timings: pd.DataFrame, *, elapsed_s: float) -> Block | Stopped:
@@ -125,11 +135,16 @@ class SequentialDesign:
         if timings.empty and self.prior is None:
             return self._first_block()
         belief = self.belief(timings)
-        error = self.error(belief)
-        counts = self._counts(timings)
-        if len(timings) and error <= self.target_error:
+        seen = self.target.seen_by(belief)
+        error = seen.error(self.level)
+        if not timings.empty and error <= self.target_error:
             return self._stopped("target", error, "is reached")
-        settings, seconds, after = self._choose(belief, counts, elapsed_s)
+        if len(timings) >= _FEWEST_TRIALS and seen.error(self.level, of_settings=True) > self.target_error:
+            return self._stopped(
+                "floor", error, "is out of reach: single settings differ from their curve by more, however many trials"
+            )
+        counts = self._counts(timings)
+        settings, seconds, after = self.choose(belief, counts, elapsed_s=elapsed_s, most=_BLOCK_SETTINGS)
         if not settings:
             if counts.min() >= _MOST_TRIALS:
                 return self._stopped("exhausted", error, f"is not reached with {_MOST_TRIALS} trials of every setting")
@@ -139,15 +154,61 @@ class SequentialDesign:
         return Block(tuple(settings[place] for place in order), after, seconds, reason)
 
     def belief(self, timings: pd.DataFrame) -> Belief:
-        """What is known after these timings."""
+        """What is known after these timings: one row a trial, or one row a setting as from ``read_log``."""
         if timings.empty:
             return Belief.before_timing(self._sizes, self.prior)
         check_columns(timings, [*TOKEN_COLUMNS, "runtime_s"])
-        return Belief.after(self._sizes, self.prior or Prior(floor_and_line(timings)), timings)
+        sizes = np.union1d(self._sizes, timings["num_prompt_tokens"])
+        return Belief.after(sizes, self.prior or Prior(floor_and_line(timings)), timings)
 
     def error(self, belief: Belief) -> float:
         """Relative half-width of the target's interval."""
         return self.target.seen_by(belief).error(self.level)
+
+    def plan(self, timings: pd.DataFrame | None = None) -> tuple[list[tuple[int, int, int]], float, float]:
+        """All settings that it would take, were runtimes as they are expected to be: settings, seconds, error.
+
+        Gaussian variances do not hang on what is observed, so a design can be planned to its end; what timings then
+        say of noise makes it shorter or longer.
+
+        Raises
+        ------
+        ValueError
+            Nothing is expected: there is no prior, and no timings.
+        """
+        timings = pd.DataFrame() if timings is None else timings
+        if timings.empty and self.prior is None:
+            raise ValueError("a plan needs logs of other models to predict from, or timings")
+        return self.choose(
+            self.belief(timings), self._counts(timings), most=_MOST_TRIALS * len(self._candidates.weights)
+        )
+
+    def worth_of_each(self, timings: pd.DataFrame) -> pd.DataFrame:
+        """What each timed setting narrows the target's interval by, were it alone left out.
+
+        Returns
+        -------
+        DataFrame, one row a setting, the least useful first
+            ``num_prompt_tokens, num_output_tokens, num_trials, seconds`` that its trials took; ``error_without``, the
+            relative half-width of the target's interval without it; ``narrows_percent``, of that.
+        """
+        belief = self.belief(timings)
+        settings = settings_of(timings)
+        p, o, runtime_s = (settings[name].to_numpy() for name in (*TOKEN_COLUMNS, "runtime_s"))
+        seen, covariance = self.target.seen_by(belief), belief.covariance
+        rows = belief.rows(p, o) * (belief.prior.expected(p, o) / belief.predict(p, o))[:, None]
+        trial, setting = self._noise(belief, runtime_s)
+        known = covariance @ rows.T
+        left = trial / settings["num_trials"].to_numpy() + setting - np.sum(rows.T * known, axis=0)
+        # Without a setting the covariance grows by C h h' C / (v - h' C h).
+        gains = np.sum((seen.rows @ known) ** 2, axis=0) / np.maximum(left, 1e-12)
+        variance, error = seen.variance(covariance), seen.error(self.level)
+        without = error * np.sqrt(1 + gains / variance)
+        table = settings[[*TOKEN_COLUMNS, "num_trials"]].assign(
+            seconds=settings["num_trials"] * runtime_s, error_without=without,
+            narrows_percent=100 * (1 - error / without),
+        )  # fmt: skip
+        return table.sort_values("narrows_percent", ignore_index=True)
 
     def _first_block(self) -> Block:
         """Ends and middle of the sizes, before there is a curve to choose by."""
@@ -167,46 +228,54 @@ class SequentialDesign:
         p, o = self._candidates.num_prompt_tokens, self._candidates.num_output_tokens
         if timings.empty:
             return np.zeros(len(p), dtype=int)
-        sizes = timings.groupby(TOKEN_COLUMNS).size()
+        sizes = settings_of(timings).set_index(TOKEN_COLUMNS)["num_trials"]
         return np.array([sizes.get(key, 0) for key in zip(p.astype(int), o.astype(int), strict=True)])
 
-    def _choose(self, belief, counts, elapsed_s):
+    def choose(self, belief: Belief, counts, *, elapsed_s: float = 0.0, most: int):
         """Settings whose trials make the target's variance least per second, one after the other.
 
-        A trial of variance v at a row h takes |C h . rows|^2 / (h C h + v) from it, C being the covariance.
+        A trial of variance v at a row h takes |T C h|^2 / (h' C h + v) from it, C being the covariance and T the rows
+        of the target.
+
+        Returns
+        -------
+        list of (num_prompt_tokens, num_output_tokens, num_trials), seconds, error
         """
         p, o = self._candidates.num_prompt_tokens.astype(int), self._candidates.num_output_tokens.astype(int)
-        relative = 1 + belief.rows(p, o) @ belief.mean
-        rows, cost_s = belief.rows(p, o) / relative[:, None], belief.predict(p, o)
+        cost_s = belief.predict(p, o)
+        rows = belief.rows(p, o) * (belief.prior.expected(p, o) / cost_s)[:, None]
         target, covariance, counts = self.target.seen_by(belief), belief.covariance, counts.copy()
         left_s = np.inf if self.max_seconds is None else self.max_seconds - elapsed_s
-        weights = np.array([it.weight for it in belief.components])
-        trial, setting = (weights @ part for part in belief.noise(cost_s))
-        error, seconds, settings = target.error(self.level), 0.0, {}
+        trial, setting = self._noise(belief, cost_s)
+        chosen, seconds, error = np.zeros(len(p), dtype=int), 0.0, target.error(self.level)
         half = error / np.sqrt(target.variance(covariance))
-        for _ in range(_BLOCK_SETTINGS):
+        for _ in range(most):
+            if error <= self.target_error:
+                break
             known = covariance @ rows.T
             # The first trial of a setting shows what it differs from its curve by, further ones only their own noise.
             after = 1 / (trial / (counts + 1) + setting)
             before = np.where(counts > 0, 1 / (trial / np.maximum(counts, 1) + setting), 0.0)
             noise = 1 / (after - before)
-            variance = np.einsum("ij,ji->i", rows, known)
+            variance = np.sum(rows.T * known, axis=0)
             gains = np.sum((target.rows @ known) ** 2, axis=0) / (variance + noise)
-            is_new = np.array([key not in settings for key in zip(p, o, strict=True)])
-            price_s = cost_s * (1 + self.num_warmups * is_new)
-            gains = np.where((counts < _MOST_TRIALS) & (price_s + seconds <= left_s), gains / price_s, -1.0)
-            best = int(np.argmax(gains))
-            if gains[best] <= 0:
+            price_s = cost_s * (1 + self.num_warmups * (chosen == 0))
+            is_allowed = (counts < _MOST_TRIALS) & (price_s + seconds <= left_s)
+            best = int(np.argmax(np.where(is_allowed, gains / price_s, -1.0)))
+            if not is_allowed[best]:
                 break
-            key = (int(p[best]), int(o[best]))
-            settings[key] = settings.get(key, 0) + 1
             covariance = covariance - np.outer(known[:, best], known[:, best]) / (variance[best] + noise[best])
             counts[best] += 1
+            chosen[best] += 1
             seconds += float(price_s[best])
             error = half * float(np.sqrt(target.variance(covariance)))
-            if error <= self.target_error:
-                break
-        return [(*key, number) for key, number in settings.items()], seconds, error
+        settings = [(int(p[place]), int(o[place]), int(chosen[place])) for place in np.flatnonzero(chosen)]
+        return settings, seconds, error
+
+    def _noise(self, belief, runtime_s):
+        """Relative variances of a trial and of a setting's mean, over all that is possible."""
+        weights = np.array([it.weight for it in belief.components])
+        return tuple(weights @ part for part in belief.noise(runtime_s))
 
     def _stopped(self, rule, error, what) -> Stopped:
         return Stopped(

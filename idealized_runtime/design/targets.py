@@ -1,4 +1,4 @@
-"""What shall be known: every query of a range or table by itself, or their total; and how well it is known."""
+"""What shall be known of some queries, each by itself or their total; and how well it is."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,31 +9,51 @@ import pandas as pd
 
 from idealized_runtime.design.belief import Belief
 from idealized_runtime.queries.mix import QueryMix
-from idealized_runtime.queries.tables import grid_queries
+from idealized_runtime.queries.tables import WEIGHT_COLUMN, grid_queries
+from idealized_runtime.records.common import TOKEN_COLUMNS
+
+OF = ("each", "total", "prompts", "tokens")
+# More prompt and output sizes than these are taken together: sizes next to each other tell the same.
+_MOST_PROMPT_SIZES, _MOST_OUTPUT_SIZES = 64, 32
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """Queries with their shares, and whether each of them shall be known or their total.
+    """Queries with their shares, and what of them shall be known.
 
-    Of ``"each"`` the error is the root mean square, over the queries, of the relative half-widths of their intervals:
-    as large as the errors that all but 1 - level of the queries stay below. Designs that make this mean variance least
-    are I-optimal (Atkinson, Donev and Tobias 2007, Section 10.6). Of ``"total"`` it is the half-width of the mean
-    runtime of the mix, one linear combination of what is not known: c-optimal (Pukelsheim 2006, Chapter 2).
+    Of ``"each"`` query the runtime: the error is the root mean square, over the queries, of the relative half-widths of
+    their intervals. A design that makes this mean variance least is I-optimal (Atkinson, Donev and Tobias, Optimum
+    Experimental Designs, with SAS, 2007, Section 10.6). ``"prompts"`` and ``"tokens"`` are the same of their prompt
+    encoding times and times per output token. Of ``"total"`` it is the half-width of the runtime of all of them, and so
+    of their dollars and joules at given prices: one linear combination of what is not known, for which designs are
+    c-optimal (Pukelsheim, Optimal Design of Experiments, 2006, Chapter 2).
     """
 
     mix: QueryMix
-    of: Literal["each", "total"] = "each"
+    of: Literal["each", "total", "prompts", "tokens"] = "each"
+
+    def __post_init__(self):
+        if self.of not in OF:
+            raise ValueError(f"target must be one of {', '.join(OF)}; got {self.of!r}")
 
     @classmethod
-    def of_queries(cls, queries: pd.DataFrame, of: Literal["each", "total"] = "each") -> "Target":
-        """Target of a query table (``num_prompt_tokens, num_output_tokens``, optional ``weight``)."""
-        return cls(QueryMix.from_queries(queries), of)
+    def of_queries(cls, queries: pd.DataFrame, of: str = "each") -> "Target":
+        """Target of a query table (``num_prompt_tokens, num_output_tokens``, optional ``weight``).
+
+        Prompts of many sizes are rounded to whole numbers of tokens, and to 64 quantiles of them; outputs to 32.
+        """
+        mix = QueryMix.from_queries(queries)
+        p = _together(mix.num_prompt_tokens, _MOST_PROMPT_SIZES)
+        o = _together(mix.num_output_tokens, _MOST_OUTPUT_SIZES)
+        if of == "prompts":
+            o = np.ones_like(o)
+        rows = dict(zip((*TOKEN_COLUMNS, WEIGHT_COLUMN), (p, o, mix.weights), strict=True))
+        return cls(QueryMix.from_queries(pd.DataFrame(rows)), of)
 
     @classmethod
-    def of_grid(cls, prompt_sizes, output_sizes) -> "Target":
+    def of_grid(cls, prompt_sizes, output_sizes, of: str = "each") -> "Target":
         """Every query of some prompt and output sizes."""
-        return cls.of_queries(grid_queries(prompt_sizes, output_sizes))
+        return cls.of_queries(grid_queries(prompt_sizes, output_sizes), of)
 
     def seen_by(self, belief: Belief) -> "SeenTarget":
         """How well it is known."""
@@ -41,6 +61,11 @@ class Target:
         runtime_s, rows = belief.predict(p, o), belief.rows(p, o)
         rows = rows * (belief.prior.expected(p, o) / runtime_s)[:, None]
         settings = belief.noise(runtime_s)[1]
+        if self.of == "tokens":
+            rows = np.zeros_like(rows)
+            place = len(belief.sizes) + np.searchsorted(belief.sizes, p)
+            rows[np.arange(len(p)), place] = 1 / (1 + belief.mean[place])
+            settings = 0 * settings
         if self.of == "total":
             # What single settings differ from their curve by averages out in a total.
             shares = weights * runtime_s / np.sum(weights * runtime_s)
@@ -70,11 +95,22 @@ class SeenTarget:
         weights = [it.weight for it in self.belief.components]
         return float(np.sum(covariance * self.gram) + weights @ self.setting_variances)
 
-    def error(self, level: float) -> float:
-        """Half-width of the target's interval, relative to it."""
+    def error(self, level: float, *, of_settings: bool = False) -> float:
+        """Half-width of the target's interval, relative to it; or only what settings differ from their curve by."""
         mean = self.belief.mean
         variances = [
             np.sum(it.covariance * self.gram) + np.sum((self.rows @ (it.mean - mean)) ** 2)
             for it in self.belief.components
         ]
+        variances = [0 * it for it in variances] if of_settings else variances
         return float(self.belief.half_widths((np.array(variances) + self.setting_variances)[:, None], level)[0])
+
+
+def _together(sizes, most) -> np.ndarray:
+    """Whole sizes, each of many as the nearest of some quantiles of them."""
+    sizes = np.maximum(np.round(sizes), 1)
+    if len(np.unique(sizes)) <= most:
+        return sizes
+    few = np.unique(np.quantile(sizes, np.linspace(0, 1, most), method="nearest"))
+    above = np.clip(np.searchsorted(few, sizes), 1, len(few) - 1)
+    return np.where(sizes - few[above - 1] < few[above] - sizes, few[above - 1], few[above])

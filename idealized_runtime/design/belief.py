@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.design.deviations import EXPONENTS, UNKNOWN, Deviations, Pattern
-from idealized_runtime.fits.interpolation import TILE_SHARE, coordinate
+from idealized_runtime.fits.interpolation import coordinate
 from idealized_runtime.records.common import TOKEN_COLUMNS
 from idealized_runtime.statistics.intervals import half_width
 
@@ -22,6 +22,7 @@ from idealized_runtime.statistics.intervals import half_width
 # both are tried on these grids and weighed by how likely they make the timings. Tokens have a factor besides.
 _SCALES = 2.0 ** np.arange(-1, 4.1, 0.5)
 _NOISE_FACTORS = 2.0 ** np.arange(-3, 5.1, 0.5)
+_SETTING_FACTORS = (0.25, 0.7, 1.5)
 _TOKEN_SCALES = 2.0 ** np.arange(4)
 # As if these factors were known by so many degrees of freedom.
 _SCALE_DOF, _TOKEN_DOF = 6.0, 3.0
@@ -63,7 +64,8 @@ class Prior:
 class Component:
     """One possibility: its weight, mean and covariance of the parameters, and its noise.
 
-    ``noise_factor``, in units of what was expected; ``exponent``, of how it falls with the length of a query.
+    ``noise_factor``, in units of what was expected; ``exponent``, of how it falls with the length of a query;
+    ``setting``, standard deviation of settings' means from their curve, in units of a trial's.
     """
 
     weight: float
@@ -71,6 +73,7 @@ class Component:
     covariance: np.ndarray
     noise_factor: float
     exponent: float
+    setting: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +93,12 @@ class Belief:
         sizes = np.unique(np.asarray(sizes, dtype=int))
         moments = prior.moments(sizes)
         exponents = zip(prior.deviations.trial_exponents, EXPONENTS, strict=True)
-        return cls(sizes, prior, tuple(Component(weight, *moments, 1.0, exponent) for weight, exponent in exponents))
+        components = (
+            Component(weight / len(_SETTING_FACTORS), *moments, 1.0, exponent, factor * prior.deviations.setting)
+            for weight, exponent in exponents
+            for factor in _SETTING_FACTORS
+        )
+        return cls(sizes, prior, tuple(components))
 
     @classmethod
     def after(cls, sizes, prior: Prior, timings: pd.DataFrame) -> "Belief":
@@ -130,7 +138,8 @@ class Belief:
         known, lengths = self.prior.deviations, self._lengths(runtime_s)
         trial = np.array([(it.noise_factor * known.trial / lengths**it.exponent) ** 2 for it in self.components])
         constant = np.array([it.noise_factor**2 for it in self.components])[:, None]
-        return trial, known.setting**2 * trial + constant * (known.setting_s / runtime_s) ** 2
+        setting = np.array([it.setting**2 for it in self.components])[:, None]
+        return trial, setting * trial + constant * (known.setting_s / runtime_s) ** 2
 
     def _lengths(self, runtime_s):
         """Runtimes in units of the shortest query's."""
@@ -250,7 +259,8 @@ class _Part:
         signal = (scale / noise * self.values) ** 2
         mean = self.before.mean + self.basis @ (signal / (1 + signal) * self.turned / np.maximum(self.values, 1e-300))
         known = self.basis * (signal / (1 + signal)) @ self.basis.T
-        return Component(weight, mean, scale**2 * (self.covariance - known), noise, self.before.exponent)
+        return Component(weight, mean, scale**2 * (self.covariance - known), noise, self.before.exponent,
+                         self.before.setting)  # fmt: skip
 
 
 def _log_odds(factor, dof):
@@ -276,7 +286,8 @@ def settings_of(timings: pd.DataFrame) -> pd.DataFrame:
 
 
 def floor_and_line(timings: pd.DataFrame) -> Callable:
-    """Expected curve from the timings themselves: a floor, a line in tokens and tiles, and a time per output token.
+    """Expected curve from the timings themselves: a floor, lines in tokens and in tiles of them, and a
+    time per output token.
 
     Least squares of relative errors, no coefficient negative.
     """
@@ -284,7 +295,7 @@ def floor_and_line(timings: pd.DataFrame) -> Callable:
 
     def terms(p, o):
         p, o = np.asarray(p, dtype=float), np.asarray(o, dtype=float)
-        return np.column_stack([np.ones_like(p), coordinate(p, TILE_SHARE), o - 1, (o - 1) * p])
+        return np.column_stack([np.ones_like(p), p, coordinate(p, 1.0), o - 1, (o - 1) * p])
 
     runtime_s = timings["runtime_s"].to_numpy()
     design = terms(*(timings[name] for name in TOKEN_COLUMNS)) / runtime_s[:, None]

@@ -189,7 +189,7 @@ def learn_deviations(left_out: Mapping[str, LeftOutModel]) -> Pattern:
         trial=float(np.exp(trials.mean() / 2)),
         trial_dof=_dof_of_log_variance(np.var(trials, ddof=1)),
         trial_exponents=tuple(counts / counts.sum()),
-        setting=float(np.median(noise[:, 2])),
+        setting=float(np.mean(noise[:, 2])),
         setting_s=float(
             np.median([model.timed.fit.settings["runtime_resolution_s"].max() for model in left_out.values()])
         )
@@ -243,14 +243,22 @@ def _token_deviations(model) -> tuple[float, float, float, float]:
                 start = (later_s[1] - runtime_s[0]) / token_s
             rows.append((p, token_s / model.predicted.output_token_s(p + decoded.max() / 2) - 1, start))
     p, deviation, start = np.array(rows).T
-    start = 0.0 if np.isnan(start).all() else float(np.nanmedian(start))
+    start = start[~np.isnan(start)]
     if len(p) < 4:
-        return float(deviation.mean()), 0.0, 0.0, start
+        return float(deviation.mean()), 0.0, 0.0, float(np.mean(start)) if len(start) else 0.0
     slope, level = np.polyfit(2 * p / p.max() - 1, deviation, 1)
     bend = deviation - level - slope * (2 * p / p.max() - 1)
-    # Second differences hold six times the variance of noise, and little of what is smooth.
-    noise = np.mean(np.diff(deviation, 2) ** 2) / 6
-    return float(level), float(slope), float(np.sqrt(max(np.mean(bend**2) - noise, 0))), start
+    return float(level), float(slope), _smooth_part(bend), _smooth_part(start)
+
+
+def _smooth_part(values) -> float:
+    """Root mean square of values along prompt sizes, less their noise.
+
+    Second differences hold six times the variance of noise, and little of what is smooth.
+    """
+    if len(values) < 4:
+        return 0.0
+    return float(np.sqrt(max(np.mean(values**2) - np.mean(np.diff(values, 2) ** 2) / 6, 0)))
 
 
 def _noise(timed) -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ from idealized_runtime.records.common import TOKEN_COLUMNS
 # Trials of one setting beyond which another tells nothing: what its mean differs from its curve by stays.
 _MOST_TRIALS = 32
 # Before so many trials, nothing is said of what they cannot reach.
-_FEWEST_TRIALS = 40
+_FEWEST_TRIALS = 120
 # Settings of a block: enough for their order to be shuffled, few enough to learn from before the next.
 _BLOCK_SETTINGS = 6
 
@@ -139,7 +139,7 @@ class SequentialDesign:
         error = seen.error(self.level)
         if not timings.empty and error <= self.target_error:
             return self._stopped("target", error, "is reached")
-        if len(timings) >= _FEWEST_TRIALS and seen.error(self.level, of_settings=True) > self.target_error:
+        if len(timings) >= _FEWEST_TRIALS and seen.floor(self.level) > self.target_error:
             return self._stopped(
                 "floor", error, "is out of reach: single settings differ from their curve by more, however many trials"
             )

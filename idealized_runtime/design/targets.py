@@ -11,6 +11,7 @@ from idealized_runtime.design.belief import Belief
 from idealized_runtime.queries.mix import QueryMix
 from idealized_runtime.queries.tables import WEIGHT_COLUMN, grid_queries
 from idealized_runtime.records.common import TOKEN_COLUMNS
+from idealized_runtime.statistics.intervals import normal_half_width
 
 OF = ("each", "total", "prompts", "tokens")
 # More prompt and output sizes than these are taken together: sizes next to each other tell the same.
@@ -95,14 +96,23 @@ class SeenTarget:
         weights = [it.weight for it in self.belief.components]
         return float(np.sum(covariance * self.gram) + weights @ self.setting_variances)
 
-    def error(self, level: float, *, of_settings: bool = False) -> float:
-        """Half-width of the target's interval, relative to it; or only what settings differ from their curve by."""
+    def floor(self, level: float) -> float:
+        """The half-width that no number of trials would make narrower: what settings differ from their curve by.
+
+        The 5th percentile of what is possible, so that it is not told from noise too early.
+        """
+        order = np.argsort(self.setting_variances)
+        weights = np.cumsum([self.belief.components[place].weight for place in order])
+        least = self.setting_variances[order[np.searchsorted(weights, 0.05)]]
+        return normal_half_width(level) * float(np.sqrt(least))
+
+    def error(self, level: float) -> float:
+        """Half-width of the target's interval, relative to it."""
         mean = self.belief.mean
         variances = [
             np.sum(it.covariance * self.gram) + np.sum((self.rows @ (it.mean - mean)) ** 2)
             for it in self.belief.components
         ]
-        variances = [0 * it for it in variances] if of_settings else variances
         return float(self.belief.half_widths((np.array(variances) + self.setting_variances)[:, None], level)[0])
 
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "price": ("price", "every query of a table: seconds, dollars, joules, with intervals and totals"),
     "predict": ("predict", "a model that nobody timed"),
     "compare": ("compare", "two stacks or machines on the same queries"),
+    "design": ("design", "what to time next, and what each setting of a log was worth"),
     "serving fit": ("serving.fit", "step times of a server, from what it did under load"),
     "serving simulate": (
         "serving.simulate",

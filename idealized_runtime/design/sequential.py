@@ -1,6 +1,6 @@
 """Time a few settings, see what is known, choose the next: until the target is met, or the budget spent."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,8 @@ from idealized_runtime.records.common import TOKEN_COLUMNS
 
 # Trials of one setting beyond which another tells nothing: what its mean differs from its curve by stays.
 _MOST_TRIALS = 32
+# A trial that takes less than this share of the target's variance away is not worth its time.
+_LEAST_GAIN = 1e-4
 # Before so many trials, nothing is said of what they cannot reach.
 _FEWEST_TRIALS = 120
 # Settings of a block: enough for their order to be shuffled, few enough to learn from before the next.
@@ -146,8 +148,8 @@ class SequentialDesign:
         counts = self._counts(timings)
         settings, seconds, after = self.choose(belief, counts, elapsed_s=elapsed_s, most=_BLOCK_SETTINGS)
         if not settings:
-            if counts.min() >= _MOST_TRIALS:
-                return self._stopped("exhausted", error, f"is not reached with {_MOST_TRIALS} trials of every setting")
+            if self.max_seconds is None or elapsed_s + self._least_s(belief) <= self.max_seconds:
+                return self._stopped("exhausted", error, "is not reached, and no further trial would narrow it")
             return self._stopped("budget", error, f"is not reached within {self.max_seconds:g} s")
         order = self._order(len(settings), len(timings))
         reason = f"narrow the interval from {100 * error:.2g} to {100 * after:.2g} %"
@@ -192,23 +194,49 @@ class SequentialDesign:
             ``num_prompt_tokens, num_output_tokens, num_trials, seconds`` that its trials took; ``error_without``, the
             relative half-width of the target's interval without it; ``narrows_percent``, of that.
         """
-        belief = self.belief(timings)
-        settings = settings_of(timings)
+        belief, settings = self.belief(timings), settings_of(timings)
         p, o, runtime_s = (settings[name].to_numpy() for name in (*TOKEN_COLUMNS, "runtime_s"))
-        seen, covariance = self.target.seen_by(belief), belief.covariance
+        seen = self.target.seen_by(belief)
+        # Of the most likely component, whose covariance is that of its noise.
+        likely = max(belief.components, key=lambda it: it.weight)
+        alone = replace(belief, components=(replace(likely, weight=1.0),))
         rows = belief.rows(p, o) * (belief.prior.expected(p, o) / belief.predict(p, o))[:, None]
-        trial, setting = self._noise(belief, runtime_s)
-        known = covariance @ rows.T
-        left = trial / settings["num_trials"].to_numpy() + setting - np.sum(rows.T * known, axis=0)
+        trial, setting = self._noise(alone, runtime_s)
+        known = likely.covariance @ rows.T
+        noise = trial / settings["num_trials"].to_numpy() + setting
         # Without a setting the covariance grows by C h h' C / (v - h' C h).
-        gains = np.sum((seen.rows @ known) ** 2, axis=0) / np.maximum(left, 1e-12)
-        variance, error = seen.variance(covariance), seen.error(self.level)
+        left = np.maximum(noise - np.sum(rows.T * known, axis=0), 1e-3 * noise)
+        gains = np.sum((seen.rows @ known) ** 2, axis=0) / left
+        error, variance = seen.error(self.level), self.target.seen_by(alone).variance(likely.covariance)
         without = error * np.sqrt(1 + gains / variance)
         table = settings[[*TOKEN_COLUMNS, "num_trials"]].assign(
             seconds=settings["num_trials"] * runtime_s, error_without=without,
             narrows_percent=100 * (1 - error / without),
         )  # fmt: skip
         return table.sort_values("narrows_percent", ignore_index=True)
+
+    def worth_of_next(self, timings: pd.DataFrame) -> pd.DataFrame:
+        """What one more trial of each setting would narrow the target's interval by, and take.
+
+        Returns
+        -------
+        DataFrame, one row a setting, the most useful per second first
+            ``num_prompt_tokens, num_output_tokens``; ``seconds``, its warm-up included; ``error_after``, the relative
+            half-width of the target's interval; ``narrows_percent``, of the one now.
+        """
+        belief = self.belief(timings)
+        p, o, cost_s, rows, noise = self._trials_of_each(belief, self._counts(timings))
+        seen, covariance = self.target.seen_by(belief), belief.covariance
+        known = covariance @ rows.T
+        gains = np.sum((seen.rows @ known) ** 2, axis=0) / (np.sum(rows.T * known, axis=0) + noise)
+        shares = np.sqrt(np.maximum(1 - gains / seen.variance(covariance), 0))
+        table = pd.DataFrame(
+            {
+                "num_prompt_tokens": p, "num_output_tokens": o, "seconds": cost_s * (1 + self.num_warmups),
+                "error_after": seen.error(self.level) * shares, "narrows_percent": 100 * (1 - shares),
+            }
+        )  # fmt: skip
+        return table.iloc[np.argsort(-gains / cost_s, kind="stable")].reset_index(drop=True)
 
     def _first_block(self) -> Block:
         """Ends and middle of the sizes, before there is a curve to choose by."""
@@ -241,9 +269,7 @@ class SequentialDesign:
         -------
         list of (num_prompt_tokens, num_output_tokens, num_trials), seconds, error
         """
-        p, o = self._candidates.num_prompt_tokens.astype(int), self._candidates.num_output_tokens.astype(int)
-        cost_s = belief.predict(p, o)
-        rows = belief.rows(p, o) * (belief.prior.expected(p, o) / cost_s)[:, None]
+        p, o, cost_s, rows, _ = self._trials_of_each(belief, counts)
         target, covariance, counts = self.target.seen_by(belief), belief.covariance, counts.copy()
         left_s = np.inf if self.max_seconds is None else self.max_seconds - elapsed_s
         trial, setting = self._noise(belief, cost_s)
@@ -253,14 +279,12 @@ class SequentialDesign:
             if error <= self.target_error:
                 break
             known = covariance @ rows.T
-            # The first trial of a setting shows what it differs from its curve by, further ones only their own noise.
-            after = 1 / (trial / (counts + 1) + setting)
-            before = np.where(counts > 0, 1 / (trial / np.maximum(counts, 1) + setting), 0.0)
-            noise = 1 / (after - before)
+            noise = _noise_of_one_more(trial, setting, counts)
             variance = np.sum(rows.T * known, axis=0)
             gains = np.sum((target.rows @ known) ** 2, axis=0) / (variance + noise)
             price_s = cost_s * (1 + self.num_warmups * (chosen == 0))
             is_allowed = (counts < _MOST_TRIALS) & (price_s + seconds <= left_s)
+            is_allowed &= gains > _LEAST_GAIN * target.variance(covariance)
             best = int(np.argmax(np.where(is_allowed, gains / price_s, -1.0)))
             if not is_allowed[best]:
                 break
@@ -271,6 +295,18 @@ class SequentialDesign:
             error = half * float(np.sqrt(target.variance(covariance)))
         settings = [(int(p[place]), int(o[place]), int(chosen[place])) for place in np.flatnonzero(chosen)]
         return settings, seconds, error
+
+    def _trials_of_each(self, belief, counts):
+        """Candidates' tokens, seconds, rows and the noise of one more trial, relative to their runtimes."""
+        p, o = self._candidates.num_prompt_tokens.astype(int), self._candidates.num_output_tokens.astype(int)
+        cost_s = belief.predict(p, o)
+        rows = belief.rows(p, o) * (belief.prior.expected(p, o) / cost_s)[:, None]
+        return p, o, cost_s, rows, _noise_of_one_more(*self._noise(belief, cost_s), counts)
+
+    def _least_s(self, belief) -> float:
+        """Seconds of the quickest setting."""
+        p, o = self._candidates.num_prompt_tokens.astype(int), self._candidates.num_output_tokens.astype(int)
+        return float(np.min(belief.predict(p, o))) * (1 + self.num_warmups)
 
     def _noise(self, belief, runtime_s):
         """Relative variances of a trial and of a setting's mean, over all that is possible."""
@@ -283,3 +319,13 @@ class SequentialDesign:
             f"the target of {100 * self.target_error:.3g} % {what}: {100 * self.level:g} % of what was asked for is "
             f"known to {100 * error:.2g} %",
         )  # fmt: skip
+
+
+def _noise_of_one_more(trial, setting, counts) -> np.ndarray:
+    """Relative variance of what one more trial tells of the curve.
+
+    The first one of a setting shows what it differs from its curve by, too; further ones only their own noise.
+    """
+    after = 1 / (trial / (counts + 1) + setting)
+    before = np.where(counts > 0, 1 / (trial / np.maximum(counts, 1) + setting), 0.0)
+    return 1 / (after - before)

@@ -1,0 +1,150 @@
+"""Designs replayed on a log of a whole grid: trials are drawn with the scatter it prints, its means are the truth."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from idealized_runtime.design.belief import Prior
+from idealized_runtime.design.sequential import SequentialDesign, Stopped
+from idealized_runtime.fits import RuntimeModel
+from idealized_runtime.measurements.timed_models import TimedModel
+from idealized_runtime.records.common import TOKEN_COLUMNS
+from idealized_runtime.statistics.errors import summarize_errors
+from idealized_runtime.statistics.intervals import draw_log_normal
+
+# Runs of each setting, warm-ups included, behind the published logs (arXiv:2305.02440).
+PUBLISHED_RUNS = 60
+_TRIAL_COLUMNS = [*TOKEN_COLUMNS, "trial", "runtime_s"]
+
+
+class ReplayedModel:
+    """A timed model that can be timed again: the mean and standard deviation of each setting of its log.
+
+    Parameters
+    ----------
+    timed : TimedModel
+        Whose log is of one sequence at a time.
+    num_warmups : int
+        Runs before the trials of a setting whenever it is timed, that count as device time and for nothing else.
+    seed : int
+
+    Attributes
+    ----------
+    settings : DataFrame
+        The log's: what is true of each setting here.
+    device_s : float
+        Seconds of all runs so far.
+    """
+
+    def __init__(self, timed: TimedModel, *, num_warmups: int = 1, seed: int = 0):
+        self.settings = timed.fit.settings
+        self.num_warmups, self.device_s = num_warmups, 0.0
+        self._rng = np.random.default_rng(seed)
+        self._moments = self.settings.set_index(TOKEN_COLUMNS)[["runtime_s", "runtime_std_s"]]
+        self._trials = []
+
+    @property
+    def published_device_s(self) -> float:
+        """Seconds of every run behind the published log."""
+        return PUBLISHED_RUNS * float(self.settings["runtime_s"].sum())
+
+    @property
+    def timings(self) -> pd.DataFrame:
+        """Trials so far, one a row."""
+        return pd.DataFrame(self._trials, columns=_TRIAL_COLUMNS)
+
+    def time(self, settings: Iterable[tuple[int, int, int]]):
+        """Time settings of so many prompt and output tokens, each with so many trials, one after the other."""
+        for p, o, num_trials in settings:
+            mean_s, std_s = self._moments.loc[(p, o)]
+            runs_s = draw_log_normal(
+                [mean_s], [np.nan_to_num(std_s)], num_draws=num_trials + self.num_warmups, rng=self._rng
+            )[:, 0]
+            self.device_s += float(runs_s.sum())
+            first = len(self._trials)
+            self._trials += [(p, o, first + i, run_s) for i, run_s in enumerate(runs_s[self.num_warmups :])]
+
+    def result(self, predicted_s, bounds_s=None) -> dict:
+        """Device time, its ratio to the published log's, and how far predictions of all settings are off.
+
+        Returns
+        -------
+        dict
+            ``device_s, times_cheaper, num_trials``; ``median, p95, max`` of the magnitudes of relative errors;
+            ``covered``, the share of settings that intervals hold, of what a rounded mean may have been; ``errors``.
+        """
+        runtime_s = self.settings["runtime_s"].to_numpy()
+        errors, row = predicted_s / runtime_s - 1, {}
+        if bounds_s is not None:
+            half_s = self.settings["runtime_resolution_s"].to_numpy() / 2
+            row["covered"] = np.mean((bounds_s[0] <= runtime_s + half_s) & (runtime_s - half_s <= bounds_s[1]))
+        return {
+            "device_s": self.device_s, "times_cheaper": self.published_device_s / self.device_s,
+            "num_trials": len(self._trials), **summarize_errors(errors), **row, "errors": errors,
+        }  # fmt: skip
+
+
+def replay_sequential(
+    timed: TimedModel, *, prior: Prior | None, max_seconds: float, target_error: float = 1e-6, level=0.95, seed=0
+) -> pd.DataFrame:
+    """What a sequential design knows after each block, and how true it is.
+
+    Parameters
+    ----------
+    timed : TimedModel
+    prior : Prior or None
+        As of :class:`SequentialDesign`; it must not come from the model's own log.
+    max_seconds, target_error, level, seed
+        As of it.
+
+    Returns
+    -------
+    DataFrame, one row a block
+        As :meth:`ReplayedModel.result` has it, and ``claimed_error``; ``rule`` by which the last one was that.
+    """
+    model = ReplayedModel(timed, seed=seed)
+    sizes = (model.settings[name] for name in TOKEN_COLUMNS)
+    design = SequentialDesign(
+        **dict(zip(("prompt_sizes", "output_sizes"), sizes, strict=True)), target_error=target_error,
+        max_seconds=max_seconds, level=level, seed=seed, prior=prior, num_warmups=model.num_warmups,
+    )  # fmt: skip
+    p, o = (model.settings[name].to_numpy() for name in TOKEN_COLUMNS)
+    rows = []
+    while True:
+        block = design.next_block(model.timings, elapsed_s=model.device_s)
+        if isinstance(block, Stopped):
+            table = pd.DataFrame(rows)
+            table["rule"] = [""] * (len(rows) - 1) + [block.rule] if rows else []
+            return table
+        model.time(block.settings)
+        belief = design.belief(model.timings)
+        result = model.result(belief.predict(p, o), belief.predict_interval(p, o, level=level))
+        rows.append({**result, "claimed_error": design.error(belief)})
+
+
+def replay_settings(timed: TimedModel, settings: Iterable[tuple[int, int, int]], *, seed=0) -> dict:
+    """What the weighted fit of fixed settings (prompt tokens, output tokens, trials) makes of the whole grid."""
+    model = ReplayedModel(timed, seed=seed)
+    model.time(settings)
+    p, o = (model.settings[name] for name in TOKEN_COLUMNS)
+    return model.result(RuntimeModel.fit(model.timings).predict(p, o, extrapolate=True))
+
+
+def grid_settings(timed: TimedModel, num_prompt_sizes: int | None, output_sizes, num_trials: int) -> list:
+    """A grid as one would choose it by hand: all prompt sizes, or so many evenly from the first to the last."""
+    sizes = timed.fit.num_prompt_tokens
+    if num_prompt_sizes is not None:
+        sizes = sizes[np.unique(np.linspace(0, len(sizes) - 1, num_prompt_sizes).round().astype(int))]
+    return [(int(p), o, num_trials) for p in sizes for o in output_sizes]
+
+
+def random_settings(timed: TimedModel, number: int, num_trials: int, *, seed=0) -> list:
+    """So many settings of the grid at random, among them two of one prompt size, without which there is no fit."""
+    rng, settings = np.random.default_rng(seed), timed.fit.settings
+    pairs = settings[TOKEN_COLUMNS].sample(frac=1, random_state=rng)
+    chosen = pairs.head(number)
+    if chosen["num_prompt_tokens"].is_unique:
+        again = pairs[pairs["num_prompt_tokens"] == chosen["num_prompt_tokens"].iloc[0]].iloc[1]
+        chosen = pd.concat([chosen.head(number - 1), again.to_frame().T])
+    return [(int(p), int(o), num_trials) for p, o in chosen.itertuples(index=False)]

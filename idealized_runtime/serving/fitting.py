@@ -601,7 +601,7 @@ def _warn_of_differences(evidence, steps):
     reach = np.expm1(max(least_reach, most_reach))
     if (difference := np.expm1(most - least)) > max(reach, _DIFFER_FROM):
         warnings.warn(
-            f"the same steps take {difference:.1%} longer in {slow} than in {quick}, and the 95 % interval of the fit "
-            f"reaches {reach:.1%} to each side: they are fitted as one server, and what differs from run to run is in "
-            "no interval. Fit them one by one to see each", ServingWarning, stacklevel=3,
+            f"the same steps take {100 * difference:.2g} % longer in {slow} than in {quick}, and the 95 % interval of "
+            f"the fit reaches {100 * reach:.2g} % to each side: they are fitted as one server, and what differs from "
+            "run to run is in no interval. Fit them one by one to see each", ServingWarning, stacklevel=3,
         )  # fmt: skip

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,27 @@ def test_fit_prints_steps_and_llm_d_numbers_with_their_intervals(capsys, served)
         "gpt2-small, from 80 requests; continuous batching, up to 32 sequences and 512 tokens a step"
     )
     assert all(word in text for word in ("fixed_s", "ms a step", "alpha", "delta", "95 % interval"))
+
+
+def test_runs_of_two_files_that_differ_are_named_with_the_size(capsys, served, tmp_path):
+    slower, requests = StepModel(*(1.08 * TRUTH.coefficients).tolist()), pd.read_csv(served)
+    other = tmp_path / "later.csv"
+    simulate(requests[["arrival_s", "num_prompt_tokens", "num_output_tokens"]], slower, RULES).to_csv(
+        other, index=False
+    )
+    assert main(["serving", "fit", str(served), str(other), *FLAGS]) == 0
+    said = capsys.readouterr().err
+    assert f"longer in source 2 ({other}) than in source 1 ({served})" in said
+    assert " % longer" in said
+
+
+def test_term_that_is_left_out_has_no_value_and_says_so(capsys, tmp_path):
+    points = pd.DataFrame({"concurrency": [1, 8, 32, 128], "num_prompt_tokens": 500, "num_output_tokens": 500})
+    path = tmp_path / "points.csv"
+    points.assign(time_per_output_token_s=0.01 + 1e-4 * points["concurrency"]).to_csv(path, index=False)
+    assert main(["serving", "fit", str(path), "--model", "llama-3.1-8b"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("cache_token_s")]
+    assert re.fullmatch(r"cache_token_s( +-){3} +left out: what was timed does not tell it from the others", row)
 
 
 def test_json_of_a_fit_names_each_of_llm_d_s_numbers(capsys, served):

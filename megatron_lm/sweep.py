@@ -91,7 +91,7 @@ def run_sweep(measurement: Measurement, token_ids: list[int], *, log_path, grid:
 
 def _time_until_known(sweep, sequence, visits, floors) -> str:
     """Time block after block, and then log the settings; why they cannot be true where they cannot, else empty."""
-    sequence.floors, sequence.say = floors, sweep.say
+    sequence.floors, sequence.watch.say = floors, sweep.say
     sweep.run(itertools.chain([visits], iter(sequence.next_visits, [])), sequence)
     if not sequence.refused:
         sweep.log_settings()

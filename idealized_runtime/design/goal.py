@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_columns
-from idealized_runtime.design.sequential import SequentialDesign
+from idealized_runtime.design.sequential import Block, SequentialDesign
 from idealized_runtime.queries.tables import read_queries
 from idealized_runtime.records.common import TOKEN_COLUMNS
 
@@ -73,3 +73,17 @@ class Goal:
             prompt_sizes=prompt_sizes, output_sizes=output_sizes, target_error=self.target_error, queries=self.queries,
             max_seconds=self.max_seconds, level=self.level, seed=seed, num_warmups=num_warmups,
         )  # fmt: skip
+
+    def how_far(self, step: Block, spent_s: float) -> tuple[str, float]:
+        """How well what is asked for will be known after a block, in words; and about how many seconds are left.
+
+        Errors fall with the root of the time.
+        """
+        if step.expected_error is None or step.expected_s is None:
+            return step.reason, step.expected_s or 0.0
+        further = max((step.expected_error / self.target_error) ** 2 - 1, 0.0)
+        left_s = step.expected_s + further * (spent_s + step.expected_s)
+        if self.max_seconds is not None:
+            left_s = min(left_s, max(self.max_seconds - spent_s, 0.0))
+        known, target = 100 * step.expected_error, 100 * self.target_error
+        return f"known to {known:.2g} % after this block, target {target:.3g} %", left_s

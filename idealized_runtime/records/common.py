@@ -128,3 +128,14 @@ def check_error(where: str, record: dict):
     error = record.get("error", {"type": None})
     if not isinstance(error, dict) or "type" not in error:
         raise LogFormatError(f"{where}: error must be an object with a type; got {error!r:.60}")
+
+
+def checked_guard(where: str, record: dict) -> dict:
+    """A record of what was noticed while a log was written, and of which visits or trials are set aside for it."""
+    for name in ("finding", "action", "message"):
+        if not isinstance(record.get(name), str):
+            raise LogFormatError(f"{where}: {name} must be a text; got {record.get(name)!r:.60}")
+    visits = record.get("visits")
+    if not isinstance(visits, list) or not all(is_integer(visit, 0) for visit in visits):
+        raise LogFormatError(f"{where}: visits must be a list of numbers; got {visits!r:.60}")
+    return record

@@ -23,6 +23,7 @@ from idealized_runtime.records.common import (
     check_error,
     check_integers,
     check_names,
+    checked_guard,
     is_duration,
     repeated,
     setting_name,
@@ -124,6 +125,11 @@ class Trials(Sequence):
             self._others[len(self._ends)] = {k: trial[k] for k in ("error", "prompt_sha256") if k in trial}
         self._chunk_times_s.extend(trial.get("chunk_times_s") or ())
         self._ends.append(len(self._chunk_times_s))
+
+    def set_aside(self, number: int, why: str):
+        """Leave a trial out of what is fitted."""
+        texts = self._texts["deviations"]
+        texts[number] = ", ".join(filter(None, (texts[number], why)))
 
     @property
     def has_deviations(self) -> bool:
@@ -244,7 +250,7 @@ class RequestsLog(Log):
     """A log of single requests to an API, and before each that it was sent."""
 
     measured = "trial"
-    beside = ("sent",)
+    beside = ("sent", "guard")
     key, place_in_key = staticmethod(trial_key), len(TOKEN_COLUMNS) + len(LOAD_FIELDS) + 2
     columns = Trials
 
@@ -258,6 +264,10 @@ class RequestsLog(Log):
         super().keep(record)
         if record["record"] == "sent":
             self._under_way[trial_key(record)].append(record)
+        elif record["record"] == "guard":
+            self.kept["guard"].append(record)
+            for number in record["visits"]:
+                self.records.set_aside(number, f"set aside: {record['finding']}")
         elif record["record"] == "trial" and (left := self._under_way.get(key := trial_key(record))):
             del left[: record.get("num_requests", 1)]
             if not left:
@@ -292,6 +302,11 @@ class RequestsLog(Log):
         LogFormatError
             A size or a duration is not one, or a trial is repeated; the message begins with ``where``.
         """
+        if record["record"] == "guard":
+            checked_guard(where, record)
+            if beyond := [number for number in record["visits"] if number >= len(self.records)]:
+                raise LogFormatError(f"{where}: visits must be below {len(self.records)}; got {beyond[0]}")
+            return record
         if record["record"] == "sent":
             check_integers(f"{where}:", record, (*TOKEN_COLUMNS, "trial"), 0)
             cost_usd = record.get("cost_usd")

@@ -17,6 +17,7 @@ from idealized_runtime.records.common import (
     check_error,
     check_integers,
     check_names,
+    checked_guard,
     is_duration,
     is_integer,
     repeated,
@@ -282,7 +283,7 @@ class SettingsLog(Log):
             A size or a runtime is not one, or the setting is repeated; the message begins with ``where``.
         """
         if record["record"] == "guard":
-            return _checked_guard(where, record)
+            return checked_guard(where, record)
         batch_size = record.get("batch_size")
         setting = {
             "micro_batch_size": batch_size,
@@ -425,17 +426,6 @@ def disturbance_of(setting: dict) -> str | None:
         f"its {len(runtimes_s)} trials took {runtimes_s.min():.3g} to {runtimes_s.max():.3g} s, their standard "
         f"deviation is {std_s / mean_s:.0%} of the mean{held_up}"
     )
-
-
-def _checked_guard(where, record) -> dict:
-    """A record of what was noticed while the log was written, and which visits are set aside for it."""
-    for name in ("finding", "action", "message"):
-        if not isinstance(record.get(name), str):
-            raise LogFormatError(f"{where}: {name} must be a text; got {record.get(name)!r:.60}")
-    visits = record.get("visits")
-    if not isinstance(visits, list) or not all(is_integer(visit, 0) for visit in visits):
-        raise LogFormatError(f"{where}: visits must be a list of numbers of blocks; got {visits!r:.60}")
-    return record
 
 
 def _check_times(where, setting):

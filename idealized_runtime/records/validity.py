@@ -104,7 +104,7 @@ def log_findings(log: Log | TextLog) -> list[Finding]:
     the counter of energy moved ten times; their joules are not used).
     """
     timed = _Timed.of(log)
-    checks = _CHECKS if timed.is_in_process else (_checksum, _out_of_range, _repeated_trials, _clock)
+    checks = _CHECKS if timed.is_in_process else (_checksum, _out_of_range, _repeated_trials, _clock, _guards)
     findings = [finding for check in checks for finding in check(timed)]
     return sorted(findings, key=lambda finding: not finding.is_severe)
 
@@ -280,7 +280,7 @@ def _sweep_of_header(timed):
 
 def _guards(timed):
     """What the run itself noticed, and could not mend by timing again."""
-    marks = timed.log.kept["guard"] if timed.settings else []
+    marks = timed.log.kept["guard"] if isinstance(timed.log, Log) else []
     for mark in (record for record in marks if record["action"] == "marked"):
         yield Finding("guard", False, f"noticed while it was timed: {mark['finding']}: {mark['message']}")
 

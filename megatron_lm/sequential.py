@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.design.goal import sizes_without
 from idealized_runtime.design.guards import Noticed, Visit
 from idealized_runtime.design.sequential import Stopped
 from idealized_runtime.design.watch import Watch
@@ -103,12 +104,8 @@ class Sequence:
                 f"{num_left_out} prompt sizes are left out: with {max(output_sizes)} output tokens the context holds "
                 f"prompts of up to {self._longest}"
             )
-        for setting in failed:
-            p, o = (setting[name] for name in TOKEN_COLUMNS)
-            if smaller := [size for size in prompt_sizes if size < p]:
-                prompt_sizes = smaller
-            else:
-                output_sizes = [size for size in output_sizes if size < o]
+        of_failed = (tuple(setting[name] for name in TOKEN_COLUMNS) for setting in failed)
+        prompt_sizes, output_sizes = sizes_without(of_failed, prompt_sizes, output_sizes)
         self._num_failed = len(failed)
         try:
             self._design = measurement.goal.design(

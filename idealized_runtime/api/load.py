@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -77,6 +77,10 @@ class LoadSweep:
         for name, least in (("num_requests", 1), ("num_warmup", 0), ("num_repetitions", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
+
+    def header(self) -> dict:
+        """Fields of the log's header."""
+        return asdict(self)
 
     def points(self) -> list[dict]:
         """Every size at every load, light loads first; where sizes are mixed, every load."""

@@ -3,7 +3,6 @@
 import itertools
 import platform
 from collections.abc import Callable
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -29,7 +28,7 @@ def make_header(endpoint, sweep, *, hardware: str, software: str, prompts: dict,
     Parameters
     ----------
     endpoint : Endpoint
-    sweep : Sweep or LoadSweep
+    sweep : Sweep, TargetSweep or LoadSweep
     hardware, software : str
         What serves the model, as far as it is known.
     prompts : dict
@@ -50,7 +49,7 @@ def make_header(endpoint, sweep, *, hardware: str, software: str, prompts: dict,
         "software": software,
         **endpoint.header(),
         "prompts": prompts,
-        "sweep": {**asdict(sweep), **limits},
+        "sweep": {**sweep.header(), **limits},
         "environment": {"python": platform.python_version(), "platform": platform.platform(), **versions},
     }
 
@@ -74,7 +73,7 @@ class Runner:
 
     Parameters
     ----------
-    sweep : Sweep or LoadSweep
+    sweep : Sweep, TargetSweep or LoadSweep
     sender : TrialSender
         Its requests are noted in the journal before they are sent.
     prompts : TokenizerPrompts or CalibratedPrompts
@@ -109,7 +108,11 @@ class Runner:
             self._sender.num_shared_tokens = max(self._prompts.num_shared_tokens, 0)
             await self._report_other_model()
             await self._run_pending(pending)
-        self._journal.finish()
+        self._journal.finish(**self._outcome())
+
+    def _outcome(self) -> dict:
+        """What the footer says besides."""
+        return {}
 
     def _keep(self, record: dict):
         self._journal.append("trial", record)

@@ -127,3 +127,43 @@ def made_of(made, arguments, **others):
     """An object of a dataclass, its fields taken from the flags of their names; ``others`` come first."""
     given = {name: getattr(arguments, name) for name in (field.name for field in fields(made)) if name in arguments}
     return made(**{name: tuple(it) if isinstance(it, list) else it for name, it in {**given, **others}.items()})
+
+
+def goal_of(arguments, *chosen):
+    """What ``--target-error`` and the flags beside it ask for; None without it.
+
+    Parameters
+    ----------
+    arguments : Namespace
+    chosen : str
+        Names of arguments that a target chooses itself.
+
+    Raises
+    ------
+    ValueError
+        Flags that would go unused, or contradict it.
+    """
+    refused = {
+        "--target-error, which is not there": ("queries", "columns", "level", "max_seconds"),
+        "--queries, which is not there": ("columns",),
+    }
+    if arguments.target_error is not None:
+        del refused["--target-error, which is not there"]
+        if given := _given(arguments, chosen):
+            raise ValueError(f"{given}: --target-error chooses as it goes; leave it out")
+    for of, names in refused.items():
+        if (given := _given(arguments, names)) and (arguments.target_error is None or arguments.queries is None):
+            raise ValueError(f"{given}: of {of}")
+    if arguments.target_error is None:
+        return None
+    # It takes pandas with it, which help and other sweeps need not wait for.
+    from idealized_runtime.design.goal import Goal
+
+    return Goal.read(
+        arguments.queries, arguments.columns, target_error=arguments.target_error, max_seconds=arguments.max_seconds,
+        level=arguments.level or SHARED_FLAGS["--level"]["default"],
+    )  # fmt: skip
+
+
+def _given(arguments, names) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names if getattr(arguments, name) is not None)

@@ -1,6 +1,7 @@
 """What a sweep that chooses its own settings is told: how well what is to be known, and for how many seconds."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,3 +88,13 @@ class Goal:
             left_s = min(left_s, max(self.max_seconds - spent_s, 0.0))
         known, target = 100 * step.expected_error, 100 * self.target_error
         return f"known to {known:.2g} % after this block, target {target:.3g} %", left_s
+
+
+def sizes_without(failed: Iterable[tuple[int, int]], prompt_sizes, output_sizes) -> tuple[list[int], list[int]]:
+    """Sizes that are left where settings failed: prompts shorter than theirs, or else fewer output tokens."""
+    for p, o in failed:
+        if smaller := [size for size in prompt_sizes if size < p]:
+            prompt_sizes = smaller
+        else:
+            output_sizes = [size for size in output_sizes if size < o]
+    return list(prompt_sizes), list(output_sizes)

@@ -2,7 +2,7 @@
 
 import os
 
-from idealized_runtime.cli.flags import SHARED_FLAGS
+from idealized_runtime.cli.flags import goal_of
 from megatron_lm.arguments.flags import flag_of
 from megatron_lm.arguments.sampling import Sampling
 from megatron_lm.batching import all_batchings
@@ -47,23 +47,9 @@ def complete(arguments):
 
 def _choose_goal(arguments):
     """How often what is timed: as said, or until it is known well enough; then sizes may follow from the queries."""
-    arguments.goal = None
-    if arguments.target_error is None:
-        _refuse_given(
-            arguments, ("queries", "columns", "level", "max_seconds"), "of --target-error, which is not there"
-        )
-        defaults = {"num_warmup": 10, "num_trials": 50, "num_blocks": 5}
-    else:
-        _refuse_given(arguments, ("num_trials", "num_blocks"), "--target-error chooses them as it goes; leave it out")
-        if arguments.columns is not None and arguments.queries is None:
-            raise ValueError("--columns: of --queries, which is missing")
-        # It takes pandas with it, which help and other sweeps need not wait for.
-        from idealized_runtime.design.goal import Goal
-
-        arguments.goal = Goal.read(
-            arguments.queries, arguments.columns, target_error=arguments.target_error,
-            max_seconds=arguments.max_seconds, level=arguments.level or SHARED_FLAGS["--level"]["default"],
-        )  # fmt: skip
+    arguments.goal = goal_of(arguments, "num_trials", "num_blocks")
+    defaults = {"num_warmup": 10, "num_trials": 50, "num_blocks": 5}
+    if arguments.goal is not None:
         defaults = {"num_warmup": 1}
         if arguments.queries is not None:
             prompt_sizes, output_sizes = arguments.goal.sizes()
@@ -72,11 +58,6 @@ def _choose_goal(arguments):
     for name, default in defaults.items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, default)
-
-
-def _refuse_given(arguments, names, why):
-    if given := [flag_of(name) for name in names if getattr(arguments, name) is not None]:
-        raise ValueError(f"{', '.join(given)}: {why}")
 
 
 def check_goal(arguments):

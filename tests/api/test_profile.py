@@ -52,8 +52,7 @@ def command(server, log, *extra, sizes=SIZES, num_trials=2):
         "--model",
         "tiny",
         *sizes,
-        "--num-trials",
-        num_trials,
+        *(() if num_trials is None else ("--num-trials", num_trials)),
         "--log",
         log,
     ]
@@ -681,3 +680,75 @@ def test_flags_of_the_guide_are_flags_of_the_command():
 def test_definitions_of_the_guide_are_those_of_the_code(name):
     said = vars(definitions.DEFINITIONS[name]).values()
     assert [text for text in said if text not in api_guide()] == []
+
+
+# Until it is known well enough.
+
+UNTIL = ("--target-error", 0.2, "--seed", 3)
+MORE_SIZES = ("--all-num-input-tokens", 1, 16, 64, "--all-num-output-tokens", 1, 4)
+
+
+def unhurried(request):
+    """Long enough for what a busy machine adds to be little."""
+    return well_behaved(request, first_s=0.05 + 1e-3 * request.num_prompt_tokens, next_s=0.02)
+
+
+def stopped(path):
+    return json.loads(path.read_text().splitlines()[-1]).get("stopped")
+
+
+def test_target_chooses_settings_and_trials_and_says_what_they_cost(profile, log_path):
+    with ApiServer([unhurried]) as server:
+        answer = profile(server, *UNTIL, *PRICES, sizes=MORE_SIZES, num_trials=None)
+    assert answer.code == 0
+    assert stopped(log_path)["rule"] == "target"
+    assert stopped(log_path)["error"] <= 0.2
+    assert stopped(log_path)["sentence"] in answer.err
+    frame = rows(log_path, is_whole=False)
+    assert len(frame) == len(server.requests)
+    usd = f"{frame['cost_usd'].sum():.3g}"
+    assert f"{len(frame)} requests, {frame['runtime_s'].sum():.3g} s and {usd} USD so far" in answer.err
+    assert re.search(r"block 1: a first look at the sizes; .* USD so far; this block [\d.]+ USD", answer.err)
+    header = json.loads(log_path.read_text().splitlines()[0])
+    assert header["sweep"]["target"] == {"target_error": 0.2, "level": 0.95, "max_seconds": None}
+    assert len(answer.out.splitlines()) == len(read_trials(log_path)[["num_prompt_tokens", "num_output_tokens"]]
+                                               .drop_duplicates())  # fmt: skip
+
+
+def test_target_that_was_reached_is_not_asked_for_again_and_a_tighter_one_goes_on(profile, log_path):
+    with ApiServer([unhurried]) as server:
+        profile(server, *UNTIL, sizes=MORE_SIZES, num_trials=None)
+        before, number = log_path.read_bytes(), len(server.requests)
+        assert profile(server, *UNTIL, sizes=MORE_SIZES, num_trials=None).code == 0
+        assert (log_path.read_bytes(), len(server.requests)) == (before, number)
+        tighter = ("--target-error", 0.01, "--max-seconds", 4, "--seed", 3)
+        assert profile(server, *tighter, sizes=MORE_SIZES, num_trials=None).code == 0
+    assert len(server.requests) > number
+    assert stopped(log_path)["rule"] in ("target", "budget")
+
+
+def test_what_a_guard_sets_aside_is_not_fitted(tmp_path):
+    trials = [make_trial(number, p=p, o=o, block=1) for number in range(3) for p in (1, 16) for o in (1, 4)]
+    path = write_api_log(tmp_path / "log.jsonl", trials, finish=False)
+    with Journal(path, json.loads(path.read_text().splitlines()[0])) as journal:
+        guard = {"finding": "throttling", "action": "again", "message": "slower", "block": 1, "visits": [2, 5]}
+        journal.append("guard", guard)
+        journal.finish()
+    frame = rows(path, is_whole=False)
+    assert frame.loc[~frame["is_fit"], "deviations"].tolist() == ["set aside: throttling"] * 2
+    assert frame.index[~frame["is_fit"]].tolist() == [2, 5]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--target-error", 0.1, "--num-trials", 3), "--num-trials: --target-error chooses as it goes; leave it out"),
+        (("--max-seconds", 3), "--max-seconds: of --target-error, which is not there"),
+        (("--target-error", 2), "--target-error: must be between 0 and 1"),
+    ],
+)
+def test_target_that_contradicts_other_flags_is_refused(profile, extra, message):
+    with ApiServer([well_behaved]) as server:
+        answer = profile(server, *extra, num_trials=None)
+    assert (answer.code, len(server.requests)) == (2, 0)
+    assert message in answer.err

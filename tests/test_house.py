@@ -22,6 +22,7 @@ FLOORS = (
     {"reproductions"},
     {"plots"},
     {"notebooks"},
+    {"page"},
     {"cli"},
 )
 ROOMS = [room for floor in FLOORS for room in sorted(floor)]

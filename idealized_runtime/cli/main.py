@@ -48,10 +48,11 @@ COMMANDS = {
     "lifetime cost-optimal": ("lifetime.cost_optimal", "the size that reaches a loss for the least money"),
     "lifetime fit": ("lifetime.fit", "the scaling law of your own training runs"),
     "notebooks": ("notebooks", "every papermill run of runs.yml that is not up to date, or those named"),
+    "page": ("page", "the planner in a browser"),
 }
 GROUPS = {"serving": "many queries at once", "api": "servers", "lifetime": "what to train"}
 # What of the package a subcommand needs beyond its own dependencies, by its first word.
-_EXTRAS = {"time": "megatron", "campaign": "megatron", "api": "api", "notebooks": "notebooks"}
+_EXTRAS = {"time": "megatron", "campaign": "megatron", "api": "api", "notebooks": "notebooks", "page": "page"}
 _OUR_PACKAGES = ("idealized_runtime", "megatron_lm")
 DONE, NOTHING_DONE, BAD_INPUT, CLOSED_PIPE = 0, 1, 2, 128 + signal.SIGPIPE
 _DESCRIPTION = "What a Transformer costs to run, in seconds, dollars and joules."

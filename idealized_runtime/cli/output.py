@@ -14,7 +14,6 @@ import warnings
 from idealized_runtime.checks import printable
 
 FORMATS = (".csv", ".json", ".parquet", ".tex", ".md")
-_SPACES = {ord("\n"): " ", ord("\t"): " "}
 # Of a line that goes to no terminal.
 _MOST_CHARACTERS = 120
 
@@ -30,10 +29,13 @@ def print_table(frame, *, with_index: bool = False):
     One that is wider than the terminal is turned on its side or, where it has too many rows for that, cut into several,
     each with the first columns that tell its rows apart; columns of one value are said once, before it.
     """
+    from idealized_runtime.records.table_files import as_cell
+
     room = shutil.get_terminal_size((_MOST_CHARACTERS, 0)).columns if sys.stdout.isatty() else _MOST_CHARACTERS
     frame = (frame.reset_index() if with_index else frame).dropna(axis="columns", how="all")
     columns = [
-        [_cell(name), *map(_cell, values.astype(object).where(values.notna(), None))] for name, values in frame.items()
+        [as_cell(name), *map(as_cell, values.astype(object).where(values.notna(), None))]
+        for name, values in frame.items()
     ]
     turned = [list(row) for row in zip(*columns, strict=True)]
     if _width(columns) <= room:
@@ -57,12 +59,6 @@ def print_table(frame, *, with_index: bool = False):
             num_fitting = max(1, sum(_width([*keys, *others[: n + 1]]) <= room for n in range(len(others))))
             _print_columns([*keys, *others[:num_fitting]])
             others = others[num_fitting:]
-
-
-def _cell(value) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else printable(str(value).translate(_SPACES))
 
 
 def _shortened(cell, most) -> str:
@@ -174,25 +170,18 @@ def check_format(path, formats=FORMATS):
 def write_table(frame, path):
     """Write a table to a file, in the format that its ending names; the file is replaced as a whole."""
     from idealized_runtime.records.files import replacing
+    from idealized_runtime.records.table_files import table_text
 
     check_format(path)
     with replacing(path) as part:
         match path.suffix:
             case ".csv":
+                # A million rows need not be in memory as text, too.
                 frame.to_csv(part, index=False)
             case ".json":
                 rows = json.dumps(plain(frame), indent=2, allow_nan=False, default=str)
                 part.write_text(f"{rows}\n", encoding="utf-8")
             case ".parquet":
                 frame.to_parquet(part, index=False, write_page_checksum=True)
-            case ".tex":
-                frame.to_latex(part, index=False, float_format="%.4g", escape=True)
-            case ".md":
-                part.write_text(markdown_table(frame), encoding="utf-8")
-
-
-def markdown_table(frame) -> str:
-    """A table in Markdown, numbers to four significant digits."""
-    cells = frame.astype(object).where(frame.notna(), None).itertuples(index=False, name=None)
-    rows = [list(frame), ["---"] * frame.shape[1], *(map(_cell, row) for row in cells)]
-    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |\n" for row in rows)
+            case suffix:
+                part.write_text(table_text(frame, suffix), encoding="utf-8")

@@ -12,7 +12,6 @@ from idealized_runtime.cli.main import DONE, NOTHING_DONE
 from idealized_runtime.cli.output import (
     check_format,
     findings_in_a_line,
-    markdown_table,
     print_json,
     print_table,
     progress_bar,
@@ -288,6 +287,7 @@ def _is_of(workload, answer) -> bool:
 def _write_markdown(answer, workload, path):
     """The answer to paste where others read it: the sentence, the table, and below it what both rest on."""
     from idealized_runtime.records.files import replacing
+    from idealized_runtime.records.table_files import markdown_table
 
     said = answer.answers[0].sentence if answer.answers else "Nothing serves this demand within these objectives."
     table = [markdown_table(answer.table())] if answer.answers else []

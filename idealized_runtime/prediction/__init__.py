@@ -16,7 +16,7 @@ from idealized_runtime.prediction.left_out import (
 )
 from idealized_runtime.prediction.predicted import PredictedRuntime, PredictionError
 from idealized_runtime.prediction.predictor import MessagesNotTimedError, RuntimePredictor, fit_predictor, predict_model
-from idealized_runtime.prediction.priced import predict_priced, prediction_table
+from idealized_runtime.prediction.priced import predict_priced, prediction_table, priced_on_stack
 from idealized_runtime.prediction.stack import StackTimes, fit_stack_times, stack_times_table
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "predict_priced",
     "prediction_error",
     "prediction_table",
+    "priced_on_stack",
     "stack_times_table",
 ]

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.architectures import Architecture
+from idealized_runtime.architectures import ARCHITECTURES, Architecture
 from idealized_runtime.hardware.accelerators import get_accelerator
 from idealized_runtime.prediction.predictor import MessagesNotTimedError, RuntimePredictor, predict_model
-from idealized_runtime.queries.terms import PricedModel, on_terms, price_models
+from idealized_runtime.queries.terms import PricedModel, on_terms, price_models, priced_by_log
 
 
 def predict_priced(
@@ -50,6 +50,45 @@ def predict_priced(
         errors=predictor.error_sentence,
     )  # fmt: skip
     return on_terms(model, hardware=hardware, price_usd_per_hour=price_usd_per_hour, power_watts=power_watts)
+
+
+def priced_on_stack(
+    architecture: Architecture,
+    predictor: RuntimePredictor,
+    *,
+    num_context_tokens: int,
+    num_accelerators: int | None = None,
+    price_usd_per_hour: float | None = None,
+    power_watts: float | None = None,
+) -> PricedModel:
+    """A model of a stack by its own log, where it was timed on as many devices as are asked for; else as predicted.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    predictor : RuntimePredictor
+    num_context_tokens : int
+        Of the longest query, which the devices of a predicted model are to hold.
+    num_accelerators : int, optional
+        As timed, or as few as hold a predicted model, where it is not given.
+    price_usd_per_hour, power_watts
+        As in :func:`~idealized_runtime.queries.terms.on_terms`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`predict_priced`.
+    """
+    rates = {"price_usd_per_hour": price_usd_per_hour, "power_watts": power_watts}
+    for timed in predictor.models:
+        # A configuration of somebody's own may have the name of a model that was timed.
+        if timed.name == architecture.name and ARCHITECTURES.get(timed.name) == architecture:
+            model = priced_by_log(timed.name, timed.fit, timed)
+            if num_accelerators in (None, model.num_accelerators):
+                return on_terms(model, **rates)
+    return predict_priced(
+        architecture, predictor, num_context_tokens=num_context_tokens, num_accelerators=num_accelerators, **rates
+    )
 
 
 def prediction_table(

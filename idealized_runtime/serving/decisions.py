@@ -119,9 +119,15 @@ def replicas_by_hour(
 
 
 def tighter_objective(
-    candidates: Sequence[Candidate], demand: Demand, objective: Objective, seconds: Sequence[float], **options
+    candidates: Sequence[Candidate],
+    demand: Demand,
+    objective: Objective,
+    seconds: Sequence[float],
+    *,
+    others: Sequence[Objective] = (),
+    **options,
 ) -> pd.DataFrame:
-    """What an objective costs at each of several limits.
+    """What an objective costs at each of several limits, beside others that stay as they are.
 
     Returns
     -------
@@ -136,7 +142,7 @@ def tighter_objective(
              "usd_per_query")  # fmt: skip
     keys, rows = ("seconds", "model", "hardware", "num_accelerators"), []
     for limit in seconds:
-        found = plan(candidates, demand, [replace(objective, seconds=float(limit))], **options)
+        found = plan(candidates, demand, [replace(objective, seconds=float(limit)), *others], **options)
         for answer in found.answers:
             candidate = answer.candidate
             said = limit, candidate.model, candidate.steps.hardware, candidate.num_accelerators

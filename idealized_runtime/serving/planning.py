@@ -421,6 +421,7 @@ def plan(
     rng=0,
     simulations: Simulations | None = None,
     report: Callable[[Candidate], None] = lambda candidate: None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Plan:
     """What serves a demand within objectives, cheapest first.
 
@@ -443,9 +444,13 @@ def plan(
         What is known from before.
     report
         Called with each candidate that is done.
+    is_stopped
+        Asked before each simulated day; True ends the plan.
 
     Raises
     ------
+    InterruptedError
+        It was stopped.
     ValueError
         There is no candidate or no objective, or an objective is on the time per output token of answers of one token.
 
@@ -469,10 +474,11 @@ def plan(
         demand.day(number)
     seed = int(np.random.default_rng(rng).integers(2**63))
 
-    stopped = threading.Event()
+    ended = threading.Event()
 
     def solve(candidate):
-        found = _Search(candidate, demand, tuple(objectives), simulations, stopped).answer(num_draws, seed, level)
+        search = _Search(candidate, demand, tuple(objectives), simulations, lambda: ended.is_set() or is_stopped())
+        found = search.answer(num_draws, seed, level)
         report(candidate)
         return found
 
@@ -481,7 +487,7 @@ def plan(
     try:
         found = list(pool.map(solve, candidates))
     finally:
-        stopped.set()
+        ended.set()
         pool.shutdown(cancel_futures=True)
         simulations.save()
     answers = sorted((it for it in found if isinstance(it, Answer)), key=_cheapest_first)
@@ -502,7 +508,7 @@ class _Search:
     demand: Demand
     objectives: tuple[Objective, ...]
     simulations: Simulations
-    stopped: threading.Event
+    is_stopped: Callable[[], bool]
     _limits: dict = field(default_factory=dict)
 
     def answer(self, num_draws, seed, level) -> Answer | Rejection:
@@ -564,7 +570,7 @@ class _Search:
             demand = demand.at_rate(demand.rate_per_s * most / num_replicas)
         scheduler, days = self._scheduler(most), []
         for number in numbers:
-            if self.stopped.is_set():
+            if self.is_stopped():
                 raise InterruptedError("the plan was stopped")
             days.append(self.simulations.day(steps, scheduler, demand, number))
         return days

@@ -1,0 +1,109 @@
+"""The server behind the page: Voila on 127.0.0.1, with our frame around the notebook."""
+
+import json
+import logging
+import os
+import socket
+import tempfile
+import threading
+import webbrowser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from idealized_runtime.measurements.published import ROOT
+from idealized_runtime.page.files import FOLDER_SETTING
+
+NOTEBOOK = Path("page", "planner.ipynb")
+# Further machines, as JSON: a kernel gets no arguments.
+MACHINES_SETTING = "IDEALIZED_RUNTIME_PAGE_MACHINES"
+HOST, PORT = "127.0.0.1", 8866
+# Neither a notebook nor an address chooses another frame; only the widgets' own scripts are loaded; and a kernel waits,
+# with all that is imported, for the next page.
+_SETTINGS = (
+    "template=planner", "allow_template_override=NO", "allow_theme_override=NO", "show_tracebacks=False",
+    "extension_allowlist=@jupyter-widgets/jupyterlab-manager", "extension_allowlist=@voila-dashboards/widgets-manager8",
+    "preheat_kernel=True", "default_pool_size=1",
+)  # fmt: skip
+_SHARE = Path(__file__).parent / "share"
+# Of a message that brings a file, a third longer than the file.
+_MOST_BYTES = 80_000_000
+
+
+def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = (), say: Callable[[str], None] = print):
+    """Serve the planner until it is interrupted.
+
+    Parameters
+    ----------
+    port : int or None
+        None: the usual one, or a free one where that is taken.
+    opens_browser : bool
+    machines : sequence of str
+        Further folders of timing logs.
+    say
+        Called with the address once the page can be opened.
+
+    Raises
+    ------
+    FileNotFoundError
+        The notebook is not there: the package was installed without the repository.
+    OSError
+        The port is taken.
+    """
+    notebook = ROOT / NOTEBOOK
+    if not notebook.is_file():
+        raise FileNotFoundError(f"{notebook}: no such notebook; the page is served from a clone of the repository")
+    port = _free_port(port)
+    from voila.app import Voila
+
+    class Planner(Voila):
+        """Says where it listens, and opens that in a browser, as soon as it does."""
+
+        def listen(self):
+            address = f"http://{HOST}:{port}/"
+            say(f"The planner is at {address} (Ctrl-C ends it)")
+            if opens_browser:
+                threading.Timer(0.1, webbrowser.open, [address]).start()
+            super().listen()
+
+    with tempfile.TemporaryDirectory(prefix="idealized-runtime-") as files:
+        os.environ[FOLDER_SETTING], os.environ[MACHINES_SETTING] = files, json.dumps(list(machines))
+        # Before what is installed for the user: another template of this name would be taken.
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [str(_SHARE), os.environ.get("JUPYTER_PATH")]))
+        logging.getLogger("tornado.general").setLevel(logging.ERROR)
+        Planner.clear_instance()
+        app = Planner.instance(
+            ip=HOST, port=port, port_retries=0, open_browser=False, log_level=logging.ERROR,
+            tornado_settings={"websocket_max_message_size": _MOST_BYTES},
+        )  # fmt: skip
+        # As flags, which go before the configuration files of whoever runs it.
+        app.initialize([str(notebook), *(f"--VoilaConfiguration.{setting}" for setting in _SETTINGS)])
+        app.start()
+
+
+def asked_link() -> str:
+    """What stands behind the ``?`` of the address that this kernel's page was asked for with; waits for that page.
+
+    Empty in a notebook.
+    """
+    if "VOILA_PREHEAT" not in os.environ:
+        return ""
+    from voila.utils import get_query_string
+
+    return get_query_string() or ""
+
+
+def _free_port(port) -> int:
+    """The port that is asked for, if nobody listens there; without one the usual, or any that is free."""
+    for asked in [port] if port is not None else [PORT, 0]:
+        with socket.socket() as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind((HOST, asked))
+            except OSError as error:
+                if port is not None:
+                    raise OSError(
+                        f"port {port} of {HOST} cannot be had ({error.strerror}): name another by --port"
+                    ) from error
+                continue
+            return trial.getsockname()[1]
+    raise OSError(f"no port of {HOST} is free")

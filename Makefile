@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup figures notebooks test lint docs lab published stacks benchmarks clean
+.PHONY: help setup figures notebooks test lint docs page lab published stacks benchmarks clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,7 +37,7 @@ notebooks: $(INSTALLED)  ## execute the notebooks whose data, code or parameters
 
 test: lint docs $(HELM) $(MLX) $(GUIDELLM)  ## lint, the site, unit and driver tests, committed notebooks compared cell by cell
 	@$(BIN)/python -m pytest -n 2 --dist worksteal
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks page
 
 lint: $(INSTALLED)  ## ruff: rules and format
 	@$(BIN)/ruff check --quiet
@@ -45,6 +45,9 @@ lint: $(INSTALLED)  ## ruff: rules and format
 
 docs: $(INSTALLED)  ## the site, in build/docs/index.html: its links lead somewhere, it loads nothing from outside
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs auto --conf-dir docs . build/docs
+
+page: $(INSTALLED)  ## the planner in a browser, on this machine alone
+	@$(BIN)/python -m idealized_runtime page
 
 lab: $(INSTALLED)  ## JupyterLab in notebooks/
 	@$(BIN)/jupyter lab --notebook-dir notebooks

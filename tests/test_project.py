@@ -14,6 +14,7 @@ from idealized_runtime.cli.main import COMMANDS, GROUPS
 from idealized_runtime.measurements.published import ROOT
 
 TARGETS = [
+    "page",
     "setup",
     "figures",
     "notebooks",

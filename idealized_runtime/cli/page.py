@@ -26,11 +26,13 @@ def add_arguments(parser):
 
 def run(arguments) -> int:
     """Serve the page until it is interrupted."""
-    from idealized_runtime.page.machines import read_machine
     from idealized_runtime.page.server import serve
 
-    for name in arguments.logs:
-        # What cannot be read is refused here, and not in the page.
-        read_machine(name)
+    if arguments.logs:
+        from idealized_runtime.page.machines import read_machine
+
+        for name in arguments.logs:
+            # What cannot be read is refused here, and not in the page.
+            read_machine(name)
     serve(port=arguments.port, opens_browser=not arguments.no_browser, machines=arguments.logs, say=say)
     return DONE

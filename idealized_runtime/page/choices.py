@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -227,14 +228,17 @@ class Choices:
         if self._is_showing or not uploads:
             return
         (upload, *_) = uploads
-        try:
-            path = str(self._files.keep(upload["name"], bytes(upload["content"])))
-            read_model(path) if name == "model" else demand_of(replace(self.state, queries=path))
-        except (ValueError, OSError) as error:
-            # Its name as it was, not where it is kept.
-            self.say(_without_folder(f"{upload['name']} is refused: {error}", self._files))
-        else:
-            self._change(**{name: path})
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                path = str(self._files.keep(upload["name"], bytes(upload["content"])))
+                read_model(path) if name == "model" else demand_of(replace(self.state, queries=path))
+            except (ValueError, OSError) as error:
+                # Its name as it was, not where it is kept.
+                self.say(_without_folder(f"{upload['name']} is refused: {error}", self._files))
+            else:
+                self._change(**{name: path})
+                self.say(*dict.fromkeys(_without_folder(str(it.message), self._files) for it in caught))
         self._is_showing = True
         widget.value = ()
         self._is_showing = False

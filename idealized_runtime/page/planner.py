@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from queue import SimpleQueue
 
 import ipywidgets as widgets
 from IPython.display import display
@@ -18,7 +19,7 @@ from idealized_runtime.page.files import DroppedFiles
 from idealized_runtime.page.markup import Html, download, image, join, table, tag
 from idealized_runtime.page.queries import QueryAnswer, answer_queries, capability_frontier
 from idealized_runtime.page.served import ServedAnswer, plan_served
-from idealized_runtime.page.server import MACHINES_SETTING, asked_link
+from idealized_runtime.page.server import MACHINES_SETTING, asked_link, is_page
 from idealized_runtime.page.state import VIEWS, State
 from idealized_runtime.page.words import bounded, number
 from idealized_runtime.plots.planner import style_candidates
@@ -63,8 +64,8 @@ class Planner:
     def __init__(self, link: str | None = None, machines: Sequence[str] | None = None):
         use_style()
         self._files, self._simulations = DroppedFiles(), Simulations()
-        self._loop, self._timer, self._ticket, self._lock = _running_loop(), None, 0, threading.Lock()
-        self._planning = None
+        self._loop, self._timer, self._ticket = _running_loop(), None, 0
+        self._planning, self._news = None, SimpleQueue()
         machines = json.loads(os.environ.get(MACHINES_SETTING, "[]")) if machines is None else machines
         state, refused = State.from_link(asked_link() if link is None else link)
         state, more = self._known(state, known := [*_MACHINES, *machines])
@@ -91,7 +92,14 @@ class Planner:
         display(self.box)
 
     def wait(self, timeout_s: float = 60.0):
-        """Until what runs in the background is done."""
+        """Until what runs in the background is done; not at all on a page, which it comes to when it is."""
+        if self._planning is not None and not is_page():
+            self._planning.join(timeout_s)
+            self._take_news()
+
+    def close(self, timeout_s: float = 10.0):
+        """End what runs in the background."""
+        self._ticket += 1
         if self._planning is not None:
             self._planning.join(timeout_s)
 
@@ -177,8 +185,7 @@ class Planner:
         self._timer = self._loop.call_later(_TOGETHER_S, self._answer, state)
 
     def _answer(self, state):
-        with self._lock:
-            self._ticket += 1
+        self._ticket += 1
         self._fault, self.served = "", None
         try:
             self.answer = answer_queries(state)
@@ -198,25 +205,27 @@ class Planner:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     for answer in plan_served(state, self._simulations, lambda: ticket != self._ticket):
-                        self._later(self._take_plan, ticket, answer, "")
+                        self._tell(ticket, answer, "")
             except InterruptedError:
                 return
             except (ValueError, OSError) as error:
-                self._later(self._take_plan, ticket, None, f"No plan: {error}.")
+                self._tell(ticket, None, f"No plan: {error}.")
 
         self._planning = threading.Thread(target=work, daemon=True)
         self._planning.start()
 
-    def _later(self, function, *arguments):
-        if self._loop is None:
-            function(*arguments)
-        else:
-            self._loop.call_soon_threadsafe(function, *arguments)
+    def _tell(self, *news):
+        """Have the thread of the page take what another has found."""
+        self._news.put(news)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._take_news)
 
-    def _take_plan(self, ticket, served, fault):
-        if ticket == self._ticket:
-            self.served, self._fault = served, fault
-            self._render()
+    def _take_news(self):
+        while not self._news.empty():
+            ticket, served, fault = self._news.get()
+            if ticket == self._ticket:
+                self.served, self._fault = served, fault
+                self._render()
 
     def _look(self, view):
         if view != self.state.view:

@@ -1,7 +1,6 @@
 """The answer for queries that come one at a time: seconds, dollars and joules of each candidate."""
 
 import shlex
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from idealized_runtime.page.machines import measured_runtimes, read_machine, rea
 from idealized_runtime.page.state import State
 from idealized_runtime.page.words import Estimate, bounded, count
 from idealized_runtime.prediction import predict_priced, priced_on_stack
-from idealized_runtime.queries.price import BEYOND
+from idealized_runtime.queries.price import BEYOND, TOO_LONG
 from idealized_runtime.queries.tables import WEIGHT_COLUMN, read_queries
 from idealized_runtime.queries.terms import PricedModel, price_models
 from idealized_runtime.records import TOKEN_COLUMNS
@@ -268,9 +267,7 @@ def read_table(path: str) -> pd.DataFrame:
     ValueError
         It is no table of queries, or holds none; the message begins with its name.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        queries = read_queries(path)
+    queries = read_queries(path)
     if queries.dropna(subset=TOKEN_COLUMNS).empty:
         raise ValueError(f"{path}: it holds no query")
     return queries
@@ -299,13 +296,14 @@ def _option(state, name, machine_name, architecture, queries) -> Option:
     is_whole = np.arange(len(asked)) < len(queries)
     totals, prompts = found.totals(is_whole), found.totals(~is_whole)
     if totals["num_missing"]:
-        causes = ", ".join(found.missing)
+        low, high = _timed_range(priced.runtimes, 1, np.inf)
+        more = {
+            BEYOND: f", {low:,} to {high:,} tokens: allow it under Demand",
+            TOO_LONG: f", {architecture.max_position_embeddings:,} tokens",
+        }
+        causes = "; ".join(f"{cause}{more.get(cause, '')}" for cause in found.missing)
         whose = "" if len(queries) == 1 else f"{totals['num_missing']} of {len(queries)} queries are "
-        remedy = ""
-        if BEYOND in found.missing:
-            low, high = _timed_range(priced.runtimes, 1, np.inf)
-            remedy = f" ({low:,} to {high:,} tokens); allow it under Demand"
-        return Option(key, label, machine_name, name, priced, reason=f"{label}: {whose}{causes}{remedy}")
+        return Option(key, label, machine_name, name, priced, reason=f"{label}: {whose}{causes}")
     estimates = {
         metric: Estimate(*(totals[metric][f"total{side}"] for side in _SIDES)) for metric in METRICS if totals[metric]
     }

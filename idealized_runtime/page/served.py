@@ -1,7 +1,6 @@
 """The answer for queries that come at a rate: what serves them within objectives, cheapest first."""
 
 import shlex
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -148,9 +147,7 @@ def demand_of(state: State) -> Demand:
     if state.queries:
         name = Path(state.queries).name
         if _is_trace(state.queries):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                requests = read_request_table(state.queries, is_demand=True)
+            requests = read_request_table(state.queries, is_demand=True)
             return Demand.of_trace(requests, name=name)
         return Demand.of_queries(read_table(state.queries), rate_per_s=state.rate_per_s, name=name)
     sizes = pd.DataFrame({name: [getattr(state, name)] for name in TOKEN_COLUMNS})

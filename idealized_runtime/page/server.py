@@ -80,12 +80,17 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
         app.start()
 
 
+def is_page() -> bool:
+    """Whether this is the kernel of a page, and not of a notebook."""
+    return "VOILA_PREHEAT" in os.environ
+
+
 def asked_link() -> str:
     """What stands behind the ``?`` of the address that this kernel's page was asked for with; waits for that page.
 
     Empty in a notebook.
     """
-    if "VOILA_PREHEAT" not in os.environ:
+    if not is_page():
         return ""
     from voila.utils import get_query_string
 

@@ -9,6 +9,9 @@ from idealized_runtime.measurements.published import published_data
 
 FILE = "aiconfigurator/aic-core/src/aiconfigurator_core/systems/silicon_sample.csv"
 _DTYPES = {"fp8": "float8", "bf16": "bfloat16", "fp4": "float4", "int4": "int4"}
+_SHARED_SIZES = (1, 2, 4, 8, 16)
+# Anywhere between 0.67 and 0.8 the same rows are found.
+_QUICKER = 0.8
 # Half of the last digit of listings that are rounded, to 0.01 ms.
 _ROUNDING_S = 0.00501e-3
 _SETTING = [
@@ -69,12 +72,17 @@ def read_inferencex() -> pd.DataFrame:
     )
     further_s = points["time_per_output_token_s"] * (points["num_output_tokens"] - 1)
     is_again = _listed_again(points, is_in_doubt)
+    holds = {
+        "disaggregated": rows["mode"] == "disagg",
+        "devices-added-up": ~tensor.isin(_SHARED_SIZES),
+        "no-concurrency": points["concurrency"].isna(),
+        "listed-again": is_again,
+        "queued": points["time_to_first_token_s"] > further_s,
+    }
     points["flags"] = flag(
         {
-            "disaggregated": rows["mode"] == "disagg",
-            "no-concurrency": points["concurrency"].isna(),
-            "listed-again": is_again,
-            "queued": points["time_to_first_token_s"] > further_s,
+            **holds,
+            "quicker-with-more": _quicker_with_more(points, ~pd.DataFrame(holds).any(axis=1)),
             "measured-twice": points[~is_again]
             .duplicated(_SETTING, keep=False)
             .reindex(points.index, fill_value=False),
@@ -101,3 +109,13 @@ def _listed_again(points, is_in_doubt) -> pd.Series:
             is_same = np.abs(times_s[order[:place]] - times_s[row]).max(axis=1) <= _ROUNDING_S
             is_again[row] = is_same.any()
     return is_again
+
+
+def _quicker_with_more(points, is_usable) -> pd.Series:
+    """Whether more clients make the tokens of a row's server, at its sizes, come much sooner than fewer do."""
+    is_so = pd.Series(False, index=points.index)
+    key = [name for name in _SETTING if name != "concurrency"]
+    for _, rows in points[is_usable].groupby(key, dropna=False):
+        times_s = rows.groupby("concurrency")["time_per_output_token_s"].median()
+        is_so[rows.index] = (times_s / times_s.cummax()).min() < _QUICKER
+    return is_so

@@ -48,9 +48,14 @@ RULES = (
              "median inter-token time is one of theirs"),
     FlagRule("data-parallel", "several copies share the requests, and the batch of each is not said"),
     FlagRule("disaggregated", "prompts are encoded on other devices than tokens are generated"),
+    FlagRule("devices-added-up", "attention is said to be shared by a number of devices that is no power of two, or by "
+             "more than 16, as no engine shares its heads: devices of several copies, or of prompts and tokens apart, "
+             "are added up, and the batch of each is not said"),
     FlagRule("no-concurrency", "how many clients asked at once is not said"),
     FlagRule("listed-again", "the same measurement stands in another row, by both of its times"),
     FlagRule("queued", "the first token took longer than all further ones, so fewer requests ran than were sent"),
+    FlagRule("quicker-with-more", "with more clients the tokens of its server took less than four fifths of what they "
+             "took with fewer, of the same sizes: more than the clients changed, and no row says what"),
     FlagRule("few-rounds", "fewer than two rounds of requests: ramps are much of the run", is_excluding=False),
     FlagRule("batch-not-filled", "fewer than 95 % of the places were taken; the batch is the measured one",
              is_excluding=False),

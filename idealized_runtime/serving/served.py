@@ -3,10 +3,13 @@
 Coefficients come with the package (:mod:`~idealized_runtime.serving.known_stacks`); no log is needed.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.architectures.devices import MAX_TENSOR_PARALLEL_SIZE, cache_tokens_left
@@ -15,7 +18,7 @@ from idealized_runtime.checks import did_you_mean, token_array
 from idealized_runtime.fits.entries import doubling_sizes, entry_of
 from idealized_runtime.fits.protocol import PredictingModel, plain
 from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
-from idealized_runtime.hardware.prices import DeviceRate
+from idealized_runtime.hardware.prices import DeviceRate, dollar_cost_usd
 from idealized_runtime.queries.terms import PricedModel, on_terms
 from idealized_runtime.serving.known_stacks import KnownStack, get_known_stack
 from idealized_runtime.serving.predicted import line_through_steps
@@ -29,7 +32,11 @@ from idealized_runtime.statistics.intervals import normal_half_width
 DTYPES = {"bfloat16": None, "float8": {"quant_method": "fp8"}, "mxfp4": {"quant_method": "mxfp4"}}
 # Prompts of the serving points that first tokens were held against.
 _PROMPT_RANGE = (1, 8192)
-_LEVEL = 0.95
+_LEVEL, _SIDES = 0.95, ("lower", "upper")
+
+
+class ModelTooLargeError(ValueError):
+    """The devices have no room for the weights of a model and the tokens that were asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,16 +147,18 @@ class ServedModel:
 
     def extrapolations(self, *, concurrency=None, num_prompt_tokens=None, num_context_tokens=None) -> tuple[str, ...]:
         """What of a load lies beyond all that was measured, in words."""
-        asked = {"concurrency": concurrency, "num_prompt_tokens": num_prompt_tokens,
-                 "num_context_tokens": num_context_tokens}  # fmt: skip
-        words = {"concurrency": "requests at a time", "num_prompt_tokens": "prompt tokens",
-                 "num_context_tokens": "tokens of context"}  # fmt: skip
-        return tuple(
-            f"{asked[name]:.4g} {words[name]} were not measured, only about {least:.3g} to {most:.4g}"
-            for name, (least, most) in self.known.seen.items()
+        asked = {
+            "concurrency": ("batches of {:.4g}", concurrency),
+            "num_prompt_tokens": ("prompts of {:.4g} tokens", num_prompt_tokens),
+            "num_context_tokens": ("contexts of {:.4g} tokens", num_context_tokens),
+        }
+        beyond = []
+        for name, (words, value) in asked.items():
+            least, most = self.known.seen[name]
             # Batches and lengths are means over requests that come and go.
-            if asked.get(name) is not None and not 0.9 * least <= asked[name] <= 1.1 * most
-        )
+            if value is not None and not 0.9 * least <= value <= 1.1 * most:
+                beyond.append(f"{words.format(value)} were not measured, only of about {least:.3g} to {most:.4g}")
+        return tuple(beyond)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -344,6 +353,49 @@ def predict_served_priced(
     return on_terms(model, price_usd_per_hour=price_usd_per_hour, power_watts=power_watts)
 
 
+def served_table(
+    architectures: Iterable[Architecture],
+    all_hardware: Iterable[str],
+    *,
+    software: str,
+    num_prompt_tokens: int,
+    num_output_tokens: int,
+    concurrency: int = 1,
+    level: float = _LEVEL,
+) -> pd.DataFrame:
+    """Models on machines with an engine, on as few devices as hold them and so many queries at a time.
+
+    Returns
+    -------
+    DataFrame, by model and hardware
+        ``dtype, num_accelerators``; ``time_per_output_token_ms``, mean, ``_lower`` and ``_upper``;
+        ``usd_per_million_output_tokens``, prompts included, missing without a price; ``joules_per_output_token``,
+        missing without watts. Left out are models that a machine cannot hold.
+    """
+    p, o, rows = num_prompt_tokens, num_output_tokens, {}
+    for architecture, hardware in product(architectures, all_hardware):
+        try:
+            model = predict_served_priced(
+                architecture, hardware=hardware, software=software, num_prompt_tokens=p, num_output_tokens=o,
+                concurrency=concurrency, num_context_tokens=p + o,
+            )  # fmt: skip
+        except ModelTooLargeError:
+            continue
+        runtimes, bounds = model.runtimes, model.runtimes.output_token_interval_s(p, o, level)
+        device_s = runtimes.predict(p, o) * model.num_accelerators / concurrency / o
+        price, power = model.price_usd_per_hour, model.power_watts
+        row = {"dtype": model.dtype, "num_accelerators": model.num_accelerators}
+        row |= {"time_per_output_token_ms": 1e3 * runtimes.output_token_s(p, o)}
+        row |= {f"time_per_output_token_ms_{side}": 1e3 * bound for side, bound in zip(_SIDES, bounds, strict=True)}
+        row["usd_per_million_output_tokens"] = (
+            np.nan if price is None
+            else 1e6 * dollar_cost_usd(device_s, num_accelerators=1, price_usd_per_hour=price.value)
+        )  # fmt: skip
+        row["joules_per_output_token"] = np.nan if power is None else device_s * power.value
+        rows[architecture.name, model.hardware] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["model", "hardware"])
+
+
 def _stored_as(architecture, dtype, known) -> Architecture:
     """The architecture with its weights in a data type."""
     options = dict(architecture.uncounted_options)
@@ -382,7 +434,7 @@ def _devices(architecture, accelerator, size, num_tokens) -> tuple[int, int]:
         tokens = cache_tokens_left(a, accelerator.memory_bytes, dtype=STORED, tensor_parallel_size=width)
         if tokens >= num_tokens:
             return width, tokens
-    raise ValueError(
+    raise ModelTooLargeError(
         f"{a.name} does not fit {width} x {accelerator.name} of {accelerator.memory_bytes / 1e9:.4g} GB: beside its "
         f"weights there is room for {tokens} tokens of cache, and {num_tokens} are asked for"
         + ("; pipeline stages were not measured. Weights of fewer bits may fit (dtype)" if size is None else "")
@@ -423,4 +475,5 @@ def _caveats(served):
         yield "weights of fewer than 8 bits outside of experts: no model with them was served"
     if not served.weights.is_quantised and 0.9 < served.weights.experts < 1.3:
         yield f"{accelerator.name} has no products of 8 bits: the time to make its weights 16 bits wide"
+    yield f"other versions of the engine than {known.software}, which may be quicker"
     yield "what a server does beside its steps: receiving, waiting for the step that runs, sending"

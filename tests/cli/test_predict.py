@@ -247,7 +247,7 @@ def test_model_that_nobody_served_is_answered_without_logs(config, capsys):
     seconds = result["prompt_encoding_time_s"]["estimate"] + 19 * token_s
     assert result["runtime_s"]["estimate"] == pytest.approx(seconds)
     assert result["cost_usd"]["estimate"] == pytest.approx(6.88 / 3600 * seconds)
-    assert result["caveats"][0] == "1 requests at a time were not measured, only about 7.9 to 1024"
+    assert result["caveats"][0] == "batches of 1 were not measured, only of about 7.9 to 1024"
     assert answer(capsys, "--model", str(config), *SERVER)["model"] == "between"
 
 

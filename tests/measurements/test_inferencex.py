@@ -44,7 +44,9 @@ def test_row_becomes_a_point_in_our_units(read_rows):
         ({"mode": "disagg", "decode_tp_size": 8.0}, "disaggregated"),
         ({"silicon_data_source": "dump; measured=2026-01-01"}, "no-concurrency"),
         ({"silicon_ttft_ms": 20_600.0}, "queued"),
-        ({"tp_size": 64.0, "moe_tp_size": 8.0}, "devices-in-doubt"),
+        ({"tp_size": 64.0}, "devices-added-up"),
+        ({"tp_size": 12.0}, "devices-added-up"),
+        ({"moe_tp_size": 8.0}, "devices-in-doubt"),
         ({"tp_size": 4.0, "attention_dp_size": 4.0, "moe_ep_size": 16.0}, "devices-in-doubt"),
     ],
 )
@@ -63,11 +65,20 @@ def test_measurement_that_is_listed_again_counts_once_by_its_best_listing(read_r
     rounded = {"silicon_ttft_ms": 500.12, "silicon_tpot_ms": 20.0, "backend_version": np.nan}
     points = read_rows(doubtful, rounded, {}, {"silicon_tpot_ms": 20.1})
     assert points["flags"].tolist() == [
-        "listed-again devices-in-doubt",
+        "devices-added-up listed-again devices-in-doubt",
         "listed-again",
         "measured-twice",
         "measured-twice",
     ]
+
+
+def test_server_that_is_much_quicker_with_more_clients_is_another_one(read_rows):
+    def row(clients, tpot_ms, **more):
+        return {"silicon_data_source": f"silicon_concurrency={clients}", "silicon_tpot_ms": tpot_ms} | more
+
+    steady = [row(1, 10.0, isl=2048), row(2, 9.5, isl=2048), row(4, 30.0, isl=2048)]
+    points = read_rows(row(1, 8.0), row(2, 42.0), row(8, 27.0), *steady)
+    assert points["flags"].tolist() == 3 * ["quicker-with-more"] + 3 * [""]
 
 
 @pytest.mark.parametrize(
@@ -82,15 +93,11 @@ def test_published_rows_and_what_is_left_of_them():
     assert len(points) == 5221
     counts = count_flags(points)["num_rows"].to_dict()
     assert counts == {
-        "disaggregated": 1602, "no-concurrency": 19, "listed-again": 1441, "queued": 84, "measured-twice": 595,
-        "devices-in-doubt": 956,
+        "disaggregated": 1602, "devices-added-up": 435, "no-concurrency": 19, "listed-again": 1441, "queued": 84,
+        "quicker-with-more": 30, "measured-twice": 595, "devices-in-doubt": 956,
     }  # fmt: skip
     usable = usable_points(points)
     assert usable["hardware"].value_counts().to_dict() == {
-        "B200": 1085,
-        "H100": 767,
-        "H200": 609,
-        "B300": 255,
-        "GB200": 71,
-    }
+        "B200": 1032, "H100": 762, "H200": 579, "B300": 246, "GB200": 3,
+    }  # fmt: skip
     assert usable["time_per_output_token_s"].between(0.002, 0.21).all()

@@ -142,6 +142,8 @@ OTHER_VALUES = {
         "task": ["gpqa", "sourcegraph-fim"],
         "served_on": [["H100"], ["H200", "B300"]],
         "num_output_tokens": [100, 2000],
+        "asked": [["qwen3-4b"], ["llama-3.1-70b", "gpt-oss-20b"]],
+        "machines": [["H100"], ["L4", "MI300X"]],
         "level": [0.8, 0.9],
     },
     "serving_under_load": {

@@ -176,3 +176,11 @@ def test_published_serving_points_left_out():
     first = fit_groups(points, FIRST_TOKENS, by=by).left_out_table().loc["all"]
     assert first["median_percent"] <= 10
     assert 90 <= first["covered_percent"] <= 98
+
+
+def test_intervals_of_serving_points_hold_on_every_machine():
+    points = usable_points(read_inferencex())
+    by = (*SERVER, "expert_tensor_parallel_size")
+    covered = fit_groups(points, SIZE_STEPS, by=by).left_out_table("hardware")["covered_percent"]
+    assert set(covered.index) == {"H100", "H200", "B200", "B300"}
+    assert covered.between(90, 98.5).all()

@@ -7,7 +7,12 @@ from idealized_runtime.measurements.ml_energy import ASSUMED_PROMPT_TOKENS, read
 from idealized_runtime.measurements.points import usable_points
 from idealized_runtime.serving.power import mean_step_s
 from idealized_runtime.serving.scheduler import Scheduler
-from idealized_runtime.serving.served import predict_served, predict_served_priced, predict_served_steps
+from idealized_runtime.serving.served import (
+    predict_served,
+    predict_served_priced,
+    predict_served_steps,
+    served_table,
+)
 
 LLAMA = get_architecture("llama-3.1-8b")
 GPT_OSS = get_architecture("gpt-oss-20b")
@@ -173,5 +178,23 @@ def test_what_lies_beyond_the_measurements_is_said():
     model = served()
     assert model.extrapolations(concurrency=64, num_prompt_tokens=512, num_context_tokens=1000) == ()
     (beyond,) = model.extrapolations(concurrency=1)
-    assert beyond == "1 requests at a time were not measured, only about 7.9 to 1024"
+    assert beyond == "batches of 1 were not measured, only of about 7.9 to 1024"
     assert any("405.9 B" in caveat for caveat in served(get_architecture("gpt2-small")).caveats)
+
+
+def test_table_has_what_each_machine_holds():
+    models = [get_architecture(name) for name in ("qwen3-4b", "llama-3.1-405b")]
+    table = served_table(
+        models, ["H100", "L4", "B200"], software="vllm", num_prompt_tokens=500, num_output_tokens=100, concurrency=8
+    )
+    # 811 GB of weights are more than 8 H100 have.
+    assert set(table.index) == {
+        ("qwen3-4b", "H100"), ("qwen3-4b", "L4"), ("qwen3-4b", "B200"), ("llama-3.1-405b", "B200"),
+    }  # fmt: skip
+    row = table.loc[("qwen3-4b", "H100")]
+    runtimes = served(models[0]).runtimes(8)
+    device_s = runtimes.predict(500, 100) / 8 / 100
+    assert row["usd_per_million_output_tokens"] == pytest.approx(1e6 * device_s * 6.88 / 3600)
+    assert row["time_per_output_token_ms"] == pytest.approx(1e3 * runtimes.output_token_s(500, 100))
+    assert (table["time_per_output_token_ms_lower"] < table["time_per_output_token_ms"]).all()
+    assert np.isnan(table.loc[("qwen3-4b", "L4"), "usd_per_million_output_tokens"])

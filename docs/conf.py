@@ -10,8 +10,6 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]
 
 project = "idealized-runtime"
-author = "the authors of idealized-runtime"
-copyright = "Apache-2.0"
 root_doc = "docs/index"
 include_patterns = ["docs/**.md", "notebooks/*.ipynb", "benchmarks/README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 exclude_patterns = [".*", "build", "published", "shared", "**.egg-info"]
@@ -46,6 +44,8 @@ html_title = project
 html_math_renderer = "mathml"
 html_copy_source = False
 html_show_sourcelink = False
+html_show_copyright = False
+html_show_sphinx = False
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_additional_pages = {"index": "entrance.html"}

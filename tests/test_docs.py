@@ -1,5 +1,6 @@
 """Commands and cells that stand with their answers in the README and in docs/ are run, and the two are compared."""
 
+import inspect
 import re
 import shlex
 from doctest import (
@@ -123,3 +124,31 @@ def test_every_name_at_the_top_has_an_example():
     assert [
         name for name in idealized_runtime.__all__ if ">>> " not in (getattr(idealized_runtime, name).__doc__)
     ] == []
+
+
+def public_functions():
+    """Functions and methods of the modules that docs/api lists, as (name, function)."""
+    pages = sorted((ROOT / "docs" / "api").glob("*.md"))
+    for name in re.findall(r"automodule:: ([\w.]+)", "\n".join(page.read_text(encoding="utf-8") for page in pages)):
+        module = import_module(name)
+        for member in getattr(module, "__all__", vars(module)):
+            thing = getattr(module, member)
+            if member.startswith("_") or not getattr(thing, "__module__", "").startswith(name):
+                continue
+            found = [(member, thing), *(vars(thing).items() if inspect.isclass(thing) else ())]
+            for function_name, function in found:
+                function = inspect.unwrap(getattr(function, "__func__", function))
+                if inspect.isfunction(function) and not function_name.startswith("_"):
+                    yield f"{name}: {function.__qualname__}", function
+
+
+def test_public_functions_say_the_types_of_what_they_take_and_give():
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    untyped = []
+    for name, function in public_functions():
+        signature = inspect.signature(function)
+        named = [it for it in signature.parameters.values() if it.kind not in kinds and it.name not in ("self", "cls")]
+        annotations = [*(it.annotation for it in named), signature.return_annotation]
+        if any(annotation is inspect.Signature.empty for annotation in annotations):
+            untyped.append(name)
+    assert untyped == []

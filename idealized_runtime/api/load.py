@@ -195,7 +195,7 @@ class LoadRunner(Runner):
         return self._make_prompt(point["num_prompt_tokens"], *load, *sizes, number, attempt)
 
 
-async def run_closed_loop(send: Send, num_parallel: int, *, num_warmup: int, num_requests: int):
+async def run_closed_loop(send: Send, num_parallel: int, *, num_warmup: int, num_requests: int) -> None:
     """Send requests from ``num_parallel`` streams, each its next one when the last is answered.
 
     Requests are numbered in the order of sending; those from ``num_warmup`` on, ``num_requests`` of them, count.
@@ -213,7 +213,7 @@ async def run_closed_loop(send: Send, num_parallel: int, *, num_warmup: int, num
     await _gather(stream() for _ in range(num_parallel))
 
 
-async def run_open_loop(send: Send, arrivals_s: Iterator[float], *, num_warmup: int, num_requests: int):
+async def run_open_loop(send: Send, arrivals_s: Iterator[float], *, num_warmup: int, num_requests: int) -> None:
     """Send requests at given times, in seconds from now, whether the ones before are answered or not.
 
     Numbered and counted as in :func:`run_closed_loop`. Requests go on arriving until the counted ones are answered, by

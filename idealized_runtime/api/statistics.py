@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.stats import binomtest, quantile_test
 
 from idealized_runtime.api.trials import INTERRUPTED_ERROR
@@ -103,7 +104,7 @@ def mixes_sizes(requests: pd.DataFrame) -> bool:
     return bool(runs.agg(lambda run: (run != run.shift()).sum() > run.nunique()).any())
 
 
-def percentile_bounds(values, percentile: float, *, level: float = 0.95) -> tuple[float, float]:
+def percentile_bounds(values: ArrayLike, percentile: float, *, level: float = 0.95) -> tuple[float, float]:
     """Interval of a percentile from order statistics, without assuming a distribution.
 
     Each side misses with probability of at most (1 - level) / 2. A side that the sample is too small to bound is NaN:
@@ -203,7 +204,9 @@ def measure_goodput(
     return group_table(sent_requests(requests), by, measure)
 
 
-def group_table(requests: pd.DataFrame, by: Sequence[str], rows_of: Callable, *, columns=None) -> pd.DataFrame:
+def group_table(
+    requests: pd.DataFrame, by: Sequence[str], rows_of: Callable, *, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Rows that a function gives for each group of requests, behind its key; a missing load is a key of its own."""
     groups = requests.groupby(list(by), dropna=False, sort=True)
     table = pd.DataFrame(
@@ -246,7 +249,7 @@ def _duration_s(group) -> float:
     return float(durations.dt.total_seconds().sum(min_count=1))
 
 
-def check_objectives(objectives: Mapping[str, float]):
+def check_objectives(objectives: Mapping[str, float]) -> None:
     """Refuse what :func:`measure_goodput` refuses of objectives alone."""
     if not objectives:
         raise ValueError(f"goodput needs an objective: {', '.join(OBJECTIVES)}")

@@ -1,6 +1,10 @@
 """What the engines of :mod:`megatron_lm` can build. Imports no torch, so that an argument can be refused at once."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from idealized_runtime.architectures.architecture import Architecture
 
 # Options of a scaling of rotary positions: those it needs, and those it may have.
 _SCALINGS = {
@@ -55,7 +59,7 @@ BUILT_FEATURES: Mapping[str, Callable[[object], bool]] = {
 }  # fmt: skip
 
 
-def unsupported_features(architecture) -> list[str]:
+def unsupported_features(architecture: "Architecture") -> list[str]:
     """Features of an architecture that cannot be built here, each as ``name = value``; none: it can be built.
 
     Parameters
@@ -111,7 +115,7 @@ def _unbuilt_combinations(a) -> list[str]:
     return [what for what, is_so in refused.items() if is_so]
 
 
-def require_buildable(architecture, *, tensor_parallel_size: int = 1):
+def require_buildable(architecture: "Architecture", *, tensor_parallel_size: int = 1) -> None:
     """Refuse what would be built otherwise than its owners describe it.
 
     Raises

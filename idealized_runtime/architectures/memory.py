@@ -1,5 +1,8 @@
 """Bytes of weights, of the cache, and of what one output token reads."""
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.counting import check_batch_size, evaluate
 from idealized_runtime.architectures.formats import cache_dtype, stored_bytes
@@ -24,7 +27,7 @@ def weight_bytes(architecture: Architecture, *, dtype: str = "float16") -> int:
     return architecture.num_params * _element_bytes(dtype)
 
 
-def kv_cache_bytes_per_token(architecture: Architecture, *, dtype: str = "float16"):
+def kv_cache_bytes_per_token(architecture: Architecture, *, dtype: str = "float16") -> int | float:
     """Bytes of keys and values, or of latents, that one token of one sequence leaves in the cache, over all layers.
 
     Windowed layers drop a token when the window has passed it, and an entry may stand for several tokens: see
@@ -40,7 +43,9 @@ def kv_cache_bytes_per_token(architecture: Architecture, *, dtype: str = "float1
     return numbers * _element_bytes(cache_dtype(architecture) if dtype == STORED else dtype)
 
 
-def kv_cache_bytes(architecture: Architecture, num_context_tokens, *, batch_size: int = 1, dtype: str = "float16"):
+def kv_cache_bytes(
+    architecture: Architecture, num_context_tokens: ArrayLike, *, batch_size: int = 1, dtype: str = "float16"
+) -> float | np.ndarray:
     """Bytes of the cache that the next token reads, states of :func:`state_bytes` included.
 
     Layers with a window keep no more than the window; sparse ones keep all, and read what they select.
@@ -58,7 +63,9 @@ def kv_cache_bytes(architecture: Architecture, num_context_tokens, *, batch_size
     return _cache_bytes(architecture, num_attended, num_context_tokens, batch_size, dtype)
 
 
-def kept_bytes(architecture: Architecture, num_context_tokens, *, batch_size: int = 1, dtype: str = "float16"):
+def kept_bytes(
+    architecture: Architecture, num_context_tokens: ArrayLike, *, batch_size: int = 1, dtype: str = "float16"
+) -> float | np.ndarray:
     """Bytes that sequences of so many tokens occupy: what of their cache is kept, and their states.
 
     Asked like :func:`kv_cache_bytes`, from which it differs where attention is sparse, or a layer reads another's
@@ -88,12 +95,12 @@ def _cache_bytes(architecture, num_counted, num_context_tokens, batch_size, dtyp
 
 def output_token_bytes(
     architecture: Architecture,
-    num_context_tokens,
+    num_context_tokens: ArrayLike,
     *,
     batch_size: int = 1,
     dtype: str = "float16",
     kv_cache_dtype: str | None = None,
-):
+) -> float | np.ndarray:
     """Bytes that must be read for one further output token of each sequence.
 
     The weights of :func:`weight_bytes_read`, and the cache of the context of each sequence. Activations stay on the

@@ -1,6 +1,7 @@
 """Exact operations of matrix products for an Architecture."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from idealized_runtime.architectures.architecture import Architecture
 from idealized_runtime.architectures.counting import as_tokens, check_fits, evaluate, is_scalar
@@ -12,12 +13,12 @@ LOGITS = ("last", "all", "none")
 
 def prompt_encoding_flops(
     architecture: Architecture,
-    num_prompt_tokens,
+    num_prompt_tokens: ArrayLike,
     *,
     batch_size: int = 1,
     attention: str = "square",
     logits: str = "last",
-):
+) -> int | np.ndarray:
     """Exact operations of encoding prompts, which yields the first output token.
 
     Parameters
@@ -64,12 +65,12 @@ def prompt_encoding_flops(
 
 def output_token_flops(
     architecture: Architecture,
-    num_context_tokens,
+    num_context_tokens: ArrayLike,
     *,
     batch_size: int = 1,
     attention: str = "square",
     logits: str = "last",
-):
+) -> int | np.ndarray:
     """Exact operations of one further output token, keys and values of earlier tokens being cached.
 
     Parameters
@@ -128,7 +129,7 @@ def query_flops(
     *,
     attention: str = "square",
     logits: str = "last",
-):
+) -> int:
     """Exact operations of one query: prompt encoding, then ``num_output_tokens - 1`` further tokens.
 
     Parameters

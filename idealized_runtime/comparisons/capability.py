@@ -183,7 +183,7 @@ def served_frontier(
     scores: Mapping[str, CapabilityScore] = CAPABILITY_SCORES,
     level: float = 0.95,
     num_draws: int = 1000,
-    rng=0,
+    rng: int | np.random.Generator = 0,
 ) -> pd.DataFrame:
     """Pareto frontier of score against what a million output tokens cost within the objectives of a plan.
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import numeric_columns, warn_missing
 from idealized_runtime.statistics.intervals import percentile_interval
@@ -86,7 +87,7 @@ def rank(frame: pd.DataFrame, cost: str = "value", quality: str = "accuracy", ob
     return pd.Series(scores, index=frame.index, name="rank").rank(method="min", ascending=False).astype("Int64")
 
 
-def objective_values(costs, qualities, objective: str = "ratio") -> np.ndarray:
+def objective_values(costs: ArrayLike, qualities: ArrayLike, objective: str = "ratio") -> np.ndarray:
     """The objective of :func:`rank`: more is better.
 
     Parameters
@@ -173,7 +174,9 @@ def rank_probabilities(
     return pd.DataFrame(probabilities, index=frame.index, columns=columns)
 
 
-def rank_agreement(ranks: pd.DataFrame, *, level: float = 0.95, num_resamples: int = 2000, rng=0) -> pd.DataFrame:
+def rank_agreement(
+    ranks: pd.DataFrame, *, level: float = 0.95, num_resamples: int = 2000, rng: int | np.random.Generator = 0
+) -> pd.DataFrame:
     """Kendall's tau between a ranking and each of several others, with its interval over models.
 
     1 where both order all pairs of models alike, -1 where they order all of them the other way round, 0 where they

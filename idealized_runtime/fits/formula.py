@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import check_positive, token_array
 from idealized_runtime.fits.entries import entry_of, from_json
@@ -151,7 +152,9 @@ class FormulaModel(PredictingModel):
         predicted_s = self.predict(frame["num_prompt_tokens"].to_numpy(), frame["num_output_tokens"].to_numpy())
         return with_errors(frame, predicted_s)
 
-    def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+    def predict(
+        self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, *, extrapolate: bool = False
+    ) -> float | np.ndarray:
         """Runtime of each query in seconds; float for two scalars, else an array.
 
         Raises
@@ -163,7 +166,14 @@ class FormulaModel(PredictingModel):
         rows, shape = self._rows(num_prompt_tokens, num_output_tokens, extrapolate)
         return plain((rows @ self.results.params.to_numpy()).reshape(shape))
 
-    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level=0.95, extrapolate=False):
+    def predict_interval(
+        self,
+        num_prompt_tokens: ArrayLike,
+        num_output_tokens: ArrayLike,
+        *,
+        level: float = 0.95,
+        extrapolate: bool = False,
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Confidence interval (lower, upper) of the true mean runtime, not below 0, by the covariance of the results.
 
         Raises
@@ -176,7 +186,7 @@ class FormulaModel(PredictingModel):
         rows, shape = self._rows(num_prompt_tokens, num_output_tokens, extrapolate)
         return tuple(plain(bound_s.reshape(shape)) for bound_s in self._bounds(rows, level))
 
-    def time_per_output_token_interval_s(self, level=0.95) -> tuple[float, float]:
+    def time_per_output_token_interval_s(self, level: float = 0.95) -> tuple[float, float]:
         """Confidence interval (lower, upper) of :attr:`time_per_output_token_s`, neither below 0."""
         (second, _), (first, _) = (self._rows(self.reference_num_prompt_tokens, o, False) for o in (2, 1))
         lower_s, upper_s = self._bounds(second - first, level)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import check_positive
 
@@ -46,13 +47,15 @@ class PromptEncodingKnee:
         """Prompt tokens encoded per second on the line: the throughput that long prompts approach."""
         return 1 / self.time_per_prompt_token_s
 
-    def line_s(self, num_prompt_tokens):
+    def line_s(self, num_prompt_tokens: ArrayLike) -> float | np.ndarray:
         """Seconds on the best-fit line of the linear part, which may be drawn beyond it."""
         beyond = np.asarray(num_prompt_tokens, dtype=float) - self.num_prompt_tokens
         return self.floor_s + self.time_per_prompt_token_s * beyond
 
 
-def fit_knee(num_prompt_tokens, prompt_encoding_time_s, *, level: float = 0.95) -> PromptEncodingKnee:
+def fit_knee(
+    num_prompt_tokens: ArrayLike, prompt_encoding_time_s: ArrayLike, *, level: float = 0.95
+) -> PromptEncodingKnee:
     """Fit ``max(floor, line)`` to prompt encoding times, least squares of the relative errors.
 
     For each knee on a fine logarithmic grid, floor and slope follow by linear least squares. The

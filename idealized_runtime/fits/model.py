@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import is_integer, token_array
 from idealized_runtime.fits import interpolation
@@ -144,7 +145,9 @@ class RuntimeModel(PredictingModel):
         columns = ["num_prompt_tokens", "num_output_tokens", "runtime_s"]
         return with_errors(self.settings[columns], self.settings["predicted_s"])
 
-    def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+    def predict(
+        self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, *, extrapolate: bool = False
+    ) -> float | np.ndarray:
         """Runtime of each query in seconds; float for two scalars, else an array.
 
         Raises
@@ -163,7 +166,14 @@ class RuntimeModel(PredictingModel):
             self._runtimes(p[block], o[block], out=runtime_s[block])
         return runtime_s
 
-    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level=0.95, extrapolate=False):
+    def predict_interval(
+        self,
+        num_prompt_tokens: ArrayLike,
+        num_output_tokens: ArrayLike,
+        *,
+        level: float = 0.95,
+        extrapolate: bool = False,
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Confidence interval (lower, upper) of the true mean runtime t(p, o); a single trial scatters more.
 
         It holds the error of the fit, the misfit of the model where a test found one, and between profiled sizes
@@ -188,7 +198,9 @@ class RuntimeModel(PredictingModel):
         lower_s, upper_s = self._interval(p, o - 1, self._runtimes(p, o), level)
         return plain(lower_s), plain(upper_s)
 
-    def standard_error(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+    def standard_error(
+        self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, *, extrapolate: bool = False
+    ) -> float | np.ndarray:
         """Standard error of each runtime: of the normal distribution whose 95 % interval is as wide as the model's.
 
         NaN where there is no interval; raises as :meth:`predict`.
@@ -197,11 +209,13 @@ class RuntimeModel(PredictingModel):
         p, o = np.broadcast_arrays(p, token_array("num_output_tokens", num_output_tokens).astype(float))
         return plain(standard_error_of_interval(*self._bounds(p, o - 1, self._runtimes(p, o), 0.95), level=0.95))
 
-    def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
+    def prompt_encoding_time_s(self, num_prompt_tokens: ArrayLike, *, extrapolate: bool = False) -> float | np.ndarray:
         """Seconds until the first output token, without an API's overhead; raises as :meth:`predict`."""
         return plain(np.array(self._prompt_times(self._checked_prompts(num_prompt_tokens, extrapolate))))
 
-    def prompt_encoding_interval_s(self, num_prompt_tokens, level=0.95, *, extrapolate=False):
+    def prompt_encoding_interval_s(
+        self, num_prompt_tokens: ArrayLike, level: float = 0.95, *, extrapolate: bool = False
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Confidence interval (lower, upper) of the prompt encoding time; raises as :meth:`predict_interval`.
 
         Timings tell the sum of prompt time and an API's overhead, so the overhead counts as known here.
@@ -211,12 +225,14 @@ class RuntimeModel(PredictingModel):
         bounds_s = self._interval(p, np.zeros_like(p), self._prompt_times(p) + overhead_s, level)
         return tuple(plain(np.maximum(bound_s - overhead_s, 0)) for bound_s in bounds_s)
 
-    def time_per_output_token_at(self, num_prompt_tokens, *, extrapolate=False):
+    def time_per_output_token_at(
+        self, num_prompt_tokens: ArrayLike, *, extrapolate: bool = False
+    ) -> float | np.ndarray:
         """g(p): seconds for each output token after the first, behind a prompt of p tokens."""
         p = self._checked_prompts(num_prompt_tokens, extrapolate)
         return plain(np.array(self._tokens_times(p.astype(float))))
 
-    def time_per_output_token_interval_s(self, level=0.95) -> tuple[float, float]:
+    def time_per_output_token_interval_s(self, level: float = 0.95) -> tuple[float, float]:
         """Confidence interval (lower, upper) of g at ``reference_num_prompt_tokens``, neither below 0."""
         if self.intervals is None:
             raise self._no_interval()

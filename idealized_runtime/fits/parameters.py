@@ -20,7 +20,9 @@ _READERS = {
 }
 
 
-def write_parameters(path, models: Mapping[str, ModelOfRuntimes], *, sources: Mapping | None = None) -> None:
+def write_parameters(
+    path: str | os.PathLike, models: Mapping[str, ModelOfRuntimes], *, sources: Mapping | None = None
+) -> None:
     """Write models to a parameter file; equal models give equal bytes, and the file is replaced at once.
 
     Step times of a server (``"steps"``) that the file has stay in it: they come from other measurements. Nothing else
@@ -80,7 +82,7 @@ def _steps_of(path) -> dict:
     return {name: entry["steps"] for name, entry in entries.items() if isinstance(entry, dict) and "steps" in entry}
 
 
-def read_parameters(path) -> dict[str, ModelOfRuntimes]:
+def read_parameters(path: str | os.PathLike) -> dict[str, ModelOfRuntimes]:
     """Models of a parameter file by name: ours, HELM's or the authors'.
 
     Models of which it has nothing but step times of a server are left out.

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import check_range, token_array
 from idealized_runtime.statistics.intervals import standard_error_of_interval
@@ -39,22 +40,24 @@ class ModelOfRuntimes(Protocol):
     :meth:`is_extrapolated` is True is refused by a ValueError that names the range, unless it is set.
     """
 
-    def predict(self, num_prompt_tokens, num_output_tokens):
+    def predict(self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike) -> float | np.ndarray:
         """Runtime of each query."""
 
-    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level: float = 0.95):
+    def predict_interval(
+        self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, *, level: float = 0.95
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Interval (lower, upper) of each runtime. Raises :class:`NoIntervalError` where nothing is known of errors."""
 
-    def standard_error(self, num_prompt_tokens, num_output_tokens):
+    def standard_error(self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike) -> float | np.ndarray:
         """Standard error of each runtime; NaN where nothing is known of errors."""
 
-    def prompt_encoding_time_s(self, num_prompt_tokens):
+    def prompt_encoding_time_s(self, num_prompt_tokens: ArrayLike) -> float | np.ndarray:
         """Seconds until the first output token, without an API's overhead."""
 
-    def time_per_output_token_at(self, num_prompt_tokens):
+    def time_per_output_token_at(self, num_prompt_tokens: ArrayLike) -> float | np.ndarray:
         """Seconds for each output token after the first, behind a prompt of p tokens."""
 
-    def is_extrapolated(self, num_prompt_tokens):
+    def is_extrapolated(self, num_prompt_tokens: ArrayLike) -> bool | np.ndarray:
         """Whether each prompt size lies outside those that were timed."""
 
     def to_json(self) -> dict:
@@ -71,14 +74,25 @@ class PredictingModel(ABC):
     prompt_range: tuple[float, float]
 
     @abstractmethod
-    def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+    def predict(
+        self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, *, extrapolate: bool = False
+    ) -> float | np.ndarray:
         """Runtime of each query."""
 
     @abstractmethod
-    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level=0.95, extrapolate=False):
+    def predict_interval(
+        self,
+        num_prompt_tokens: ArrayLike,
+        num_output_tokens: ArrayLike,
+        *,
+        level: float = 0.95,
+        extrapolate: bool = False,
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Interval (lower, upper) of each runtime, or a :class:`NoIntervalError`."""
 
-    def standard_error(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+    def standard_error(
+        self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, *, extrapolate: bool = False
+    ) -> float | np.ndarray:
         """Standard error of each runtime: of the normal distribution whose 95 % interval is as wide as the model's."""
         sizes = num_prompt_tokens, num_output_tokens
         try:
@@ -87,15 +101,19 @@ class PredictingModel(ABC):
             return np.nan * self.predict(*sizes, extrapolate=extrapolate)
         return standard_error_of_interval(*bounds_s, level=0.95)
 
-    def prompt_encoding_time_s(self, num_prompt_tokens, *, extrapolate=False):
+    def prompt_encoding_time_s(self, num_prompt_tokens: ArrayLike, *, extrapolate: bool = False) -> float | np.ndarray:
         """Seconds until the first output token."""
         return self.predict(num_prompt_tokens, 1, extrapolate=extrapolate)
 
-    def prompt_encoding_interval_s(self, num_prompt_tokens, level=0.95, *, extrapolate=False):
+    def prompt_encoding_interval_s(
+        self, num_prompt_tokens: ArrayLike, level: float = 0.95, *, extrapolate: bool = False
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Interval (lower, upper) of the prompt encoding time; raises as :meth:`predict_interval`."""
         return self.predict_interval(num_prompt_tokens, 1, level=level, extrapolate=extrapolate)
 
-    def time_per_output_token_at(self, num_prompt_tokens, *, extrapolate=False):
+    def time_per_output_token_at(
+        self, num_prompt_tokens: ArrayLike, *, extrapolate: bool = False
+    ) -> float | np.ndarray:
         """Seconds from the first output token to the second, behind a prompt of p tokens."""
         second_s, first_s = (self.predict(num_prompt_tokens, o, extrapolate=extrapolate) for o in (2, 1))
         return second_s - first_s
@@ -107,7 +125,7 @@ class PredictingModel(ABC):
         token_ms = 1e3 * float(self.time_per_output_token_at(ends[0]))
         return f"<{type(self).__name__}: prompts of {sizes} tokens {times_ms} ms, a further token {token_ms:.4g} ms>"
 
-    def is_extrapolated(self, num_prompt_tokens):
+    def is_extrapolated(self, num_prompt_tokens: ArrayLike) -> bool | np.ndarray:
         """Whether each prompt size lies outside those that were timed."""
         p = token_array("num_prompt_tokens", num_prompt_tokens)
         return (p < self.prompt_range[0]) | (p > self.prompt_range[1])

@@ -3,6 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from idealized_runtime.checks import check_not_negative, check_positive_or_missing, check_share
 from idealized_runtime.hardware.accelerators import Accelerator
 
@@ -58,7 +61,9 @@ def device_power(
     return None if power is None else DeviceRate.exactly(power, source)
 
 
-def dollar_cost_usd(runtime_s, *, num_accelerators, price_usd_per_hour, utilization: float = 1.0):
+def dollar_cost_usd(
+    runtime_s: ArrayLike, *, num_accelerators: ArrayLike, price_usd_per_hour: ArrayLike, utilization: float = 1.0
+) -> float | np.ndarray:
     """Dollars of a query: runtime x accelerators x price, with its share of the hours they stand idle.
 
     Parameters
@@ -87,7 +92,14 @@ def dollar_cost_usd(runtime_s, *, num_accelerators, price_usd_per_hour, utilizat
     return runtime_s * num_accelerators * (price_usd_per_hour / SECONDS_PER_HOUR) / utilization
 
 
-def energy_joules(runtime_s, *, num_accelerators, power_watts, utilization: float = 1.0, idle_power_watts: float = 0.0):
+def energy_joules(
+    runtime_s: ArrayLike,
+    *,
+    num_accelerators: ArrayLike,
+    power_watts: ArrayLike,
+    utilization: float = 1.0,
+    idle_power_watts: float = 0.0,
+) -> float | np.ndarray:
     """Energy of a query: runtime x accelerators x power draw, with its share of what idle hours draw.
 
     Parameters

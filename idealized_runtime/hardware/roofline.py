@@ -13,6 +13,7 @@ the cache.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from idealized_runtime.architectures import Architecture, kv_cache_bytes, prompt_encoding_flops, weight_bytes_read
 from idealized_runtime.architectures.operations import least_output_token_flops
@@ -39,13 +40,17 @@ class Roofline:
     tensor_parallel_size: int = 1
     pipeline_parallel_size: int = 1
 
-    def prompt_encoding_s(self, num_prompt_tokens, *, batch_size: int = 1, cache_bytes: float = 0.0):
+    def prompt_encoding_s(
+        self, num_prompt_tokens: ArrayLike, *, batch_size: int = 1, cache_bytes: float = 0.0
+    ) -> float | np.ndarray:
         """Seconds below which no prompts of this size are encoded; ``cache_bytes`` need not be read from memory."""
         # Keys and values are written, not read; half of all pairs are what a causal mask leaves.
         flops = prompt_encoding_flops(self.architecture, num_prompt_tokens, attention="causal")
         return self._longest_s(0.0 * flops, flops, batch_size, cache_bytes)
 
-    def output_token_s(self, num_context_tokens, *, batch_size: int = 1, cache_bytes: float = 0.0):
+    def output_token_s(
+        self, num_context_tokens: ArrayLike, *, batch_size: int = 1, cache_bytes: float = 0.0
+    ) -> float | np.ndarray:
         """Seconds below which no further output token comes, after so many tokens (itself included)."""
         context = np.asarray(num_context_tokens, dtype=float)
         # An engine may cache latents, which are the fewest bytes, or what is made of them, the fewest operations.
@@ -53,7 +58,14 @@ class Roofline:
         cache = kv_cache_bytes(self.architecture, context, dtype=self.dtype)
         return self._longest_s(cache, flops, batch_size, cache_bytes)
 
-    def query_s(self, num_prompt_tokens, num_output_tokens, *, batch_size: int = 1, cache_bytes: float = 0.0):
+    def query_s(
+        self,
+        num_prompt_tokens: ArrayLike,
+        num_output_tokens: ArrayLike,
+        *,
+        batch_size: int = 1,
+        cache_bytes: float = 0.0,
+    ) -> float | np.ndarray:
         """Seconds below which no query of p prompt and o output tokens ends; arrays broadcast."""
         p, o = np.asarray(num_prompt_tokens, dtype=float), np.asarray(num_output_tokens, dtype=float)
         options = {"batch_size": batch_size, "cache_bytes": cache_bytes}
@@ -61,7 +73,9 @@ class Roofline:
         context = np.ones_like(p) if self.architecture.window_is_chunk else p + 1
         return self.prompt_encoding_s(p, **options) + (o - 1) * self.output_token_s(context, **options)
 
-    def possible_s(self, num_prompt_tokens, num_output_tokens, *, batch_size: int = 1):
+    def possible_s(
+        self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, *, batch_size: int = 1
+    ) -> float | np.ndarray:
         """Seconds below which no honest measurement of a query lies: the cache and faster rates are allowed for."""
         options = {"batch_size": batch_size, "cache_bytes": self.rates.cache_bytes}
         return self.query_s(num_prompt_tokens, num_output_tokens, **options) / (1 + self.rates.tolerance)

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import warn_missing
+from idealized_runtime.lifetime.costs import LifetimeCosts
 from idealized_runtime.lifetime.fitting import (
     HUBER_DELTA,
     MIN_DISTINCT,
@@ -32,7 +34,12 @@ _MIN_SHARE = 0.5
 
 
 def bootstrap_scaling_law(
-    runs: pd.DataFrame, fit: ScalingLawFit, *, num_draws: int = 1000, delta: float = HUBER_DELTA, rng=0
+    runs: pd.DataFrame,
+    fit: ScalingLawFit,
+    *,
+    num_draws: int = 1000,
+    delta: float = HUBER_DELTA,
+    rng: int | np.random.Generator = 0,
 ) -> ScalingLaw:
     """The law refitted to training runs drawn with replacement, as many as there are.
 
@@ -105,7 +112,9 @@ class UnreachableLossError(ValueError):
     """Too few of the drawn scaling laws reach the loss at all."""
 
 
-def draws_that_reach(draws: ScalingLaw, loss: float, num_params=None, num_training_tokens=None) -> ScalingLaw:
+def draws_that_reach(
+    draws: ScalingLaw, loss: float, num_params: ArrayLike | None = None, num_training_tokens: ArrayLike | None = None
+) -> ScalingLaw:
     """Those draws of a law that reach a loss, with this size or so many training tokens where one is given.
 
     Raises
@@ -142,7 +151,7 @@ def coefficient_intervals(draws: ScalingLaw, *, level: float = 0.95) -> pd.DataF
     return intervals_of({name: getattr(draws, name) for name in COEFFICIENTS}, level=level)
 
 
-def optimum_intervals(draws: ScalingLaw, loss: float, costs, *, level: float = 0.95) -> pd.DataFrame:
+def optimum_intervals(draws: ScalingLaw, loss: float, costs: LifetimeCosts, *, level: float = 0.95) -> pd.DataFrame:
     """Percentile intervals of the cheapest size and its cost, each draw solved for itself.
 
     Parameters

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.lifetime.bootstrap import draws_that_reach
 from idealized_runtime.lifetime.costs import LifetimeCosts, Rental, dollar_costs
@@ -39,7 +40,7 @@ class Assumptions:
     prompt_mfu: float = 0.5
     output_mfu: float = 0.01
 
-    def guessed_costs(self, mix: QueryMix, num_requests) -> LifetimeCosts:
+    def guessed_costs(self, mix: QueryMix, num_requests: float) -> LifetimeCosts:
         """Lifetime costs with inference at the guessed utilisations."""
         return dollar_costs(
             training=self.training,
@@ -52,7 +53,9 @@ class Assumptions:
             output_mfu=self.output_mfu,
         )
 
-    def measured_costs(self, query_cost: QueryCost, num_requests, law: FloorPowerLaw | None = None) -> LifetimeCosts:
+    def measured_costs(
+        self, query_cost: QueryCost, num_requests: float, law: FloorPowerLaw | None = None
+    ) -> LifetimeCosts:
         """Lifetime costs with inference as measured; with ``law`` in place of the best one where it is given."""
         return query_cost.dollar_costs(
             training=self.training,
@@ -65,15 +68,15 @@ class Assumptions:
 
 def compare_with_guess(
     law: ScalingLaw,
-    loss,
-    num_requests,
+    loss: float,
+    num_requests: float,
     query_cost: QueryCost,
     assumptions: Assumptions,
     *,
     law_draws: ScalingLaw | None = None,
     num_draws: int = 1000,
     level: float = 0.95,
-    rng=0,
+    rng: int | np.random.Generator = 0,
 ) -> pd.DataFrame:
     """Cheapest sizes with guessed utilisations and with measured inference, and what the guess costs.
 
@@ -141,7 +144,7 @@ def compare_servings(
     law_draws: ScalingLaw | None = None,
     num_draws: int = 1000,
     level: float = 0.95,
-    rng=0,
+    rng: int | np.random.Generator = 0,
 ) -> pd.DataFrame:
     """Cheapest size by each way of serving the same queries, the guess first, and what each size costs by the last way.
 
@@ -204,7 +207,9 @@ def compare_servings(
     return pd.DataFrame(rows, index=pd.Index(names, name="serving"))
 
 
-def chinchilla_ratio_maps(law: ScalingLaw, losses, demands, costs: LifetimeCosts) -> dict[str, pd.DataFrame]:
+def chinchilla_ratio_maps(
+    law: ScalingLaw, losses: ArrayLike, demands: ArrayLike, costs: LifetimeCosts
+) -> dict[str, pd.DataFrame]:
     """Cheapest over Chinchilla size of equal loss, for each pair of a loss and a demand.
 
     Parameters

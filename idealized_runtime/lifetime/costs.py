@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import check_not_negative, check_positive, check_utilization
 from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
@@ -49,10 +50,10 @@ class LinearCost:
     def __post_init__(self):
         check_not_negative(per_param=self.per_param)
 
-    def cost(self, num_params):
+    def cost(self, num_params: ArrayLike) -> float | np.ndarray:
         return self.per_param * num_params
 
-    def marginal_cost(self, num_params):
+    def marginal_cost(self, num_params: ArrayLike) -> float | np.ndarray:
         return self.per_param * num_params
 
 
@@ -76,11 +77,11 @@ class LifetimeCosts:
     def __post_init__(self):
         check_positive(per_training_flop=self.per_training_flop)
 
-    def training(self, size: ModelSize):
+    def training(self, size: ModelSize) -> float | np.ndarray:
         """Cost of training alone."""
         return self.per_training_flop * size.training_flops
 
-    def total(self, size: ModelSize):
+    def total(self, size: ModelSize) -> float | np.ndarray:
         """Cost of training and of all inference."""
         return self.training(size) + self.inference.cost(size.num_params)
 
@@ -90,7 +91,7 @@ def inference_flops(num_params, num_inference_tokens):
     return INFERENCE_FLOPS_PER_PARAM_AND_TOKEN * num_params * num_inference_tokens
 
 
-def flop_costs(num_inference_tokens) -> LifetimeCosts:
+def flop_costs(num_inference_tokens: float) -> LifetimeCosts:
     """Costs counted in FLOPs: 6 N D + 2 N T (arXiv:2401.00448, Eq. 2).
 
     Parameters
@@ -124,7 +125,7 @@ class Rental:
         check_positive(price_usd_per_hour=self.price_usd_per_hour)
         self.accelerator.peak_flops(self.dtype)
 
-    def usd_per_flop(self, mfu):
+    def usd_per_flop(self, mfu: float) -> float:
         """Dollars a useful FLOP at this utilisation (MFU), a share of the peak rate in (0, 1]."""
         check_utilization(mfu=mfu)
         flop_s = 1 / (mfu * self.accelerator.peak_flops(self.dtype))
@@ -138,7 +139,7 @@ _ASSUMED = "assumed by arXiv:2401.00448 (2024)"
 ASSUMED_PRICES_USD_PER_HOUR = {"A100-40GB": 1.10, "A100-80GB": 1.50, "H100": 2.00}
 
 
-def rent(name: str, dtype: str, price_usd_per_hour=None) -> Rental:
+def rent(name: str, dtype: str, price_usd_per_hour: float | None = None) -> Rental:
     """An accelerator of the registry at a price: the one given, else that of arXiv:2401.00448, else its row's.
 
     Parameters
@@ -172,12 +173,12 @@ def dollar_costs(
     *,
     training: Rental,
     inference: Rental,
-    num_requests,
-    num_prompt_tokens,
-    num_output_tokens,
-    training_mfu=0.5,
-    prompt_mfu=0.5,
-    output_mfu=0.01,
+    num_requests: float,
+    num_prompt_tokens: float,
+    num_output_tokens: float,
+    training_mfu: float = 0.5,
+    prompt_mfu: float = 0.5,
+    output_mfu: float = 0.01,
 ) -> LifetimeCosts:
     """Dollar costs at assumed utilisations (arXiv:2401.00448, Eq. 4).
 

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from idealized_runtime.checks import check_not_negative
 from idealized_runtime.hardware.prices import SECONDS_PER_HOUR, DeviceRate, energy_joules
 
@@ -44,11 +47,11 @@ class Electricity:
         if self.pue < 1:
             raise ValueError(f"pue must be at least 1, a data centre that draws what its machines do; got {self.pue!r}")
 
-    def kwh(self, accelerator_hours, power_watts: DeviceRate):
+    def kwh(self, accelerator_hours: ArrayLike, power_watts: DeviceRate) -> float | np.ndarray:
         """Kilowatt hours that the data centre draws while accelerators work for so many hours together."""
         joules = energy_joules(SECONDS_PER_HOUR * accelerator_hours, num_accelerators=1, power_watts=power_watts.value)
         return self.pue * joules / _JOULES_PER_KWH
 
-    def kg_co2e(self, kwh):
+    def kg_co2e(self, kwh: ArrayLike) -> float | np.ndarray:
         """Kilograms of CO2 equivalent that generating them emits."""
         return self.kg_co2e_per_kwh * kwh

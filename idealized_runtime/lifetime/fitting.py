@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import check_positive
 from idealized_runtime.lifetime.fitted_range import FittedRange
@@ -61,7 +62,9 @@ def default_starts() -> np.ndarray:
     return np.array(list(sweep), dtype=float)
 
 
-def fit_scaling_law(runs: pd.DataFrame, *, delta: float = HUBER_DELTA, starts=None) -> ScalingLawFit:
+def fit_scaling_law(
+    runs: pd.DataFrame, *, delta: float = HUBER_DELTA, starts: ArrayLike | None = None
+) -> ScalingLawFit:
     """Law of least Huber loss between predicted and observed log losses.
 
     Parameters

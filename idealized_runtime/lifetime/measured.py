@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import check_not_negative, check_positive
 from idealized_runtime.fits.protocol import options_beyond
@@ -61,7 +62,7 @@ class QueryCost:
     mix: QueryMix
     per_query: SizeCurve
 
-    def is_extrapolated(self, num_params):
+    def is_extrapolated(self, num_params: ArrayLike) -> bool | np.ndarray:
         """Whether each size lies outside those of the models behind the curve."""
         return self.per_query.is_extrapolated(num_params)
 
@@ -70,8 +71,8 @@ class QueryCost:
         *,
         training: Rental,
         price_usd_per_hour: float,
-        num_requests,
-        training_mfu=0.5,
+        num_requests: ArrayLike,
+        training_mfu: float = 0.5,
         law: FloorPowerLaw | None = None,
     ) -> LifetimeCosts:
         """Lifetime costs for the solver: training at an assumed utilisation, inference by the curve.
@@ -147,7 +148,7 @@ class MeasuredQueryCost(QueryCost):
         per_query, per_prompt, per_output_token = (SizeCurve.fit(sizes, times) for times in (queries, prompts, tokens))
         return cls(mix, per_query, profiles, per_prompt, per_output_token, float(mix.weights[outside].sum()))
 
-    def utilization(self, num_params, peak_flops_per_s: float, *, level: float = 0.95) -> pd.DataFrame:
+    def utilization(self, num_params: ArrayLike, peak_flops_per_s: float, *, level: float = 0.95) -> pd.DataFrame:
         """Utilisation that the measurements imply, 2 N tokens / (accelerator-seconds x peak), of a new model.
 
         Parameters

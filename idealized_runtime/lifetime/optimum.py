@@ -61,7 +61,7 @@ class LifetimeOptimum:
         return self.optimal_cost / self.costs.total(self.chinchilla)
 
 
-def minimize_lifetime_cost(law: ScalingLaw, loss, costs: LifetimeCosts) -> LifetimeOptimum:
+def minimize_lifetime_cost(law: ScalingLaw, loss: float, costs: LifetimeCosts) -> LifetimeOptimum:
     """Size of least lifetime cost among all that reach a loss.
 
     Sizes of equal loss are told apart by z, the logarithm of the odds A / N^alpha : B / D^beta. Along them

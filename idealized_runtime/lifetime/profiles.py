@@ -1,5 +1,6 @@
 """Models whose runtime is known, with their size and the accelerators and batch they were timed with."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -8,7 +9,10 @@ from idealized_runtime.queries.terms import PricedModel, priced_by_parameters, s
 
 
 def read_profiles(
-    path, *, models: Iterable[str] | None = None, num_accelerators: Mapping[str | None, int] | None = None
+    path: str | os.PathLike,
+    *,
+    models: Iterable[str] | None = None,
+    num_accelerators: Mapping[str | None, int] | None = None,
 ) -> tuple[PricedModel, ...]:
     """Models of a parameter file, such as ``processed_jsons/a100.json``, smallest model first.
 

@@ -6,6 +6,7 @@ Every function takes arrays, and so do the coefficients of a law: a bootstrap's 
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import check_not_negative, check_positive, did_you_mean
 from idealized_runtime.lifetime.fitted_range import FittedRange
@@ -75,12 +76,12 @@ class ScalingLaw:
         check_positive(A=self.A, B=self.B, alpha=self.alpha, beta=self.beta)
         check_not_negative(E=self.E)
 
-    def loss(self, num_params, num_training_tokens):
+    def loss(self, num_params: ArrayLike, num_training_tokens: ArrayLike) -> float | np.ndarray:
         """Final training loss, nats a token."""
         check_positive(num_params=num_params, num_training_tokens=num_training_tokens)
         return self.E + self.A / num_params**self.alpha + self.B / num_training_tokens**self.beta
 
-    def reducible_loss(self, loss):
+    def reducible_loss(self, loss: ArrayLike) -> float | np.ndarray:
         """L - E: what size and tokens together may leave.
 
         Raises
@@ -95,7 +96,7 @@ class ScalingLaw:
             raise ValueError(f"loss must be above E = {floor:g}, which no model gets below; got {given:g}")
         return reducible[()]
 
-    def training_tokens_for(self, loss, num_params):
+    def training_tokens_for(self, loss: ArrayLike, num_params: ArrayLike) -> float | np.ndarray:
         """D: the training tokens with which models of this size reach this loss.
 
         Raises
@@ -107,7 +108,7 @@ class ScalingLaw:
         left = self._left_of_loss(loss, num_params, self.A, self.alpha, "parameters", "training tokens")
         return (self.B / left) ** (1 / self.beta)
 
-    def params_for(self, loss, num_training_tokens):
+    def params_for(self, loss: ArrayLike, num_training_tokens: ArrayLike) -> float | np.ndarray:
         """N: the size that reaches this loss with so many training tokens.
 
         Raises

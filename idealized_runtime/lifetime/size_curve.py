@@ -12,6 +12,7 @@ of knees and exponents, all of them alike probable beforehand, level and scatter
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import check_not_negative, check_positive
 from idealized_runtime.statistics.intervals import percentile_interval
@@ -68,7 +69,7 @@ class SizeCurve:
     log_error: float = 0.0
 
     @classmethod
-    def fit(cls, num_params, costs, *, log_error: float = 0.0) -> "SizeCurve":
+    def fit(cls, num_params: ArrayLike, costs: ArrayLike, *, log_error: float = 0.0) -> "SizeCurve":
         """Regress a cost on model size.
 
         Raises
@@ -103,7 +104,7 @@ class SizeCurve:
             "log_scatter": self.residual_std,
         }
 
-    def draw(self, shape, *, rng, of_new_model: bool = True) -> FloorPowerLaw:
+    def draw(self, shape: ArrayLike, *, rng: int | np.random.Generator, of_new_model: bool = True) -> FloorPowerLaw:
         """Laws that the measured models leave possible.
 
         Parameters
@@ -127,7 +128,14 @@ class SizeCurve:
         levels = shapes.levels[picked] + rng.standard_normal(shape) * np.sqrt(variance * share + self.log_error**2)
         return shapes.law(picked, levels)
 
-    def interval(self, num_params, *, level: float = 0.95, rng=0, of_new_model: bool = True):
+    def interval(
+        self,
+        num_params: ArrayLike,
+        *,
+        level: float = 0.95,
+        rng: int | np.random.Generator = 0,
+        of_new_model: bool = True,
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Lower and upper bound of the cost at each size: of a new model there, or of the line.
 
         Of 96 costs of the published models on A100 and V100 (encoding of 16, 128 and 512 prompt tokens, one output
@@ -137,7 +145,7 @@ class SizeCurve:
         lower, upper = percentile_interval(drawn, level)
         return (lower[0], upper[0]) if np.ndim(num_params) == 0 else (lower, upper)
 
-    def is_extrapolated(self, num_params):
+    def is_extrapolated(self, num_params: ArrayLike) -> bool | np.ndarray:
         """Whether each size lies outside the measured ones."""
         sizes = np.asarray(num_params)
         return (sizes < self.num_params.min()) | (sizes > self.num_params.max())

@@ -1,5 +1,7 @@
 """Training runs from a CSV file: size, training tokens and final loss."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +17,12 @@ _PLAUSIBLE = {"num_params": (1, 1e18), "num_training_tokens": (1, 1e18), "loss":
 _CUTOFF_TOLERANCE = 1e-9
 
 
-def read_training_runs(path, *, columns=None, max_training_tokens_per_param=None) -> pd.DataFrame:
+def read_training_runs(
+    path: str | os.PathLike,
+    *,
+    columns: Mapping[str, str] | None = None,
+    max_training_tokens_per_param: float | None = None,
+) -> pd.DataFrame:
     """Training runs, one row a run.
 
     Parameters

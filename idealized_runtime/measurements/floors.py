@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.fits.entries import doubling_sizes, entry_of
@@ -108,11 +109,20 @@ class FloorRuntime(PredictingModel):
 
     roofline: Roofline
 
-    def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+    def predict(
+        self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, *, extrapolate: bool = False
+    ) -> float | np.ndarray:
         """Seconds below which no software answers each query."""
         return plain(self.roofline.query_s(num_prompt_tokens, num_output_tokens))
 
-    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level=0.95, extrapolate=False):
+    def predict_interval(
+        self,
+        num_prompt_tokens: ArrayLike,
+        num_output_tokens: ArrayLike,
+        *,
+        level: float = 0.95,
+        extrapolate: bool = False,
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """The same floor twice: it has no error but that of the hardware's rates."""
         floor_s = self.predict(num_prompt_tokens, num_output_tokens)
         return floor_s, floor_s

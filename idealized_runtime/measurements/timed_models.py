@@ -1,5 +1,6 @@
 """Timed models: what a log measured and on what, together with the runtime models fitted to it."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -109,7 +110,7 @@ class TimedModel:
 
 
 def read_timed_models(
-    name_or_path,
+    name_or_path: str | os.PathLike,
     models: Iterable[str] | None = None,
     *,
     software: str | None = None,
@@ -165,7 +166,7 @@ def by_size(timed: Mapping[str, TimedModel]) -> dict[str, TimedModel]:
     return dict(sorted(timed.items(), key=lambda item: getattr(item[1].architecture, "num_params", 0)))
 
 
-def findings_table(name_or_path, models: Iterable[str] | None = None) -> pd.DataFrame:
+def findings_table(name_or_path: str | os.PathLike, models: Iterable[str] | None = None) -> pd.DataFrame:
     """What speaks against the logs of a folder, a row a finding; empty where nothing does.
 
     Parameters
@@ -188,7 +189,7 @@ def findings_table(name_or_path, models: Iterable[str] | None = None) -> pd.Data
     return pd.DataFrame(rows, columns=["log", "finding", "is_severe", "message"])
 
 
-def read_timed_model(path, *, accept: Iterable[str] = ()) -> TimedModel:
+def read_timed_model(path: str | os.PathLike, *, accept: Iterable[str] = ()) -> TimedModel:
     """What one log, JSON Lines or the text of 2023, measured; ``accept`` as for ``read_log``.
 
     Raises

@@ -169,7 +169,7 @@ def plot_estimators(
     return ax
 
 
-def share_legend(figure: plt.Figure, axes: Iterable[plt.Axes]):
+def share_legend(figure: plt.Figure, axes: Iterable[plt.Axes]) -> None:
     """Give panels one legend above them, and leave their axis labels, which differ, where they are."""
     handles = take_legends(axes)
     options = {"loc": "outside upper center", "ncols": len(handles), "markerscale": 2}

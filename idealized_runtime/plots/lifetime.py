@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.patheffects import withStroke
+from numpy.typing import ArrayLike
 
 from idealized_runtime.lifetime.comparison import Assumptions
 from idealized_runtime.lifetime.measured import MeasuredQueryCost, profile_table
@@ -103,7 +104,12 @@ def plot_loss_errors(runs: pd.DataFrame, laws: Mapping[str, ScalingLaw], *, ax: 
 
 
 def plot_size_curve(
-    curve: SizeCurve, *, num_params=None, level: float = 0.95, label="Measured model", ax: plt.Axes | None = None
+    curve: SizeCurve,
+    *,
+    num_params: ArrayLike | None = None,
+    level: float = 0.95,
+    label: str | None = "Measured model",
+    ax: plt.Axes | None = None,
 ) -> plt.Axes:
     """Draw what models cost against their size, and the regression with its interval for a new model.
 
@@ -177,7 +183,7 @@ def plot_against_demand(
     value: str,
     guessed: str | None = None,
     label: str = "Measured",
-    color=FITTED_COLOR,
+    color: str = FITTED_COLOR,
     ax: plt.Axes | None = None,
 ) -> plt.Axes:
     """Draw a column of a comparison against the number of requests, as a line in its interval.

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from idealized_runtime.fits.protocol import NoIntervalError
+from idealized_runtime.fits.knee import PromptEncodingKnee
+from idealized_runtime.fits.protocol import ModelOfRuntimes, NoIntervalError
 from idealized_runtime.plots.style import (
     FITTED_COLOR,
     KNEE_COLOR,
@@ -24,7 +25,11 @@ PROMPT_SIZES_TITLE = "Prompt tokens; points are measured, lines fitted"
 
 
 def plot_runtime_vs_output_tokens(
-    runtimes: pd.DataFrame, fit=None, *, prompt_sizes: Iterable[int] | None = None, ax: plt.Axes | None = None
+    runtimes: pd.DataFrame,
+    fit: ModelOfRuntimes | None = None,
+    *,
+    prompt_sizes: Iterable[int] | None = None,
+    ax: plt.Axes | None = None,
 ) -> plt.Axes:
     """Draw measured runtimes as points and, if ``fit`` is given, its prediction as lines.
 
@@ -65,7 +70,13 @@ def plot_runtime_vs_output_tokens(
     return ax
 
 
-def plot_prompt_encoding_time(fit, knee=None, *, level: float = 0.95, ax: plt.Axes | None = None) -> plt.Axes:
+def plot_prompt_encoding_time(
+    fit: ModelOfRuntimes | None,
+    knee: PromptEncodingKnee | None = None,
+    *,
+    level: float = 0.95,
+    ax: plt.Axes | None = None,
+) -> plt.Axes:
     """Draw prompt encoding time against prompt size (Figure 4 of arXiv:2305.02440).
 
     Points are the fitted times at the profiled sizes with their intervals, the line is the rule that

@@ -3,12 +3,18 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.plots.style import FITTED_COLOR, KNEE_COLOR, MEASURED_COLOR
 
 
 def plot_measured_against_simulated(
-    measured: pd.DataFrame, simulated: pd.DataFrame, value: str, *, is_later=None, ax: plt.Axes | None = None
+    measured: pd.DataFrame,
+    simulated: pd.DataFrame,
+    value: str,
+    *,
+    is_later: ArrayLike | None = None,
+    ax: plt.Axes | None = None,
 ) -> plt.Axes:
     """Draw each request's measured time against its simulated one, on the line where they are equal.
 

@@ -113,7 +113,7 @@ def plot_capability_frontier(
     return ax
 
 
-def add_proportional_axis(ax: plt.Axes, factor: float, label: str):
+def add_proportional_axis(ax: plt.Axes, factor: float, label: str) -> None:
     """A second horizontal axis on top, of what is ``factor`` times the first."""
     top = ax.secondary_xaxis("top", functions=(lambda x: factor * x, lambda x: x / factor))
     top.set_xlabel(label)

@@ -1,5 +1,6 @@
 """The look of every figure, their panels, and how they are written."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -46,7 +47,7 @@ _ROOM_OF_LABEL = 1.1
 _NO_METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 
 
-def use_style():
+def use_style() -> None:
     """Draw everything after this in the project's style, readable in print; in a notebook, head tables in words."""
     mpl.rcParams.update(STYLE)
     head_in_words()
@@ -100,7 +101,7 @@ def make_panels(names: Sequence[str], *, num_columns: int = 4, **shared) -> tupl
 
 def finish_panels(
     figure: plt.Figure, axes: dict[str, plt.Axes], *, legend_title: str | None = None, legend_side: str = "top"
-):
+) -> None:
     """Leave axis labels to the outer panels, and give all panels one legend.
 
     Parameters
@@ -189,7 +190,7 @@ def draw_band(ax: plt.Axes, x, lower, upper, *, color, label: str = "_interval")
     ax.fill_between(x, lower, upper, color=color, alpha=0.2, linewidth=0, label=label)
 
 
-def save_figure(figure: plt.Figure, path) -> list[Path]:
+def save_figure(figure: plt.Figure, path: str | os.PathLike) -> list[Path]:
     """Write a figure as ``path.pdf`` and ``path.png``; equal figures give equal bytes.
 
     Parameters

@@ -208,7 +208,9 @@ def plot_savings(
     return ax
 
 
-def task_grid(rows: Sequence[str], tasks: Sequence[str], *, panel_size=(1.75, 1.5)) -> tuple[plt.Figure, dict]:
+def task_grid(
+    rows: Sequence[str], tasks: Sequence[str], *, panel_size: tuple[float, float] = (1.75, 1.5)
+) -> tuple[plt.Figure, dict]:
     """A figure of panels, one row a metric and one titled column a task.
 
     Returns
@@ -223,7 +225,7 @@ def task_grid(rows: Sequence[str], tasks: Sequence[str], *, panel_size=(1.75, 1.
     return figure, {(row, task): grid[i, j] for i, row in enumerate(rows) for j, task in enumerate(tasks)}
 
 
-def finish_grid(figure: plt.Figure, axes: Mapping[tuple, plt.Axes]):
+def finish_grid(figure: plt.Figure, axes: Mapping[tuple, plt.Axes]) -> None:
     """One legend above all panels: the models from small to large, and what else is drawn; y labels on the left."""
     for ax in axes.values():
         if not ax.get_subplotspec().is_first_col():

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.checks import token_array
@@ -61,7 +62,9 @@ class PredictedRuntime(PredictingModel):
     caveats: tuple[str, ...] = ()
     context_caveats: tuple[str, ...] = ()
 
-    def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+    def predict(
+        self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, *, extrapolate: bool = False
+    ) -> float | np.ndarray:
         """Runtime of each query in seconds; float for two scalars, else an array.
 
         Raises
@@ -72,7 +75,14 @@ class PredictedRuntime(PredictingModel):
         prompt_s, decode_s = self._parts(num_prompt_tokens, num_output_tokens, extrapolate)
         return plain(prompt_s + decode_s)
 
-    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level=0.95, extrapolate=False):
+    def predict_interval(
+        self,
+        num_prompt_tokens: ArrayLike,
+        num_output_tokens: ArrayLike,
+        *,
+        level: float = 0.95,
+        extrapolate: bool = False,
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Prediction interval (lower, upper) of the runtime this model would show if it were timed.
 
         As wide as the errors of the models left out one at a time ask for, by Student's t with as many degrees
@@ -88,13 +98,15 @@ class PredictedRuntime(PredictingModel):
         lower_s = prompt_s / prompt_factor + decode_s / token_factor
         return plain(lower_s), plain(prompt_s * prompt_factor + decode_s * token_factor)
 
-    def output_token_s(self, num_context_tokens):
+    def output_token_s(self, num_context_tokens: ArrayLike) -> float | np.ndarray:
         """Seconds for one further output token after so many tokens, itself included."""
         context = token_array("num_context_tokens", num_context_tokens).astype(float)
         work = token_work(self.architecture, context.ravel(), self.placement)
         return plain(self._pass_times_s(work).reshape(context.shape))
 
-    def output_token_interval_s(self, num_context_tokens, level=0.95):
+    def output_token_interval_s(
+        self, num_context_tokens: ArrayLike, level: float = 0.95
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Prediction interval (lower, upper) of :meth:`output_token_s`."""
         time_s, factor = self.output_token_s(num_context_tokens), self._factors(level)[1]
         return time_s / factor, time_s * factor

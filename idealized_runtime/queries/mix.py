@@ -1,5 +1,6 @@
 """The queries a model will serve: their sizes, each with its share, instead of mean sizes only."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -88,7 +89,7 @@ class QueryMix:
         return cls(*(sums.index.get_level_values(name) for name in TOKEN_COLUMNS), sums)
 
     @classmethod
-    def read(cls, source, *, columns: Mapping[str, str] | None = None) -> "QueryMix":
+    def read(cls, source: str | os.PathLike, *, columns: Mapping[str, str] | None = None) -> "QueryMix":
         """Mix of what :func:`~idealized_runtime.queries.tables.read_queries` reads; errors begin with the source."""
         queries = read_queries(source, columns=columns)
         try:
@@ -97,7 +98,14 @@ class QueryMix:
             raise ValueError(f"{source}: {error}") from error
 
     @classmethod
-    def lognormal(cls, mean_prompt_tokens, mean_output_tokens, *, prompt_sigma=1.0, output_sigma=1.0) -> "QueryMix":
+    def lognormal(
+        cls,
+        mean_prompt_tokens: float,
+        mean_output_tokens: float,
+        *,
+        prompt_sigma: float = 1.0,
+        output_sigma: float = 1.0,
+    ) -> "QueryMix":
         """Independent log-normal prompt and output sizes beyond the first token, in slices of equal probability.
 
         Each slice stands at its own mean, so that the mix has exactly the means given.

@@ -12,6 +12,7 @@ from numbers import Number
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import check_columns, check_not_negative, check_positive, numeric_columns
 from idealized_runtime.fits.protocol import ModelOfRuntimes, NoIntervalError, options_beyond
@@ -121,7 +122,7 @@ class PricedQueries:
         }
 
 
-def add_independent(estimates, lower, upper) -> tuple[float, float, float]:
+def add_independent(estimates: ArrayLike, lower: ArrayLike, upper: ArrayLike) -> tuple[float, float, float]:
     """Sum of independent estimates with its interval: distances of bounds from estimates add in squares."""
     total = float(np.sum(estimates))
     return total, total - float(np.linalg.norm(estimates - lower)), total + float(np.linalg.norm(upper - estimates))

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
@@ -25,7 +26,7 @@ _FEW_ROWS = 0.1
 _NUMBER = r" *((\d{1,3}(,\d{3})+|\d+)(\.\d+)?)? *"
 
 
-def read_queries(source, *, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
+def read_queries(source: str | os.PathLike, *, columns: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Queries of a file or folder, one a row, in its order.
 
     Parameters

@@ -1,5 +1,6 @@
 """Models on the terms that their queries are priced by: what they ran on, of how many accelerators, at what rates."""
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -185,7 +186,7 @@ def price_models(
 
 
 def read_priced_models(
-    source, models: Iterable[str] | None = None, *, accept: Iterable[str] = ()
+    source: str | os.PathLike, models: Iterable[str] | None = None, *, accept: Iterable[str] = ()
 ) -> dict[str, PricedModel]:
     """Every model of a parameter file, which ends in ``.json``, or else of a folder of logs."""
     if Path(source).suffix == ".json":
@@ -208,7 +209,9 @@ def priced_by_timed(timed: Mapping[str, TimedModel]) -> dict[str, PricedModel]:
     return {model.name: priced_by_log(model.name, model.fit, model) for model in fitted_models(timed.values())}
 
 
-def priced_by_log(name, runtimes, timed: TimedModel, *, num_context_tokens: int | None = None) -> PricedModel:
+def priced_by_log(
+    name: str, runtimes: ModelOfRuntimes, timed: TimedModel, *, num_context_tokens: int | None = None
+) -> PricedModel:
     """A model with what its log says it was timed on.
 
     It holds the devices that it ran on, or, where only slices of its layers were timed, as many as its weights and a
@@ -230,7 +233,7 @@ def priced_by_log(name, runtimes, timed: TimedModel, *, num_context_tokens: int 
     )
 
 
-def priced_by_parameters(path, models: Iterable[str] | None = None) -> dict[str, PricedModel]:
+def priced_by_parameters(path: str | os.PathLike, models: Iterable[str] | None = None) -> dict[str, PricedModel]:
     """Every model of a parameter file, such as ``processed_jsons/a100.json``, by its name there.
 
     What a model was timed on comes from the log that its parameters name as their source: from the stack that is
@@ -266,7 +269,7 @@ def priced_by_parameters(path, models: Iterable[str] | None = None) -> dict[str,
     return priced
 
 
-def select_names(path, names: Iterable[str], asked: Iterable[str] | None) -> list[str]:
+def select_names(path: str | os.PathLike, names: Iterable[str], asked: Iterable[str] | None) -> list[str]:
     """The names that are asked for, by themselves or by those of the registry; all where nothing is asked for.
 
     Raises

@@ -9,6 +9,7 @@ one ``trial`` a request instead, and before it that the request was ``sent``. Th
 printed in 2023 (arXiv:2305.02440) reads into the same frame.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -72,7 +73,7 @@ __all__ = [
 ]
 
 
-def read_log(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
+def read_log(path: str | os.PathLike, *, accept: Iterable[str] = ()) -> pd.DataFrame:
     """Timings of one log, JSON Lines or the text of 2023, one row a setting.
 
     Parameters
@@ -134,7 +135,7 @@ def read_log(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
     return parse_log(path, accept=accept).frame()
 
 
-def read_trials(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
+def read_trials(path: str | os.PathLike, *, accept: Iterable[str] = ()) -> pd.DataFrame:
     """Timings of one JSON Lines log, one row a trial.
 
     Returns
@@ -172,7 +173,7 @@ def read_trials(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
     return log.trials_frame()
 
 
-def read_failures(path) -> pd.DataFrame:
+def read_failures(path: str | os.PathLike) -> pd.DataFrame:
     """Settings of one JSON Lines log that failed, such as those that ran out of memory; one row each.
 
     Returns
@@ -197,7 +198,7 @@ def read_failures(path) -> pd.DataFrame:
     return with_frame_dtypes(pd.DataFrame(rows, columns=columns))
 
 
-def read_requests(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
+def read_requests(path: str | os.PathLike, *, accept: Iterable[str] = ()) -> pd.DataFrame:
     """Every trial of a log of API trials, one row a request, warm-ups and failures included.
 
     Parameters
@@ -245,7 +246,7 @@ def read_requests(path, *, accept: Iterable[str] = ()) -> pd.DataFrame:
     return requests
 
 
-def parse_log(path, *, accept: Iterable[str] = ()) -> Log | TextLog:
+def parse_log(path: str | os.PathLike, *, accept: Iterable[str] = ()) -> Log | TextLog:
     """A log, JSON Lines or the text of 2023, read, parsed and checked once.
 
     Returns

@@ -117,14 +117,14 @@ class Journal:
         finally:
             self._file.truncate(self._num_bytes)
 
-    def update_environment(self, **found):
+    def update_environment(self, **found) -> None:
         """Add what became known of the machine to this run's first line or, once that is written, in a line after."""
         self._first["environment"] = {**(self._first.get("environment") or {}), **found}
         if self._has_begun:
             again = {name: self._first[name] for name in _VOLATILE_FIELDS if name in self._first}
             self.append("resume", again)
 
-    def start(self):
+    def start(self) -> None:
         """Write this run's first line: before the first request, so that it shows if that one is lost to a kill."""
         if self._file is None or self._has_begun:
             return
@@ -137,7 +137,7 @@ class Journal:
             self._has_begun, self._is_complete = True, False
         self._write(line)
 
-    def append(self, kind: str, fields: dict, *, is_waiting: bool = True, where: str | None = None):
+    def append(self, kind: str, fields: dict, *, is_waiting: bool = True, where: str | None = None) -> None:
         """Append a record.
 
         Parameters
@@ -168,12 +168,12 @@ class Journal:
         self._write(line, is_waiting=is_waiting)
         self.log.keep(checked)
 
-    def stop(self, reason: str):
+    def stop(self, reason: str) -> None:
         """Append why the run ends before its sweep is complete; no request is under way."""
         if self._has_begun:
             self.append("stop", {"reason": reason, "stopped_at": _now()})
 
-    def finish(self, **found):
+    def finish(self, **found) -> None:
         """Append the footer: the sweep is complete. A complete log with nothing to add stays as it is.
 
         Its ``sha256`` is that of all lines before it; ``found`` is what else it says.
@@ -187,7 +187,7 @@ class Journal:
             self.append("footer", footer)
             self._is_complete = True
 
-    def close(self):
+    def close(self) -> None:
         """Close the file; without :meth:`finish` before it the log stays marked as incomplete."""
         if self._file is not None:
             # What was made only to be held is no log.

@@ -1,6 +1,7 @@
 """Lines of a JSON Lines log, parsed: its header chooses the kind of log, whose records then are checked."""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def log_of(path: Path | None, header: dict) -> Log:
     return (RequestsLog if header.get("kind") == "api" else SettingsLog)(path, header)
 
 
-def load_log(path) -> Log:
+def load_log(path: str | os.PathLike) -> Log:
     """Every record of a JSON Lines log, checked.
 
     Raises

@@ -45,7 +45,7 @@ _COUNTER_PERIODS_S = {"NVML": 0.1, "RAPL": 0.001}
 _DISTURBED_FACTOR, _DISTURBED_DEVIATIONS, _DISTURBED_MIN_TRIALS = 1.25, 5.0, 5
 
 
-def runtime_sentence(setting: dict, batch_columns=()) -> str:
+def runtime_sentence(setting: dict, batch_columns: Sequence[str] = ()) -> str:
     """The sentence of 2023 for one ``setting`` record, which scripts of that time parse.
 
     ``batch_columns`` are those of ``BATCH_COLUMNS`` that tell it from others, and stand behind the tokens.

@@ -109,7 +109,7 @@ def log_findings(log: Log | TextLog) -> list[Finding]:
     return sorted(findings, key=lambda finding: not finding.is_severe)
 
 
-def check_log(log: Log | TextLog, *, accept: Iterable[str] = (), stacklevel: int = 3):
+def check_log(log: Log | TextLog, *, accept: Iterable[str] = (), stacklevel: int = 3) -> None:
     """Refuse a log that cannot be true, and warn of what else speaks against it.
 
     Parameters
@@ -567,7 +567,7 @@ def _populations(timed):
         )  # fmt: skip
 
 
-def two_populations(relative) -> tuple[np.ndarray, float] | None:
+def two_populations(relative: np.ndarray) -> tuple[np.ndarray, float] | None:
     """Which trials are of the slower of two groups, and how many times as long they take; None where there is one.
 
     Parameters
@@ -617,7 +617,7 @@ def _trial_order(timed):
         )  # fmt: skip
 
 
-def mean_zero_p_value(contrast) -> float:
+def mean_zero_p_value(contrast: np.ndarray) -> float:
     """Two-sided, of a mean of zero, one value a setting or a visit: trials of one may hang on each other."""
     from scipy.special import stdtr
 

@@ -1,5 +1,6 @@
 """What may serve a demand: models with measured, fitted or predicted step times, on devices with a price."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
@@ -60,7 +61,7 @@ def candidate_of(
     )  # fmt: skip
 
 
-def candidates_of_parameters(path, models: Sequence[str] | None = None, **terms) -> list[Candidate]:
+def candidates_of_parameters(path: str | os.PathLike, models: Sequence[str] | None = None, **terms) -> list[Candidate]:
     """Every model of a parameter file that has steps, or those that are named.
 
     Parameters

@@ -1,12 +1,13 @@
 """Step times of a server, from what it did: served requests, batches timed in a process, published points."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import check_columns
 from idealized_runtime.serving.requests import TIMES
@@ -284,7 +285,7 @@ def features_of_points(points: pd.DataFrame, scheduler: Scheduler, expert_share:
     return np.column_stack([np.ones_like(c), running * p / o, running, running * context, share, np.zeros_like(c)])
 
 
-def runs_of(requests: pd.DataFrame):
+def runs_of(requests: pd.DataFrame) -> Iterable[tuple[int, pd.DataFrame]]:
     """Number and requests of each stretch between which the server was idle."""
     return requests.groupby("run") if "run" in requests else [(0, requests)]
 
@@ -410,7 +411,12 @@ def _weigh(rows, places, steps) -> tuple:
 
 
 def bootstrap_steps(
-    evidence: Sequence, steps: StepModel, *, num_draws: int = 200, num_blocks: int = 20, rng=0
+    evidence: Sequence,
+    steps: StepModel,
+    *,
+    num_draws: int = 200,
+    num_blocks: int = 20,
+    rng: int | np.random.Generator = 0,
 ) -> pd.DataFrame:
     """Step times of resampled blocks of requests, which ask less of the errors than the covariance does.
 
@@ -458,7 +464,7 @@ def _groups_of_a_scale(rows):
         yield from np.array_split(of_kind, np.clip(of_kind.size // _LEAST_OF_A_SCALE, 1, _MOST_SCALES))
 
 
-def non_negative_least_squares(design, target, weights) -> np.ndarray:
+def non_negative_least_squares(design: ArrayLike, target: ArrayLike, weights: ArrayLike) -> np.ndarray:
     """Coefficients, none negative; columns may be of any scale."""
     from scipy.optimize import nnls
 

@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.hardware.prices import SECONDS_PER_HOUR, DeviceRate
 from idealized_runtime.records.files import replacing
@@ -151,7 +152,7 @@ class Simulations:
             [*times, served.totals.sum(axis=0)[: len(STEP_TERMS)], [(served.num_preemptions > 0).sum()]]
         )
 
-    def save(self):
+    def save(self) -> None:
         """Write what is known to the file, if there is one."""
         if self._path is not None and self._known:
             keys = np.frombuffer(b"".join(self._known), dtype=np.uint8).reshape(len(self._known), -1)
@@ -239,7 +240,7 @@ class Answer:
         usd = self.usd_per_hour
         return None if usd is None else usd / SECONDS_PER_HOUR / self.demand.rate_per_s
 
-    def draw_max_requests_per_s(self, num_draws: int, rng) -> np.ndarray:
+    def draw_max_requests_per_s(self, num_draws: int, rng: int | np.random.Generator) -> np.ndarray:
         """Largest rates of one replica as the errors of the step times let them be, shape (num_draws,).
 
         To first order in the logarithm, and not above what a replica answers that never idles. All equal where no error
@@ -418,7 +419,7 @@ def plan(
     *,
     level: float = 0.95,
     num_draws: int = 20,
-    rng=0,
+    rng: int | np.random.Generator = 0,
     simulations: Simulations | None = None,
     report: Callable[[Candidate], None] = lambda candidate: None,
     is_stopped: Callable[[], bool] = lambda: False,
@@ -712,7 +713,7 @@ def _drawn_rates(steps, drawn, largest, saturated) -> np.ndarray:
     return np.minimum(*rates)
 
 
-def slopes_per_second(steps, elasticities) -> np.ndarray:
+def slopes_per_second(steps: StepModel, elasticities: ArrayLike) -> np.ndarray:
     """Elasticities as slopes of the logarithm of the rate against each time."""
     return np.divide(
         elasticities.to_numpy(), steps.coefficients, out=np.zeros(len(TERMS)), where=steps.coefficients > 0

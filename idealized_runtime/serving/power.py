@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import check_columns
 from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
@@ -39,7 +40,7 @@ class DevicePower:
     watts: Mapping[str, float]
     standard_errors: Mapping[str, float] = field(repr=False)
 
-    def predict(self, work: pd.DataFrame, step_s, num_accelerators) -> np.ndarray:
+    def predict(self, work: pd.DataFrame, step_s: ArrayLike, num_accelerators: int) -> np.ndarray:
         """Watts of one device, for counts as from ``work_of_points`` or ``served_work``, and mean times of a step."""
         return _shares(work, step_s, num_accelerators, self.accelerator) @ np.array(
             [self.watts[name] for name in WATTS]
@@ -145,7 +146,9 @@ def leave_out_joules(points: pd.DataFrame, work: pd.DataFrame, *, moved: tuple |
     )  # fmt: skip
 
 
-def joules_per_query(left_out: LeftOutArchitectures, num_output_tokens, *, level: float = 0.95) -> pd.DataFrame:
+def joules_per_query(
+    left_out: LeftOutArchitectures, num_output_tokens: ArrayLike, *, level: float = 0.95
+) -> pd.DataFrame:
     """Joules of a query of so many output tokens on each of the left-out servers, its prompt included.
 
     Returns

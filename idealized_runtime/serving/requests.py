@@ -1,5 +1,6 @@
 """What a server did, or is to do: tables with a row a request, read, checked, or drawn at random."""
 
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ _NO_ERROR = ("", "false", "0", "none", "null", "nan")
 
 
 def read_request_table(
-    path, *, columns: Mapping[str, str] | None = None, is_demand: bool = False
+    path: str | os.PathLike, *, columns: Mapping[str, str] | None = None, is_demand: bool = False
 ) -> pd.DataFrame:  # fmt: skip
     """Requests of a file, one a row, in its order.
 
@@ -163,7 +164,12 @@ def _without_times(requests, is_without):
 
 
 def random_requests(
-    queries: pd.DataFrame, *, rate_per_s: float | None, num_requests: int, rng, burstiness: float = 1.0
+    queries: pd.DataFrame,
+    *,
+    rate_per_s: float | None,
+    num_requests: int,
+    rng: int | np.random.Generator,
+    burstiness: float = 1.0,
 ) -> pd.DataFrame:
     """Requests of these sizes that come at random.
 
@@ -201,7 +207,7 @@ def random_requests(
     return sizes.assign(arrival_s=0.0 if rate_per_s is None else (np.cumsum(gaps) - gaps[0]) / rate_per_s)
 
 
-def is_log(path) -> bool:
+def is_log(path: str | os.PathLike) -> bool:
     """Whether a file is a timing log, which begins with a header, and not a table."""
     path = Path(path)
     if path.suffix != ".jsonl" or not path.is_file():

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.architectures import Architecture
 from idealized_runtime.architectures.devices import MAX_TENSOR_PARALLEL_SIZE, cache_tokens_left
@@ -82,12 +83,25 @@ class ServedModel:
         """Whether the coefficients are those of another machine."""
         return self.accelerator.name != self.known.hardware
 
-    def step_s(self, num_sequences, num_context_tokens, *, requests_per_step=0.0, num_prompt_tokens=0.0):
+    def step_s(
+        self,
+        num_sequences: ArrayLike,
+        num_context_tokens: ArrayLike,
+        *,
+        requests_per_step: ArrayLike = 0.0,
+        num_prompt_tokens: ArrayLike = 0.0,
+    ) -> float | np.ndarray:
         """Seconds of steps without prompts, and what prompts add; arguments are those of ``served_work``."""
         work = self.work(num_sequences, num_context_tokens, requests_per_step, num_prompt_tokens)
         return self.stack.seconds(work), self.stack.prompt_seconds(work)
 
-    def work(self, num_sequences, num_context_tokens, requests_per_step, num_prompt_tokens) -> dict:
+    def work(
+        self,
+        num_sequences: ArrayLike,
+        num_context_tokens: ArrayLike,
+        requests_per_step: ArrayLike,
+        num_prompt_tokens: ArrayLike,
+    ) -> dict:
         """Counts of its steps."""
         return served_work(
             self.architecture, self.weights, num_sequences=num_sequences, num_context_tokens=num_context_tokens,
@@ -124,7 +138,7 @@ class ServedModel:
         """Runtime of its queries, with so many of them at a time."""
         return ServedRuntime(self, concurrency)
 
-    def watts(self, concurrency, num_prompt_tokens: float, num_output_tokens: float) -> DeviceRate | None:
+    def watts(self, concurrency: float, num_prompt_tokens: float, num_output_tokens: float) -> DeviceRate | None:
         """Mean draw of a device that serves such queries, so many at a time; None where its maximum is not known.
 
         Of a range of numbers (least, most) it is that of their geometric mean, between the bounds of both.
@@ -145,7 +159,13 @@ class ServedModel:
         how = f"predicted at {span} running, from others on {self.known.hardware}"
         return DeviceRate(watts, lower / factor, min(upper * factor, most), how)
 
-    def extrapolations(self, *, concurrency=None, num_prompt_tokens=None, num_context_tokens=None) -> tuple[str, ...]:
+    def extrapolations(
+        self,
+        *,
+        concurrency: float | None = None,
+        num_prompt_tokens: ArrayLike | None = None,
+        num_context_tokens: ArrayLike | None = None,
+    ) -> tuple[str, ...]:
         """What of a load lies beyond all that was measured, in words."""
         asked = {
             "concurrency": ("batches of {:.4g}", concurrency),
@@ -186,7 +206,9 @@ class ServedRuntime(PredictingModel):
     batch_size = property(lambda self: self.concurrency)
     queries = property(lambda self: f"{self.concurrency} at a time")
 
-    def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+    def predict(
+        self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, *, extrapolate: bool = False
+    ) -> float | np.ndarray:
         """Runtime of each query in seconds; float for two scalars, else an array.
 
         Raises
@@ -198,7 +220,14 @@ class ServedRuntime(PredictingModel):
         steps_s, prompts_s = self._parts(num_prompt_tokens, num_output_tokens, extrapolate)
         return plain(steps_s + prompts_s)
 
-    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level=_LEVEL, extrapolate=False):
+    def predict_interval(
+        self,
+        num_prompt_tokens: ArrayLike,
+        num_output_tokens: ArrayLike,
+        *,
+        level: float = _LEVEL,
+        extrapolate: bool = False,
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Prediction interval (lower, upper): steps and prompts err as architectures left out do, to the same side.
 
         Raises
@@ -208,11 +237,13 @@ class ServedRuntime(PredictingModel):
         """
         return self._interval(self._parts(num_prompt_tokens, num_output_tokens, extrapolate), level)
 
-    def output_token_s(self, num_prompt_tokens, num_output_tokens):
+    def output_token_s(self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike) -> float | np.ndarray:
         """Mean seconds of one further output token of such queries."""
         return plain(sum(self._token_parts(num_prompt_tokens, num_output_tokens)))
 
-    def output_token_interval_s(self, num_prompt_tokens, num_output_tokens, level=_LEVEL):
+    def output_token_interval_s(
+        self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, level: float = _LEVEL
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Prediction interval (lower, upper) of :meth:`output_token_s`."""
         return self._interval(self._token_parts(num_prompt_tokens, num_output_tokens), level)
 

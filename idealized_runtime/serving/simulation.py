@@ -147,7 +147,12 @@ def output_tokens_per_s(requests: pd.DataFrame) -> float:
 
 
 def saturated_rate_per_s(
-    requests: pd.DataFrame, steps: StepModel, scheduler: Scheduler, *, num_requests=2000, rng=0
+    requests: pd.DataFrame,
+    steps: StepModel,
+    scheduler: Scheduler,
+    *,
+    num_requests: int = 2000,
+    rng: int | np.random.Generator = 0,
 ) -> float:
     """Requests a second that leave a server with never an empty queue, sizes drawn from these requests.
 
@@ -190,9 +195,9 @@ def simulate_days(
     steps: StepModel,
     scheduler: Scheduler | None = None,
     *,
-    num_draws=40,
-    level=0.95,
-    rng=0,
+    num_draws: int = 40,
+    level: float = 0.95,
+    rng: int | np.random.Generator = 0,
     rate_per_s: float | None = None,
     num_parallel: int | None = None,
 ) -> dict:
@@ -270,7 +275,7 @@ def simulate_days(
 
 def rate_curve(
     queries: pd.DataFrame, rates_per_s: Sequence[float], steps: StepModel, scheduler: Scheduler | None = None, *,
-    num_requests=1000, num_draws=20, level=0.95, rng=0,
+    num_requests: int = 1000, num_draws: int = 20, level: float = 0.95, rng: int | np.random.Generator = 0,
 ) -> pd.DataFrame:  # fmt: skip
     """What is waited for at each of several rates, the sizes drawn from these queries; the same draws at every rate.
 

@@ -6,6 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.hardware.accelerators import Accelerator
 from idealized_runtime.serving.fitting import non_negative_least_squares
@@ -65,11 +66,11 @@ class ServedStack:
     times: Mapping[str, float]
     prompt_times: Mapping[str, float] = field(default_factory=dict)
 
-    def seconds(self, work) -> np.ndarray:
+    def seconds(self, work: pd.DataFrame) -> np.ndarray:
         """Time of each step in which no prompt is encoded; ``work`` is a table or a mapping of arrays."""
         return sum(np.asarray(work[name], float) * time for name, time in self.times.items())
 
-    def prompt_seconds(self, work) -> np.ndarray:
+    def prompt_seconds(self, work: pd.DataFrame) -> np.ndarray:
         """What the prompts that begin in each step add to it."""
         read_s = np.asarray(work["begun_expert_bytes"], float) * self.times["expert_bytes"]
         return read_s + sum(np.asarray(work[name], float) * time for name, time in self.prompt_times.items())
@@ -124,9 +125,9 @@ class LeftOutArchitectures:
 
 def fit_stack(
     work: pd.DataFrame,
-    times_s,
+    times_s: ArrayLike,
     *,
-    mean_times_s=None,
+    mean_times_s: ArrayLike | None = None,
     accelerator: Accelerator | None = None,
     optional: Sequence[str] | None = None,
 ) -> ServedStack:
@@ -178,9 +179,9 @@ def fit_stack(
 
 def leave_architectures_out(
     work: pd.DataFrame,
-    times_s,
+    times_s: ArrayLike,
     *,
-    mean_times_s=None,
+    mean_times_s: ArrayLike | None = None,
     accelerator: Accelerator | None = None,
     moved: tuple | None = None,
 ) -> LeftOutArchitectures:
@@ -237,7 +238,9 @@ def _counted(work, times_s, mean_times_s) -> tuple:
     return work[is_counted], times_s[is_counted], mean_times_s[is_counted]
 
 
-def robust_coefficients(features, times_s, *, of_s=None, robust_from: float = _ROBUST_FROM) -> np.ndarray:
+def robust_coefficients(
+    features: ArrayLike, times_s: ArrayLike, *, of_s: ArrayLike | None = None, robust_from: float = _ROBUST_FROM
+) -> np.ndarray:
     """Least squares of relative errors, no coefficient negative; beyond a share they count less than their square.
 
     Parameters

@@ -1,11 +1,13 @@
 """Seconds of one step of a server, as a line in what the step does; and the file that keeps them."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import printable
 from idealized_runtime.fits.parameters import read_entries, write_entries
@@ -20,7 +22,7 @@ _LEFT_OUT = "left out: what was timed does not tell it from the others"
 _CONTEXTS = (0, 128, 512, 2048, 8192)
 
 
-def share_visited(num_tokens, expert_share: float):
+def share_visited(num_tokens: ArrayLike, expert_share: float) -> float | np.ndarray:
     """Share of a layer's experts that so many tokens visit, each of which visits a share; none is preferred."""
     return -np.expm1(num_tokens * np.log1p(-expert_share))
 
@@ -109,7 +111,14 @@ class StepModel:
         """The six times, shape (6,)."""
         return np.array([getattr(self, term) for term in TERMS], dtype=float)
 
-    def seconds(self, *, num_sequences=0, num_cached_tokens=0, num_prompt_tokens=0, num_prompts=None):
+    def seconds(
+        self,
+        *,
+        num_sequences: ArrayLike = 0,
+        num_cached_tokens: ArrayLike = 0,
+        num_prompt_tokens: ArrayLike = 0,
+        num_prompts: ArrayLike | None = None,
+    ) -> float | np.ndarray:
         """Time of a step with so many sequences, tokens in their cache, and prompt tokens to encode.
 
         All are numbers or arrays that broadcast. Sequences whose prompts are encoded, ``num_prompts``, are among the
@@ -126,7 +135,7 @@ class StepModel:
             + self.expert_s * share_visited(num_tokens, self.expert_share)
         )
 
-    def draws(self, num_draws: int, rng) -> list["StepModel"]:
+    def draws(self, num_draws: int, rng: int | np.random.Generator) -> list["StepModel"]:
         """Step models as far from this one as its errors let the truth be.
 
         Normal draws with its covariance, and where one has a negative time, the nearest without (in the metric of the
@@ -314,14 +323,14 @@ def llm_d_profile(name: str, steps: StepModel, num_context_tokens: float, *, lev
     return "\n".join(lines) + "\n"
 
 
-def write_steps(path, name: str, steps: StepModel):
+def write_steps(path: str | os.PathLike, name: str, steps: StepModel) -> None:
     """Put a step model into a parameter file, which keeps what else it holds of this and of other models."""
     entries = read_entries(path) if Path(path).exists() else {}
     entries[name] = {**entries.get(name, {}), "steps": steps.to_json()}
     write_entries(path, entries)
 
 
-def read_steps(path) -> dict[str, StepModel]:
+def read_steps(path: str | os.PathLike) -> dict[str, StepModel]:
     """Step models of a parameter file, by model name.
 
     Raises

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.checks import check_columns, check_range, token_array
 from idealized_runtime.fits.batched.pass_times import PassTimes, Work, fit_pass_times
@@ -91,8 +92,15 @@ class BatchRuntimeModel:
         return BatchRuntime(self, batch_size, token_micro_batch_size or batch_size, m or batch_size)
 
     def predict(
-        self, num_prompt_tokens, num_output_tokens, batch_size, token_micro_batch_size, *, m=None, extrapolate=False
-    ):
+        self,
+        num_prompt_tokens: ArrayLike,
+        num_output_tokens: ArrayLike,
+        batch_size: ArrayLike,
+        token_micro_batch_size: ArrayLike,
+        *,
+        m: ArrayLike | None = None,
+        extrapolate: bool = False,
+    ) -> float | np.ndarray:
         """Runtime of each batch in seconds; float for scalars, else an array.
 
         Parameters
@@ -115,15 +123,15 @@ class BatchRuntimeModel:
 
     def predict_interval(
         self,
-        num_prompt_tokens,
-        num_output_tokens,
-        batch_size,
-        token_micro_batch_size,
+        num_prompt_tokens: ArrayLike,
+        num_output_tokens: ArrayLike,
+        batch_size: ArrayLike,
+        token_micro_batch_size: ArrayLike,
         *,
-        m=None,
-        level=0.95,
-        extrapolate=False,
-    ):
+        m: ArrayLike | None = None,
+        level: float = 0.95,
+        extrapolate: bool = False,
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Prediction interval (lower, upper) of the measured mean runtime of each batch.
 
         It holds the scatter of the fitted settings, the errors of what was fitted to them and, where k or m p
@@ -213,11 +221,20 @@ class BatchRuntime(PredictingModel):
         together = self.model.prompt.sizes[[0, -1]] / self.micro_batch_size
         return max(self.model.prompt_range[0], together[0]), min(self.model.prompt_range[1], together[1])
 
-    def predict(self, num_prompt_tokens, num_output_tokens, *, extrapolate=False):
+    def predict(
+        self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, *, extrapolate: bool = False
+    ) -> float | np.ndarray:
         """Runtime of each batch in seconds; raises as :meth:`BatchRuntimeModel.predict`."""
         return self._of_model(self.model.predict, num_prompt_tokens, num_output_tokens, extrapolate=extrapolate)
 
-    def predict_interval(self, num_prompt_tokens, num_output_tokens, *, level=0.95, extrapolate=False):
+    def predict_interval(
+        self,
+        num_prompt_tokens: ArrayLike,
+        num_output_tokens: ArrayLike,
+        *,
+        level: float = 0.95,
+        extrapolate: bool = False,
+    ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """As :meth:`BatchRuntimeModel.predict_interval`."""
         options = {"level": level, "extrapolate": extrapolate}
         return self._of_model(self.model.predict_interval, num_prompt_tokens, num_output_tokens, **options)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.fits.denoised.order_statistics import ESTIMATORS, fit_denoised
@@ -42,7 +43,7 @@ class ApiNoise:
     is_heavy_tailed: bool = False
     is_proportional: bool = False
 
-    def draw(self, runtime_s, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, runtime_s: ArrayLike, rng: np.random.Generator) -> np.ndarray:
         """Noise in seconds for an array of undisturbed runtimes, independent from trial to trial."""
         shape = np.shape(runtime_s)
         if self.is_one_sided:

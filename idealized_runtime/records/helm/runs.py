@@ -1,5 +1,6 @@
 """HELM run folders as one tidy frame, a row an instance, perturbation and train trial."""
 
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +68,7 @@ class _Run:
 
 
 def read_runs(
-    folder,
+    folder: str | os.PathLike,
     *,
     accuracy_metric: str | Mapping[str, str] | None = None,
     splits: Sequence[str] | None = None,

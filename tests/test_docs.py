@@ -133,7 +133,7 @@ def public_functions():
         module = import_module(name)
         for member in getattr(module, "__all__", vars(module)):
             thing = getattr(module, member)
-            if member.startswith("_") or not getattr(thing, "__module__", "").startswith(name):
+            if member.startswith("_") or not f"{getattr(thing, '__module__', '')}.".startswith(f"{name}."):
                 continue
             found = [(member, thing), *(vars(thing).items() if inspect.isclass(thing) else ())]
             for function_name, function in found:

@@ -1,7 +1,8 @@
 """What a sweep that chooses its own settings is told: how well what is to be known, and for how many seconds."""
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ class Goal:
     source: str | None = None
 
     @classmethod
-    def read(cls, source=None, columns=None, **terms) -> "Goal":
+    def read(cls, source: str | os.PathLike | None = None, columns: Mapping[str, str] | None = None, **terms) -> "Goal":
         """Goal of a file of queries, or of the sizes of the sweep where there is none; errors begin with the source."""
         return cls(**terms, queries=None if source is None else read_queries(source, columns=columns),
                    source=None if source is None else str(source))  # fmt: skip
@@ -68,7 +69,9 @@ class Goal:
         quantiles = np.maximum(np.quantile(prompts, shares, method="nearest"), 1)
         return sorted({*quantiles.astype(int).tolist()}), [2**power for power in range(most.bit_length())]
 
-    def design(self, prompt_sizes, output_sizes, *, seed: int, num_warmups: int) -> SequentialDesign:
+    def design(
+        self, prompt_sizes: Iterable[int], output_sizes: Iterable[int], *, seed: int, num_warmups: int
+    ) -> SequentialDesign:
         """What chooses settings of these sizes for it."""
         return SequentialDesign(
             prompt_sizes=prompt_sizes, output_sizes=output_sizes, target_error=self.target_error, queries=self.queries,

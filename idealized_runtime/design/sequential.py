@@ -259,7 +259,9 @@ class SequentialDesign:
         sizes = settings_of(timings).set_index(TOKEN_COLUMNS)["num_trials"]
         return np.array([sizes.get(key, 0) for key in zip(p.astype(int), o.astype(int), strict=True)])
 
-    def choose(self, belief: Belief, counts, *, elapsed_s: float = 0.0, most: int):
+    def choose(
+        self, belief: Belief, counts: np.ndarray, *, elapsed_s: float = 0.0, most: int
+    ) -> tuple[list[tuple[int, int, int]], float, float]:
         """Settings whose trials make the target's variance least per second, one after the other.
 
         A trial of variance v at a row h takes |T C h|^2 / (h' C h + v) from it, C being the covariance and T the rows

@@ -1,5 +1,6 @@
 """What shall be known of some queries, each by itself or their total; and how well it is."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -52,7 +53,7 @@ class Target:
         return cls(QueryMix.from_queries(pd.DataFrame(rows)), of)
 
     @classmethod
-    def of_grid(cls, prompt_sizes, output_sizes, of: str = "each") -> "Target":
+    def of_grid(cls, prompt_sizes: Iterable[int], output_sizes: Iterable[int], of: str = "each") -> "Target":
         """Every query of some prompt and output sizes."""
         return cls.of_queries(grid_queries(prompt_sizes, output_sizes), of)
 
@@ -91,7 +92,7 @@ class SeenTarget:
         """Of the rows: the variances of all of them add up to the sum of this, times a covariance."""
         return self.rows.T @ self.rows
 
-    def variance(self, covariance) -> float:
+    def variance(self, covariance: np.ndarray) -> float:
         """Of the target, were this the covariance of the parameters."""
         weights = [it.weight for it in self.belief.components]
         return float(np.sum(covariance * self.gram) + weights @ self.setting_variances)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from idealized_runtime.api.runner import (
 from idealized_runtime.api.trials import RefusedError
 from idealized_runtime.design.goal import Goal, sizes_without
 from idealized_runtime.design.guards import Visit
-from idealized_runtime.design.sequential import Stopped
+from idealized_runtime.design.sequential import SequentialDesign, Stopped
 from idealized_runtime.design.watch import Watch
 from idealized_runtime.records import TOKEN_COLUMNS, setting_name, trial_key
 from idealized_runtime.records.requests import describe_deviations
@@ -172,7 +173,7 @@ class TargetSweep:
         named = {name: value for name, value in vars(self).items() if name != "goal"}
         return {**named, "target": self.goal.header()}
 
-    def design(self, prompt_sizes, output_sizes):
+    def design(self, prompt_sizes: Iterable[int], output_sizes: Iterable[int]) -> SequentialDesign:
         """What chooses settings of these sizes."""
         return self.goal.design(prompt_sizes, output_sizes, seed=self.seed, num_warmups=self.num_warmup)
 

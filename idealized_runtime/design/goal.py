@@ -93,7 +93,9 @@ class Goal:
         return f"known to {known:.2g} % after this block, target {target:.3g} %", left_s
 
 
-def sizes_without(failed: Iterable[tuple[int, int]], prompt_sizes, output_sizes) -> tuple[list[int], list[int]]:
+def sizes_without(
+    failed: Iterable[tuple[int, int]], prompt_sizes: Iterable[int], output_sizes: Iterable[int]
+) -> tuple[list[int], list[int]]:
     """Sizes that are left where settings failed: prompts shorter than theirs, or else fewer output tokens."""
     for p, o in failed:
         if smaller := [size for size in prompt_sizes if size < p]:

@@ -207,7 +207,7 @@ def _errors(rows, flags) -> dict:
     }
 
 
-def ship_known_stacks():
+def ship_known_stacks() -> None:
     """Fit the published points anew, and write the stacks that are shipped."""
     points = usable_points(read_ml_energy())
     for name, hardware in _HARDWARE.items():

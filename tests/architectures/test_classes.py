@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import math
 import re
 import sys
 import warnings
@@ -229,12 +230,18 @@ def test_every_published_configuration_is_counted_or_refused_for_its_reason(publ
     assert transformers.__version__
 
 
-def test_searched_model_has_what_its_owners_state(published):
+def test_searched_model_has_what_its_blocks_say(published):
     path = published / CONFIGS / "nvidia--Llama-3_3-Nemotron-Super-49B-v1_config.json"
-    model = read_architecture(path)
-    assert model.num_params == pytest.approx(49e9, rel=0.02)
-    # 31 of 80 layers have no attention.
-    assert sum(count for part, count in model.blocks if part.kind == "attention") == 49
+    model, blocks = read_architecture(path), json.loads(path.read_text())["block_configs"]
+    # 31 of 80 layers have no attention; keys and values have 8 heads of 128.
+    has_attention = [not block["attention"]["no_op"] for block in blocks]
+    widths = [256 * math.ceil(int(2 * block["ffn"]["ffn_mult"] * 8192 / 3) / 256) for block in blocks]
+    norms = sum(has_attention) + len(blocks) + 1
+    attention = 2 * 8192 * 8192 + 2 * 8 * 128 * 8192
+    num_params = 2 * 128256 * 8192 + sum(has_attention) * attention + 3 * 8192 * sum(widths) + norms * 8192
+    assert model.num_params == num_params == pytest.approx(49.9e9, rel=0.001)
+    assert (model.num_query_groups, model.ffn_hidden_size) == (8, widths[0])
+    assert kv_cache_bytes(model, 1000) == 1000 * 49 * 2 * 8 * 128 * 2
 
 
 @pytest.mark.parametrize(

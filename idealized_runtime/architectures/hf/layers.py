@@ -33,13 +33,17 @@ def _sizes(c, style, layers):
     """Fields beside the layers: embeddings, and the sizes of most layers."""
     hidden_size = c.size("hidden_size", "d_model", "n_embd")
     heads = c.maybe(*mixers.HEADS) or 1
+    head_dim = c.maybe("head_dim", least=1)
+    # What no option says because it differs by layer is that of the first layer that has it.
+    groups = (_num_rows(layers, "self_attn.k_proj") or 0) // (head_dim or hidden_size // heads) or heads
+    width = _num_rows(layers, "mlp.gate_proj") or 1
     fields = {
         "num_layers": len(layers),
         "hidden_size": hidden_size,
         "num_attention_heads": heads,
-        "num_query_groups": c.maybe("num_key_value_heads", "num_attention_groups") or heads,
-        "ffn_hidden_size": c.maybe("intermediate_size", "moe_intermediate_size", "ffn_hidden_size") or 1,
-        "kv_channels": c.maybe("head_dim", least=1),
+        "num_query_groups": c.maybe("num_key_value_heads", "num_attention_groups") or groups,
+        "ffn_hidden_size": c.maybe("intermediate_size", "moe_intermediate_size", "ffn_hidden_size") or width,
+        "kv_channels": head_dim,
         "vocab_size": c.size("vocab_size"),
         "swiglu": style.is_gated,
         "normalization": "LayerNorm" if style.norm_vectors == 2 else "RMSNorm",
@@ -72,6 +76,12 @@ def _sizes(c, style, layers):
             "kv_channels": None,
         }
     return fields
+
+
+def _num_rows(layers, name):
+    """Rows of the first matrix of this name; None where there is none."""
+    named = (matrix for layer in layers for part in layer for matrix in part.matrices if matrix.name == name)
+    return next((matrix.num_rows for matrix in named), None)
 
 
 def _kinds(c, style):

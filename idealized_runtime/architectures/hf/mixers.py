@@ -254,7 +254,8 @@ def searched(c, style, kind, i, num_layers):
         found.append(Part("linear layer", (Matrix("self_attn.linear_attn", hidden_size, hidden_size),)))
     elif not mixer.get("no_op"):
         heads = c.size("num_attention_heads")
-        found.append(grouped(c.replaced(num_key_value_heads=heads // mixer["n_heads_in_group"]), style, kind, i, 0))
+        c = c.replaced(num_key_value_heads=heads // mixer["n_heads_in_group"])
+        found.append(grouped(c, style, kind, i, num_layers))
     if network.get("replace_with_linear"):
         found.append(Part("linear layer", (Matrix("mlp.linear_mlp", hidden_size, hidden_size),)))
     elif not network.get("no_op"):

@@ -8,6 +8,7 @@ from idealized_runtime.checks import check_positive
 
 # Tensor parallelism stays within one server (arXiv:2305.02440, section 3.2).
 MAX_TENSOR_PARALLEL_SIZE = 8
+_ENDLESS_TOKENS = 10**12
 _SHARED_SIZES = ("num_attention_heads", "num_query_groups", "ffn_hidden_size")
 
 
@@ -47,16 +48,17 @@ def device_bytes(
     architecture: Architecture,
     *,
     num_context_tokens: int,
+    num_sequences: int = 1,
     tensor_parallel_size: int = 1,
     pipeline_parallel_size: int = 1,
     dtype: str = "float16",
 ) -> float:
-    """Bytes that the fullest device holds of the weights and the cache of one sequence.
+    """Bytes that the fullest device holds of the weights, of a cache of so many tokens, and of sequences' states.
 
     Embeddings count as spread over all layers. Activations and the software's own needs come on top.
     """
     cache_bytes = kv_cache_bytes_per_token(architecture, dtype=dtype) * num_context_tokens
-    cache_bytes += state_bytes(architecture, dtype=dtype)
+    cache_bytes += state_bytes(architecture, dtype=dtype) * num_sequences
     whole = weight_bytes(architecture, dtype=dtype) / tensor_parallel_size
     whole += cache_bytes / num_cache_shares(architecture, tensor_parallel_size)
     return whole * -(-architecture.num_layers // pipeline_parallel_size) / architecture.num_layers
@@ -64,6 +66,8 @@ def device_bytes(
 
 def cache_tokens_left(architecture: Architecture, memory_bytes: float, *, share: float = 0.9, **layout) -> int:
     """Tokens of all sequences together that a server's cache has room for beside the weights; 0 where they do not fit.
+
+    Where a token leaves nothing in the cache, in state spaces alone, they are more than any server is asked for.
 
     Parameters
     ----------
@@ -73,10 +77,13 @@ def cache_tokens_left(architecture: Architecture, memory_bytes: float, *, share:
     share : float
         Of the memory that the server takes for weights and cache (vLLM's gpu_memory_utilization, 0.9 by default).
     **layout
-        ``tensor_parallel_size, pipeline_parallel_size, dtype`` of :func:`device_bytes`.
+        ``num_sequences, tensor_parallel_size, pipeline_parallel_size, dtype`` of :func:`device_bytes`.
     """
     weights, with_token = (device_bytes(architecture, num_context_tokens=tokens, **layout) for tokens in (0, 1))
-    return max(0, int((share * memory_bytes - weights) / (with_token - weights)))
+    left = share * memory_bytes - weights
+    if with_token == weights:
+        return _ENDLESS_TOKENS if left >= 0 else 0
+    return max(0, int(left / (with_token - weights)))
 
 
 def num_accelerators_needed(architecture: Architecture, memory_bytes: float, **options) -> int:

@@ -339,7 +339,7 @@ def predict_served(
     if weights.is_quantised and "float8" not in accelerator.peak_flops_per_s:
         # Such weights are read as they are, and computed with in 16 bits.
         weights = replace(weights, is_quantised=False)
-    size, room = _devices(architecture, accelerator, tensor_parallel_size, tokens)
+    size, room = _devices(architecture, accelerator, tensor_parallel_size, tokens, num_sequences)
     stack = known.stack.moved_to(accelerator, origin=get_accelerator(known.hardware))
     served = ServedModel(architecture, weights, accelerator, size, known, stack, room)
     return replace(served, caveats=tuple(_caveats(served)))
@@ -445,8 +445,8 @@ def _stored_as(architecture, dtype, known) -> Architecture:
     return replace(architecture, uncounted_options=options)
 
 
-def _devices(architecture, accelerator, size, num_tokens) -> tuple[int, int]:
-    """Devices that share each layer, as asked for or as few as hold so many tokens beside the weights; their room.
+def _devices(architecture, accelerator, size, num_tokens, num_sequences) -> tuple[int, int]:
+    """Devices that share each layer, as asked for or as few as hold so many tokens beside weights and states; their room.
 
     Unlike Megatron, servers give each of more devices than there are key-value heads a copy of one.
     """
@@ -462,7 +462,9 @@ def _devices(architecture, accelerator, size, num_tokens) -> tuple[int, int]:
             f"which {size} devices cannot share (tensor_parallel_size): allowed are {', '.join(map(str, widths))}"
         )
     for width in [width for width in widths if width in (1, 2, 4, 8)] if size is None else [size]:
-        tokens = cache_tokens_left(a, accelerator.memory_bytes, dtype=STORED, tensor_parallel_size=width)
+        tokens = cache_tokens_left(
+            a, accelerator.memory_bytes, dtype=STORED, tensor_parallel_size=width, num_sequences=num_sequences
+        )
         if tokens >= num_tokens:
             return width, tokens
     raise ModelTooLargeError(

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.architectures import get_architecture
+from idealized_runtime.architectures import Architecture, get_architecture, kv_cache_bytes_per_token, state_bytes
 from idealized_runtime.architectures.devices import cache_tokens_left, device_bytes
 from idealized_runtime.measurements.shipped import read_stack
 from idealized_runtime.prediction import fit_predictor
@@ -113,6 +113,21 @@ def test_candidate_on_other_hardware_is_named_and_priced_as_that():
 
 def test_cache_tokens_left_are_none_where_the_weights_do_not_fit():
     assert cache_tokens_left(get_architecture("gpt-j"), 10e9) == 0
+
+
+def test_states_of_sequences_take_the_room_of_tokens():
+    model = get_architecture("nemotron-nano-9b-v2")
+    alone, of_many = (cache_tokens_left(model, 80e9, dtype="bfloat16", num_sequences=number) for number in (1, 101))
+    states_bytes = 100 * state_bytes(model, dtype="bfloat16")
+    assert alone - of_many == pytest.approx(states_bytes / kv_cache_bytes_per_token(model, dtype="bfloat16"), abs=1)
+
+
+def test_state_space_fits_wherever_its_weights_do():
+    config = {"model_type": "mamba2", "hidden_size": 1024, "num_hidden_layers": 4, "vocab_size": 32768,
+              "state_size": 128, "num_heads": 32, "head_dim": 64}  # fmt: skip
+    model = Architecture.from_hf_config(config)
+    assert cache_tokens_left(model, 1e9) > 1e9
+    assert cache_tokens_left(model, 1e8) == 0
 
 
 def test_server_whose_points_leave_no_time_for_a_step_is_left_out():

@@ -446,7 +446,7 @@ def _stored_as(architecture, dtype, known) -> Architecture:
 
 
 def _devices(architecture, accelerator, size, num_tokens, num_sequences) -> tuple[int, int]:
-    """Devices that share each layer, as asked for or as few as hold so many tokens beside weights and states; their room.
+    """Devices that share each layer, as asked for or as few as hold so many tokens beside weights and states; and room.
 
     Unlike Megatron, servers give each of more devices than there are key-value heads a copy of one.
     """

@@ -36,10 +36,7 @@ def add_arguments(parser):
     )
     add_shared(parser, "--max-seconds", help="of runs, warm-ups included, that the settings may take (default: none)")
     add_shared(parser, "--level")
-    parser.add_argument(
-        "--target", dest="of", choices=("each", "total", "prompts", "tokens"), default="each",
-        help="what of the queries is asked for (default: each runtime)",
-    )  # fmt: skip
+    add_shared(parser, "--target", default="each")
     add_shared(parser, "--seed", default=0)
     add_shared(parser, "--out", "--json")
 
@@ -146,7 +143,8 @@ def _command(arguments, table) -> str | None:
     """What times the settings, or goes on until the target is met; None where the model has no name."""
     if arguments.model is None or table.empty:
         return None
-    words = ["idealized-runtime", "time", "--model", str(arguments.model)]
+    named = str(arguments.model)
+    words = ["idealized-runtime", "time", "--hf-config" if named.endswith(".json") else "--architecture", named]
     for flag, name in (
         ("--all-num-input-tokens", "num_prompt_tokens"),
         ("--all-num-output-tokens", "num_output_tokens"),
@@ -154,7 +152,11 @@ def _command(arguments, table) -> str | None:
         words += [flag, *map(str, sorted(set(table[name])))]
     if arguments.target_error is not None:
         words += ["--target-error", str(arguments.target_error)]
-        for flag, value in (("--queries", arguments.queries), ("--max-seconds", arguments.max_seconds)):
+        of = None if arguments.of == "each" else arguments.of
+        for flag, value in (
+            ("--logs", arguments.logs), ("--queries", arguments.queries), ("--target", of),
+            ("--max-seconds", arguments.max_seconds),
+        ):  # fmt: skip
             words += [] if value is None else [flag, str(value)]
     else:
         words += ["--num-trials", str(int(table["num_trials"].max()))]

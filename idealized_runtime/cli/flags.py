@@ -105,6 +105,11 @@ SHARED_FLAGS = {
         "help": "of runs, warm-ups and runs that were timed again included, after which --target-error stops all the "
         "same (default: none)",
     },
+    "--target": {
+        "dest": "of", "choices": ("each", "total", "prompts", "tokens"),
+        "help": "what of the queries is to be known: the runtime of each, the total, prompt encoding times, or times "
+        "per output token (default: each)",
+    },
     "--seed": {"type": whole_number, "metavar": "N", "help": "of what is drawn at random"},
     "--json": {"action": "store_true", "help": "print one JSON object, unrounded"},
 }  # fmt: skip
@@ -144,7 +149,14 @@ def goal_of(arguments, *chosen):
         Flags that would go unused, or contradict it.
     """
     refused = {
-        "--target-error, which is not there": ("queries", "columns", "level", "max_seconds"),
+        "--target-error, which is not there": (
+            "queries",
+            "columns",
+            "level",
+            "max_seconds",
+            "of",
+            "logs",
+        ),
         "--queries, which is not there": ("columns",),
     }
     if arguments.target_error is not None:
@@ -161,9 +173,10 @@ def goal_of(arguments, *chosen):
 
     return Goal.read(
         arguments.queries, arguments.columns, target_error=arguments.target_error, max_seconds=arguments.max_seconds,
-        level=arguments.level or SHARED_FLAGS["--level"]["default"],
+        level=arguments.level or SHARED_FLAGS["--level"]["default"], of=arguments.of or "each",
     )  # fmt: skip
 
 
 def _given(arguments, names) -> str:
-    return ", ".join("--" + name.replace("_", "-") for name in names if getattr(arguments, name) is not None)
+    given = ("target" if name == "of" else name for name in names if getattr(arguments, name, None) is not None)
+    return ", ".join("--" + name.replace("_", "-") for name in given)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.checks import check_columns
+from idealized_runtime.design.belief import Prior
 from idealized_runtime.design.sequential import Block, SequentialDesign
 from idealized_runtime.queries.tables import read_queries
 from idealized_runtime.records.common import TOKEN_COLUMNS
@@ -33,6 +34,12 @@ class Goal:
         of the sizes of the sweep where it is not given.
     source : str, optional
         What the queries were read from.
+    of : {"each", "total", "prompts", "tokens"}
+        What of the queries, as of a :class:`~idealized_runtime.design.targets.Target`.
+    prior : Prior, optional
+        What is expected before anything was timed.
+    prior_source : str, optional
+        Logs that it comes from.
     """
 
     target_error: float
@@ -40,6 +47,9 @@ class Goal:
     max_seconds: float | None = None
     queries: pd.DataFrame | None = None
     source: str | None = None
+    of: str = "each"
+    prior: Prior | None = None
+    prior_source: str | None = None
 
     @classmethod
     def read(cls, source: str | os.PathLike | None = None, columns: Mapping[str, str] | None = None, **terms) -> "Goal":
@@ -49,11 +59,13 @@ class Goal:
 
     def header(self) -> dict:
         """Fields of a log's header: what was asked for."""
-        asked = {"target_error": self.target_error, "level": self.level, "max_seconds": self.max_seconds}
+        asked = {"target_error": self.target_error, "level": self.level, "max_seconds": self.max_seconds, "of": self.of}
         if self.queries is not None:
             check_columns(self.queries, TOKEN_COLUMNS, name="queries")
             sizes = np.ascontiguousarray(self.queries[TOKEN_COLUMNS].to_numpy(float))
             asked["queries"] = {"source": self.source, "sha256": hashlib.sha256(sizes.tobytes()).hexdigest()}
+        if self.prior is not None:
+            asked["logs"] = self.prior_source
         return asked
 
     def sizes(self) -> tuple[list[int], list[int]]:
@@ -75,7 +87,8 @@ class Goal:
         """What chooses settings of these sizes for it."""
         return SequentialDesign(
             prompt_sizes=prompt_sizes, output_sizes=output_sizes, target_error=self.target_error, queries=self.queries,
-            max_seconds=self.max_seconds, level=self.level, seed=seed, num_warmups=num_warmups,
+            max_seconds=self.max_seconds, level=self.level, seed=seed, num_warmups=num_warmups, of=self.of,
+            prior=self.prior,
         )  # fmt: skip
 
     def how_far(self, step: Block, spent_s: float) -> tuple[str, float]:

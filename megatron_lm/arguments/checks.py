@@ -1,6 +1,7 @@
 """What the flags must agree on, and what follows from them: sizes, sampling, log, processes and engine."""
 
 import os
+from dataclasses import replace
 
 from idealized_runtime.cli.flags import goal_of
 from megatron_lm.arguments.flags import flag_of
@@ -80,9 +81,20 @@ def check_goal(arguments):
             f"{arguments.architecture.name} has {context}: give smaller sizes"
         )
     try:
+        if arguments.logs is not None:
+            arguments.goal = goal = _with_prior(goal, arguments)
         goal.design(arguments.all_num_input_tokens, arguments.all_num_output_tokens, seed=0, num_warmups=0)
     except ValueError as error:
         raise ValueError(f"--target-error: {error}") from error
+
+
+def _with_prior(goal, arguments):
+    """The goal, with what logs of other models on the machine tell of this one."""
+    from idealized_runtime.design.priors import prior_of_architecture
+    from idealized_runtime.measurements.shipped import read_stack
+
+    prior = prior_of_architecture(arguments.architecture, read_stack(arguments.logs))
+    return replace(goal, prior=prior, prior_source=str(arguments.logs))
 
 
 def _choose_tokenizer(arguments):

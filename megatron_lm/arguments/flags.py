@@ -112,7 +112,13 @@ _FLAGS = {
             "num_output_tokens, or a HELM run folder; sizes that are not given are then chosen by them",
         },
         "--columns": SHARED_FLAGS["--columns"],
+        "--target": SHARED_FLAGS["--target"],
         "--level": {**SHARED_FLAGS["--level"], "default": None},
+        "--logs": {
+            **SHARED_FLAGS["--logs"],
+            "help": "logs of other models on this machine, a folder or a name such as cpu: what is expected of this "
+            "one comes from them, and less need be timed (default: nothing is expected)",
+        },
         "--max-seconds": SHARED_FLAGS["--max-seconds"],
     },
     "timing and log": {

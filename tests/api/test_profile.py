@@ -710,7 +710,7 @@ def test_target_chooses_settings_and_trials_and_says_what_they_cost(profile, log
     assert f"{len(frame)} requests, {frame['runtime_s'].sum():.3g} s and {usd} USD so far" in answer.err
     assert re.search(r"block 1: a first look at the sizes; .* USD so far; this block [\d.]+ USD", answer.err)
     header = json.loads(log_path.read_text().splitlines()[0])
-    assert header["sweep"]["target"] == {"target_error": 0.2, "level": 0.95, "max_seconds": None}
+    assert header["sweep"]["target"] == {"target_error": 0.2, "level": 0.95, "max_seconds": None, "of": "each"}
     assert len(answer.out.splitlines()) == len(read_trials(log_path)[["num_prompt_tokens", "num_output_tokens"]]
                                                .drop_duplicates())  # fmt: skip
 

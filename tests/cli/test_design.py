@@ -6,6 +6,7 @@ import pytest
 
 from idealized_runtime.cli.main import BAD_INPUT, DONE, main
 from idealized_runtime.records import read_log
+from megatron_lm.arguments import parse_arguments
 from tests.makers import HEADER, make_setting, write_log
 
 
@@ -32,7 +33,8 @@ def test_plan_keeps_to_its_seconds_and_narrows_with_more_of_them(capsys):
     assert few["expected_device_s"] <= 2 < more["expected_device_s"] <= 8
     assert more["expected_error"] < few["expected_error"]
     assert set(few["settings"][0]) == {"num_prompt_tokens", "num_output_tokens", "num_trials"}
-    assert few["command"].startswith("idealized-runtime time --model gpt2-small --all-num-input-tokens")
+    assert few["command"].startswith("idealized-runtime time --architecture gpt2-small --all-num-input-tokens")
+    parse_arguments(few["command"].split()[2:])
 
 
 def test_plan_reaches_its_target(capsys):

@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from makers import write_gpt2_files
 
@@ -76,8 +77,18 @@ def test_help_groups_every_flag_of_the_2023_driver(capsys):
 def test_target_takes_the_place_of_trials():
     arguments = parse(*UNTIL, "--max-seconds", 9)
     assert (arguments.num_warmup, arguments.num_trials, arguments.num_blocks) == (1, None, None)
-    goal = {"target_error": 0.02, "level": 0.95, "max_seconds": 9.0}
+    goal = {"target_error": 0.02, "level": 0.95, "max_seconds": 9.0, "of": "each"}
     assert Measurement.from_arguments(arguments).header()["sweep"]["target"] == goal
+
+
+def test_logs_of_other_models_tell_what_to_expect():
+    arguments = parse(
+        "--architecture", "gpt2-small", *SWEEP, "--target-error", 0.02, "--logs", "cpu", "--target", "total"
+    )
+    header = Measurement.from_arguments(arguments).header()["sweep"]["target"]
+    assert (header["logs"], header["of"]) == ("cpu", "total")
+    expected_s = arguments.goal.prior.expected(np.array([128]), np.array([8]))
+    assert expected_s == pytest.approx(0.24, rel=0.3)
 
 
 def test_sizes_follow_from_the_queries_where_they_are_not_given(tmp_path):
@@ -280,6 +291,7 @@ def test_out_seq_length_is_the_number_of_output_tokens_where_no_other_is_given()
         ((*SIZES, *SWEEP, "--log", ROOT / "pyproject.toml" / "x.jsonl"), "is not a folder"),
         ((*SIZES, *SWEEP, "--max-seconds", 9), "--max-seconds: of --target-error, which is not there"),
         ((*SIZES, *SWEEP, "--queries", "q.csv", "--level", 0.9), "--queries, --level: of --target-error"),
+        ((*SIZES, *SWEEP, "--target", "total", "--logs", "cpu"), "--target, --logs: of --target-error"),
         ((*UNTIL, "--num-trials", 3), "--num-trials: --target-error chooses as it goes; leave it out"),
         ((*UNTIL, "--num-blocks", 3), "--num-blocks: --target-error chooses as it goes; leave it out"),
         ((*UNTIL, "--columns", "num_prompt_tokens=a"), "--columns: of --queries, which is not there"),

@@ -95,7 +95,12 @@ def test_sweep_stops_at_its_target_and_its_log_reads_as_any_other(run_on, log):
     assert stopped(answer)["rule"] == "target"
     assert stopped(answer)["error"] <= 0.02
     assert stopped(answer)["sentence"] in answer.err
-    assert answer.records[0]["sweep"]["target"] == {"target_error": 0.02, "level": 0.95, "max_seconds": None}
+    assert answer.records[0]["sweep"]["target"] == {
+        "target_error": 0.02,
+        "level": 0.95,
+        "max_seconds": None,
+        "of": "each",
+    }
     assert answer.guards == []
     assert np.sqrt(np.mean(errors(log) ** 2)) < 0.02
     frame = read_log(log)
@@ -163,6 +168,16 @@ def test_queries_are_what_is_to_be_known(run_on, log, tmp_path):
     assert answer.records[0]["sweep"]["target"]["queries"]["source"] == str(path)
     model = RuntimeModel.fit(read_log(log))
     assert model.predict(250, 9) == pytest.approx(PROMPT_S(250) + 8 * TOKEN_S, rel=0.02)
+
+
+def test_total_of_the_queries_is_known_before_each_of_them(run_on, log, tmp_path):
+    each, total = (
+        run_on(Machine(noise=0.03), "--target", of, "--max-seconds", 30, log=tmp_path / f"{of}.jsonl")
+        for of in ("each", "total")
+    )
+    assert stopped(total)["rule"] == "target"
+    spent_s = [sum(sum(it["runtimes_s"]) for it in run.records if it["record"] == "block") for run in (total, each)]
+    assert spent_s[0] < spent_s[1]
 
 
 def test_setting_that_does_not_fit_is_not_chosen_again(run_on, log, monkeypatch):

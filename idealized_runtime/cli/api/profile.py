@@ -27,7 +27,7 @@ def add_arguments(parser):
     parser.add_argument("--num-trials", type=positive_int, help="timed requests a setting (10)")
     parser.add_argument("--num-warmup", type=whole_number, default=1, help="untimed requests a setting (1)")
     known = parser.add_argument_group("until it is known well enough, instead of --num-trials")
-    add_shared(known, "--target-error", "--queries", "--columns")
+    add_shared(known, "--target-error", "--queries", "--columns", "--target")
     add_shared(known, "--level", default=None)
     add_shared(known, "--max-seconds")
     add_shared(parser, "--json")

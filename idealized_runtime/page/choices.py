@@ -116,12 +116,8 @@ class Choices:
         self.mode.observe(lambda change: self._take_mode(change["new"] == _SERVED), "value")
         self.preset = widgets.Dropdown(description="Sizes", options=[*PRESETS, OWN_SIZES])
         self.preset.observe(lambda change: self._take(self.state.with_workload(change["new"])), "value")
-        self.prompt = _Number(
-            "Prompt tokens", 1, MOST_TOKENS, lambda value: self._take(self.state.with_sizes(num_prompt_tokens=value))
-        )
-        self.output = _Number(
-            "Output tokens", 1, MOST_TOKENS, lambda value: self._take(self.state.with_sizes(num_output_tokens=value))
-        )
+        self.prompt = _Number("Prompt tokens", 1, MOST_TOKENS, lambda value: self._change(num_prompt_tokens=value))
+        self.output = _Number("Output tokens", 1, MOST_TOKENS, lambda value: self._change(num_output_tokens=value))
         self.rate = _Number(
             "Queries a second", 0.01, MOST_QUERIES_PER_S, lambda value: self._change(rate_per_s=value), is_whole=False
         )

@@ -264,7 +264,8 @@ class Planner:
             and not self._fault
             and (self.served is None or (self.served.best is not None and self.served.tighter is None))
         )
-        self._busy.value = tag("p", "simulating days of this demand …") if is_busy else ""
+        if is_busy:
+            self._busy.value = tag("p", "simulating days of this demand …")
         self._view.value = state.view
         panels, numbers = self._view_of(state.view)
         self._panels = panels
@@ -275,6 +276,9 @@ class Planner:
         self._saved.value = ""
         self._show_comparison()
         self._show_link()
+        if not is_busy:
+            # Last: what it waited for is there.
+            self._busy.value = ""
 
     def _view_of(self, view) -> tuple[list[figures.Panel], Html]:
         answer = self.answer
@@ -290,13 +294,16 @@ class Planner:
         return panels, _query_table(answer)
 
     def _frontier(self):
-        machine = next(iter(self.state.machines), None)
-        if machine is None:
-            return [], tag("p", "Choose a machine.")
-        try:
-            points, frontier = capability_frontier(self.state, machine)
-        except ValueError as error:
-            return [], tag("p", f"No frontier on {machine}: {error}.")
+        """Of the first machine of which prices and watts are known, and which holds what was timed elsewhere."""
+        reasons = []
+        for machine in self.state.machines:
+            try:
+                points, frontier = capability_frontier(self.state, machine)
+                break
+            except ValueError as error:
+                reasons.append(tag("p", f"No frontier on {machine}: {error}."))
+        else:
+            return [], join(reasons or [tag("p", "Choose a machine.")])
         on = frontier[frontier["on_frontier"] | (frontier["frontier_probability"] >= 0.05)]
         rows = [
             (
@@ -311,9 +318,11 @@ class Planner:
             f"Models with a published score, {self.answer.asked}, each on as few accelerators of {machine} as hold it"
         )
         head = ("model", "MMLU, %", "$ a thousand queries", "probability to be on the frontier")
-        return figures.frontier_panels(points, frontier, [one.priced.name for one in self.answer.answered]), table(
-            head, rows, caption=said
-        )
+        names = list(dict.fromkeys(one.priced.name for one in self.answer.answered))
+        without = [name for name in names if name not in points.index]
+        numbers = [table(head, rows, caption=said)]
+        numbers += [tag("p", f"No published score is known of {' and '.join(without)}.")] if without else []
+        return figures.frontier_panels(points, frontier, names), join(numbers)
 
     def _without_plan(self):
         if not self.state.is_served:
@@ -378,16 +387,14 @@ class Planner:
             return
         picked.sort(key=lambda option: self.state.compare.index(option.key))
         first, second = picked
-        said = [
-            f"{bounded(ratio)} of the {_RATIO_OF[metric]}"
-            for metric, ratio in self.answer.ratios(first, second).items()
-        ]
-        parts = [tag("p", f"One query at a time, {first.label} takes of {second.label} " + ", ".join(said) + ".")]
+        ratios = self.answer.ratios(first, second).items()
+        said = ", ".join(f"{bounded(ratio)} times the {_RATIO_OF[metric]}" for metric, ratio in ratios)
+        parts = [tag("p", f"One query at a time, {first.label} takes {said} of {second.label}.")]
         if self.served is not None and self.served.is_bounded:
             found = {f"{it.candidate.model} on {it.candidate.devices}": it for it in self.served.plan.answers}
             if first.label in found and second.label in found:
                 ratios = self.served.ratios(found[first.label], found[second.label])
-                said = ", ".join(f"{bounded(ratio)} of the {what}" for what, ratio in ratios.items())
+                said = ", ".join(f"{bounded(ratio)} times the {what}" for what, ratio in ratios.items())
                 parts.append(tag("p", f"Within the objectives, {said}."))
         self._comparison.value = join(parts)
 

@@ -76,7 +76,9 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
             tornado_settings={"websocket_max_message_size": _MOST_BYTES},
         )  # fmt: skip
         # As flags, which go before the configuration files of whoever runs it.
-        app.initialize([str(notebook), *(f"--VoilaConfiguration.{setting}" for setting in _SETTINGS)])
+        # Else every kernel prints that it talks in plain text.
+        flags = ["--KernelManager.transport_encryption=auto", *(f"--VoilaConfiguration.{one}" for one in _SETTINGS)]
+        app.initialize([str(notebook), *flags])
         app.start()
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from urllib.parse import parse_qsl, urlencode
 
 from idealized_runtime.checks import check_positive, did_you_mean
+from idealized_runtime.records import TOKEN_COLUMNS
 from idealized_runtime.serving.objectives import WORKLOADS, Objective
 
 VIEWS = ("time", "cost", "frontier", "plan", "sources")
@@ -33,7 +34,7 @@ class State:
     is_served : bool
         Many queries at once, within objectives; else one at a time.
     workload : str
-        One of ``PRESETS``, or ``OWN_SIZES``.
+        One of ``PRESETS``, or ``OWN_SIZES``, which it becomes where the sizes are others than those of the workload.
     num_prompt_tokens, num_output_tokens : int
     rate_per_s : float
         Queries that come a second.
@@ -89,6 +90,8 @@ class State:
                 raise ValueError(
                     f"{name} must be one of {', '.join(allowed)}{did_you_mean(given, allowed)}; got {given!r:.60}"
                 )
+        if self.workload != OWN_SIZES and not self._has_sizes_of(WORKLOADS[self.workload]):
+            object.__setattr__(self, "workload", OWN_SIZES)
         for name in ("price_usd_per_hour", "power_watts"):
             check_positive(**{f"{name} of {machine}": value for machine, value in getattr(self, name).items()})
         for text in self.objectives:
@@ -99,6 +102,9 @@ class State:
         """The model, and the other one where there is one."""
         return tuple(dict.fromkeys(name for name in (self.model, self.other) if name))
 
+    def _has_sizes_of(self, workload):
+        return all(getattr(self, name) == getattr(workload, name) for name in TOKEN_COLUMNS)
+
     def with_workload(self, name: str) -> "State":
         """With the sizes and objectives of a workload; with its own as they are for ``OWN_SIZES``."""
         if name == OWN_SIZES:
@@ -108,11 +114,6 @@ class State:
             self, workload=name, num_prompt_tokens=workload.num_prompt_tokens,
             num_output_tokens=workload.num_output_tokens, objectives=tuple(map(str, workload.objectives)), queries="",
         )  # fmt: skip
-
-    def with_sizes(self, **sizes: int) -> "State":
-        """With other numbers of tokens, which are no longer those of a workload."""
-        changed = replace(self, **sizes)
-        return changed if changed == self else replace(changed, workload=OWN_SIZES)
 
     def to_link(self) -> str:
         """The part of an address behind the ``?``: what differs from the state that the page begins with."""
@@ -145,7 +146,8 @@ class State:
                 given.setdefault(fields_by_key[key], []).append(text)
             else:
                 refused.append(f"nothing here is called {key!r:.60}{did_you_mean(key, fields_by_key)}")
-        for name, texts in given.items():
+        # Sizes first: a workload without its own would become own sizes.
+        for name, texts in sorted(given.items(), key=lambda item: item[0] == "workload"):
             try:
                 state = replace(state, **{name: _value(getattr(cls(), name), name, texts)})
             except ValueError as error:

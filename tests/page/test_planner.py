@@ -195,7 +195,8 @@ def test_two_candidates_are_compared_and_a_third_takes_the_place_of_the_first(pl
     for button in planner._candidates[:2]:
         button.value = True
     first, second, third = planner.answer.answered
-    assert f"{first.label} takes of {second.label}" in planner._comparison.value
+    assert planner._comparison.value.endswith(f"of {second.label}.</p>")
+    assert f"{first.label} takes " in planner._comparison.value
     planner._candidates[2].value = True
     assert planner.state.compare == (second.key, third.key)
     assert [button.value for button in planner._candidates[:3]] == [False, True, True]

@@ -47,7 +47,7 @@ def test_command_gives_the_same_plan(found, commands_run):
 
 def test_commands_have_own_sizes_objectives_and_rates():
     state = replace(ASKED, machines=("a100", "v100"), price_usd_per_hour={"v100": 2.0}, num_accelerators=2,
-                    objectives=("ttft:p95=1",)).with_sizes(num_prompt_tokens=64)  # fmt: skip
+                    objectives=("ttft:p95=1",), num_prompt_tokens=64)  # fmt: skip
     first, second = plain(state).commands()
     assert (
         "printf 'num_prompt_tokens,num_output_tokens\\n64,256\\n' | idealized-runtime plan --logs v100"

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -57,6 +58,9 @@ def test_workload_brings_its_sizes_and_objectives():
         assert len(state.objectives) == 3
 
 
-def test_other_sizes_are_own_ones():
-    assert State().with_sizes(num_prompt_tokens=100).workload == OWN_SIZES
-    assert State().with_sizes(num_prompt_tokens=State().num_prompt_tokens).workload == "chat"
+def test_other_sizes_are_own_ones_however_they_come():
+    assert replace(State(), num_prompt_tokens=100).workload == OWN_SIZES
+    assert replace(State(), num_prompt_tokens=State().num_prompt_tokens).workload == "chat"
+    assert State.from_link("workload=chat&num_output_tokens=8")[0].workload == OWN_SIZES
+    retrieval = State().with_workload("retrieval")
+    assert State.from_link(retrieval.to_link()) == (retrieval, [])

@@ -40,6 +40,11 @@
         set(handle, "aria-valuetext", pair.querySelector("input").value);
       }
     });
+    // The widget counts the files that it was given; they are taken out of it at once.
+    document.querySelectorAll(".widget-upload").forEach(button => {
+      const text = button.lastChild;
+      if (/ \(\d+\)$/.test(text.data)) text.data = text.data.replace(/ \(\d+\)$/, "");
+    });
     document.querySelectorAll(".widget-toggle-button").forEach(button => set(button, "aria-pressed", String(button.classList.contains("mod-active"))));
     document.querySelectorAll(".answer, .busy, .comparison").forEach(element => { set(element, "role", "status"); set(element, "aria-live", "polite"); });
     document.querySelectorAll("#rendered_cells").forEach(element => set(element, "role", "main"));

@@ -1,0 +1,60 @@
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from idealized_runtime.cli.main import main
+from idealized_runtime.measurements.published import ROOT
+from idealized_runtime.page import server
+
+
+def test_port_that_is_taken_is_refused(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["page", "--port", str(port), "--no-browser"]) == 2
+    assert f"port {port} of 127.0.0.1 cannot be had" in capsys.readouterr().err
+
+
+def test_usual_port_gives_way_to_a_free_one_where_it_is_taken(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(server, "PORT", taken.getsockname()[1])
+        assert server._free_port(None) != server.PORT
+
+
+def test_machine_that_cannot_be_read_is_refused(capsys):
+    assert main(["page", "--no-browser", "--logs", "nowhere"]) == 2
+    assert "no timing logs of hardware 'nowhere'" in capsys.readouterr().err
+
+
+def test_package_without_the_repository_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(server, "ROOT", tmp_path)
+    assert main(["page", "--no-browser"]) == 2
+    assert "the page is served from a clone of the repository" in capsys.readouterr().err
+
+
+def test_browser_opens_by_itself_and_an_interrupt_ends_the_server(tmp_path):
+    pytest.importorskip("voila")
+    opened, browser = tmp_path / "opened", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.part && mv {opened}.part {opened}\n')
+    browser.chmod(0o755)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "BROWSER": f"{browser} %s"}
+    command = [sys.executable, "-m", "idealized_runtime", "page"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path) as process:
+        line = process.stderr.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+/", line)[0]
+        until = time.monotonic() + 60
+        while not opened.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        assert opened.read_text().strip() == address
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=60)
+    assert "Traceback" not in rest

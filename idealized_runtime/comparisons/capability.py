@@ -129,8 +129,13 @@ def points_of_servers(
 
     Examples
     --------
+    >>> from idealized_runtime.measurements.ml_energy import read_ml_energy
+    >>> from idealized_runtime.measurements.points import usable_points
+    >>> from idealized_runtime.serving.full_batches import FullBatches
     >>> servers = FullBatches.fit(usable_points(read_ml_energy())).within(0.05)
-    >>> points_of_servers(servers[servers["task"] == "lm-arena-chat"], "joules_per_output_token")
+    >>> points = points_of_servers(servers[servers["task"] == "lm-arena-chat"], "joules_per_output_token")
+    >>> points["joules_per_output_token"].round(2).min()
+    np.float64(0.08)
     """
     known = servers[servers["architecture"].isin(scores.keys()) & servers[value].notna()]
     best = known.sort_values(value, kind="stable").drop_duplicates("architecture").set_index("architecture", drop=False)

@@ -264,8 +264,8 @@ class SequentialDesign:
     ) -> tuple[list[tuple[int, int, int]], float, float]:
         """Settings whose trials make the target's variance least per second, one after the other.
 
-        A trial of variance v at a row h takes |T C h|^2 / (h' C h + v) from it, C being the covariance and T the rows
-        of the target.
+        A trial of variance v at a row h takes ``|T C h|^2 / (h' C h + v)`` from it, C being the covariance and T the
+        rows of the target.
 
         Returns
         -------

@@ -58,7 +58,7 @@ class Planner:
 
     Examples
     --------
-    >>> Planner("model=gpt-j&logs=a100").show()
+    >>> Planner("model=gpt-j&logs=a100").show()  # doctest: +SKIP
     """
 
     def __init__(self, link: str | None = None, machines: Sequence[str] | None = None):

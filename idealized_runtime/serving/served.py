@@ -83,6 +83,14 @@ class ServedModel:
         """Whether the coefficients are those of another machine."""
         return self.accelerator.name != self.known.hardware
 
+    @property
+    def origin(self) -> str:
+        """Where it is known from, in words."""
+        of_known = self.known.errors["steps"]
+        itself = ", itself among them" * (self.architecture.name in of_known)
+        how = f"predicted from {len(of_known)} architectures that others served on {self.known.hardware}{itself}"
+        return how + f", taken to {self.accelerator.name} by the data sheets" * self.is_moved
+
     def step_s(
         self,
         num_sequences: ArrayLike,
@@ -90,7 +98,7 @@ class ServedModel:
         *,
         requests_per_step: ArrayLike = 0.0,
         num_prompt_tokens: ArrayLike = 0.0,
-    ) -> float | np.ndarray:
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Seconds of steps without prompts, and what prompts add; arguments are those of ``served_work``."""
         work = self.work(num_sequences, num_context_tokens, requests_per_step, num_prompt_tokens)
         return self.stack.seconds(work), self.stack.prompt_seconds(work)
@@ -378,7 +386,7 @@ def predict_served_priced(
     model = PricedModel(
         architecture.name, served.runtimes(concurrency), served.tensor_parallel_size, architecture.num_params,
         served.accelerator.name, served.known.software, served.dtype, architecture=served.architecture,
-        origin=_origin(served), caveats=served.caveats, errors=_errors(served),
+        origin=served.origin, caveats=served.caveats, errors=_errors(served),
         predicted_watts=served.watts(concurrency, num_prompt_tokens, num_output_tokens),
     )  # fmt: skip
     return on_terms(model, price_usd_per_hour=price_usd_per_hour, power_watts=power_watts)
@@ -472,13 +480,6 @@ def _devices(architecture, accelerator, size, num_tokens, num_sequences) -> tupl
         f"weights there is room for {tokens} tokens of cache, and {num_tokens} are asked for"
         + ("; pipeline stages were not measured. Weights of fewer bits may fit (dtype)" if size is None else "")
     )
-
-
-def _origin(served) -> str:
-    number = len(served.known.errors["steps"])
-    itself = ", itself among them" if served.architecture.name in served.known.errors["steps"] else ""
-    how = f"predicted from {number} architectures that others served on {served.known.hardware}{itself}"
-    return how + (f", taken to {served.accelerator.name} by the data sheets" if served.is_moved else "")
 
 
 def _errors(served) -> str:

@@ -201,6 +201,25 @@ def test_steps_of_a_model_that_nobody_served_are_predicted(capsys, tmp_path):
     assert read_steps(out)["gpt2-medium"].origin == "predicted"
 
 
+def test_steps_of_a_model_that_nobody_served_need_no_logs(capsys, tmp_path):
+    path = tmp_path / "steps.json"
+    words = ("--model", "qwen2.5-7b", "--hardware", "L40S", "--software", "vllm", "--out", str(path))
+    assert main(["serving", "fit", *words]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "qwen2.5-7b, 1 x L40S, weights in bfloat16, predicted from 16 architectures that others served"
+    )
+    steps = read_steps(path)["qwen2.5-7b"]
+    assert (steps.origin, steps.hardware, steps.software) == ("predicted", "L40S", "vllm 0.11.1, as on H100")
+    assert main(["serving", "simulate", "--parameters", str(path), "--workload", "chat", "--rate", "1"]) == 0
+    assert "steps predicted on L40S" in capsys.readouterr().out
+
+
+def test_steps_need_something_to_go_by(capsys):
+    assert main(["serving", "fit", "--model", "qwen2.5-7b"]) == 2
+    assert "give files to fit steps to, --logs, or --hardware and --software" in capsys.readouterr().err
+
+
 def test_arrivals_of_the_input_are_those_of_the_output(tmp_path, parameters, served):
     moved, out = tmp_path / "moved.csv", tmp_path / "out.csv"
     requests = pd.read_csv(served)

@@ -93,3 +93,24 @@ def test_points_of_two_machines_are_refused():
     points = usable_points(read_ml_energy())
     with pytest.raises(ValueError, match=r"watts are of one machine; points are of (B200, H100|H100, B200)"):
         fit_power(points, work_of_points(points))
+
+
+def test_watts_of_another_machine_go_by_the_maxima_of_the_data_sheets(published):
+    power = fit_power(*published)
+    b200 = power.moved_to(get_accelerator("B200"))
+    assert b200.accelerator.name == "B200"
+    assert b200.watts["base_watts"] == pytest.approx(power.watts["base_watts"] * 1000 / 700)
+    with pytest.raises(ValueError, match="maximum power of H100 or GB300 is not known"):
+        power.moved_to(get_accelerator("GB300"))
+
+
+def test_joules_of_another_machine_are_told_by_the_data_sheets(published):
+    """Without the architecture at the origin; by more than on the machine itself, yet not by a multiple."""
+    points = usable_points(read_ml_energy())
+    points = points[points["hardware"] == "B200"]
+    there = points, work_of_points(points, num_prompt_tokens=ASSUMED_PROMPT_TOKENS)
+    moved = leave_out_joules(*published, moved=there)
+    assert moved.rows.index.isin(points.index).all()
+    assert moved.table()["median_percent"].item() <= 30
+    watts = (moved.rows["predicted_watts"] / moved.rows["watts"] - 1).abs()
+    assert watts.median() <= 0.2

@@ -19,7 +19,7 @@ from idealized_runtime.api.runner import (
 )
 from idealized_runtime.api.trials import RefusedError
 from idealized_runtime.design.goal import Goal, sizes_without
-from idealized_runtime.design.guards import Visit
+from idealized_runtime.design.guards import Visit, notice_level
 from idealized_runtime.design.sequential import SequentialDesign, Stopped
 from idealized_runtime.design.watch import Watch
 from idealized_runtime.records import TOKEN_COLUMNS, setting_name, trial_key
@@ -193,7 +193,7 @@ class TargetProfiler(Profiler):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self.stopped: Stopped | None = None
-        self._watch, self._anchor, self._failed, self._design = Watch(self._journal), None, [], None
+        self._watch, self._anchor, self._failed, self._design = Watch(self._journal, notice_level), None, [], None
         self._watch.say = self._report
         self._warmed_up: set[tuple] = set()
 

@@ -89,6 +89,11 @@ def notice(visits: Sequence[Visit]) -> Noticed | None:
     return next((found for check in checks if (found := check(visits, last)) is not None), None)
 
 
+def notice_level(visits: Sequence[Visit]) -> Noticed | None:
+    """Of :func:`notice` what holds of a server, whose single requests are held up by others': a change of level."""
+    return _level(visits, visits[-1].block)
+
+
 def _clock(visits, last):
     wrong = {}
     for visit in (visit for visit in visits if visit.block == last):
@@ -216,7 +221,11 @@ def _change(visits, before, after) -> tuple[float, bool] | None:
 
 
 def _trial_variance(visits) -> tuple[float, int]:
-    """Of the logarithm of a trial about the mean of its visit; and its degrees of freedom."""
-    squares = [np.sum((np.log(visit.runtimes_s) - np.log(visit.runtimes_s).mean()) ** 2) for visit in visits]
-    dof = sum(len(visit.runtimes_s) - 1 for visit in visits)
-    return (float(np.sum(squares)) + _KNOWN_DOF * _KNOWN_STD**2) / (dof + _KNOWN_DOF), dof + _KNOWN_DOF
+    """Of the logarithm of a trial about the mean of its setting in its block; and its degrees of freedom."""
+    groups = defaultdict(list)
+    for visit in visits:
+        groups[visit.block, visit.key] += visit.runtimes_s
+    logs = [np.log(times_s) for times_s in groups.values()]
+    squares = sum(float(np.sum((values - values.mean()) ** 2)) for values in logs)
+    dof = sum(len(values) - 1 for values in logs)
+    return (squares + _KNOWN_DOF * _KNOWN_STD**2) / (dof + _KNOWN_DOF), dof + _KNOWN_DOF

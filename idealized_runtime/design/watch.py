@@ -24,6 +24,8 @@ class Watch:
     ----------
     journal : Journal
         Is given a ``guard`` record of everything noticed: its log leaves out the visits that are set aside.
+    look : callable
+        What speaks against the last block of some visits, :func:`~idealized_runtime.design.guards.notice` or a part.
 
     Attributes
     ----------
@@ -33,8 +35,8 @@ class Watch:
         Why what is timed cannot be true, where it lasts.
     """
 
-    def __init__(self, journal):
-        self._journal, self._in_a_row = journal, (None, 0)
+    def __init__(self, journal, look: Callable[[Sequence[Visit]], Noticed | None] = notice):
+        self._journal, self._look, self._in_a_row = journal, look, (None, 0)
         self.say: Callable[[str], object] = lambda sentence: print(sentence, file=sys.stderr)
         self.refused = ""
 
@@ -50,7 +52,7 @@ class Watch:
         found : Noticed, optional
             What the caller has noticed; else it is looked for.
         """
-        found = found or notice(visits)
+        found = found or self._look(visits)
         if found is None:
             self._in_a_row = None, 0
             return None

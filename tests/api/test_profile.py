@@ -1,5 +1,6 @@
 """The sweep of an API from its command line: what is sent, kept, resumed, and where it stops."""
 
+import itertools
 import json
 import os
 import re
@@ -725,6 +726,27 @@ def test_target_that_was_reached_is_not_asked_for_again_and_a_tighter_one_goes_o
         assert profile(server, *tighter, sizes=MORE_SIZES, num_trials=None).code == 0
     assert len(server.requests) > number
     assert stopped(log_path)["rule"] in ("target", "budget")
+
+
+def test_server_that_becomes_slower_is_timed_anew(profile, log_path):
+    number = itertools.count()
+
+    def slower(request):
+        times = 1.0 if next(number) < 45 else 2.0
+        sizes = 0.05 + 1e-3 * request.num_prompt_tokens
+        return well_behaved(request, first_s=times * sizes, next_s=times * 0.02)
+
+    with ApiServer([slower]) as server:
+        until = ("--target-error", 0.02, "--max-seconds", 15, "--seed", 3)
+        answer = profile(server, *until, sizes=MORE_SIZES, num_trials=None)
+    assert answer.code == 0
+    guards = [json.loads(line) for line in log_path.read_text().splitlines() if '"record": "guard"' in line]
+    assert {guard["finding"] for guard in guards} & {"throttling", "drift"}
+    assert "are set aside" in answer.err
+    frame = timed(log_path, is_whole=False)
+    aside = frame["deviations"].str.startswith("set aside")
+    assert aside.any()
+    assert not frame.loc[aside, "is_fit"].any()
 
 
 def test_what_a_guard_sets_aside_is_not_fitted(tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from idealized_runtime.design.guards import Visit, notice
+from idealized_runtime.design.guards import Visit, notice, notice_level
 
 SETTINGS = [(p, o) for p in (1, 64, 128, 256, 512) for o in (1, 2, 8, 16)]
 ANCHOR = SETTINGS[0]
@@ -83,3 +83,19 @@ def test_clocks_that_disagree_are_noticed_before_anything_else(gap_s):
     assert (found.name, block) == ("clock", 1)
     assert "by the system's clock" in found.message
     assert len(found.visits) == len(visits)
+
+
+@pytest.mark.parametrize("trial_std", [0.03, 0.1, 0.2])
+def test_server_of_heavy_tails_is_disturbed_once_in_forty_runs_at_most(trial_std):
+    def first(seed):
+        rng, visits = np.random.default_rng(seed), []
+        for block in range(1, 9):
+            chosen = [SETTINGS[place] for place in rng.choice(len(SETTINGS), 6)]
+            for p, o in (ANCHOR, *chosen, ANCHOR):
+                seconds = (0.05 + 2e-4 * p + 0.02 * o) * np.exp(trial_std * rng.standard_t(4))
+                visits.append(Visit(len(visits) + 1, block, (p, o), (float(seconds),)))
+            if (found := notice_level(visits)) is not None:
+                return found
+        return None
+
+    assert sum(first(seed) is not None for seed in range(120)) <= 3

@@ -195,6 +195,20 @@ def test_cut_log_is_finished_by_the_same_command_under_torchrun(driven, tmp_path
     assert tokens_by_size(log) == tokens_by_size(driven[1, 2].log)
 
 
+def test_ranks_time_the_blocks_that_the_first_one_chooses(tmp_path):
+    log = tmp_path / "known.jsonl"
+    sizes = ("--all-num-input-tokens", 5, 16, 48, "--all-num-output-tokens", 1, 4, "--target-error", 0.2)
+    argv = (*SHAPE, *sizes, "--max-seconds", 4, *parallel_flags(1, 2), "--log", log)
+    answer = finish(launch(2, "generate_text.py", *argv))
+    assert answer.code == 0, answer.err
+    found = records(log)
+    assert found[-1]["stopped"]["rule"] in ("target", "budget", "floor", "exhausted")
+    blocks = [record for record in found if record["record"] == "block"]
+    assert [record["visit"] for record in blocks] == list(range(1, len(blocks) + 1))
+    assert len(re.findall("Runtime for", answer.out)) == len(settings(log)) >= 3
+    assert read_log(log, accept=SEVERE)["pipeline_parallel_size"].unique().item() == 2
+
+
 # A rank that fails.
 
 

@@ -44,7 +44,7 @@ lint: $(INSTALLED)  ## ruff: rules and format
 	@$(BIN)/ruff format --check --quiet
 
 docs: $(INSTALLED)  ## the site, in build/docs/index.html: its links lead somewhere, it loads nothing from outside
-	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs auto --conf-dir docs . build/docs
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --write-all --jobs auto --conf-dir docs . build/docs
 
 page: $(INSTALLED)  ## the planner in a browser, on this machine alone
 	@$(BIN)/python -m idealized_runtime page

@@ -2,13 +2,20 @@
 
 import difflib
 import os
+import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from idealized_runtime.architectures.architecture import Architecture
+from idealized_runtime.architectures.hf import SilentConfigurationWarning
 from idealized_runtime.architectures.open_models import open_architectures
 from idealized_runtime.checks import parse_json
 
+# What names of checkpoints say of their weights.
+_NAMED_FORMAT = re.compile(
+    r"(?<![a-z0-9])(?:(?:nv|mx)?fp[48]|int[48]|awq|gptq|w[48]a(?:4|8|16))(?![a-z0-9])", re.IGNORECASE
+)
 _PAPER = "arXiv:2305.02440, Table 1"
 _LOG = "arguments printed by the published log"
 _TIMED = (
@@ -119,6 +126,7 @@ def read_architecture(name_or_path: str | Path, *, suggested: Iterable[str] | No
     if not isinstance(config, dict):
         raise ValueError(f"{path} is not a JSON object")
     config = _with_quantization_beside(path, config)
+    _warn_of_format_in_name(path, config)
     try:
         return Architecture.from_hf_config(
             config, name=None if config.get("_name_or_path") else name_of_hf_config(path)
@@ -142,6 +150,18 @@ def _with_quantization_beside(path, config):
     except (OSError, ValueError) as error:
         raise ValueError(f"{beside}, beside it: {error}") from error
     return {**config, "quantization_config": written} if isinstance(written, dict) and written else config
+
+
+def _warn_of_format_in_name(path, config):
+    """Say that a checkpoint of fewer bits, by its name, counts with 16."""
+    parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
+    named = _NAMED_FORMAT.search(name_of_hf_config(path))
+    if named and not any(part.get("quantization_config") for part in parts):
+        warnings.warn(
+            f"{path}: its name says {named[0]}, its configuration nothing of such weights: they count with 16 bits; "
+            "hf_quant_config.json belongs beside it",
+            SilentConfigurationWarning, stacklevel=3,
+        )  # fmt: skip
 
 
 def name_of_hf_config(path: Path) -> str:

@@ -94,8 +94,9 @@ class FullBatches:
 
         The median has to be within it, too: no percentile above it is less, whatever its own line says. Batches lie
         within those that were measured: where the largest of them is within the limit, it is the answer, and larger
-        ones may cost less. Errors of all lines are drawn to the same side: a server that is slower than its line runs
-        a smaller batch, and takes longer and more energy for it.
+        ones may cost less. At a batch that was measured a line is corrected to what was measured, between two of them
+        by what both are off it. Errors of all lines are drawn to the same side, as wide as lines alone miss batches
+        left out: a server that is slower runs a smaller batch, and takes longer and more energy for it.
 
         Parameters
         ----------
@@ -129,7 +130,17 @@ class FullBatches:
         errors, rows = [errors[:, None] * groups.half_width(level) for groups in fitted], []
         for group, points in self.points.groupby(list(_BY), dropna=False, sort=False):
             batches = np.geomspace(points["concurrency"].min(), points["concurrency"].max(), _NUM_SIZES)
-            found = _largest_batch([groups.lines.get(group) for groups in fitted], batches, errors, limit_s)
+            lines = [groups.lines.get(group) for groups in fitted]
+            if None in lines:
+                continue
+            # The lines are of batches alone: steps that encode prompts are in what was fitted.
+            at = pd.DataFrame({"concurrency": batches, "num_prompt_tokens": 0.0, "num_output_tokens": 1.0})
+            *between_s, step_s, step_joules = (
+                values * np.exp(error * spread + _beyond(line, points, batches))
+                for line, error in zip(lines, errors, strict=True)
+                for values, spread in [line.predict(at)]
+            )
+            found = _largest_batch(between_s, step_s, step_joules, limit_s)
             if found is None:
                 continue
             place, step_s, step_joules = found
@@ -154,23 +165,25 @@ class FullBatches:
         return pd.DataFrame(rows)
 
 
-def _largest_batch(lines, batches, errors, limit_s) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+def _beyond(line, points, batches) -> np.ndarray:
+    """Log of how much more than their line says batches take, by the measured ones around each."""
+    predicted, _ = line.predict(points)
+    measured = pd.DataFrame({
+        "size": np.log(points["concurrency"]), "beyond": np.log(points[line.kind.target] / predicted)
+    })  # fmt: skip
+    by_size = measured.dropna().groupby(points["max_num_seqs"]).mean().sort_values("size")
+    return np.interp(np.log(batches), by_size["size"], by_size["beyond"])
+
+
+def _largest_batch(between_s, step_s, step_joules, limit_s) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     """Place of the largest batch within the limit, seconds and joules of its step, for each draw of the errors.
 
-    None where a line is missing, or no batch of the first draw is within the limit.
+    None where no batch of the first draw is within the limit.
     """
-    if None in lines:
-        return None
-    # The lines are of batches alone: steps that encode prompts are in what was fitted.
-    at = pd.DataFrame({"concurrency": batches, "num_prompt_tokens": 0.0, "num_output_tokens": 1.0})
-    *between_s, step_s, step_joules = (
-        values * np.exp(error * spread)
-        for (values, spread), error in zip((line.predict(at) for line in lines), errors, strict=True)
-    )
     is_within = np.max(between_s, axis=0) <= limit_s
     if not is_within[0].any():
         return None
     # Of draws in which none is, the smallest.
-    place = np.where(is_within.any(axis=1), len(batches) - 1 - is_within[:, ::-1].argmax(axis=1), 0)
+    place = np.where(is_within.any(axis=1), is_within.shape[1] - 1 - is_within[:, ::-1].argmax(axis=1), 0)
     every = np.arange(len(place))
     return place, step_s[every, place], step_joules[every, place]

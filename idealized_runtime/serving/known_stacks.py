@@ -77,11 +77,22 @@ class KnownStack:
         """Of log(predicted / true), as many of the left-out points have less as ``level``.
 
         ``without``: an architecture whose own points shall not tell.
+
+        Raises
+        ------
+        ValueError
+            The level is more than so many points tell.
         """
         errors = self.errors_on(accelerator, quantity)
-        return exchangeable_quantile(
-            np.abs(np.concatenate([values for name, values in errors.items() if name != without])), level
-        )
+        scores = np.abs(np.concatenate([values for name, values in errors.items() if name != without]))
+        # The largest of n scores bounds one more with n of n + 1, and nothing bounds it more surely.
+        number = len(scores)
+        if level > number / (number + 1):
+            raise ValueError(
+                f"level must be at most {np.floor(1000 * number / (number + 1)) / 1000:g}, since {number} left-out "
+                f"points tell how far predicted {quantity} are off; got {level:g}"
+            )
+        return exchangeable_quantile(scores, level)
 
     def left_out_percent(self, accelerator: Accelerator) -> dict:
         """Relative errors of the left-out points in per cent, by quantity: ``median`` and ``p90``."""

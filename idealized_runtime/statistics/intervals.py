@@ -100,7 +100,7 @@ def percentile_interval(draws, level) -> np.ndarray:
 def exchangeable_quantile(scores, level) -> float:
     """Bound that a further score stays below with this probability, where it is exchangeable with these (conformal).
 
-    NaN where there are none.
+    NaN where there are none; the largest where they are too few for the level, n of them for more than n / (n + 1).
 
     Raises
     ------

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 
 import pytest
 
@@ -14,6 +15,7 @@ from idealized_runtime.architectures import (
     weight_bytes_read,
 )
 from idealized_runtime.architectures.formats import Format, stored_bytes
+from idealized_runtime.architectures.hf import SilentConfigurationWarning
 from idealized_runtime.architectures.parts import Matrix, Part
 
 # One layer: attention of 2 heads 64 wide over 128, a feed-forward network of 256; embeddings of 10 words.
@@ -131,3 +133,19 @@ def test_quantisation_that_stands_beside_a_configuration_is_read(tmp_path, stem)
     assert kv_cache_bytes(quantised, 9, dtype="stored") == kv_cache_bytes(quantised, 9, dtype="float8")
     with pytest.raises(ValueError, match=r"it says how weights are stored, .* give the config\.json beside it"):
         read_architecture(tmp_path / f"{stem}hf_quant_config.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("Llama-8B-Instruct-FP8", "FP8"), ("llama-w4a16", "w4a16"), ("m-nvfp4", "nvfp4")]
+)
+def test_name_of_fewer_bits_with_a_configuration_of_sixteen_is_noticed(tmp_path, name, said):
+    path = tmp_path / name / "config.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(CONFIG))
+    with pytest.warns(SilentConfigurationWarning, match=f"its name says {said}, .* they count with 16 bits"):
+        read_architecture(path)
+    (path.parent / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "FP8"}}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_architecture(path)
+    assert not any("its name says" in str(warning.message) for warning in caught)

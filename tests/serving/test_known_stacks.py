@@ -65,3 +65,12 @@ def test_engine_is_known_by_the_beginning_of_its_name():
 def test_stack_comes_back_from_its_file():
     known = get_known_stack("vllm")
     assert KnownStack.from_json(json.loads(json.dumps(known.to_json()))).to_json() == known.to_json()
+
+
+def test_level_beyond_what_the_left_out_points_tell_is_refused():
+    known, machine = get_known_stack("vllm"), get_accelerator("H100")
+    errors = np.abs(np.concatenate([*known.errors["prompts"].values()]))
+    most = len(errors) / (len(errors) + 1)
+    assert known.half_width(machine, "prompts", most - 1e-6) == errors.max()
+    with pytest.raises(ValueError, match=rf"level must be at most 0\.9\d*, since {len(errors)} left-out points"):
+        known.half_width(machine, "prompts", most + 1e-6)

@@ -272,8 +272,8 @@ def _caveats(models, architecture, placement):
         yield f"a layer reads {layer_bytes:.3g} bytes a device; the largest that was timed reads {largest:.3g}"
     if is_misaligned(architecture, placement) and "misaligned" not in identified_terms(models):
         yield "rows of its feed-forward matrices are not aligned, and no such model was timed: prompts may take longer"
-    timed_kinds = set().union(*(_kinds(model.architecture) for model in models))
-    if new := [kind for kind in _kinds(architecture) if kind not in timed_kinds]:
+    timed_kinds = set().union(*(layer_kinds(model.architecture) for model in models))
+    if new := [kind for kind in layer_kinds(architecture) if kind not in timed_kinds]:
         yield f"no timed model has {' or '.join(new)}: its layers may launch more kernels and use the device otherwise"
     if placement.is_stored:
         stored = weight_bytes(architecture, dtype=STORED) / architecture.num_params
@@ -298,7 +298,7 @@ def _context_caveats(models, architecture, placement, num_context_tokens, memory
         yield f"weights and cache take {needed / 1e9:.3g} GB a device, which has {memory_bytes / 1e9:.3g} GB"
 
 
-def _kinds(architecture) -> list[str]:
+def layer_kinds(architecture) -> list[str]:
     """What sets a layer apart from GPT-2's."""
     kinds = {
         "gated feed-forward networks": architecture.swiglu,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from idealized_runtime.architectures import Architecture
+from idealized_runtime.architectures import ARCHITECTURES, Architecture
 from idealized_runtime.architectures.devices import MAX_TENSOR_PARALLEL_SIZE, cache_tokens_left
 from idealized_runtime.architectures.memory import STORED
 from idealized_runtime.checks import did_you_mean, token_array
@@ -20,6 +20,7 @@ from idealized_runtime.fits.entries import doubling_sizes, entry_of
 from idealized_runtime.fits.protocol import PredictingModel, plain
 from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
 from idealized_runtime.hardware.prices import DeviceRate, dollar_cost_usd
+from idealized_runtime.prediction.predictor import layer_kinds
 from idealized_runtime.queries.terms import PricedModel, on_terms
 from idealized_runtime.serving.known_stacks import KnownStack, get_known_stack
 from idealized_runtime.serving.predicted import line_through_steps
@@ -505,6 +506,9 @@ def _caveats(served):
             f"{architecture.num_params / 1e9:.3g} B parameters; those that were served have {least / 1e9:.3g} to "
             f"{most / 1e9:.4g} B"
         )
+    there = (ARCHITECTURES[name] for name in known.errors["steps"] if name in ARCHITECTURES)
+    if new := sorted(set(layer_kinds(architecture)) - {kind for one in there for kind in layer_kinds(one)}):
+        yield f"no model that was served on {known.hardware} has {' or '.join(new)}: its layers may take otherwise"
     if served.weights.feed_forward < 0.9:
         yield "weights of fewer than 8 bits outside of experts: no model with them was served"
     if not served.weights.is_quantised and 0.9 < served.weights.experts < 1.3:

@@ -198,3 +198,10 @@ def test_table_has_what_each_machine_holds():
     assert row["time_per_output_token_ms"] == pytest.approx(1e3 * runtimes.output_token_s(500, 100))
     assert (table["time_per_output_token_ms_lower"] < table["time_per_output_token_ms"]).all()
     assert np.isnan(table.loc[("qwen3-4b", "L4"), "usd_per_million_output_tokens"])
+
+
+def test_layers_that_no_served_model_has_are_named():
+    assert not any("its layers may take otherwise" in caveat for caveat in served(GPT_OSS).caveats)
+    latent = served(get_architecture("deepseek-v2-lite"))
+    (said,) = [caveat for caveat in latent.caveats if "its layers may take otherwise" in caveat]
+    assert said.startswith("no model that was served on H100 has latent attention")

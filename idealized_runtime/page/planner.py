@@ -58,7 +58,9 @@ class Planner:
 
     Examples
     --------
-    >>> Planner("model=gpt-j&logs=a100").show()  # doctest: +SKIP
+    >>> print(Planner("model=gpt-j&logs=a100").sentence)
+    gpt-j on 1 x A100-80GB answers a query of 512 prompt tokens and 256 output tokens in 5.40 s [5.39, 5.40], for $6.14
+    [± 0.05 %] a thousand queries and at most 2,160 J [± 0.05 %].
     """
 
     def __init__(self, link: str | None = None, machines: Sequence[str] | None = None):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 
 import ipywidgets as widgets
+from IPython import get_ipython
 from IPython.display import display
 
 from idealized_runtime.measurements.shipped import SHIPPED_STACKS
@@ -210,6 +211,10 @@ class Planner:
                         self._tell(ticket, answer, "")
             except InterruptedError:
                 return
+            except RuntimeError:
+                # No thread starts another any more once the program ends.
+                if threading.main_thread().is_alive():
+                    raise
             except (ValueError, OSError) as error:
                 self._tell(ticket, None, f"No plan: {error}.")
 
@@ -466,7 +471,5 @@ def _hint(text) -> widgets.HTML:
 
 
 def _running_loop():
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+    """The loop of a notebook's kernel; None elsewhere, where each change is answered before the next."""
+    return None if get_ipython() is None else asyncio.get_running_loop()

@@ -57,7 +57,9 @@ def test_first_state_is_answered_at_once(planner):
 )  # fmt: skip
 def test_widgets_say_what_the_link_says_and_change_nothing(link, tmp_path, monkeypatch):
     monkeypatch.setenv(FOLDER_SETTING, str(tmp_path))
-    assert Planner(link).state == State.from_link(link)[0]
+    planner = Planner(link)
+    planner.close()
+    assert planner.state == State.from_link(link)[0]
 
 
 def test_every_widget_changes_its_part_of_the_state(small):

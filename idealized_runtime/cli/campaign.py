@@ -41,6 +41,7 @@ examples
   idealized-runtime campaign --budget-minutes 25 --dry-run
   idealized-runtime campaign --model gpt2-small gpt2-medium --parallelisms 1x1 2x1 1x2 --logs logs/mybox \\
       --all-num-input-tokens 128 --all-num-output-tokens 1 32 --global-batch-size 1 8 32
+  idealized-runtime campaign --model gpt2-small gpt2-medium --logs logs/mybox --target-error 0.03 --max-seconds 60
   idealized-runtime campaign --model opt-66b --parallelisms 8x1 8x2 --logs logs/mycluster --bf16 --executor slurm \\
       --partition gpu --nodes 2 --gpus-per-node 8 --time 120 --sbatch account=nlp
 """

@@ -69,12 +69,7 @@ def stored_bytes(architecture: Architecture, *, num_experts: int | None = None, 
     ValueError
         The format is not known here; the message names it.
     """
-    config = architecture.uncounted_options.get("quantization_config") or {}
-    try:
-        format_of = _formats(config)
-    except (AttributeError, TypeError, ArithmeticError, re.error) as error:
-        raise ValueError(f"{architecture.name}: quantization_config has a malformed value: {error}") from error
-    layers = architecture.layers or plain_layers(architecture)
+    format_of, layers = _formats_of(architecture), architecture.layers or plain_layers(architecture)
     total = sum(
         _part_bytes(part, lambda matrix, i=i: format_of(f"layers.{i}.", matrix), num_experts, num_rows)
         for i, layer in enumerate(layers)
@@ -85,6 +80,27 @@ def stored_bytes(architecture: Architecture, *, num_experts: int | None = None, 
     return math.ceil(total)
 
 
+def shares_by_bits(architecture: Architecture, *, of_experts: bool) -> dict[int, float]:
+    """Shares of the layers' weights by the bits that each is stored in: those of routed experts, or all others.
+
+    Raises
+    ------
+    ValueError
+        As :func:`stored_bytes`.
+    """
+    format_of, layers = _formats_of(architecture), architecture.layers or plain_layers(architecture)
+    num_weights = defaultdict(int)
+    for i, layer in enumerate(layers):
+        for part in layer:
+            for matrix in part.matrices:
+                if matrix.is_expert == of_experts and not matrix.is_table:
+                    stored = format_of(f"layers.{i}.", matrix)
+                    bits = 8 * _PLAIN_BYTES if stored is None else stored.bits
+                    num_weights[bits] += matrix.size * (part.num_experts if of_experts else 1)
+    total = sum(num_weights.values())
+    return {bits: number / total for bits, number in num_weights.items()}
+
+
 def cache_dtype(architecture: Architecture) -> str:
     """Data type of the cache that a configuration asks for: ``"float8"``, or ``"bfloat16"`` where it says nothing."""
     config = architecture.uncounted_options.get("quantization_config") or {}
@@ -92,6 +108,14 @@ def cache_dtype(architecture: Architecture) -> str:
     scheme = config.get("kv_cache_scheme") or config.get("kv_cache_quant_algo")
     bits = scheme.get("num_bits") if isinstance(scheme, dict) else 8 if str(scheme).upper().startswith("FP8") else 16
     return "float8" if bits == 8 else "bfloat16"
+
+
+def _formats_of(architecture):
+    """As :func:`_formats`, of what the architecture's configuration says."""
+    try:
+        return _formats(architecture.uncounted_options.get("quantization_config") or {})
+    except (AttributeError, TypeError, ArithmeticError, re.error) as error:
+        raise ValueError(f"{architecture.name}: quantization_config has a malformed value: {error}") from error
 
 
 def _part_bytes(part: Part, format_of, num_experts, num_rows) -> float:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from idealized_runtime.architectures import ARCHITECTURES, Architecture
 from idealized_runtime.architectures.devices import MAX_TENSOR_PARALLEL_SIZE, cache_tokens_left
+from idealized_runtime.architectures.formats import shares_by_bits
 from idealized_runtime.architectures.memory import STORED
 from idealized_runtime.checks import did_you_mean, token_array
 from idealized_runtime.fits.entries import doubling_sizes, entry_of
@@ -509,9 +510,9 @@ def _caveats(served):
     there = (ARCHITECTURES[name] for name in known.errors["steps"] if name in ARCHITECTURES)
     if new := sorted(set(layer_kinds(architecture)) - {kind for one in there for kind in layer_kinds(one)}):
         yield f"no model that was served on {known.hardware} has {' or '.join(new)}: its layers may take otherwise"
-    if served.weights.feed_forward < 0.9:
+    if any(bits < 8 for bits in shares_by_bits(architecture, of_experts=False)):
         yield "weights of fewer than 8 bits outside of experts: no model with them was served"
-    if not served.weights.is_quantised and 0.9 < served.weights.experts < 1.3:
+    if stored_format(architecture).is_quantised and not served.weights.is_quantised:
         yield f"{accelerator.name} has no products of 8 bits: the time to make its weights 16 bits wide"
     yield f"other versions of the engine than {known.software}, which may be quicker"
     yield "what a server does beside its steps: receiving, waiting for the step that runs, sending"

@@ -14,7 +14,7 @@ from idealized_runtime.architectures import (
     weight_bytes_read,
 )
 from idealized_runtime.architectures.devices import num_cache_shares
-from idealized_runtime.architectures.formats import stored_bytes
+from idealized_runtime.architectures.formats import shares_by_bits, stored_bytes
 from idealized_runtime.architectures.memory import STORED
 from idealized_runtime.architectures.parts import outer_part
 from idealized_runtime.checks import check_columns
@@ -24,8 +24,8 @@ from idealized_runtime.serving.steps import share_visited
 
 # Bytes of a number of 4 bits with a scale of 8 bits for each 32 of them.
 _FOUR_BITS = 4.25 / 8
-# Weights of about 8 bits, scales included, meet activations of 8 bits, unless a format is of weights alone.
-_EIGHT_BITS, _OF_WEIGHTS_ALONE = (0.9, 1.3), ("gptq", "awq", "bitsandbytes")
+# Weights of 8 bits meet activations of 8 bits, unless a format is of weights alone.
+_OF_WEIGHTS_ALONE = ("gptq", "awq", "bitsandbytes")
 _ALL_REDUCES_PER_LAYER = 2
 _ACTIVATION_BYTES = 2
 
@@ -92,7 +92,8 @@ def stored_format(architecture: Architecture) -> WeightFormat:
     if a.num_experts:
         experts = (stored_bytes(a) - plain_bytes) / (a.num_params - a.count_params(0))
     method = (a.uncounted_options.get("quantization_config") or {}).get("quant_method")
-    is_quantised = _EIGHT_BITS[0] < experts < _EIGHT_BITS[1] and method not in _OF_WEIGHTS_ALONE
+    shares = shares_by_bits(a, of_experts=bool(a.num_experts))
+    is_quantised = shares.get(8, 0.0) > 0.5 and method not in _OF_WEIGHTS_ALONE
     return WeightFormat(plain, plain, experts, is_quantised)
 
 

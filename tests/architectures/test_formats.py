@@ -14,7 +14,7 @@ from idealized_runtime.architectures import (
     weight_bytes,
     weight_bytes_read,
 )
-from idealized_runtime.architectures.formats import Format, stored_bytes
+from idealized_runtime.architectures.formats import Format, shares_by_bits, stored_bytes
 from idealized_runtime.architectures.hf import SilentConfigurationWarning
 from idealized_runtime.architectures.parts import Matrix, Part
 
@@ -149,3 +149,16 @@ def test_name_of_fewer_bits_with_a_configuration_of_sixteen_is_noticed(tmp_path,
         warnings.simplefilter("always")
         read_architecture(path)
     assert not any("its name says" in str(warning.message) for warning in caught)
+
+
+def test_shares_by_bits_are_those_of_the_matrices_that_formats_name():
+    groups = {"group_0": {"weights": {"num_bits": 4, "type": "float", "group_size": 16}, "targets": ["Linear"]}}
+    config = CONFIG | {
+        "quantization_config": {"quant_method": "modelopt", "config_groups": groups, "ignore": ["*self_attn*"]}
+    }
+    model = Architecture.from_hf_config(config)
+    attention, network = 4 * 64 * 64, 3 * 64 * 128
+    assert shares_by_bits(model, of_experts=False) == {
+        16: pytest.approx(attention / (attention + network)), 4: pytest.approx(network / (attention + network))
+    }  # fmt: skip
+    assert shares_by_bits(model, of_experts=True) == {}

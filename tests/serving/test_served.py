@@ -146,6 +146,18 @@ def test_weights_are_read_as_they_are_stored():
     assert asked.runtimes().output_token_s(1, 10) == pytest.approx(token_s[1], rel=0.02)
 
 
+def test_weights_of_four_and_of_sixteen_bits_are_not_taken_for_such_of_eight():
+    config = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+              "intermediate_size": 7168, "vocab_size": 128256, "max_position_embeddings": 8192}  # fmt: skip
+    groups = {"all": {"weights": {"num_bits": 4, "type": "float", "group_size": 16}, "targets": ["Linear"]}}
+    stored = {"quant_method": "modelopt", "config_groups": groups, "ignore": ["*self_attn*"]}
+    mixed = served(Architecture.from_hf_config(config | {"quantization_config": stored}, name="own"))
+    assert 0.9 < mixed.weights.feed_forward < 1.3
+    assert not mixed.weights.is_quantised
+    assert any("fewer than 8 bits" in caveat for caveat in mixed.caveats)
+    assert not any("no products of 8 bits" in caveat for caveat in mixed.caveats)
+
+
 def test_registry_row_is_in_the_data_type_that_it_was_served_in():
     assert served(GPT_OSS).dtype == "mxfp4"
     assert served(GPT_OSS, dtype="bfloat16").tensor_parallel_size == 1

@@ -276,6 +276,15 @@ def fit_groups(
     return FittedGroups(kind, tuple(by), lines, pd.concat(left_out))
 
 
+def fit_line(points: pd.DataFrame, kind: LineKind) -> Line:
+    """Line through the points of one group, as :func:`fit_groups` draws it."""
+    points = describe_points(points)
+    times_s, share = points[kind.target].to_numpy(float), float(np.nan_to_num(points["expert_share"].iloc[0]))
+    features = kind.features(points, share)
+    places = _determined(features / times_s[:, None])
+    return _fit_line(kind, [kind.terms[place] for place in places], features[:, places], times_s, share)
+
+
 def _keys(points, by) -> pd.Series:
     """Values of the columns of each row, as tuples; None for missing ones, which equal each other."""
     check_columns(points, by, name="points")

@@ -22,7 +22,7 @@ from idealized_runtime.statistics.intervals import half_width
 # both are tried on these grids and weighed by how likely they make the timings. Tokens have a factor besides.
 _SCALES = 2.0 ** np.arange(-1, 4.1, 0.5)
 _NOISE_FACTORS = 2.0 ** np.arange(-3, 5.1, 0.5)
-_SETTING_FACTORS = (0.25, 0.7, 1.5)
+_SETTING_FACTORS = (0.5, 1.0, 2.0)
 _TOKEN_SCALES = 2.0 ** np.arange(4)
 # As if these factors were known by so many degrees of freedom.
 _SCALE_DOF, _TOKEN_DOF = 6.0, 3.0

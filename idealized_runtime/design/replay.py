@@ -1,14 +1,19 @@
 """Designs replayed on a log of a whole grid: trials are drawn with the scatter it prints, its means are the truth."""
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from idealized_runtime.design.belief import Prior
+from idealized_runtime.design.deviations import UNKNOWN
+from idealized_runtime.design.priors import prior_from_others
 from idealized_runtime.design.sequential import SequentialDesign, Stopped
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.measurements.timed_models import TimedModel
+from idealized_runtime.records import SuspiciousLogWarning
 from idealized_runtime.records.common import TOKEN_COLUMNS
 from idealized_runtime.statistics.errors import summarize_errors
 from idealized_runtime.statistics.intervals import draw_log_normal
@@ -108,6 +113,8 @@ def replay_sequential(
     design = SequentialDesign(
         **dict(zip(("prompt_sizes", "output_sizes"), sizes, strict=True)), target_error=target_error,
         max_seconds=max_seconds, level=level, seed=seed, prior=prior, num_warmups=model.num_warmups,
+        # What is true here are printed means, which are rounded.
+        deviations=replace(UNKNOWN, setting_s=float(model.settings["runtime_resolution_s"].max()) / np.sqrt(12)),
     )  # fmt: skip
     p, o = (model.settings[name].to_numpy() for name in TOKEN_COLUMNS)
     rows = []
@@ -128,7 +135,10 @@ def replay_settings(timed: TimedModel, settings: Iterable[tuple[int, int, int]],
     model = ReplayedModel(timed, seed=seed)
     model.time(settings)
     p, o = (model.settings[name] for name in TOKEN_COLUMNS)
-    return model.result(RuntimeModel.fit(model.timings).predict(p, o, extrapolate=True))
+    with warnings.catch_warnings():
+        # A few settings that depart from their line are what is looked at here.
+        warnings.simplefilter("ignore", SuspiciousLogWarning)
+        return model.result(RuntimeModel.fit(model.timings).predict(p, o, extrapolate=True))
 
 
 def grid_settings(timed: TimedModel, num_prompt_sizes: int | None, output_sizes, num_trials: int) -> list:
@@ -136,15 +146,96 @@ def grid_settings(timed: TimedModel, num_prompt_sizes: int | None, output_sizes,
     sizes = timed.fit.num_prompt_tokens
     if num_prompt_sizes is not None:
         sizes = sizes[np.unique(np.linspace(0, len(sizes) - 1, num_prompt_sizes).round().astype(int))]
-    return [(int(p), o, num_trials) for p in sizes for o in output_sizes]
+    return [(int(p), int(o), num_trials) for p in sizes for o in output_sizes]
 
 
 def random_settings(timed: TimedModel, number: int, num_trials: int, *, seed=0) -> list:
-    """So many settings of the grid at random, among them two of one prompt size, without which there is no fit."""
-    rng, settings = np.random.default_rng(seed), timed.fit.settings
-    pairs = settings[TOKEN_COLUMNS].sample(frac=1, random_state=rng)
-    chosen = pairs.head(number)
-    if chosen["num_prompt_tokens"].is_unique:
-        again = pairs[pairs["num_prompt_tokens"] == chosen["num_prompt_tokens"].iloc[0]].iloc[1]
-        chosen = pd.concat([chosen.head(number - 1), again.to_frame().T])
-    return [(int(p), int(o), num_trials) for p, o in chosen.itertuples(index=False)]
+    """So many settings of the log's grid at random."""
+    pairs = timed.fit.settings[TOKEN_COLUMNS].sample(number, random_state=seed)
+    return [(int(p), int(o), num_trials) for p, o in pairs.itertuples(index=False)]
+
+
+def replay_hand_made(timed: Mapping[str, TimedModel], *, num_trials: int = 3, seed: int = 0) -> pd.DataFrame:
+    """Designs without a design, pooled over models: the whole grid, small grids chosen by hand, settings at random.
+
+    Returns
+    -------
+    DataFrame, one row a design
+        ``design, kind, times_cheaper`` (median over models), and as :func:`pooled_errors` has it.
+    """
+    settings = next(iter(timed.values())).fit.settings
+    outputs = np.unique(settings["num_output_tokens"])
+    few, many = [1, int(outputs[outputs <= 8].max())], [1, int(outputs.max())]
+    designs = {
+        ("the whole grid, 1 trial", "whole grid"): lambda model: grid_settings(model, None, outputs, 1),
+        **{
+            (f"{number or 'all'} prompt sizes, o = {o[0]} and {o[1]}", "small grid"): (
+                lambda model, number=number, o=o: grid_settings(model, number, o, num_trials)
+            )
+            for number in (None, 6, 4)
+            for o in (few, many)
+        },
+        **{
+            (f"{number} settings at random", "random"): (
+                lambda model, number=number: random_settings(model, number, num_trials, seed=seed)
+            )
+            for number in (16, 32, 64)
+        },
+    }
+    rows = []
+    for (name, kind), make in designs.items():
+        results = [replay_settings(model, make(model), seed=seed) for model in timed.values()]
+        cheaper = float(np.median([it["times_cheaper"] for it in results]))
+        rows.append({"design": name, "kind": kind, "times_cheaper": cheaper, **pooled_errors(results)})
+    return pd.DataFrame(rows)
+
+
+def replay_each(
+    timed: Mapping[str, TimedModel], *, use_others: bool = True, times_cheaper: float = 250, level=0.95, seed: int = 0
+) -> dict[str, pd.DataFrame]:
+    """Sequential designs of each model, down to so small a part of the published device time; by model.
+
+    Parameters
+    ----------
+    timed : mapping of TimedModel
+    use_others : bool
+        What is expected of a model comes from the logs of the others; otherwise nothing is expected of it.
+    """
+    paths = {}
+    for name, model in timed.items():
+        prior = prior_from_others(name, timed) if use_others else None
+        most_s = ReplayedModel(model).published_device_s / times_cheaper
+        paths[name] = replay_sequential(model, prior=prior, max_seconds=most_s, level=level, seed=seed)
+    return paths
+
+
+def at_shares(paths: Mapping[str, pd.DataFrame], times_cheaper: Iterable[float]) -> pd.DataFrame:
+    """Errors of sequential designs, pooled over models, where each has spent so small a part of the published time.
+
+    Returns
+    -------
+    DataFrame, one row a part
+        ``times_cheaper``, and as :func:`pooled_errors` has it.
+    """
+    rows = []
+    for share in times_cheaper:
+        # A block goes over by a run or two.
+        spent = [path[path["times_cheaper"] >= 0.98 * share].tail(1) for path in paths.values()]
+        if all(len(last) for last in spent):
+            rows.append({"times_cheaper": share, **pooled_errors(last.iloc[0] for last in spent)})
+    return pd.DataFrame(rows)
+
+
+def pooled_errors(results: Iterable[Mapping]) -> dict:
+    """Relative errors of all settings of all models, in per cent: ``median, p95, max`` of the magnitudes.
+
+    ``least_p95``, ``most_p95``: of a single model; ``covered``, ``least_covered``: what intervals hold, of all models
+    and of the one where they hold least, where there are intervals.
+    """
+    results = list(results)
+    each = np.array([it["p95"] for it in results])
+    pooled = summarize_errors(np.concatenate([it["errors"] for it in results]))
+    row = {name: 100 * value for name, value in pooled.items()}
+    row |= {"least_p95": 100 * each.min(), "most_p95": 100 * each.max()}
+    covered = [100 * it["covered"] for it in results if "covered" in it]
+    return row | ({"covered": np.mean(covered), "least_covered": np.min(covered)} if covered else {})

@@ -8,6 +8,7 @@ import pandas as pd
 
 from idealized_runtime.checks import check_columns, check_positive
 from idealized_runtime.design.belief import Belief, Prior, floor_and_line, settings_of
+from idealized_runtime.design.deviations import UNKNOWN, Deviations
 from idealized_runtime.design.targets import Target
 from idealized_runtime.queries.mix import QueryMix
 from idealized_runtime.queries.tables import grid_queries
@@ -19,8 +20,9 @@ _MOST_TRIALS = 32
 _LEAST_GAIN = 1e-4
 # Before so many trials, nothing is said of what they cannot reach.
 _FEWEST_TRIALS = 120
-# Settings of a block: enough for their order to be shuffled, few enough to learn from before the next.
-_BLOCK_SETTINGS = 6
+# Trials of a block: enough for their order to be shuffled, few enough to learn from before the next; later blocks have
+# a part of all trials so far, as each of them tells less.
+_BLOCK_SETTINGS, _BLOCK_SHARE = 6, 6
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class SequentialDesign:
         Of the order in which settings are timed.
     prior : Prior, optional
         What is expected of the model before it is timed; without it a few settings are timed first.
+    deviations : Deviations
+        From a curve through those, where there is no prior.
     num_warmups : int
         Untimed runs before the first trial of a setting in a block, which cost as much.
 
@@ -104,6 +108,7 @@ class SequentialDesign:
         level: float = 0.95,
         seed: int = 0,
         prior: Prior | None = None,
+        deviations: Deviations = UNKNOWN,
         num_warmups: int = 1,
     ):
         check_positive(target_error=target_error, **({} if max_seconds is None else {"max_seconds": max_seconds}))
@@ -119,7 +124,7 @@ class SequentialDesign:
             else Target.of_queries(queries, of)
         )  # fmt: skip
         self.target_error, self.max_seconds, self.level, self.seed = target_error, max_seconds, level, seed
-        self.num_warmups, self.prior = num_warmups, prior
+        self.num_warmups, self.prior, self.deviations = num_warmups, prior, deviations
         pairs = grid_queries(self.prompt_sizes, self.output_sizes)
         self._candidates = QueryMix(*(pairs[name] for name in TOKEN_COLUMNS))
         self._sizes = np.unique(np.concatenate([self.prompt_sizes, self.target.mix.num_prompt_tokens.astype(int)]))
@@ -146,7 +151,8 @@ class SequentialDesign:
                 "floor", error, "is out of reach: single settings differ from their curve by more, however many trials"
             )
         counts = self._counts(timings)
-        settings, seconds, after = self.choose(belief, counts, elapsed_s=elapsed_s, most=_BLOCK_SETTINGS)
+        most = max(_BLOCK_SETTINGS, len(timings) // _BLOCK_SHARE)
+        settings, seconds, after = self.choose(belief, counts, elapsed_s=elapsed_s, most=most)
         if not settings:
             if self.max_seconds is None or elapsed_s + self._least_s(belief) <= self.max_seconds:
                 return self._stopped("exhausted", error, "is not reached, and no further trial would narrow it")
@@ -161,7 +167,7 @@ class SequentialDesign:
             return Belief.before_timing(self._sizes, self.prior)
         check_columns(timings, [*TOKEN_COLUMNS, "runtime_s"])
         sizes = np.union1d(self._sizes, timings["num_prompt_tokens"])
-        return Belief.after(sizes, self.prior or Prior(floor_and_line(timings)), timings)
+        return Belief.after(sizes, self.prior or Prior(floor_and_line(timings), self.deviations), timings)
 
     def error(self, belief: Belief) -> float:
         """Relative half-width of the target's interval."""

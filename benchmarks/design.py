@@ -8,8 +8,6 @@ Needs the published logs (PUBLISHED_DATA); about a minute a seed and core. Witho
 import argparse
 import warnings
 
-import pandas as pd
-
 from idealized_runtime.design.replay import at_shares, replay_each, replay_hand_made
 from idealized_runtime.measurements.timed_models import read_timed_models
 
@@ -27,11 +25,8 @@ def main():
         tables = {"by hand": replay_hand_made(timed).drop(columns="kind")}
         for use_others in (True, False):
             label = f"sequential, {'other models known' if use_others else 'nothing known'}"
-            seeds = [
-                at_shares(replay_each(timed, use_others=use_others, times_cheaper=SHARES[-1], seed=seed), SHARES)
-                for seed in range(arguments.seeds)
-            ]
-            tables[label] = pd.concat(seeds).groupby("times_cheaper", sort=False).mean().reset_index()
+            paths = replay_each(timed, use_others=use_others, times_cheaper=SHARES[-1], seeds=range(arguments.seeds))
+            tables[label] = at_shares(paths, SHARES)
         for label, table in tables.items():
             print(f"{hardware}, {label}; relative errors of all settings of {len(timed)} models, %")
             print(table.round(2).to_string(index=False), "\n")

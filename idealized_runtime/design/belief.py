@@ -139,7 +139,7 @@ class Belief:
         trial = np.array([(it.noise_factor * known.trial / lengths**it.exponent) ** 2 for it in self.components])
         constant = np.array([it.noise_factor**2 for it in self.components])[:, None]
         setting = np.array([it.setting**2 for it in self.components])[:, None]
-        return trial, setting * trial + constant * (known.setting_s / runtime_s) ** 2
+        return trial, setting * trial + constant * (known.setting_least**2 + (known.setting_s / runtime_s) ** 2)
 
     def _lengths(self, runtime_s):
         """Runtimes in units of the shortest query's."""

@@ -49,6 +49,8 @@ class Deviations:
         are as probable as this.
     setting : float
         Of the mean of one (p, o) from its curve, however often it is timed, in units of a trial's.
+    setting_least : float
+        The same of queries so long that their trials hardly scatter, relative to their runtimes.
     setting_s : float
         The same in seconds, such as of runtimes that are printed rounded.
     """
@@ -67,6 +69,7 @@ class Deviations:
     trial_dof: float
     trial_exponents: tuple[float, ...]
     setting: float
+    setting_least: float = 0.003
     setting_s: float = 0.0
     shared_smooth: float = 0.0
     shared_near: float = 0.0
@@ -190,6 +193,7 @@ def learn_deviations(left_out: Mapping[str, LeftOutModel]) -> Pattern:
         trial_dof=_dof_of_log_variance(np.var(trials, ddof=1)),
         trial_exponents=tuple(counts / counts.sum()),
         setting=float(np.mean(noise[:, 2])),
+        setting_least=float(np.median(noise[:, 3])),
         setting_s=float(
             np.median([model.timed.fit.settings["runtime_resolution_s"].max() for model in left_out.values()])
         )
@@ -261,8 +265,10 @@ def _smooth_part(values) -> float:
     return float(np.sqrt(max(np.mean(values**2) - np.mean(np.diff(values, 2) ** 2) / 6, 0)))
 
 
-def _noise(timed) -> tuple[float, float, float]:
-    """Of trials: relative standard deviation for the shortest query, its exponent; and that of means in units of it."""
+def _noise(timed) -> tuple[float, float, float, float]:
+    """Of trials: relative standard deviation for the shortest query, and its exponent; that of means from the fit in
+    units of it, and relative to the longest quarter of runtimes.
+    """
     settings = timed.fit.settings
     runtime_s = settings["runtime_s"].to_numpy()
     rounding = settings["runtime_resolution_s"].to_numpy() ** 2 / 12 / runtime_s**2
@@ -273,7 +279,8 @@ def _noise(timed) -> tuple[float, float, float]:
     num_spare = max(len(settings) - len(timed.fit.num_prompt_tokens) - 1, 1)
     misfits = (settings["predicted_s"] / runtime_s - 1) ** 2 * len(settings) / num_spare - rounding
     setting = np.mean(misfits * lengths ** (2 * exponent))
-    return float(np.sqrt(trial)), exponent, float(np.sqrt(max(setting, 0) / trial))
+    least = np.mean(np.maximum(misfits, 0)[runtime_s >= np.quantile(runtime_s, 0.75)])
+    return float(np.sqrt(trial)), exponent, float(np.sqrt(max(setting, 0) / trial)), float(np.sqrt(least))
 
 
 def _dof_of_log_variance(spread) -> float:

@@ -184,58 +184,71 @@ def replay_hand_made(timed: Mapping[str, TimedModel], *, num_trials: int = 3, se
     }
     rows = []
     for (name, kind), make in designs.items():
-        results = [replay_settings(model, make(model), seed=seed) for model in timed.values()]
-        cheaper = float(np.median([it["times_cheaper"] for it in results]))
+        results = pd.DataFrame(
+            {**replay_settings(model, make(model), seed=seed), "model": other} for other, model in timed.items()
+        )
+        cheaper = results["times_cheaper"].median()
         rows.append({"design": name, "kind": kind, "times_cheaper": cheaper, **pooled_errors(results)})
     return pd.DataFrame(rows)
 
 
 def replay_each(
-    timed: Mapping[str, TimedModel], *, use_others: bool = True, times_cheaper: float = 250, level=0.95, seed: int = 0
-) -> dict[str, pd.DataFrame]:
-    """Sequential designs of each model, down to so small a part of the published device time; by model.
+    timed: Mapping[str, TimedModel], *, use_others=True, times_cheaper: float = 250, level=0.95, seeds=(0,)
+) -> pd.DataFrame:
+    """Sequential designs of each model, down to so small a part of the published device time.
 
     Parameters
     ----------
     timed : mapping of TimedModel
     use_others : bool
         What is expected of a model comes from the logs of the others; otherwise nothing is expected of it.
+    times_cheaper : float
+    level : float
+        Of the intervals.
+    seeds : iterable of int
+        A design each.
+
+    Returns
+    -------
+    DataFrame, one row a block
+        ``model, seed`` and as :func:`replay_sequential` has it.
     """
-    paths = {}
+    paths = []
     for name, model in timed.items():
         prior = prior_from_others(name, timed) if use_others else None
         most_s = ReplayedModel(model).published_device_s / times_cheaper
-        paths[name] = replay_sequential(model, prior=prior, max_seconds=most_s, level=level, seed=seed)
-    return paths
+        for seed in seeds:
+            path = replay_sequential(model, prior=prior, max_seconds=most_s, level=level, seed=seed)
+            paths.append(path.assign(model=name, seed=seed))
+    return pd.concat(paths, ignore_index=True)
 
 
-def at_shares(paths: Mapping[str, pd.DataFrame], times_cheaper: Iterable[float]) -> pd.DataFrame:
+def at_shares(paths: pd.DataFrame, times_cheaper: Iterable[float]) -> pd.DataFrame:
     """Errors of sequential designs, pooled over models, where each has spent so small a part of the published time.
 
     Returns
     -------
-    DataFrame, one row a part
+    DataFrame, one row a part that all designs went down to
         ``times_cheaper``, and as :func:`pooled_errors` has it.
     """
-    rows = []
+    rows, num_designs = [], len(paths.groupby(["model", "seed"]))
     for share in times_cheaper:
         # A block goes over by a run or two.
-        spent = [path[path["times_cheaper"] >= 0.98 * share].tail(1) for path in paths.values()]
-        if all(len(last) for last in spent):
-            rows.append({"times_cheaper": share, **pooled_errors(last.iloc[0] for last in spent)})
+        spent = paths[paths["times_cheaper"] >= 0.98 * share].groupby(["model", "seed"]).tail(1)
+        if len(spent) == num_designs:
+            rows.append({"times_cheaper": share, **pooled_errors(spent)})
     return pd.DataFrame(rows)
 
 
-def pooled_errors(results: Iterable[Mapping]) -> dict:
+def pooled_errors(results: pd.DataFrame) -> dict:
     """Relative errors of all settings of all models, in per cent: ``median, p95, max`` of the magnitudes.
 
     ``least_p95``, ``most_p95``: of a single model; ``covered``, ``least_covered``: what intervals hold, of all models
-    and of the one where they hold least, where there are intervals.
+    and of the one where they hold least, where there are intervals. A model's are means over its designs.
     """
-    results = list(results)
-    each = np.array([it["p95"] for it in results])
-    pooled = summarize_errors(np.concatenate([it["errors"] for it in results]))
-    row = {name: 100 * value for name, value in pooled.items()}
-    row |= {"least_p95": 100 * each.min(), "most_p95": 100 * each.max()}
-    covered = [100 * it["covered"] for it in results if "covered" in it]
-    return row | ({"covered": np.mean(covered), "least_covered": np.min(covered)} if covered else {})
+    row = {name: 100 * value for name, value in summarize_errors(np.concatenate(list(results["errors"]))).items()}
+    each = 100 * results.drop(columns="errors").groupby("model").mean(numeric_only=True)
+    row |= {"least_p95": each["p95"].min(), "most_p95": each["p95"].max()}
+    return row | (
+        {"covered": each["covered"].mean(), "least_covered": each["covered"].min()} if "covered" in each else {}
+    )

@@ -38,6 +38,13 @@ OTHER_VALUES = {
         "objectives": [{"tpot": 0.1}, {"ttft": 0.1, "e2e": 2.0}],
         "level": [0.8, 0.99],
     },
+    "cheap_profiling": {
+        "published": [["v100"], ["v100", "a100"]],
+        "hand_made_trials": [2, 5],
+        "shares": [[5000, 2000], [3000, 1000]],
+        "seeds": [[1], [2]],
+        "level": [0.8, 0.99],
+    },
     "denoised_runtimes": {
         "table_2_dates": [{"2023-11": ["OpenAI/davinci"]}, {"2022-09-06": ["AI21"]}],
         "table_3": [["openai/davinci"], ["ai21/j1-jumbo", "ai21/j1-grande"]],

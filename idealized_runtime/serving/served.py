@@ -119,6 +119,12 @@ class ServedModel:
             tensor_parallel_size=self.tensor_parallel_size,
         )  # fmt: skip
 
+    def reading_s(self, num_sequences: ArrayLike, num_context_tokens: ArrayLike) -> np.ndarray:
+        """Seconds of reading weights and cache at the bandwidth of the data sheet, which no step takes less than."""
+        work = self.work(num_sequences, num_context_tokens, 0.0, 0.0)
+        read = work["weight_bytes"] + work["mean_expert_bytes"] + work["cache_bytes"]
+        return read / self.accelerator.memory_bandwidth_bytes_per_s
+
     def half_width(self, quantity: str, level: float = _LEVEL) -> float:
         """Of log(predicted / true), as architectures that were left out show it."""
         return self.known.half_width(self.accelerator, quantity, level)
@@ -240,12 +246,19 @@ class ServedRuntime(PredictingModel):
     ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Prediction interval (lower, upper): steps and prompts err as architectures left out do, to the same side.
 
+        No lower bound is below what reading takes at the bandwidth of the data sheet.
+
         Raises
         ------
         ValueError
             As :meth:`predict`.
         """
-        return self._interval(self._parts(num_prompt_tokens, num_output_tokens, extrapolate), level)
+        parts_s = self._parts(num_prompt_tokens, num_output_tokens, extrapolate)
+        p, o = (np.asarray(tokens, dtype=float) for tokens in (num_prompt_tokens, num_output_tokens))
+        first_s, token_s = (
+            self.served.reading_s(number, p + o / 2) for number in (self.concurrency - 1, self.concurrency)
+        )
+        return self._interval(parts_s, first_s + (o - 1) * token_s, level)
 
     def output_token_s(self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike) -> float | np.ndarray:
         """Mean seconds of one further output token of such queries."""
@@ -255,7 +268,8 @@ class ServedRuntime(PredictingModel):
         self, num_prompt_tokens: ArrayLike, num_output_tokens: ArrayLike, level: float = _LEVEL
     ) -> tuple[float | np.ndarray, float | np.ndarray]:
         """Prediction interval (lower, upper) of :meth:`output_token_s`."""
-        return self._interval(self._token_parts(num_prompt_tokens, num_output_tokens), level)
+        p, o = (np.asarray(tokens, dtype=float) for tokens in (num_prompt_tokens, num_output_tokens))
+        return self._interval(self._token_parts(p, o), self.served.reading_s(self.concurrency, p + o / 2), level)
 
     def to_json(self) -> dict:
         """HELM's keys at prompt sizes that double, and under ``"fit"`` what it was predicted for."""
@@ -278,13 +292,13 @@ class ServedRuntime(PredictingModel):
         others_begun = (self.concurrency - 1) / o
         return self.served.step_s(self.concurrency, p + o / 2, requests_per_step=others_begun, num_prompt_tokens=p)
 
-    def _interval(self, parts_s, level):
-        """Bounds of sums of such parts."""
+    def _interval(self, parts_s, least_s, level):
+        """Bounds of sums of such parts, none of them below the least, unless the estimate is."""
         factors = [np.exp(self.served.half_width(quantity, level)) for quantity in ("steps", "prompts")]
-        return tuple(
-            plain(sum(part_s * factor**sign for part_s, factor in zip(parts_s, factors, strict=True)))
-            for sign in (-1, 1)
+        lower_s, upper_s = (
+            sum(part_s * factor**sign for part_s, factor in zip(parts_s, factors, strict=True)) for sign in (-1, 1)
         )
+        return plain(np.maximum(lower_s, np.minimum(least_s, sum(parts_s)))), plain(upper_s)
 
 
 def predict_served(

@@ -146,6 +146,17 @@ def test_weights_are_read_as_they_are_stored():
     assert asked.runtimes().output_token_s(1, 10) == pytest.approx(token_s[1], rel=0.02)
 
 
+def test_no_bound_is_below_what_reading_the_weights_takes():
+    for hardware in ("H100", "B200", "L4"):
+        model = served(hardware=hardware)
+        # 8.03 B weights of 2 bytes, of which a token reads one row of the embeddings.
+        least_s = 2 * (8.03e9 - 128256 * 4096) / model.accelerator.memory_bandwidth_bytes_per_s
+        runtimes = model.runtimes()
+        lower_s, upper_s = runtimes.output_token_interval_s(1, 2)
+        assert least_s <= lower_s * 1.001 < runtimes.output_token_s(1, 2) < upper_s
+        assert 100 * least_s <= runtimes.predict_interval(1, 100)[0] * 1.001 < runtimes.predict(1, 100)
+
+
 def test_weights_of_four_and_of_sixteen_bits_are_not_taken_for_such_of_eight():
     config = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
               "intermediate_size": 7168, "vocab_size": 128256, "max_position_embeddings": 8192}  # fmt: skip

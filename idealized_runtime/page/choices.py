@@ -11,7 +11,7 @@ import ipywidgets as widgets
 from idealized_runtime.architectures import ARCHITECTURES
 from idealized_runtime.hardware.prices import device_power, device_price
 from idealized_runtime.page.files import DroppedFiles
-from idealized_runtime.page.machines import Machine, read_machine, read_model
+from idealized_runtime.page.machines import Machine, ServingMachine, read_machine, read_model
 from idealized_runtime.page.markup import tag
 from idealized_runtime.page.queries import read_table
 from idealized_runtime.page.served import demand_of
@@ -197,7 +197,8 @@ class Choices:
                 widget.value = f"{rates[name]:g}" if name in rates else ""
             machine = self._machines[name]
             for widget, rate in zip((price, watts), _default_rates(machine), strict=True):
-                widget.placeholder = "unknown" if rate is None else f"{rate.value:.4g}"
+                absent = "as predicted" if isinstance(machine, ServingMachine) else "unknown"
+                widget.placeholder = absent if rate is None else f"{rate.value:.4g}"
             _display(self._rate_rows[name], name in state.machines)
 
     def _show_objectives(self, state):
@@ -375,10 +376,11 @@ def _file_in_words(state, is_trace) -> str:
     return f"{len(table):,} queries of {name}{come}."
 
 
-def _default_rates(machine: Machine) -> tuple:
+def _default_rates(machine: Machine | ServingMachine) -> tuple:
     """What an accelerator of a machine costs an hour and draws, where its user does not say."""
-    measured = [one.mean_power_watts for one in machine.predictor.models]
-    return device_price(None, machine.accelerator), device_power(None, measured, machine.accelerator)
+    price, measured = device_price(None, machine.accelerator), [one.mean_power_watts for one in machine.models]
+    # What a server draws goes by its load.
+    return price, None if isinstance(machine, ServingMachine) else device_power(None, measured, machine.accelerator)
 
 
 def _rates_in_words(machine) -> str:

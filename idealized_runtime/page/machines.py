@@ -1,21 +1,23 @@
-"""What models can be run on: stacks of timing logs, each read once."""
+"""What models can be run on: stacks of timing logs, each read once, and engines that served others."""
 
 import contextlib
 import warnings
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 
 from idealized_runtime.architectures import Architecture, read_architecture
-from idealized_runtime.hardware.accelerators import Accelerator
+from idealized_runtime.hardware.accelerators import Accelerator, get_accelerator
 from idealized_runtime.measurements.folders import find_logs
 from idealized_runtime.measurements.published import PublishedDataMissingError
 from idealized_runtime.measurements.shipped import SHIPPED_STACKS, read_shipped, read_stack
 from idealized_runtime.measurements.timed_models import TimedModel, read_timed_models
 from idealized_runtime.prediction import RuntimePredictor, fit_predictor
 from idealized_runtime.records.files import sha256_of
+from idealized_runtime.serving.known_stacks import get_known_stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,16 @@ class Machine:
     name: str
     predictor: RuntimePredictor
     findings: tuple[str, ...]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What the command takes for it."""
+        return ("--logs", self.name)
+
+    @property
+    def models(self) -> tuple[TimedModel, ...]:
+        """What was timed on it."""
+        return self.predictor.models
 
     @property
     def accelerator(self) -> Accelerator | None:
@@ -56,15 +68,63 @@ class Machine:
         return next((one for one in self.predictor.models if one.name == model), None)
 
 
+@dataclass(frozen=True)
+class ServingMachine:
+    """A machine with an engine that served other models; what that tells comes with the package.
+
+    Parameters
+    ----------
+    hardware : str
+        Row of the accelerators.
+    engine : str
+    """
+
+    hardware: str
+    engine: str
+    models: ClassVar[tuple] = ()
+    findings: ClassVar[tuple] = ()
+
+    @property
+    def name(self) -> str:
+        """As a state has it."""
+        return f"{self.hardware} {self.engine}"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What the command takes for it."""
+        return ("--hardware", self.hardware, "--software", self.engine)
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """Row of the registry, which has its price."""
+        return get_accelerator(self.hardware)
+
+    @property
+    def title(self) -> str:
+        """What it is called."""
+        return self.accelerator.name
+
+    @property
+    def software(self) -> str:
+        """Engine and what it is."""
+        return f"{get_known_stack(self.engine).software}, a server"
+
+
+# Measured on the first, and taken to the second by the data sheets.
+SERVING_MACHINES = {one.name: one for one in (ServingMachine("H100", "vllm"), ServingMachine("H200", "vllm"))}
+
+
 @cache
-def read_machine(name: str) -> Machine:
-    """The machine of a folder of logs; coefficients that are shipped are taken where they are of these very logs.
+def read_machine(name: str) -> Machine | ServingMachine:
+    """A serving machine, or that of a folder of logs; shipped coefficients are taken where they are of these very logs.
 
     Raises
     ------
     ValueError
         There is no such folder, or its logs do not tell what a prediction needs.
     """
+    if name in SERVING_MACHINES:
+        return SERVING_MACHINES[name]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         timed = read_shipped(name) if _is_as_shipped(name) else read_stack(name)

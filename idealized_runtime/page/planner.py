@@ -17,6 +17,7 @@ from idealized_runtime.measurements.shipped import SHIPPED_STACKS
 from idealized_runtime.page import figures, sources
 from idealized_runtime.page.choices import Choices, section
 from idealized_runtime.page.files import DroppedFiles
+from idealized_runtime.page.machines import SERVING_MACHINES
 from idealized_runtime.page.markup import Html, download, image, join, table, tag
 from idealized_runtime.page.queries import QueryAnswer, answer_queries, capability_frontier
 from idealized_runtime.page.served import ServedAnswer, plan_served
@@ -32,8 +33,8 @@ from idealized_runtime.serving.planning import Simulations
 # A change that comes within so many seconds of another is answered with it.
 _TOGETHER_S = 0.03
 _MOST_CANDIDATES = 12
-# The stacks that come with the package.
-_MACHINES = sorted(SHIPPED_STACKS, key=lambda name: name == "cpu")
+# What comes with the package.
+_MACHINES = (*sorted(SHIPPED_STACKS, key=lambda name: name == "cpu"), *SERVING_MACHINES)
 _TITLES = {"time": "Time", "cost": "Cost and energy", "frontier": "Frontier", "plan": "Plan", "sources": "Sources"}
 _MEDIA = {
     "pdf": "application/pdf",

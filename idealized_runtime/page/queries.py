@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from idealized_runtime.comparisons.capability import capability_points, frontier_table
-from idealized_runtime.page.machines import measured_runtimes, read_machine, read_model
+from idealized_runtime.page.machines import ServingMachine, measured_runtimes, read_machine, read_model
 from idealized_runtime.page.state import State
 from idealized_runtime.page.words import Estimate, bounded, count
 from idealized_runtime.prediction import predict_priced, priced_on_stack
@@ -17,6 +17,7 @@ from idealized_runtime.queries.price import BEYOND, TOO_LONG
 from idealized_runtime.queries.tables import WEIGHT_COLUMN, read_queries
 from idealized_runtime.queries.terms import PricedModel, price_models
 from idealized_runtime.records import TOKEN_COLUMNS
+from idealized_runtime.serving.served import predict_served_priced
 from idealized_runtime.statistics.ratios import ratio_interval
 
 LEVEL = 0.95
@@ -239,6 +240,8 @@ def capability_frontier(state: State, machine: str) -> tuple[pd.DataFrame, pd.Da
     ValueError
         No price is known, or the query is longer than what was timed there.
     """
+    if isinstance(read_machine(machine), ServingMachine):
+        raise ValueError("scores are held against machines with logs of models one query at a time")
     p, o = QueryAnswer(state, _queries(state), ()).sizes
     return _capability_frontier(machine, p, o, state.price_usd_per_hour.get(machine), state.power_watts.get(machine))
 
@@ -282,12 +285,22 @@ def _option(state, name, machine_name, architecture, queries) -> Option:
     label = f"{architecture.name} on {machine.title}"
     rates = {rate: getattr(state, rate).get(machine_name) for rate in ("price_usd_per_hour", "power_watts")}
     longest = int((queries["num_prompt_tokens"] + queries["num_output_tokens"]).max())
-    make = predict_priced if name.endswith(".json") else priced_on_stack
+    context = min(longest, architecture.max_position_embeddings)
     try:
-        priced = make(
-            architecture, machine.predictor, num_context_tokens=min(longest, architecture.max_position_embeddings),
-            num_accelerators=state.num_accelerators, **rates,
-        )  # fmt: skip
+        if isinstance(machine, ServingMachine):
+            known = queries.dropna(subset=TOKEN_COLUMNS)
+            p, o = (float(np.average(known[size], weights=known.get(WEIGHT_COLUMN))) for size in TOKEN_COLUMNS)
+            priced = predict_served_priced(
+                architecture, num_prompt_tokens=p, num_output_tokens=o, num_context_tokens=context,
+                hardware=machine.hardware, software=machine.engine, tensor_parallel_size=state.num_accelerators,
+                **rates,
+            )  # fmt: skip
+        else:
+            make = predict_priced if name.endswith(".json") else priced_on_stack
+            priced = make(
+                architecture, machine.predictor, num_context_tokens=context, num_accelerators=state.num_accelerators,
+                **rates,
+            )  # fmt: skip
     except ValueError as error:
         return Option(key, label, machine_name, name, reason=f"{label}: {error}")
     label = f"{architecture.name} on {priced.devices}"
@@ -335,7 +348,7 @@ def _spent(option, answer) -> str:
 
 
 def _command(state, option) -> str:
-    given = [f"--logs {shlex.quote(option.machine)}", f"--model {shlex.quote(option.model)}"]
+    given = [shlex.join([*read_machine(option.machine).flags, "--model", option.model])]
     if state.num_accelerators is not None:
         given.append(f"--num-accelerators {state.num_accelerators}")
     for name in ("price_usd_per_hour", "power_watts"):

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.page.machines import read_machine, read_model
+from idealized_runtime.page.machines import SERVING_MACHINES, ServingMachine, read_machine, read_model
 from idealized_runtime.page.queries import LEVEL, queries_on_stdin, read_table
 from idealized_runtime.page.state import OWN_SIZES, State
 from idealized_runtime.page.words import Estimate, count, number
 from idealized_runtime.records import TOKEN_COLUMNS
-from idealized_runtime.serving.candidates import predicted_candidates
+from idealized_runtime.serving.candidates import predicted_candidates, served_candidates
 from idealized_runtime.serving.decisions import tighter_objective
 from idealized_runtime.serving.demand import Demand
 from idealized_runtime.serving.objectives import WORKLOADS, Objective
@@ -126,8 +126,12 @@ class ServedAnswer:
             for name in state.machines
         }
         lines = []
-        for own, names in groupby(sorted(state.machines, key=lambda name: str(rates[name])), key=rates.get):
-            words = ["--logs", *map(shlex.quote, names), "--model", *map(shlex.quote, state.models)]
+        # Machines of one kind and of the same rates stand together; a server stands alone.
+        kinds = {name: (rates[name], name if name in SERVING_MACHINES else "") for name in state.machines}
+        for (own, _), names in groupby(sorted(state.machines, key=lambda name: str(kinds[name])), key=kinds.get):
+            first, *more = map(read_machine, names)
+            words = [*first.flags, *(one.name for one in more), "--model", *state.models]
+            words = [shlex.quote(word) for word in words]
             for flag, value in zip(("--price-usd-per-hour", "--power-watts"), own, strict=True):
                 words += [] if value is None else [flag, f"{value:g}"]
             if state.num_accelerators is not None:
@@ -162,12 +166,21 @@ def candidates_of(state: State, demand: Demand) -> list[Candidate | Rejection]:
     for machine_name in state.machines:
         machine = read_machine(machine_name)
         rates = {rate: getattr(state, rate).get(machine_name) for rate in ("price_usd_per_hour", "power_watts")}
+        limits = {"all_num_accelerators": [state.num_accelerators], "all_max_num_seqs": [Scheduler().max_num_seqs]}
         for name in state.models:
-            found += predicted_candidates(
-                read_model(name), machine.predictor, longest=demand.longest + 1,
-                all_num_accelerators=[state.num_accelerators], all_max_num_seqs=[Scheduler().max_num_seqs],
-                scheduler=Scheduler(), **rates,
-            )  # fmt: skip
+            if isinstance(machine, ServingMachine):
+                found += served_candidates(
+                    read_model(name),
+                    hardware=machine.hardware,
+                    software=machine.engine,
+                    demand=demand,
+                    **limits,
+                    **rates,
+                )
+            else:
+                found += predicted_candidates(
+                    read_model(name), machine.predictor, longest=demand.longest + 1, **limits, **rates
+                )
     return found
 
 

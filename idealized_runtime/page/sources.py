@@ -50,7 +50,7 @@ def _of_option(option: Option, answer) -> Html:
         log = machine.timed(priced.name).source
         said.append(("Its log", f"{log['file']}, SHA-256 {log['sha256'][:12]}…" if log else "not named"))
     else:
-        said.append(("Predicted from", ", ".join(one.name for one in machine.predictor.models)))
+        said.append(("Predicted from", ", ".join(one.name for one in machine.models) or priced.origin))
     if priced.errors:
         said.append(("How far predictions were off", priced.errors))
     if priced.architecture is not None:
@@ -84,7 +84,9 @@ def _of_plan(served) -> list[Html]:
 def _logs(machine_name) -> Html:
     """The logs of a machine, each opened by a click; those that are not at hand by where they are published."""
     machine, rows = read_machine(machine_name), []
-    for one in machine.predictor.models:
+    if not machine.models:
+        return Html()
+    for one in machine.models:
         source = one.source or {"file": one.name, "sha256": ""}
         summary = tag("summary", f"{source['file']} ({one.name})")
         path = log_path(machine_name, one.name)

@@ -22,13 +22,14 @@ def total_of(answer):
     "state",
     [
         State(machines=("v100",)),
+        State(machines=("H100 vllm",), price_usd_per_hour={"H100 vllm": 3.0}),
         State(model="gpt-j", machines=("a100",), num_output_tokens=64),
         State(model="opt-6.7b", machines=("a100",), num_accelerators=2, price_usd_per_hour={"a100": 1.25},
               power_watts={"a100": 300.0}),
         State(model="gpt2-small", machines=("cpu",), num_prompt_tokens=700, extrapolate=True,
               price_usd_per_hour={"cpu": 0.1}),
     ],
-    ids=["predicted", "own log", "own rates", "extrapolated"],
+    ids=["predicted", "server", "own log", "own rates", "extrapolated"],
 )  # fmt: skip
 def test_command_gives_the_same_numbers(state, commands_run):
     answer = answer_queries(state)

@@ -67,6 +67,18 @@ def plain(state):
     return ServedAnswer(state, Plan(demand_of(state), (), (), (), 0.95))
 
 
+def test_command_of_a_server_gives_the_same_plan(simulations, commands_run):
+    state = replace(
+        ASKED, model="llama-3.1-8b", machines=("H100 vllm",), objectives=("e2e:p95=5",), num_output_tokens=16
+    )
+    soon = next(plan_served(state, simulations, lambda: False))
+    (line,) = soon.commands()
+    assert "--hardware H100 --software vllm --model llama-3.1-8b" in line
+    (candidate,) = commands_run(line)["candidates"]
+    assert (candidate["num_replicas"], candidate["software"]) == (soon.best.num_replicas, "vllm 0.11.1")
+    assert candidate["max_requests_per_s"] == pytest.approx(soon.best.max_requests_per_s, rel=1e-4)
+
+
 def test_a_tighter_objective_costs_at_least_as_much(found):
     usd = found[-1].tighter.sort_values("seconds")["usd_per_hour"]
     assert usd.is_monotonic_decreasing

@@ -154,7 +154,7 @@ class SequentialDesign:
         most = max(_BLOCK_SETTINGS, len(timings) // _BLOCK_SHARE)
         settings, seconds, after = self.choose(belief, counts, elapsed_s=elapsed_s, most=most)
         if not settings:
-            if self.max_seconds is None or elapsed_s + self._least_s(belief) <= self.max_seconds:
+            if not self.choose(belief, counts, elapsed_s=-np.inf, most=1)[0]:
                 return self._stopped("exhausted", error, "is not reached, and no further trial would narrow it")
             return self._stopped("budget", error, f"is not reached within {self.max_seconds:g} s")
         order = self._order(len(settings), len(timings))
@@ -310,11 +310,6 @@ class SequentialDesign:
         cost_s = belief.predict(p, o)
         rows = belief.rows(p, o) * (belief.prior.expected(p, o) / cost_s)[:, None]
         return p, o, cost_s, rows, _noise_of_one_more(*self._noise(belief, cost_s), counts)
-
-    def _least_s(self, belief) -> float:
-        """Seconds of the quickest setting."""
-        p, o = self._candidates.num_prompt_tokens.astype(int), self._candidates.num_output_tokens.astype(int)
-        return float(np.min(belief.predict(p, o))) * (1 + self.num_warmups)
 
     def _noise(self, belief, runtime_s):
         """Relative variances of a trial and of a setting's mean, over all that is possible."""

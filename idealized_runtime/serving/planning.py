@@ -644,23 +644,22 @@ class _Search:
         """Fewest that meet the objectives, infinite where no number does; the search begins at ``start``."""
         if start > _MOST_REPLICAS:
             return start
-        number = start
-        if self._is_met(steps, number, numbers):
-            while number > 1 and self._is_met(steps, number - 1, numbers):
-                number -= 1
-            return number
-        if self._missed_idle(steps):
+        if self._is_met(steps, start, numbers):
+            missed, met = start - 1, start
+            if missed and self._is_met(steps, missed, numbers):
+                missed, met = 0, missed
+        elif self._missed_idle(steps):
             return np.inf
-        if self._is_met(steps, number + 1, numbers):
-            return number + 1
-        most = 2 * start + _MOST_REPLICAS // 16
-        if not self._is_met(steps, most, numbers):
-            return np.inf
-        number += 1
-        while most - number > 1:
-            middle = (number + most) // 2
-            number, most = (number, middle) if self._is_met(steps, middle, numbers) else (middle, most)
-        return most
+        else:
+            missed, met = start, start + 1
+            if not self._is_met(steps, met, numbers):
+                missed, met = met, 2 * start + _MOST_REPLICAS // 16
+                if not self._is_met(steps, met, numbers):
+                    return np.inf
+        while met - missed > 1:
+            middle = (missed + met) // 2
+            missed, met = (missed, middle) if self._is_met(steps, middle, numbers) else (middle, met)
+        return met
 
     def _elasticities(self, steps, numbers, largest, slope) -> tuple[pd.Series, pd.Series]:
         """How the largest rate of a replica answers to each of the step times, and how the one that never idles does.

@@ -50,7 +50,12 @@ def _of_option(option: Option, answer) -> Html:
         log = machine.timed(priced.name).source
         said.append(("Its log", f"{log['file']}, SHA-256 {log['sha256'][:12]}…" if log else "not named"))
     else:
-        said.append(("Predicted from", ", ".join(one.name for one in machine.models) or priced.origin))
+        said.append(
+            (
+                "Predicted from",
+                ", ".join(one.name for one in machine.models) or priced.origin.removeprefix("predicted from "),
+            )
+        )
     if priced.errors:
         said.append(("How far predictions were off", priced.errors))
     if priced.architecture is not None:

@@ -3,11 +3,12 @@
 ==============  ======================================================================================
 ``state``       what is chosen, as a link and back
 ``files``       files that were dropped into the page, kept on this machine
-``machines``    what models can be run on: stacks of timing logs, read once
+``machines``    what models can be run on: stacks of timing logs, read once, and servers
 ``queries``     the answer for queries that come one at a time
 ``served``      the answer for queries that come at a rate, within objectives
-``commands``    the command line that gives the same answer
+``sources``     where each number of an answer comes from
 ``figures``     figures of an answer, and the files a reader takes away
+``words``       numbers in sentences
 ``markup``      HTML in which text is text
 ``choices``     widgets of what is chosen
 ``planner``     the page: widgets, and what they show

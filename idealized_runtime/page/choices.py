@@ -15,7 +15,8 @@ from idealized_runtime.page.machines import Machine, ServingMachine, read_machin
 from idealized_runtime.page.markup import tag
 from idealized_runtime.page.queries import read_table
 from idealized_runtime.page.served import demand_of
-from idealized_runtime.page.state import MOST_QUERIES_PER_S, MOST_TOKENS, OWN_SIZES, PRESETS, State
+from idealized_runtime.page.state import LEAST_QUERIES_PER_S, MOST_QUERIES_PER_S, MOST_TOKENS, OWN_SIZES, PRESETS, State
+from idealized_runtime.page.words import plain
 from idealized_runtime.serving.objectives import WORKLOADS, Objective
 from idealized_runtime.serving.simulation import METRICS
 
@@ -118,9 +119,8 @@ class Choices:
         self.preset.observe(lambda change: self._take(self.state.with_workload(change["new"])), "value")
         self.prompt = _Number("Prompt tokens", 1, MOST_TOKENS, lambda value: self._change(num_prompt_tokens=value))
         self.output = _Number("Output tokens", 1, MOST_TOKENS, lambda value: self._change(num_output_tokens=value))
-        self.rate = _Number(
-            "Queries a second", 0.01, MOST_QUERIES_PER_S, lambda value: self._change(rate_per_s=value), is_whole=False
-        )
+        rates = LEAST_QUERIES_PER_S, MOST_QUERIES_PER_S
+        self.rate = _Number("Queries a second", *rates, lambda value: self._change(rate_per_s=value), is_whole=False)
         self.extrapolate = widgets.Checkbox(description="Also prompts longer than those that were timed", indent=False)
         self.extrapolate.observe(lambda change: self._change(extrapolate=change["new"]), "value")
         self.table = widgets.FileUpload(
@@ -194,7 +194,7 @@ class Choices:
         self._show_objectives(state)
         for name, (price, watts) in self.rates.items():
             for widget, rates in ((price, state.price_usd_per_hour), (watts, state.power_watts)):
-                widget.value = f"{rates[name]:g}" if name in rates else ""
+                widget.value = plain(rates[name]) if name in rates else ""
             machine = self._machines[name]
             for widget, rate in zip((price, watts), _default_rates(machine), strict=True):
                 absent = "as predicted" if isinstance(machine, ServingMachine) else "unknown"

@@ -19,6 +19,9 @@ from idealized_runtime.prediction import RuntimePredictor, fit_predictor
 from idealized_runtime.records.files import sha256_of
 from idealized_runtime.serving.known_stacks import get_known_stack
 
+# For a message: the box of names offers them all.
+_SOME_MODELS = ("gpt-j", "llama-3.1-8b", "qwen3-8b", "mixtral-8x7b", "and all that the box offers")
+
 
 @dataclass(frozen=True, eq=False)
 class Machine:
@@ -141,7 +144,7 @@ def read_model(name_or_path: str) -> Architecture:
     ValueError
         As :func:`~idealized_runtime.architectures.read_architecture`.
     """
-    return read_architecture(name_or_path)
+    return read_architecture(name_or_path, suggested=_SOME_MODELS)
 
 
 @lru_cache(maxsize=64)

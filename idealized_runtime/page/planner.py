@@ -13,11 +13,12 @@ import ipywidgets as widgets
 from IPython import get_ipython
 from IPython.display import display
 
+from idealized_runtime.architectures import ARCHITECTURES
 from idealized_runtime.measurements.shipped import SHIPPED_STACKS
 from idealized_runtime.page import figures, sources
 from idealized_runtime.page.choices import Choices, section
 from idealized_runtime.page.files import DroppedFiles
-from idealized_runtime.page.machines import SERVING_MACHINES
+from idealized_runtime.page.machines import SERVING_MACHINES, read_model
 from idealized_runtime.page.markup import Html, download, image, join, table, tag
 from idealized_runtime.page.queries import QueryAnswer, answer_queries, capability_frontier
 from idealized_runtime.page.served import ServedAnswer, plan_served
@@ -112,15 +113,24 @@ class Planner:
         refused = []
         for name in ("model", "other", "queries"):
             text = getattr(state, name)
-            if text and (name == "queries" or text.endswith(".json")):
+            if text and (name == "queries" or text not in ARCHITECTURES):
                 try:
-                    self._files.check(text)
+                    # A name that is none is told as such.
+                    if name == "queries" or os.path.exists(text) or text.endswith(".json"):
+                        self._files.check(text)
+                    else:
+                        read_model(text)
                 except ValueError as error:
                     refused.append(str(error))
                     state = replace(state, **{name: getattr(State(), name)})
         if absent := [name for name in state.machines if name not in machines]:
             refused.append(f"no machine {', '.join(absent)}; there are: {', '.join(machines)}")
             state = replace(state, machines=tuple(name for name in state.machines if name in machines))
+        for rate in ("price_usd_per_hour", "power_watts"):
+            if unused := [name for name in getattr(state, rate) if name not in machines]:
+                refused.append(f"{rate} of {', '.join(unused)}: no such machine; there are: {', '.join(machines)}")
+                known = {name: value for name, value in getattr(state, rate).items() if name in machines}
+                state = replace(state, **{rate: known})
         try:
             answer_queries(state)
         except (ValueError, OSError) as error:

@@ -11,7 +11,7 @@ import pandas as pd
 from idealized_runtime.comparisons.capability import capability_points, frontier_table
 from idealized_runtime.page.machines import ServingMachine, measured_runtimes, read_machine, read_model
 from idealized_runtime.page.state import State
-from idealized_runtime.page.words import Estimate, bounded, count
+from idealized_runtime.page.words import Estimate, bounded, count, plain
 from idealized_runtime.prediction import predict_priced, priced_on_stack
 from idealized_runtime.queries.price import BEYOND, TOO_LONG
 from idealized_runtime.queries.tables import WEIGHT_COLUMN, read_queries
@@ -111,7 +111,8 @@ class QueryAnswer:
         """The answer in one or two sentences."""
         if not self.answered:
             reasons = dict.fromkeys(option.reason for option in self.options)
-            return "No answer: " + ("; ".join(reasons) if reasons else "choose a machine") + "."
+            lacking = "a machine" if self.state.models else "a model"
+            return f"No answer: {'; '.join(reasons) or f'choose {lacking}'}."
         quickest = self.answered[0]
         said = f"{quickest.label} answers {self.asked} in {bounded(quickest.estimates['runtime_s'], 's')}"
         said += _spent(quickest, self) + "."
@@ -353,7 +354,7 @@ def _command(state, option) -> str:
         given.append(f"--num-accelerators {state.num_accelerators}")
     for name in ("price_usd_per_hour", "power_watts"):
         if (value := getattr(state, name).get(option.machine)) is not None:
-            given.append(f"--{name.replace('_', '-')} {value:g}")
+            given.append(f"--{name.replace('_', '-')} {plain(value)}")
     if state.extrapolate:
         given.append("--extrapolate")
     if state.queries:

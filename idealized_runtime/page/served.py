@@ -12,7 +12,7 @@ import pandas as pd
 from idealized_runtime.page.machines import SERVING_MACHINES, ServingMachine, read_machine, read_model
 from idealized_runtime.page.queries import LEVEL, queries_on_stdin, read_table
 from idealized_runtime.page.state import OWN_SIZES, State
-from idealized_runtime.page.words import Estimate, count, number
+from idealized_runtime.page.words import Estimate, count, number, plain
 from idealized_runtime.records import TOKEN_COLUMNS
 from idealized_runtime.serving.candidates import predicted_candidates, served_candidates
 from idealized_runtime.serving.decisions import tighter_objective
@@ -133,7 +133,7 @@ class ServedAnswer:
             words = [*first.flags, *(one.name for one in more), "--model", *state.models]
             words = [shlex.quote(word) for word in words]
             for flag, value in zip(("--price-usd-per-hour", "--power-watts"), own, strict=True):
-                words += [] if value is None else [flag, f"{value:g}"]
+                words += [] if value is None else [flag, plain(value)]
             if state.num_accelerators is not None:
                 words += ["--num-accelerators", str(state.num_accelerators)]
             lines.append(_command(state, words))
@@ -244,7 +244,7 @@ def _command(state, words) -> str:
     else:
         words += ["--workload", state.workload]
     if not (state.queries and _is_trace(state.queries)):
-        words += ["--rate", f"{state.rate_per_s:g}"]
+        words += ["--rate", plain(state.rate_per_s)]
     named = WORKLOADS.get(state.workload)
     if state.queries or named is None or tuple(map(str, named.objectives)) != state.objectives:
         words += ["--objective", *map(shlex.quote, state.objectives)]

@@ -96,7 +96,11 @@ def asked_link() -> str:
         return ""
     from voila.utils import get_query_string
 
-    return get_query_string() or ""
+    link = get_query_string()
+    if link is None:
+        # The server ended before a page was asked for; what is computed now would find no socket to go to, loudly.
+        os._exit(0)
+    return link
 
 
 def _free_port(port) -> int:

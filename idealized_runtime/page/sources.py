@@ -68,7 +68,8 @@ def _of_option(option: Option, answer) -> Html:
         if rate is None:
             said.append((name, "not known: give your own"))
         else:
-            origin = row.sources.get(figure) if row is not None and rate.source != "as given" else None
+            is_of_row = row is not None and rate.source.startswith(("list price", "maximum of its data sheet"))
+            origin = row.sources.get(figure) if is_of_row else None
             said.append((name, f"{rate.value:.4g} {unit}, {rate.source}" + (f" ({origin})" if origin else "")))
     said += [("Not in the interval", caveat) for caveat in priced.caveats]
     rows = [join([tag("dt", name), tag("dd", with_links(text))]) for name, text in said]

@@ -13,7 +13,7 @@ VIEWS = ("time", "cost", "frontier", "plan", "sources")
 PRESETS = tuple(name for name, workload in WORKLOADS.items() if workload.num_prompt_tokens is not None)
 OWN_SIZES = "own sizes"
 MOST_TOKENS = 131_072
-MOST_QUERIES_PER_S = 100_000
+LEAST_QUERIES_PER_S, MOST_QUERIES_PER_S = 0.01, 100_000
 _CHAT = WORKLOADS["chat"]
 # Names in a link are those of the command's flags.
 _NAMES = {"rate_per_s": "rate", "machines": "logs", "is_served": "served", "objectives": "objective"}
@@ -80,9 +80,11 @@ class State:
         for name in ("num_prompt_tokens", "num_output_tokens"):
             if not 1 <= getattr(self, name) <= MOST_TOKENS:
                 raise ValueError(f"{name} must lie in [1, {MOST_TOKENS}]; got {getattr(self, name)}")
-        check_positive(rate_per_s=self.rate_per_s)
-        if self.rate_per_s > MOST_QUERIES_PER_S:
-            raise ValueError(f"rate_per_s must be at most {MOST_QUERIES_PER_S}; got {self.rate_per_s:g}")
+        if not LEAST_QUERIES_PER_S <= self.rate_per_s <= MOST_QUERIES_PER_S:
+            raise ValueError(
+                f"rate_per_s must lie in [{LEAST_QUERIES_PER_S}, {MOST_QUERIES_PER_S}]; got {self.rate_per_s:g}"
+            )
+        object.__setattr__(self, "machines", tuple(dict.fromkeys(self.machines)))
         if self.num_accelerators is not None:
             check_positive(num_accelerators=self.num_accelerators)
         for name, allowed in (("view", VIEWS), ("workload", (*PRESETS, OWN_SIZES))):
@@ -181,4 +183,5 @@ def _number(kind, name, text):
     try:
         return kind(text)
     except ValueError:
-        raise ValueError(f"{_NAMES.get(name, name)} must be a number; got {text!r:.60}") from None
+        wanted = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{_NAMES.get(name, name)} must be {wanted}; got {text!r:.60}") from None

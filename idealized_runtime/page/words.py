@@ -22,12 +22,18 @@ class Estimate(NamedTuple):
 
 
 def number(value: float) -> str:
-    """Three significant digits without an exponent, thousands separated."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
+    """Three significant digits, thousands separated; without an exponent but where it would be all zeros."""
+    if not 1e-9 <= abs(value) < 1e15:
+        return f"{value:.3g}"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     rounded = round(value, 2 - math.floor(math.log10(abs(value))))
     return f"{rounded:,.{digits}f}"
+
+
+def plain(value: float) -> str:
+    """A number as a command or a box takes it: as short as says this very number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def bounds(estimate: Estimate) -> str:

@@ -62,6 +62,21 @@ def test_widgets_say_what_the_link_says_and_change_nothing(link, tmp_path, monke
     assert planner.state == State.from_link(link)[0]
 
 
+def test_link_opens_no_file_but_those_of_the_page(small, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other") / "of-mine"
+    other.write_text(json.dumps(CONFIG))
+    for name in ("model", "other", "queries"):
+        planner = Planner(f"logs=a100&{name}={other}")
+        assert planner.state == State(machines=("a100",))
+        assert "of-mine is not among the files of this page" in planner.choices.notice.value
+
+
+def test_link_with_rates_of_no_machine_says_so(small):
+    planner = Planner("logs=a100&price_usd_per_hour=a200:2&price_usd_per_hour=a100:3")
+    assert planner.state == State(machines=("a100",), price_usd_per_hour={"a100": 3.0})
+    assert "price_usd_per_hour of a200: no such machine" in planner.choices.notice.value
+
+
 def test_every_widget_changes_its_part_of_the_state(small):
     choices = small.choices
     for widget, value, name, expected in (

@@ -107,6 +107,7 @@ def test_the_quickest_stands_first_and_the_cheapest_is_named():
         ),
         (State(machines=("cpu",)), "every log of this stack is of one device"),
         (State(machines=()), "choose a machine"),
+        (State(model=""), "choose a model"),
     ],
 )
 def test_what_has_no_answer_says_why(state, said):

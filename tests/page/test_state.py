@@ -23,6 +23,10 @@ def test_link_restores_what_is_empty_or_odd(state):
     assert State.from_link(f"?{state.to_link()}") == (state, [])
 
 
+def test_machine_that_is_named_twice_is_one():
+    assert State.from_link("logs=cpu&logs=cpu") == (State(machines=("cpu",)), [])
+
+
 def test_link_of_the_first_state_is_empty():
     assert State().to_link() == ""
 
@@ -31,8 +35,10 @@ def test_link_of_the_first_state_is_empty():
     ("link", "said"),
     [
         ("rate=fast", "rate must be a number"),
-        ("rate=-1", "rate_per_s must be a positive"),
+        ("rate=-1", r"rate_per_s must lie in \[0.01, 100000\]"),
+        ("rate=1e-9", r"rate_per_s must lie in"),
         ("rate=nan", "rate_per_s"),
+        ("num_prompt_tokens=2e3", "num_prompt_tokens must be a whole number"),
         ("num_prompt_tokens=0", r"must lie in \[1, 131072\]"),
         ("served=perhaps", "served must be yes or no"),
         ("view=tim", "did you mean time"),

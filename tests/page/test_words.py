@@ -2,16 +2,23 @@ import math
 
 import pytest
 
-from idealized_runtime.page.words import Estimate, bounded, number
+from idealized_runtime.page.words import Estimate, bounded, number, plain
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0, "0"), (0.0490199, "0.0490"), (6.219, "6.22"), (99.96, "100.0"), (2487.7, "2,490"), (176_543.0, "177,000"),
-     (1e-7, "0.000000100"), (math.inf, "inf")],
+     (1e-7, "0.000000100"), (1e-300, "1e-300"), (1.234e300, "1.23e+300"), (math.inf, "inf")],
 )  # fmt: skip
-def test_numbers_have_three_digits_and_no_exponent(value, text):
+def test_numbers_have_three_digits_and_no_exponent_but_where_it_would_be_all_zeros(value, text):
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(2.0, "2"), (0.1, "0.1"), (2.123456789, "2.123456789"), (12345.67, "12345.67")]
+)
+def test_what_a_command_takes_is_this_very_number(value, text):
+    assert plain(value) == text
 
 
 def test_interval_stands_behind_its_number():

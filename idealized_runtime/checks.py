@@ -165,6 +165,8 @@ def check_range(name: str, values, sizes, *, remedy="Profile that size, or pass 
 
 
 _POSITIVE = "a positive finite number"
+# Dollars an hour or watts: a wafer of Cerebras draws some 23,000 W, and no other accelerator a tenth of it.
+_MOST_OF_A_DEVICE = 100_000
 # As pandas calls them, of columns of objects too.
 _NUMERIC_KINDS = {"integer", "floating", "mixed-integer-float", "decimal", "empty"}
 
@@ -210,6 +212,13 @@ def positive_number(text: str) -> float:
 def not_negative_number(text: str) -> float:
     """Type of a flag: a finite number of at least 0."""
     return _number_of_flag(text, lambda value: value >= 0, "zero or a positive number")
+
+
+def device_rate(text: str) -> float:
+    """Type of a flag: dollars an hour, or watts, of one accelerator, none of which has more than 100,000."""
+    return _number_of_flag(
+        text, lambda value: 0 < value <= _MOST_OF_A_DEVICE, f"a positive number of at most {_MOST_OF_A_DEVICE:,}"
+    )
 
 
 def share_of_peak(text: str) -> float:

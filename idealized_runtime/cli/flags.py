@@ -5,7 +5,14 @@ import os
 from dataclasses import fields
 from pathlib import Path
 
-from idealized_runtime.checks import open_share, positive_int, positive_number, renamed_columns, whole_number
+from idealized_runtime.checks import (
+    device_rate,
+    open_share,
+    positive_int,
+    positive_number,
+    renamed_columns,
+    whole_number,
+)
 
 
 def out_file(text: str) -> Path:
@@ -69,12 +76,12 @@ SHARED_FLAGS = {
     "--hardware": {"metavar": "NAME", "help": "a row of the accelerators, such as A100-80GB, H100, V100-32GB"},
     "--num-accelerators": {"type": positive_int, "metavar": "N", "help": "accelerators that serve one query at a time"},
     "--price-usd-per-hour": {
-        "type": positive_number,
+        "type": device_rate,
         "metavar": "USD",
         "help": "of one accelerator (default: its dated list price)",
     },
     "--power-watts": {
-        "type": positive_number,
+        "type": device_rate,
         "metavar": "W",
         "help": "draw of one accelerator (default: as logs measured it, else its maximum, an upper bound)",
     },

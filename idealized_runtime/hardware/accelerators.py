@@ -104,6 +104,11 @@ _PAPER_V100 = "arXiv:2305.02440, Figures 8 and 9: AWS on demand, p3.16xlarge at 
 _AWS_2026 = "AWS on-demand price list, Linux, us-east-1, 2026-09-25"
 _AWS_P6 = "AWS EC2 public price catalog, Linux on demand, us-east-1, as quoted on 2026-09-01: "
 _AWS_G5 = "AWS on demand, Linux, us-east-1: g5.xlarge at $1.006, as quoted by factualminds.com in June 2026"
+_AWS_G6 = "AWS Pricing API, on demand, us-east-1, as captured on 2026-08-17: "
+_COREWEAVE = "CoreWeave's price page, on demand, North America, as read on 2026-09-20: "
+_RUNPOD_A40 = "RunPod Secure Cloud, per GPU, as collected on 2026-08-19 (data set privum/ai-compute-prices)"
+_RUNPOD_4090 = "RunPod Secure Cloud, per GPU, as a user of it noted in September 2026"
+_DIGITALOCEAN = "DigitalOcean API, gpu-mi300x1-192gb, as collected on 2026-10-07 (data set tokenwatt/gpu-cloud-prices)"
 _CPU = (
     "measured 2026-11-21 with torch 2.13.0 on both cores, medians: a copy of 1 GiB, bytes read and written; "
     "products of 4096 x 4096 matrices; memory as the system reports it"
@@ -149,31 +154,33 @@ _REGISTRY = (
                 _sources(_B200, _AWS_P6 + "p6-b200.48xlarge at $113.9328 for 8"), ("b200_sxm", "NVIDIA B200")),
     Accelerator("GB200", 186e9, 8000e9, {"float32": 80e12, "tfloat32": 1250e12, "bfloat16": 2500e12,
                                          "float16": 2500e12, "float8": 5000e12, "float4": 10000e12}, 1200.0,
-                sources=_sources(_GB200), log_names=("NVIDIA GB200",)),
+                10.5, "2026-09-20", _sources(_GB200, _COREWEAVE + "an instance of GB200 NVL72 at $42.00 for 4"),
+                ("NVIDIA GB200",)),
     Accelerator("B300", 288e9, 8000e9, {"float32": 75e12, "tfloat32": 1125e12, "bfloat16": 2250e12,
                                         "float16": 2250e12, "float8": 4500e12}, None, 17.802, "2026-09-01",
                 _sources(_B300, _AWS_P6 + "p6-b300.48xlarge at $142.416 for 8"),
                 ("b300_sxm", "NVIDIA B300 SXM6 AC")),
+    # Clouds that have it name no price of it without a contract (CoreWeave, September 2026).
     Accelerator("GB300", 288e9, 8000e9, {"bfloat16": 2500e12, "float16": 2500e12, "float8": 5000e12},
                 sources=_sources(_GB300), log_names=("NVIDIA GB300",)),
     Accelerator("L40S", 48e9, 864e9, {"float32": 91.6e12, "tfloat32": 183e12, "bfloat16": 366.5e12,
                                       "float16": 366.5e12, "float8": 733e12, "int8": 733e12}, 350.0,
-                sources=_sources(_L40S), log_names=("NVIDIA L40S",)),
+                1.861, "2026-08-17", _sources(_L40S, _AWS_G6 + "g6e.xlarge at $1.861"), ("NVIDIA L40S",)),
     Accelerator("L4", 24e9, 300e9, {"float32": 30.3e12, "tfloat32": 60e12, "bfloat16": 121e12,
                                     "float16": 121e12, "float8": 242.5e12, "int8": 242.5e12}, 72.0,
-                sources=_sources(_L4), log_names=("NVIDIA L4",)),
+                0.8048, "2026-08-17", _sources(_L4, _AWS_G6 + "g6.xlarge at $0.8048"), ("NVIDIA L4",)),
     Accelerator("A10G", 24e9, 600e9, {"float32": 35e12, "tfloat32": 35e12, "bfloat16": 70e12,
                                       "float16": 70e12, "int8": 140e12}, 300.0,
                 1.006, "2026-06", _sources(_A10G, _AWS_G5), ("NVIDIA A10G",)),
     Accelerator("RTX 4090", 24e9, 1008e9, {"float32": 82.6e12, "tfloat32": 82.6e12, "bfloat16": 165.2e12,
                                            "float16": 165.2e12, "float8": 330.3e12, "int8": 660.6e12}, 450.0,
-                sources=_sources(_RTX_4090), log_names=("RTX4090", "NVIDIA GeForce RTX 4090")),
+                0.74, "2026-09", _sources(_RTX_4090, _RUNPOD_4090), ("RTX4090", "NVIDIA GeForce RTX 4090")),
     Accelerator("MI300X", 192e9, 5300e9, {"float32": 163.4e12, "tfloat32": 653.7e12, "bfloat16": 1307.4e12,
                                           "float16": 1307.4e12, "float8": 2614.9e12, "int8": 2614.9e12}, 750.0,
-                sources=_sources(_MI300X), log_names=("AMD Instinct MI300X",)),
+                2.59, "2026-10-07", _sources(_MI300X, _DIGITALOCEAN), ("AMD Instinct MI300X",)),
     Accelerator("A40", 48e9, 696e9,
                 {"float32": 37.4e12, "tfloat32": 74.8e12, "bfloat16": 149.7e12, "float16": 149.7e12}, 300.0,
-                sources=_sources(_A40), log_names=("a40", "NVIDIA A40")),
+                0.44, "2026-08-19", _sources(_A40, _RUNPOD_A40), ("a40", "NVIDIA A40")),
     # The machine of logs/cpu, a virtual one that hides its processor's model: measured, since nothing can be looked up.
     Accelerator("cpu", 25.3e9, 27.1e9, {"float32": 0.352e12, "bfloat16": 1.84e12},
                 sources=_sources(_CPU), log_names=("Intel(R) Xeon(R) Processor, 2 cores",)),

@@ -74,7 +74,7 @@ def plot_left_out_errors(
         ax.plot([quarter, three_quarters], [row, row], "-", color=FITTED_COLOR, linewidth=2.6, label=labels[1])
         ax.plot(middle, row, "o", color=MEASURED_COLOR, label=labels[2])
     name_rows(ax, [name for name, _ in groups])
-    ax.set(xlabel="Error of the prediction (%)")
+    ax.set(xlabel="Prediction error (%)")
     ax.legend()
     return ax
 

@@ -176,7 +176,7 @@ def predicted_candidates(
         accelerator = accelerator if hardware is None else get_accelerator(hardware)
         name = predictor.models[0].hardware if accelerator is None else accelerator.name
         try:
-            priced, tokens = _with_room(architecture, predictor, accelerator, number, longest, terms)
+            priced, tokens = _with_room(architecture, predictor, accelerator, number, longest, limit, terms)
             placement = priced.runtimes.placement
             if rules.cache_tokens is None:
                 rules = replace(rules, cache_tokens=tokens)
@@ -239,7 +239,7 @@ def served_candidates(
         try:
             served = predict_served(
                 architecture, hardware=hardware, software=software, dtype=dtype, tensor_parallel_size=number,
-                num_context_tokens=longest,
+                num_context_tokens=longest, num_sequences=limit, num_cached_tokens=longest,
             )  # fmt: skip
         except ValueError as error:
             unknown = StepModel(
@@ -260,8 +260,9 @@ def served_candidates(
     return found
 
 
-def _with_room(architecture, predictor, accelerator, number, longest, terms) -> tuple:
-    """A predicted model on so many devices, or on the fewest that serve it, and the tokens that their cache holds.
+def _with_room(architecture, predictor, accelerator, number, longest, num_sequences, terms) -> tuple:
+    """A predicted model on so many devices, or on the fewest that serve it, and the tokens that their cache holds
+    beside the states of so many sequences.
 
     A model that its devices just hold may leave a server no room for the longest request: then on twice as many.
     """
@@ -276,7 +277,7 @@ def _with_room(architecture, predictor, accelerator, number, longest, terms) -> 
         if memory_bytes is None:
             return priced, None
         tokens = cache_tokens_left(
-            architecture, memory_bytes, dtype=placement.memory_dtype,
+            architecture, memory_bytes, dtype=placement.memory_dtype, num_sequences=num_sequences,
             tensor_parallel_size=placement.tensor_parallel_size,
             pipeline_parallel_size=placement.pipeline_parallel_size,
         )  # fmt: skip

@@ -522,13 +522,16 @@ class _Search:
         numbers = range(NUM_DAYS if demand.is_random else 1)
         if missed := self._missed_idle(steps):
             return Rejection(candidate, "; ".join(missed))
+        # The rate of one and the number of replicas are then told by the same days.
+        numbers = self._telling_days(steps, 1, numbers)
         largest, slope = self._largest_rate(steps, numbers)
         n = self._fewest_replicas(steps, numbers, max(1, int(np.ceil(demand.rate_per_s / largest))))
         if n == np.inf:
             return Rejection(
                 candidate, "no number of replicas meets the objectives on every day, however few share one"
             )
-        days = self._days(steps, n, numbers)
+        # The days that told that so many are enough: on fewer of them they may seem not to be.
+        days = self._days(steps, n, self._telling_days(steps, n, numbers))
         elasticities, saturated = self._elasticities(steps, numbers, largest, slope)
         slopes = slopes_per_second(steps, elasticities)
         drawn, bounds = [steps] * (num_draws if demand.is_random else 0), (None, None)
@@ -593,17 +596,19 @@ class _Search:
         days = self._days(steps, num_replicas, numbers, demand)
         return exceedance(self.objectives, np.mean([day.times for day in days], axis=0))
 
-    def _is_met(self, steps, num_replicas, numbers) -> bool:
-        """Whether so many replicas meet the objectives; on more days where these do not tell."""
-        if (beyond := self._exceedance(steps, num_replicas, numbers)) == np.inf:
-            return False
+    def _telling_days(self, steps, num_replicas, numbers) -> Sequence[int]:
+        """Days that tell whether so many replicas meet the objectives: more, where these do not."""
         while 1 < len(numbers) < _MOST_DAYS:
+            beyond = self._exceedance(steps, num_replicas, numbers)
             each = [self._exceedance(steps, num_replicas, [number]) for number in numbers]
-            if abs(beyond) > _CLEAR_FROM * np.std(each, ddof=1) / np.sqrt(len(each)):
+            if beyond == np.inf or abs(beyond) > _CLEAR_FROM * np.std(each, ddof=1) / np.sqrt(len(each)):
                 break
             numbers = range(len(numbers) + NUM_DAYS)
-            beyond = self._exceedance(steps, num_replicas, numbers)
-        return beyond <= 0
+        return numbers
+
+    def _is_met(self, steps, num_replicas, numbers) -> bool:
+        """Whether so many replicas meet the objectives, on all days that it takes to tell."""
+        return self._exceedance(steps, num_replicas, self._telling_days(steps, num_replicas, numbers)) <= 0
 
     def _missed_idle(self, steps) -> list[str]:
         """Objectives that are missed even where every request is alone, in words."""

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from idealized_runtime.architectures import ARCHITECTURES, Architecture
 from idealized_runtime.architectures.devices import MAX_TENSOR_PARALLEL_SIZE, cache_tokens_left
 from idealized_runtime.architectures.formats import shares_by_bits
-from idealized_runtime.architectures.memory import STORED
+from idealized_runtime.architectures.memory import STORED, state_bytes
 from idealized_runtime.checks import did_you_mean, token_array
 from idealized_runtime.fits.entries import doubling_sizes, entry_of
 from idealized_runtime.fits.protocol import PredictingModel, plain
@@ -309,6 +309,7 @@ def predict_served(
     tensor_parallel_size: int | None = None,
     num_context_tokens: int | None = None,
     num_sequences: int = 1,
+    num_cached_tokens: int | None = None,
     dtype: str | None = None,
 ) -> ServedModel:
     """Any architecture on a machine with an engine that served others, in bfloat16 or as its weights are stored.
@@ -326,7 +327,9 @@ def predict_served(
     num_context_tokens : int, optional
         Of one sequence, prompt and output together, the longest; 2048 where it is not given.
     num_sequences : int
-        That are to have room at once.
+        Whose states are to have room at once.
+    num_cached_tokens : int, optional
+        Of all sequences together, which are to have room; where it is not given, as if each were that long.
     dtype : {"bfloat16", "float8", "mxfp4"}, optional
         Of the weights (mxfp4: of experts); as the configuration stores them where it is not given, or, where it says
         nothing, as the one that was served, if there was one only.
@@ -359,7 +362,9 @@ def predict_served(
             f"together; got {num_context_tokens}"
         )
     architecture = _stored_as(architecture, dtype, known)
-    weights, tokens = stored_format(architecture), num_sequences * (num_context_tokens or min(2048, longest))
+    weights, tokens = stored_format(architecture), num_cached_tokens
+    if tokens is None:
+        tokens = num_sequences * (num_context_tokens or min(2048, longest))
     if weights.is_quantised and "float8" not in accelerator.peak_flops_per_s:
         # Such weights are read as they are, and computed with in 16 bits.
         weights = replace(weights, is_quantised=False)
@@ -491,9 +496,10 @@ def _devices(architecture, accelerator, size, num_tokens, num_sequences) -> tupl
         )
         if tokens >= num_tokens:
             return width, tokens
+    states = f" and the states of {num_sequences} sequences" * (num_sequences > 1 and state_bytes(a, dtype=STORED) > 0)
     raise ModelTooLargeError(
         f"{a.name} does not fit {width} x {accelerator.name} of {accelerator.memory_bytes / 1e9:.4g} GB: beside its "
-        f"weights there is room for {tokens} tokens of cache, and {num_tokens} are asked for"
+        f"weights{states} there is room for {tokens} tokens of cache, and {num_tokens} are asked for"
         + ("; pipeline stages were not measured. Weights of fewer bits may fit (dtype)" if size is None else "")
     )
 

@@ -120,6 +120,18 @@ def test_shell_completes_subcommands_flags_and_choices():
         ("fit cpu --out .", "argument --out: . is a folder; name a file"),
         ("fit cpu --model nobody", "fit: error: no cpu log of nobody"),
         ("api fit absent.jsonl", "api fit: error: absent.jsonl: No such file or directory"),
+        (
+            "price q.csv --logs a100 --model gpt-j --price-usd-per-hour 1e300",
+            "argument --price-usd-per-hour: must be a positive number of at most 100,000; got '1e300'",
+        ),
+        (
+            "plan --power-watts 100001",
+            "argument --power-watts: must be a positive number of at most 100,000; got '100001'",
+        ),
+        (
+            "lifetime cost-optimal --loss 2 --train-gpu-cost 1e9",
+            "argument --train-gpu-cost: must be a positive number of ",
+        ),
         ("lifetime model --model 1e9 --data -1e9", "argument --data: must be a positive number; got '-1e9'"),
     ],
 )

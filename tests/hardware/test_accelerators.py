@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,18 @@ def test_every_figure_has_a_source_and_every_price_a_date(accelerator):
     for figure in FIGURES:
         assert not getattr(accelerator, figure) or accelerator.sources[figure]
     assert (accelerator.price_usd_per_hour is None) == (accelerator.price_date is None)
+
+
+def test_every_machine_that_a_cloud_prices_has_a_price():
+    unpriced = {name for name, row in ACCELERATORS.items() if row.price_usd_per_hour is None}
+    assert unpriced == {"GB300", "cpu"}
+
+
+@pytest.mark.parametrize("accelerator", ACCELERATORS.values(), ids=lambda accelerator: accelerator.name)
+def test_price_is_that_of_the_instance_in_its_source_over_its_devices(accelerator):
+    if quoted := re.search(r"at \$([\d.]+)(?: for (\d+))?", accelerator.sources.get("price_usd_per_hour") or ""):
+        usd, number = float(quoted[1]), int(quoted[2] or 1)
+        assert accelerator.price_usd_per_hour == pytest.approx(usd / number, rel=1e-3)
 
 
 def test_ridge_points_grow_with_the_generation():

@@ -11,7 +11,9 @@ from idealized_runtime.serving.candidates import (
     candidates_of_parameters,
     candidates_of_points,
     predicted_candidates,
+    served_candidates,
 )
+from idealized_runtime.serving.demand import Demand
 from idealized_runtime.serving.planning import Candidate, Rejection
 from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.serving.steps import StepModel, write_steps
@@ -120,6 +122,32 @@ def test_states_of_sequences_take_the_room_of_tokens():
     alone, of_many = (cache_tokens_left(model, 80e9, dtype="bfloat16", num_sequences=number) for number in (1, 101))
     states_bytes = 100 * state_bytes(model, dtype="bfloat16")
     assert alone - of_many == pytest.approx(states_bytes / kv_cache_bytes_per_token(model, dtype="bfloat16"), abs=1)
+
+
+def test_served_candidate_keeps_room_for_the_states_of_all_sequences_that_run():
+    model, queries = (
+        get_architecture("nemotron-nano-9b-v2"),
+        pd.DataFrame({"num_prompt_tokens": [500], "num_output_tokens": [200]}),
+    )
+    found = served_candidates(
+        model, hardware="H100", software="vllm", demand=Demand.of_queries(queries, rate_per_s=5), dtype="bfloat16",
+        all_num_accelerators=[1], all_max_num_seqs=[1, 256, 4096],
+    )  # fmt: skip
+    for candidate, number in zip(found[:2], (1, 256), strict=True):
+        tokens = cache_tokens_left(model, 80e9, dtype="bfloat16", num_sequences=number)
+        assert candidate.steps.scheduler.cache_tokens == tokens
+    assert isinstance(found[2], Rejection)
+    assert "beside its weights and the states of 4096 sequences there is room for 0 tokens" in found[2].reason
+
+
+def test_predicted_candidate_keeps_room_for_the_states_of_all_sequences_that_run():
+    model = get_architecture("nemotron-nano-9b-v2")
+    found = predicted_candidates(model, A100, longest=700, all_num_accelerators=[8], all_max_num_seqs=[1, 256])
+    tokens = [it.steps.scheduler.cache_tokens for it in found]
+    expected = [
+        cache_tokens_left(model, 80e9, dtype="float16", tensor_parallel_size=8, num_sequences=n) for n in (1, 256)
+    ]
+    assert tokens == expected
 
 
 def test_state_space_fits_wherever_its_weights_do():

@@ -7,7 +7,7 @@ query at a time.
 
 import argparse
 
-from idealized_runtime.checks import not_negative_number, positive_number
+from idealized_runtime.checks import device_rate, not_negative_number, positive_number
 from idealized_runtime.cli.flags import add_shared
 from idealized_runtime.cli.lifetime.flags import add_answer, add_hardware, add_loss, add_requests
 from idealized_runtime.cli.serving.flags import add_objectives
@@ -60,7 +60,7 @@ def add_arguments(parser):
                "which was timed); --inference-gpu-cost goes before its price")  # fmt: skip
     add_objectives(group)
     add_shared(group, "--power-watts")
-    group.add_argument("--train-power-watts", dest="training_power_watts", type=positive_number, metavar="W",
+    group.add_argument("--train-power-watts", dest="training_power_watts", type=device_rate, metavar="W",
                        help="draw of one accelerator that trains (default: its maximum)")  # fmt: skip
     group.add_argument("--pue", type=positive_number, metavar="X", help="what the data centre draws over what its "
                        "machines do (default: 1.56, Uptime Institute's survey of 2024)")  # fmt: skip

@@ -2,7 +2,7 @@
 
 import argparse
 
-from idealized_runtime.checks import not_negative_number, positive_number, share_of_peak
+from idealized_runtime.checks import device_rate, not_negative_number, positive_number, share_of_peak
 from idealized_runtime.cli.flags import add_shared
 
 # Means of LMSys chats, as arXiv:2401.00448 takes them.
@@ -49,7 +49,7 @@ def add_hardware(parser):
         # None where the flag is not given: with --parameters the default is what was measured.
         group.add_argument(f"--{side}-gpu-type", metavar="NAME",
                            help=f"such as A100_40, A100_80, H100, V100-32GB (default: {accelerator})")  # fmt: skip
-        group.add_argument(f"--{side}-gpu-cost", type=positive_number, metavar="USD", help="price an hour")
+        group.add_argument(f"--{side}-gpu-cost", type=device_rate, metavar="USD", help="price an hour")
         group.add_argument(f"--{side}-dtype", metavar="TYPE",
                            help=f"bf16, fp16, fp8, int8: what the accelerator has (default: {dtype})")  # fmt: skip
     for flag, dest, default, what in (

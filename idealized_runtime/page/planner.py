@@ -21,7 +21,7 @@ from idealized_runtime.page.files import DroppedFiles
 from idealized_runtime.page.machines import SERVING_MACHINES, read_model
 from idealized_runtime.page.markup import Html, download, image, join, table, tag
 from idealized_runtime.page.queries import QueryAnswer, answer_queries, capability_frontier
-from idealized_runtime.page.served import ServedAnswer, plan_served
+from idealized_runtime.page.served import ServedAnswer, plan_commands, plan_served
 from idealized_runtime.page.server import MACHINES_SETTING, asked_link, is_page
 from idealized_runtime.page.state import VIEWS, State
 from idealized_runtime.page.words import bounded, number
@@ -280,7 +280,11 @@ class Planner:
         is_busy = (
             state.is_served
             and not self._fault
-            and (self.served is None or (self.served.best is not None and self.served.tighter is None))
+            and (
+                self.served is None
+                or not self.served.is_bounded
+                or (self.served.best is not None and self.served.tighter is None)
+            )
         )
         if is_busy:
             self._busy.value = tag("p", "simulating days of this demand …")
@@ -417,8 +421,7 @@ class Planner:
         self._comparison.value = join(parts)
 
     def _show_link(self):
-        is_planned = self.state.is_served and self.served is not None
-        lines = self.served.commands() if is_planned else self.answer.commands()
+        lines = plan_commands(self.state) if self.state.is_served else self.answer.commands()
         copy = tag("button", "Copy", type="button", class_="copy", aria_label="Copy the command")
         self._command.value = join([
             tag("p", "The same answer from the command line:", class_="hint"),

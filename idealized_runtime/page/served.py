@@ -41,12 +41,15 @@ class ServedAnswer:
         objective that is missed first.
     is_bounded : bool
         Errors of step times and days were drawn; without, there are no intervals and no probabilities yet.
+    num_pending : int
+        Candidates of which nothing is known yet.
     """
 
     state: State
     plan: Plan
     tighter: pd.DataFrame | None = None
     is_bounded: bool = False
+    num_pending: int = 0
 
     @property
     def best(self) -> Answer | None:
@@ -56,6 +59,8 @@ class ServedAnswer:
     @property
     def sentence(self) -> str:
         """The answer in words."""
+        if self.best is None and self.num_pending:
+            return f"Nothing that is simulated so far serves this demand; {self.num_pending} more may."
         if self.best is None:
             reasons = dict.fromkeys(
                 f"{it.candidate.model} on {it.candidate.devices}: {it.reason}" for it in self.plan.rejections
@@ -67,6 +72,7 @@ class ServedAnswer:
         said = f"{candidate.model}: {count(n, 'replica')} of {candidate.devices} serve{'s' * (n == 1)} "
         said += f"{self.plan.demand.rate_per_s:.3g} requests/s of {self.plan.demand.name}"
         said += "" if usd is None else f" for {usd:.2f} $/h"
+        said += f", the cheapest so far ({count(self.num_pending, 'candidate')} to come)" if self.num_pending else ""
         return f"{said}, by the step times as they are; how surely, days drawn with their errors are about to say."
 
     @property
@@ -117,27 +123,6 @@ class ServedAnswer:
     def table(self) -> pd.DataFrame:
         """A row a candidate, the cheapest first."""
         return self.plan.table()
-
-    def commands(self) -> list[str]:
-        """The command lines that give the same plan: one, or one for each machine with rates of its own."""
-        state = self.state
-        rates = {
-            name: tuple(getattr(state, rate).get(name) for rate in ("price_usd_per_hour", "power_watts"))
-            for name in state.machines
-        }
-        lines = []
-        # Machines of one kind and of the same rates stand together; a server stands alone.
-        kinds = {name: (rates[name], name if name in SERVING_MACHINES else "") for name in state.machines}
-        for (own, _), names in groupby(sorted(state.machines, key=lambda name: str(kinds[name])), key=kinds.get):
-            first, *more = map(read_machine, names)
-            words = [*first.flags, *(one.name for one in more), "--model", *state.models]
-            words = [shlex.quote(word) for word in words]
-            for flag, value in zip(("--price-usd-per-hour", "--power-watts"), own, strict=True):
-                words += [] if value is None else [flag, plain(value)]
-            if state.num_accelerators is not None:
-                words += ["--num-accelerators", str(state.num_accelerators)]
-            lines.append(_command(state, words))
-        return lines
 
 
 def demand_of(state: State) -> Demand:
@@ -211,7 +196,9 @@ def plan_served(state: State, simulations: Simulations, is_stopped: Callable[[],
     if not found:
         raise ValueError("choose a machine")
     exact = [replace(it, steps=replace(it.steps, covariance=None)) for it in candidates]
-    yield ServedAnswer(state, solve(exact, num_draws=1))
+    # A candidate that needs many replicas takes minutes: the others do not wait for it.
+    for last in range(1, max(1, len(exact)) + 1):
+        yield ServedAnswer(state, solve(exact[:last], num_draws=1), num_pending=len(exact) - last)
     answer = ServedAnswer(state, solve(candidates), is_bounded=True)
     yield answer
     if answer.best is not None:
@@ -220,6 +207,29 @@ def plan_served(state: State, simulations: Simulations, is_stopped: Callable[[],
         seconds = [round(share * binding.seconds, 6) for share in _TIGHTER]
         tighter = tighter_objective([answer.best.candidate], demand, binding, seconds, others=others, **options)
         yield replace(answer, tighter=tighter)
+
+
+def plan_commands(state: State) -> list[str]:
+    """The command lines that give the plan of a state: one, or one for each kind of machines with rates of its own."""
+    rates = {
+        name: tuple(getattr(state, rate).get(name) for rate in ("price_usd_per_hour", "power_watts"))
+        for name in state.machines
+    }
+    lines = []
+    if not state.objectives:
+        return lines
+    # Machines of one kind and of the same rates stand together; a server stands alone.
+    kinds = {name: (rates[name], name if name in SERVING_MACHINES else "") for name in state.machines}
+    for (own, _), names in groupby(sorted(state.machines, key=lambda name: str(kinds[name])), key=kinds.get):
+        first, *more = map(read_machine, names)
+        words = [*first.flags, *(one.name for one in more), "--model", *state.models]
+        words = [shlex.quote(word) for word in words]
+        for flag, value in zip(("--price-usd-per-hour", "--power-watts"), own, strict=True):
+            words += [] if value is None else [flag, plain(value)]
+        if state.num_accelerators is not None:
+            words += ["--num-accelerators", str(state.num_accelerators)]
+        lines.append(_command(state, words))
+    return lines
 
 
 def _usd_per_hour(answer) -> np.ndarray | None:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from idealized_runtime.page.served import demand_of, plan_served
+from idealized_runtime.page.served import demand_of, plan_commands, plan_served
 from idealized_runtime.page.state import State
 from idealized_runtime.serving.planning import Simulations
 
@@ -34,7 +34,7 @@ def test_answer_comes_soon_then_with_its_interval_then_with_tighter_objectives(f
 
 
 def test_command_gives_the_same_plan(found, commands_run):
-    (line,) = found[-1].commands()
+    (line,) = plan_commands(ASKED)
     assert "--workload chat --rate 4" in line
     (candidate,) = commands_run(line)["candidates"]
     best = found[-1].best
@@ -48,7 +48,7 @@ def test_command_gives_the_same_plan(found, commands_run):
 def test_commands_have_own_sizes_objectives_and_rates():
     state = replace(ASKED, machines=("a100", "v100"), price_usd_per_hour={"v100": 2.0}, num_accelerators=2,
                     objectives=("ttft:p95=1",), num_prompt_tokens=64)  # fmt: skip
-    first, second = plain(state).commands()
+    first, second = plan_commands(state)
     assert (
         "printf 'num_prompt_tokens,num_output_tokens\\n64,256\\n' | idealized-runtime plan --logs v100"
         in first + second
@@ -59,20 +59,12 @@ def test_commands_have_own_sizes_objectives_and_rates():
         assert "--num-accelerators 2" in line
 
 
-def plain(state):
-    """An answer without a plan, of which only the state counts."""
-    from idealized_runtime.page.served import ServedAnswer
-    from idealized_runtime.serving.planning import Plan
-
-    return ServedAnswer(state, Plan(demand_of(state), (), (), (), 0.95))
-
-
 def test_command_of_a_server_gives_the_same_plan(simulations, commands_run):
     state = replace(
         ASKED, model="llama-3.1-8b", machines=("H100 vllm",), objectives=("e2e:p95=5",), num_output_tokens=16
     )
     soon = next(plan_served(state, simulations, lambda: False))
-    (line,) = soon.commands()
+    (line,) = plan_commands(state)
     assert "--hardware H100 --software vllm --model llama-3.1-8b" in line
     (candidate,) = commands_run(line)["candidates"]
     assert (candidate["num_replicas"], candidate["software"]) == (soon.best.num_replicas, "vllm 0.11.1")
@@ -86,10 +78,16 @@ def test_a_tighter_objective_costs_at_least_as_much(found):
 
 
 def test_what_cannot_be_met_says_why(simulations):
-    soon, last = answers(replace(ASKED, objectives=("tpot:p95=0.001",)), simulations)
+    *_, last = answers(replace(ASKED, objectives=("tpot:p95=0.001",)), simulations)
     assert last.best is None
     assert "is below what an idle replica takes" in last.sentence
-    assert soon.commands() == last.commands()
+
+
+def test_candidates_do_not_wait_for_each_other(simulations):
+    first, second, *_ = answers(replace(ASKED, machines=("a100", "v100")), simulations)
+    assert [len(first.plan.answers), len(second.plan.answers)] == [1, 2]
+    assert "the cheapest so far (1 candidate to come)" in first.sentence
+    assert "so far" not in second.sentence
 
 
 def test_plan_of_a_state_that_is_no_longer_chosen_is_stopped(simulations):
@@ -110,11 +108,11 @@ def test_trace_comes_as_it_came(tmp_path):
     path.write_text("arrival_s,num_prompt_tokens,num_output_tokens\n0,10,5\n1,10,5\n3,10,5\n")
     state = replace(ASKED, queries=str(path))
     assert not demand_of(state).is_random
-    (line,) = plain(state).commands()
+    (line,) = plan_commands(state)
     assert f"--requests {path}" in line
     assert "--rate" not in line
     path = tmp_path / "sizes.csv"
     path.write_text("num_prompt_tokens,num_output_tokens\n10,5\n")
     state = replace(ASKED, queries=str(path))
     assert demand_of(state).rate_per_s == 4
-    assert f"--queries {path} --rate 4" in plain(state).commands()[0]
+    assert f"--queries {path} --rate 4" in plan_commands(state)[0]

@@ -49,9 +49,10 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
     OSError
         The port is taken.
     """
-    notebook = ROOT / NOTEBOOK
-    if not notebook.is_file():
-        raise FileNotFoundError(f"{notebook}: no such notebook; the page is served from a clone of the repository")
+    # Beside the package, or, where that was copied elsewhere, in the clone it was installed from.
+    notebook = next((place for place in (ROOT / NOTEBOOK, Path.cwd() / NOTEBOOK) if place.is_file()), None)
+    if notebook is None:
+        raise FileNotFoundError(f"there is no {NOTEBOOK} here: the page is served from a clone of the repository")
     port = _free_port(port)
     from voila.app import Voila
 

@@ -258,7 +258,7 @@ def test_folder_of_the_law_is_looked_for_before_the_fit(capsys, csv, tmp_path, m
         ("cost-optimal --loss 2 --inference_gpu_type TPU", "no accelerator named 'TPU'; there are: V100"),
         ("cost-optimal --loss 2 --inference_gpu_type A100_80", "A100-80GB: no peak rate is known for 'fp8'; .*bf16"),
         ("cost-optimal --loss 2 --train_dtype int4", "H100: no peak rate is known for 'int4'; known:"),
-        ("cost-optimal --loss 2 --train_gpu_cost 0", "--train-gpu-cost: must be a positive number; got '0'"),
+        ("cost-optimal --loss 2 --train_gpu_cost 0", "--train-gpu-cost: must be a positive number of at most 100,000"),
         ("fit --data absent.csv", "absent.csv: No such file or directory"),
         ("fit", "arguments are required: --data"),
         ("cost-optimum --loss 2", "no subcommand 'cost-optimum' .did you mean cost-optimal"),

@@ -113,8 +113,8 @@ class ServingMachine:
         return f"{get_known_stack(self.engine).software}, a server"
 
 
-# Measured on the first, and taken to the second by the data sheets.
-SERVING_MACHINES = {one.name: one for one in (ServingMachine("H100", "vllm"), ServingMachine("H200", "vllm"))}
+# Measured on the first, and taken to the others by the data sheets.
+SERVING_MACHINES = {one.name: one for one in (ServingMachine(name, "vllm") for name in ("H100", "H200", "B200"))}
 
 
 @cache

@@ -8,7 +8,7 @@ Chapter 3). The interval between timed sizes is that of e there: as wide as curv
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from idealized_runtime.statistics.intervals import half_width
 # both are tried on these grids and weighed by how likely they make the timings. Tokens have a factor besides.
 _SCALES = 2.0 ** np.arange(-1, 4.1, 0.5)
 _NOISE_FACTORS = 2.0 ** np.arange(-3, 5.1, 0.5)
-_SETTING_FACTORS = (0.5, 1.0, 2.0)
+_SETTING_FACTORS = 2.0 ** np.arange(-3, 3)
 _TOKEN_SCALES = 2.0 ** np.arange(4)
 # As if these factors were known by so many degrees of freedom.
 _SCALE_DOF, _TOKEN_DOF = 6.0, 3.0
@@ -65,7 +65,7 @@ class Component:
     """One possibility: its weight, mean and covariance of the parameters, and its noise.
 
     ``noise_factor``, in units of what was expected; ``exponent``, of how it falls with the length of a query;
-    ``setting``, standard deviation of settings' means from their curve, in units of a trial's.
+    ``setting_factor``, of what settings' means differ from their curve by, in units of what was expected besides.
     """
 
     weight: float
@@ -73,19 +73,21 @@ class Component:
     covariance: np.ndarray
     noise_factor: float
     exponent: float
-    setting: float
+    setting_factor: float
 
 
 @dataclass(frozen=True, eq=False)
 class Belief:
     """Runtimes of queries whose prompt sizes are among ``sizes`` (ascending), with what is not known of them.
 
-    A mixture of Gaussians: one for each size of deviations and noise that the timings leave possible.
+    A mixture of Gaussians: one for each size of deviations and noise that the timings leave possible. Behind e, d and f
+    of the sizes, its parameters are what each of the ``timed`` settings (rows of p and o) lies off its curve by.
     """
 
     sizes: np.ndarray
     prior: Prior
     components: tuple[Component, ...]
+    timed: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
 
     @classmethod
     def before_timing(cls, sizes, prior: Prior) -> "Belief":
@@ -94,7 +96,7 @@ class Belief:
         moments = prior.moments(sizes)
         exponents = zip(prior.deviations.trial_exponents, EXPONENTS, strict=True)
         components = (
-            Component(weight / len(_SETTING_FACTORS), *moments, 1.0, exponent, factor * prior.deviations.setting)
+            Component(weight / len(_SETTING_FACTORS), *moments, 1.0, exponent, factor)
             for weight, exponent in exponents
             for factor in _SETTING_FACTORS
         )
@@ -116,7 +118,7 @@ class Belief:
         p, o, mean_s = (settings[name].to_numpy() for name in (*TOKEN_COLUMNS, "runtime_s"))
         relative = mean_s / prior.expected(p, o)
         known = _Timed(belief, settings, belief.rows(p, o), relative, belief.noise(mean_s))
-        return cls(belief.sizes, prior, tuple(known.components()))
+        return cls(belief.sizes, prior, tuple(known.components()), np.column_stack([p, o]))
 
     @property
     def mean(self) -> np.ndarray:
@@ -138,8 +140,14 @@ class Belief:
         known, lengths = self.prior.deviations, self._lengths(runtime_s)
         trial = np.array([(it.noise_factor * known.trial / lengths**it.exponent) ** 2 for it in self.components])
         constant = np.array([it.noise_factor**2 for it in self.components])[:, None]
-        setting = np.array([it.setting**2 for it in self.components])[:, None]
-        return trial, setting * trial + constant * (known.setting_least**2 + (known.setting_s / runtime_s) ** 2)
+        factor = np.array([it.setting_factor**2 for it in self.components])[:, None]
+        setting = factor * (known.setting**2 * trial + constant * known.setting_least**2)
+        return trial, setting + constant * (known.setting_s / runtime_s) ** 2
+
+    def setting_variances(self, num_prompt_tokens, num_output_tokens) -> np.ndarray:
+        """The latter of :meth:`noise` of queries that were not timed: of those that were it is among the parameters."""
+        setting = self.noise(self.predict(num_prompt_tokens, num_output_tokens))[1]
+        return setting * (places_among(self.timed, num_prompt_tokens, num_output_tokens) < 0)
 
     def _lengths(self, runtime_s):
         """Runtimes in units of the shortest query's."""
@@ -147,14 +155,19 @@ class Belief:
         return np.maximum(np.asarray(runtime_s) / shortest_s, 1)
 
     def rows(self, num_prompt_tokens, num_output_tokens) -> np.ndarray:
-        """Derivatives of runtimes, over the expected ones, with respect to e, d and f: shape (queries, 3 K)."""
+        """Derivatives of runtimes, over the expected ones, with respect to the parameters.
+
+        Shape (queries, 3 K + timed settings).
+        """
         p, o = np.asarray(num_prompt_tokens), np.asarray(num_output_tokens, dtype=float)
         expected_s, prompt_s = self.prior.expected(p, o), self.prior.expected(p, np.ones_like(o))
         each, place, count = np.arange(len(p)), np.searchsorted(self.sizes, p), len(self.sizes)
-        rows = np.zeros((len(p), 3 * count))
+        rows = np.zeros((len(p), 3 * count + len(self.timed)))
         decode = 1 - prompt_s / expected_s
         rows[each, place], rows[each, count + place] = prompt_s / expected_s, decode
         rows[each, 2 * count + place] = decode / np.maximum(o - 1, 1)
+        own = places_among(self.timed, p, o)
+        rows[each[own >= 0], 3 * count + own[own >= 0]] = 1
         return rows
 
     def predict(self, num_prompt_tokens, num_output_tokens) -> np.ndarray:
@@ -166,7 +179,7 @@ class Belief:
         """Interval (lower, upper) of the mean runtime of each query, s: what its setting would show if timed often."""
         p, o = np.asarray(num_prompt_tokens), np.asarray(num_output_tokens)
         runtime_s, expected_s, rows = self.predict(p, o), self.prior.expected(p, o), self.rows(p, o)
-        mean, settings = self.mean, self.noise(runtime_s)[1] * (runtime_s / expected_s) ** 2
+        mean, settings = self.mean, self.setting_variances(p, o) * (runtime_s / expected_s) ** 2
         variances = [
             np.sum(rows @ it.covariance * rows, axis=1) + (rows @ (it.mean - mean)) ** 2 for it in self.components
         ]
@@ -202,11 +215,11 @@ class _Timed:
         spread = (self.settings["runtime_std_s"] / self.settings["runtime_s"]) ** 2
         parts, logs = [], []
         for before, trial, setting in zip(self.belief.components, *self.noise, strict=True):
-            noise = (trial / number + setting) * self.relative**2
+            noise, setting = trial / number * self.relative**2, setting * self.relative**2
             squares = float(np.nansum((number - 1) * spread / trial))
-            of_trials = np.log(before.weight) - np.sum((number - 1) * np.log(trial)) / 2 - np.log(noise).sum() / 2
+            of_trials = np.log(before.weight) - np.sum((number - 1) * np.log(trial)) / 2 - np.log(noise + setting).sum() / 2
             for token_scale, root in zip(_TOKEN_SCALES, roots, strict=True):
-                part = _Part.of(before, root, self.rows, self.relative - 1, noise)
+                part = _Part.of(before, root, self.rows, self.relative - 1, noise, setting)
                 parts.append(part)
                 weights = part.log_likelihoods(squares, int(np.sum(number - 1))) + of_trials
                 of_noise = _log_odds(_NOISE_FACTORS[:, None], self.belief.prior.deviations.trial_dof)
@@ -234,38 +247,58 @@ class _Part:
     values: np.ndarray
     turned: np.ndarray
     rest: float
-    num_settings: int
     covariance: np.ndarray
+    rows: np.ndarray
+    observed: np.ndarray
+    noise: np.ndarray
+    share: np.ndarray
 
     @classmethod
-    def of(cls, before, root, rows, observed, noise) -> "_Part":
-        """By the singular value decomposition of the whitened design."""
-        left, values, right = np.linalg.svd((rows @ root) / np.sqrt(noise)[:, None], full_matrices=False)
-        residual = (observed - rows @ before.mean) / np.sqrt(noise)
+    def of(cls, before, root, rows, observed, noise, setting) -> "_Part":
+        """By the singular value decomposition of the whitened design.
+
+        ``noise`` and ``setting`` are variances of what was observed: by its trials, and by what its setting differs
+        from the curve by; ``share`` is what of a misfit is the latter.
+        """
+        whole = noise + setting
+        left, values, right = np.linalg.svd((rows @ root) / np.sqrt(whole)[:, None], full_matrices=False)
+        residual = (observed - rows @ before.mean) / np.sqrt(whole)
         turned = left.T @ residual
-        basis = root @ right.T
-        return cls(before, basis, values, turned, float(residual @ residual - turned @ turned), len(observed),
-                   root @ root.T)  # fmt: skip
+        return cls(before, root @ right.T, values, turned, float(residual @ residual - turned @ turned), root @ root.T,
+                   rows, observed, noise, setting / whole)  # fmt: skip
 
     def log_likelihoods(self, squares, num_repeats) -> np.ndarray:
         """Of means, and of the trials' spread about them, for each noise factor (rows) and scale."""
         noise = _NOISE_FACTORS[:, None]
         signal = (_SCALES[:, None] / noise[..., None] * self.values) ** 2
         misfit = np.sum(self.turned**2 / (1 + signal), axis=-1) + max(self.rest, 0.0) + squares
-        return -misfit / noise**2 / 2 - np.log1p(signal).sum(-1) / 2 - (self.num_settings + num_repeats) * np.log(noise)
+        return -misfit / noise**2 / 2 - np.log1p(signal).sum(-1) / 2 - (len(self.observed) + num_repeats) * np.log(noise)
 
     def component(self, weight, noise, scale) -> Component:
         """What is known of the parameters with this noise and scale."""
         signal = (scale / noise * self.values) ** 2
         mean = self.before.mean + self.basis @ (signal / (1 + signal) * self.turned / np.maximum(self.values, 1e-300))
-        known = self.basis * (signal / (1 + signal)) @ self.basis.T
-        return Component(weight, mean, scale**2 * (self.covariance - known), noise, self.before.exponent,
-                         self.before.setting)  # fmt: skip
+        covariance = scale**2 * (self.covariance - self.basis * (signal / (1 + signal)) @ self.basis.T)
+        # What settings lie off the curve by, given the curve, are shares of the misfits; the rest of those is noise.
+        own = self.share * (self.observed - self.rows @ mean)
+        across = -covariance @ self.rows.T * self.share
+        of_own = -self.share[:, None] * (self.rows @ across) + np.diag(self.share * self.noise * noise**2)
+        whole = np.block([[covariance, across], [across.T, of_own]])
+        return Component(weight, np.append(mean, own), whole, noise, self.before.exponent, self.before.setting_factor)
 
 
 def _log_odds(factor, dof):
     """Minus the logarithm of the density of the logarithm of a factor whose square is an inverse chi-square about 1."""
     return dof * (np.log(factor) + 1 / factor**2 / 2)
+
+
+def places_among(settings, num_prompt_tokens, num_output_tokens) -> np.ndarray:
+    """Rows of settings (p and o) that have the sizes of queries, -1 where there is none."""
+    known, asked = (
+        pd.MultiIndex.from_arrays([np.asarray(it, dtype=float) for it in pair])
+        for pair in (np.asarray(settings).T, (num_prompt_tokens, num_output_tokens))
+    )
+    return known.get_indexer(asked)
 
 
 def settings_of(timings: pd.DataFrame) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import block_diag
 
 from idealized_runtime.checks import check_columns, check_positive
 from idealized_runtime.design.belief import Belief, Prior, floor_and_line, settings_of
@@ -146,11 +147,12 @@ class SequentialDesign:
         error = seen.error(self.level)
         if not timings.empty and error <= self.target_error:
             return self._stopped("target", error, "is reached")
-        if len(timings) >= _FEWEST_TRIALS and seen.floor(self.level) > self.target_error:
-            return self._stopped(
-                "floor", error, "is out of reach: single settings differ from their curve by more, however many trials"
-            )
         counts = self._counts(timings)
+        if len(timings) >= _FEWEST_TRIALS and self._with(belief, counts == 0).floor(self.level) > self.target_error:
+            return self._stopped(
+                "floor", error,
+                "is out of reach: queries that are none of the settings lie off their curve by more, however many trials",
+            )  # fmt: skip
         most = max(_BLOCK_SETTINGS, len(timings) // _BLOCK_SHARE)
         settings, seconds, after = self.choose(belief, counts, elapsed_s=elapsed_s, most=most)
         if not settings:
@@ -207,12 +209,11 @@ class SequentialDesign:
         likely = max(belief.components, key=lambda it: it.weight)
         alone = replace(belief, components=(replace(likely, weight=1.0),))
         rows = belief.rows(p, o) * (belief.prior.expected(p, o) / belief.predict(p, o))[:, None]
-        trial, setting = self._noise(alone, runtime_s)
+        noise = self._noise(alone, runtime_s)[0] / settings["num_trials"].to_numpy()
         known = likely.covariance @ rows.T
-        noise = trial / settings["num_trials"].to_numpy() + setting
         # Without a setting the covariance grows by C h h' C / (v - h' C h).
         left = np.maximum(noise - np.sum(rows.T * known, axis=0), 1e-3 * noise)
-        gains = np.sum((seen.rows @ known) ** 2, axis=0) / left
+        gains = np.sum(known * (seen.gram @ known), axis=0) / left
         error, variance = seen.error(self.level), self.target.seen_by(alone).variance(likely.covariance)
         without = error * np.sqrt(1 + gains / variance)
         table = settings[[*TOKEN_COLUMNS, "num_trials"]].assign(
@@ -231,15 +232,14 @@ class SequentialDesign:
             half-width of the target's interval; ``narrows_percent``, of the one now.
         """
         belief = self.belief(timings)
-        p, o, cost_s, rows, noise = self._trials_of_each(belief, self._counts(timings))
-        seen, covariance = self.target.seen_by(belief), belief.covariance
+        p, o, cost_s, rows, noise, covariance, wide = self._trials_of_each(belief, self._counts(timings))
         known = covariance @ rows.T
-        gains = np.sum((seen.rows @ known) ** 2, axis=0) / (np.sum(rows.T * known, axis=0) + noise)
-        shares = np.sqrt(np.maximum(1 - gains / seen.variance(covariance), 0))
+        gains = np.sum(known * (wide.gram @ known), axis=0) / (np.sum(rows.T * known, axis=0) + noise)
+        shares = np.sqrt(np.maximum(1 - gains / wide.variance(covariance), 0))
         table = pd.DataFrame(
             {
                 "num_prompt_tokens": p, "num_output_tokens": o, "seconds": cost_s * (1 + self.num_warmups),
-                "error_after": seen.error(self.level) * shares, "narrows_percent": 100 * (1 - shares),
+                "error_after": self.error(belief) * shares, "narrows_percent": 100 * (1 - shares),
             }
         )  # fmt: skip
         return table.iloc[np.argsort(-gains / cost_s, kind="stable")].reset_index(drop=True)
@@ -271,25 +271,23 @@ class SequentialDesign:
         """Settings whose trials make the target's variance least per second, one after the other.
 
         A trial of variance v at a row h takes ``|T C h|^2 / (h' C h + v)`` from it, C being the covariance and T the
-        rows of the target.
+        rows of the target. What the setting lies off its curve by is one of the parameters.
 
         Returns
         -------
         list of (num_prompt_tokens, num_output_tokens, num_trials), seconds, error
         """
-        p, o, cost_s, rows, _ = self._trials_of_each(belief, counts)
-        target, covariance, counts = self.target.seen_by(belief), belief.covariance, counts.copy()
+        p, o, cost_s, rows, noise, covariance, target = self._trials_of_each(belief, counts)
+        counts, gram = counts.copy(), target.gram
         left_s = np.inf if self.max_seconds is None else self.max_seconds - elapsed_s
-        trial, setting = self._noise(belief, cost_s)
-        chosen, seconds, error = np.zeros(len(p), dtype=int), 0.0, target.error(self.level)
+        chosen, seconds, error = np.zeros(len(p), dtype=int), 0.0, self.error(belief)
         half = error / np.sqrt(target.variance(covariance))
         for _ in range(most):
             if error <= self.target_error:
                 break
             known = covariance @ rows.T
-            noise = _noise_of_one_more(trial, setting, counts)
             variance = np.sum(rows.T * known, axis=0)
-            gains = np.sum((target.rows @ known) ** 2, axis=0) / (variance + noise)
+            gains = np.sum(known * (gram @ known), axis=0) / (variance + noise)
             price_s = cost_s * (1 + self.num_warmups * (chosen == 0))
             is_allowed = (counts < _MOST_TRIALS) & (price_s + seconds <= left_s)
             is_allowed &= gains > _LEAST_GAIN * target.variance(covariance)
@@ -305,11 +303,22 @@ class SequentialDesign:
         return settings, seconds, error
 
     def _trials_of_each(self, belief, counts):
-        """Candidates' tokens, seconds, rows and the noise of one more trial, relative to their runtimes."""
+        """Candidates' tokens, seconds, rows and the noise of a trial, relative to their runtimes; covariance and target.
+
+        What a candidate without trials lies off its curve by is one parameter more.
+        """
         p, o = self._candidates.num_prompt_tokens.astype(int), self._candidates.num_output_tokens.astype(int)
-        cost_s = belief.predict(p, o)
+        cost_s, is_new = belief.predict(p, o), counts == 0
+        trial, setting = self._noise(belief, cost_s)
         rows = belief.rows(p, o) * (belief.prior.expected(p, o) / cost_s)[:, None]
-        return p, o, cost_s, rows, _noise_of_one_more(*self._noise(belief, cost_s), counts)
+        rows = np.hstack([rows, np.eye(len(p))[:, is_new]])
+        covariance = block_diag(belief.covariance, np.diag(setting[is_new]))
+        return p, o, cost_s, rows, trial, covariance, self._with(belief, is_new)
+
+    def _with(self, belief, is_new):
+        """The target with what these candidates lie off their curve by among its parameters."""
+        p, o = self._candidates.num_prompt_tokens, self._candidates.num_output_tokens
+        return self.target.seen_by(belief, np.column_stack([p, o])[is_new])
 
     def _noise(self, belief, runtime_s):
         """Relative variances of a trial and of a setting's mean, over all that is possible."""
@@ -322,13 +331,3 @@ class SequentialDesign:
             f"the target of {100 * self.target_error:.3g} % {what}: {100 * self.level:g} % of what was asked for is "
             f"known to {100 * error:.2g} %",
         )  # fmt: skip
-
-
-def _noise_of_one_more(trial, setting, counts) -> np.ndarray:
-    """Relative variance of what one more trial tells of the curve.
-
-    The first one of a setting shows what it differs from its curve by, too; further ones only their own noise.
-    """
-    after = 1 / (trial / (counts + 1) + setting)
-    before = np.where(counts > 0, 1 / (trial / np.maximum(counts, 1) + setting), 0.0)
-    return 1 / (after - before)

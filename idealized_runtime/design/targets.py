@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.design.belief import Belief
+from idealized_runtime.design.belief import Belief, places_among
 from idealized_runtime.queries.mix import QueryMix
 from idealized_runtime.queries.tables import WEIGHT_COLUMN, grid_queries
 from idealized_runtime.records.common import TOKEN_COLUMNS
@@ -57,22 +57,30 @@ class Target:
         """Every query of some prompt and output sizes."""
         return cls.of_queries(grid_queries(prompt_sizes, output_sizes), of)
 
-    def seen_by(self, belief: Belief) -> "SeenTarget":
-        """How well it is known."""
+    def seen_by(self, belief: Belief, settings=None) -> "SeenTarget":
+        """How well it is known.
+
+        With ``settings`` (rows of p and o), none of them timed, what each of these lies off its curve by counts as
+        one parameter more, behind those of the belief.
+        """
         p, o, weights = self.mix.num_prompt_tokens.astype(int), self.mix.num_output_tokens, self.mix.weights
         runtime_s, rows = belief.predict(p, o), belief.rows(p, o)
         rows = rows * (belief.prior.expected(p, o) / runtime_s)[:, None]
-        settings = belief.noise(runtime_s)[1]
+        off = belief.setting_variances(p, o)
+        if settings is not None:
+            own = places_among(settings, p, o)
+            rows = np.hstack([rows, own[:, None] == np.arange(len(settings))])
+            off = off * (own < 0)
         if self.of == "tokens":
             rows = np.zeros_like(rows)
             place = len(belief.sizes) + np.searchsorted(belief.sizes, p)
             rows[np.arange(len(p)), place] = 1 / (1 + belief.mean[place])
-            settings = 0 * settings
+            off = 0 * off
         if self.of == "total":
-            # What single settings differ from their curve by averages out in a total.
+            # What single settings lie off their curve by averages out in a total.
             shares = weights * runtime_s / np.sum(weights * runtime_s)
-            return SeenTarget(belief, (shares @ rows)[None, :], settings @ shares**2)
-        return SeenTarget(belief, np.sqrt(weights)[:, None] * rows, settings @ weights)
+            return SeenTarget(belief, (shares @ rows)[None, :], off @ shares**2)
+        return SeenTarget(belief, np.sqrt(weights)[:, None] * rows, off @ weights)
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ _SETTING_FACTORS = 2.0 ** np.arange(-3, 3)
 _TOKEN_SCALES = 2.0 ** np.arange(4)
 # As if these factors were known by so many degrees of freedom.
 _SCALE_DOF, _TOKEN_DOF = 6.0, 3.0
-_LEAST_WEIGHT = 3e-3
+_LEAST_WEIGHT = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +217,9 @@ class _Timed:
         for before, trial, setting in zip(self.belief.components, *self.noise, strict=True):
             noise, setting = trial / number * self.relative**2, setting * self.relative**2
             squares = float(np.nansum((number - 1) * spread / trial))
-            of_trials = np.log(before.weight) - np.sum((number - 1) * np.log(trial)) / 2 - np.log(noise + setting).sum() / 2
+            of_trials = (
+                np.log(before.weight) - np.sum((number - 1) * np.log(trial)) / 2 - np.log(noise + setting).sum() / 2
+            )
             for token_scale, root in zip(_TOKEN_SCALES, roots, strict=True):
                 part = _Part.of(before, root, self.rows, self.relative - 1, noise, setting)
                 parts.append(part)
@@ -272,7 +274,9 @@ class _Part:
         noise = _NOISE_FACTORS[:, None]
         signal = (_SCALES[:, None] / noise[..., None] * self.values) ** 2
         misfit = np.sum(self.turned**2 / (1 + signal), axis=-1) + max(self.rest, 0.0) + squares
-        return -misfit / noise**2 / 2 - np.log1p(signal).sum(-1) / 2 - (len(self.observed) + num_repeats) * np.log(noise)
+        return (
+            -misfit / noise**2 / 2 - np.log1p(signal).sum(-1) / 2 - (len(self.observed) + num_repeats) * np.log(noise)
+        )
 
     def component(self, weight, noise, scale) -> Component:
         """What is known of the parameters with this noise and scale."""

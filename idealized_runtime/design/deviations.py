@@ -1,7 +1,8 @@
 """How far runtimes lie from the curve that is expected of them, learned from other models on the same machine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -136,11 +137,8 @@ class Pattern:
     deviation: np.ndarray
     model: np.ndarray
     variance: np.ndarray
-    _covariance: np.ndarray = field(init=False, repr=False)
 
-    def __post_init__(self):
-        object.__setattr__(self, "_covariance", self.covariance())
-
+    @cached_property
     def covariance(self) -> np.ndarray:
         """Covariance of all deviations."""
         is_same = self.model[:, None] == self.model
@@ -150,7 +148,7 @@ class Pattern:
     def at(self, sizes) -> tuple[np.ndarray, np.ndarray]:
         """Mean and covariance of the common part at some prompt sizes, given all deviations."""
         across = self.deviations.shared_covariance(sizes, self.sizes)
-        weights = np.linalg.solve(self._covariance, across.T).T
+        weights = np.linalg.solve(self.covariance, across.T).T
         known = self.deviations.shared_covariance(sizes, sizes) - weights @ across.T
         return weights @ self.deviation, (known + known.T) / 2
 
@@ -221,7 +219,7 @@ def _most_likely(sizes, deviation, model, variance) -> Deviations:
         return replace(_START, **dict(zip(_SEARCHED, np.exp(logs).tolist(), strict=True)))
 
     def cost(logs):
-        covariance = Pattern(deviations_of(logs), sizes, deviation, model, variance + 1e-8).covariance()
+        covariance = Pattern(deviations_of(logs), sizes, deviation, model, variance + 1e-8).covariance
         factor = cho_factor(covariance, lower=True)
         misfit = deviation @ cho_solve(factor, deviation)
         penalty = np.sum(((logs - start) / _PRIOR_SPREAD) ** 2)

@@ -117,9 +117,9 @@ def replay_sequential(
         deviations=replace(UNKNOWN, setting_s=float(model.settings["runtime_resolution_s"].max()) / np.sqrt(12)),
     )  # fmt: skip
     p, o = (model.settings[name].to_numpy() for name in TOKEN_COLUMNS)
-    rows = []
+    rows, belief = [], None
     while True:
-        block = design.next_block(model.timings, elapsed_s=model.device_s)
+        block = design.next_block(model.timings, elapsed_s=model.device_s, belief=belief)
         if isinstance(block, Stopped):
             table = pd.DataFrame(rows)
             table["rule"] = [""] * (len(rows) - 1) + [block.rule] if rows else []

@@ -130,7 +130,7 @@ class SequentialDesign:
         self._candidates = QueryMix(*(pairs[name] for name in TOKEN_COLUMNS))
         self._sizes = np.unique(np.concatenate([self.prompt_sizes, self.target.mix.num_prompt_tokens.astype(int)]))
 
-    def next_block(self, timings: pd.DataFrame, *, elapsed_s: float) -> Block | Stopped:
+    def next_block(self, timings: pd.DataFrame, *, elapsed_s: float, belief: Belief | None = None) -> Block | Stopped:
         """What to time next, or why nothing more.
 
         Parameters
@@ -139,12 +139,13 @@ class SequentialDesign:
             ``num_prompt_tokens, num_output_tokens, trial, runtime_s`` of all that was timed so far; may be empty.
         elapsed_s : float
             Device time spent so far, warm-ups included.
+        belief : Belief, optional
+            As :meth:`belief` has it after these timings, where the caller has asked for it already.
         """
         if timings.empty and self.prior is None:
             return self._first_block()
-        belief = self.belief(timings)
-        seen = self.target.seen_by(belief)
-        error = seen.error(self.level)
+        belief = belief or self.belief(timings)
+        error = self.error(belief)
         if not timings.empty and error <= self.target_error:
             return self._stopped("target", error, "is reached")
         counts = self._counts(timings)

@@ -152,7 +152,7 @@ class SequentialDesign:
         if len(timings) >= _FEWEST_TRIALS and self._with(belief, counts == 0).floor(self.level) > self.target_error:
             return self._stopped(
                 "floor", error,
-                "is out of reach: queries that are none of the settings lie off their curve by more, however many trials",
+                "is out of reach: queries that cannot be timed lie off their curve by more, however many trials",
             )  # fmt: skip
         most = max(_BLOCK_SETTINGS, len(timings) // _BLOCK_SHARE)
         settings, seconds, after = self.choose(belief, counts, elapsed_s=elapsed_s, most=most)
@@ -304,7 +304,7 @@ class SequentialDesign:
         return settings, seconds, error
 
     def _trials_of_each(self, belief, counts):
-        """Candidates' tokens, seconds, rows and the noise of a trial, relative to their runtimes; covariance and target.
+        """Candidates' tokens, seconds, rows and noise of a trial, relative to their runtimes; covariance and target.
 
         What a candidate without trials lies off its curve by is one parameter more.
         """

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.linalg import block_diag
 
 from idealized_runtime.checks import check_columns, check_positive
-from idealized_runtime.design.belief import Belief, Prior, floor_and_line, settings_of
+from idealized_runtime.design.belief import Belief, Prior, floor_and_line, places_among, settings_of
 from idealized_runtime.design.deviations import UNKNOWN, Deviations
 from idealized_runtime.design.targets import Target
 from idealized_runtime.queries.mix import QueryMix
@@ -23,6 +23,8 @@ _LEAST_GAIN = 1e-4
 _FEWEST_TRIALS = 120
 # Trials of a block: enough for their order to be shuffled, few enough to learn from before the next; later blocks have
 # a part of all trials so far, as each of them tells less.
+# Of its settings so many were timed before, so that a change of the machine shows.
+_BLOCK_AGAIN = 2
 _BLOCK_SETTINGS, _BLOCK_SHARE = 6, 6
 
 
@@ -160,6 +162,9 @@ class SequentialDesign:
             if not self.choose(belief, counts, elapsed_s=-np.inf, most=1)[0]:
                 return self._stopped("exhausted", error, "is not reached, and no further trial would narrow it")
             return self._stopped("budget", error, f"is not reached within {self.max_seconds:g} s")
+        if not timings.empty:
+            again, again_s = self._again(belief, counts, settings, elapsed_s + seconds)
+            settings, seconds = settings + again, seconds + again_s
         order = self._order(len(settings), len(timings))
         reason = f"narrow the interval from {100 * error:.2g} to {100 * after:.2g} %"
         return Block(tuple(settings[place] for place in order), after, seconds, reason)
@@ -257,6 +262,25 @@ class SequentialDesign:
     def _order(self, number, num_timed):
         """A random order that a run which was cut off and goes on has again."""
         return np.random.default_rng([self.seed, num_timed]).permutation(number)
+
+    def _again(self, belief, counts, settings, spent_s):
+        """A trial of settings that were timed before, where a block has too few of those; and its seconds.
+
+        Those with the most trials, whose level is known best; the quickest of them first.
+        """
+        p, o = (self._candidates.num_prompt_tokens.astype(int), self._candidates.num_output_tokens.astype(int))
+        cost_s = belief.predict(p, o) * (1 + self.num_warmups)
+        is_chosen = places_among([pair[:2] for pair in settings], p, o) >= 0
+        number = _BLOCK_AGAIN - int(np.sum(is_chosen & (counts > 0)))
+        left_s = np.inf if self.max_seconds is None else self.max_seconds - spent_s
+        again, seconds = [], 0.0
+        for place in np.lexsort([cost_s, -counts]):
+            if len(again) >= number:
+                break
+            if counts[place] and not is_chosen[place] and seconds + cost_s[place] <= left_s:
+                again.append((int(p[place]), int(o[place]), 1))
+                seconds += float(cost_s[place])
+        return again, seconds
 
     def _counts(self, timings) -> np.ndarray:
         """Trials of each candidate so far."""

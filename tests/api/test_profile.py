@@ -732,7 +732,7 @@ def test_server_that_becomes_slower_is_timed_anew(profile, log_path):
     number = itertools.count()
 
     def slower(request):
-        times = 1.0 if next(number) < 45 else 2.0
+        times = 1.0 if next(number) < 30 else 2.0
         sizes = 0.05 + 1e-3 * request.num_prompt_tokens
         return well_behaved(request, first_s=times * sizes, next_s=times * 0.02)
 

@@ -732,12 +732,12 @@ def test_server_that_becomes_slower_is_timed_anew(profile, log_path):
     number = itertools.count()
 
     def slower(request):
-        times = 1.0 if next(number) < 30 else 2.0
+        times = 1.0 if next(number) < 20 else 2.0
         sizes = 0.05 + 1e-3 * request.num_prompt_tokens
         return well_behaved(request, first_s=times * sizes, next_s=times * 0.02)
 
     with ApiServer([slower]) as server:
-        until = ("--target-error", 0.02, "--max-seconds", 15, "--seed", 3)
+        until = ("--target-error", 0.004, "--max-seconds", 15, "--seed", 3)
         answer = profile(server, *until, sizes=MORE_SIZES, num_trials=None)
     assert answer.code == 0
     guards = [json.loads(line) for line in log_path.read_text().splitlines() if '"record": "guard"' in line]

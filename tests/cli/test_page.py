@@ -37,6 +37,7 @@ def test_machine_that_cannot_be_read_is_refused(capsys):
 
 def test_package_without_the_repository_says_so(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(server, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
     assert main(["page", "--no-browser"]) == 2
     assert "the page is served from a clone of the repository" in capsys.readouterr().err
 

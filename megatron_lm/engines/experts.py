@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from idealized_runtime.architectures import Architecture
-from megatron_lm.engines.products import ROW_COUNTS
+from megatron_lm.engines.products import Products
 
 # Of torch.nn.functional.grouped_mm.
 _ROW_ALIGNMENT_BYTES = 16
@@ -26,8 +26,8 @@ class Experts:
         Its experts' weights are moved to one tensor a matrix, where both find them from then on.
     activate : callable
         What stands between the two matrices of an expert, the gate included.
-    linear : callable
-        As ``torch.nn.functional.linear``.
+    products : Products
+        How matrices are read.
 
     Raises
     ------
@@ -35,7 +35,7 @@ class Experts:
         A matrix is not as wide as grouped products need.
     """
 
-    def __init__(self, layer, architecture: Architecture, activate: Callable, linear: Callable):
+    def __init__(self, layer, architecture: Architecture, activate: Callable, products: Products):
         _check_widths(architecture, layer.router.weight.dtype)
         self._topk = architecture.moe_router_topk
         options = architecture.uncounted_options
@@ -43,7 +43,7 @@ class Experts:
         self._scores_by_sigmoid = options.get("moe_router_score_function") == "sigmoid"
         self._groups = options.get("moe_router_num_groups"), options.get("moe_router_group_topk")
         self._factor = options.get("moe_router_topk_scaling_factor")
-        self._activate, self._linear = activate, linear
+        self._activate, self._products, self._linear = activate, products, products.linear
         self._router, self._balance = (layer.router.weight, layer.router.bias), layer.router.expert_bias
         experts = layer.experts.local_experts
         self._up = _stack([expert.linear_fc1 for expert in experts])
@@ -97,8 +97,8 @@ class Experts:
 
     def _visit(self, visits, parameters, expert_of_visit, ends):
         weight, bias = parameters
-        if visits.is_cpu and len(visits) <= ROW_COUNTS[-1]:
-            # Few rows an expert, each of which is to be read by all threads.
+        if self._products.num_parts(visits, weight[0]) > 1:
+            # Few rows an expert, each of which is to be read by all threads. What is recorded knows no such loop.
             starts, biases = [0, *ends.tolist()], [None] * len(weight) if bias is None else bias
             return torch.cat(
                 [

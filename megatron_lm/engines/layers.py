@@ -8,6 +8,7 @@ import torch
 from idealized_runtime.architectures import Architecture
 from megatron_lm.engines.experts import Experts
 from megatron_lm.engines.latents import LatentAttention
+from megatron_lm.engines.products import Products
 
 
 @dataclass
@@ -33,15 +34,15 @@ class Layer:
     window: int | None
 
 
-def layer_parameters(layer, architecture: Architecture, activate: Callable, linear: Callable) -> Layer:
-    """Parameters of one of Megatron's layers; ``activate`` is the activation of its experts, ``linear`` a product."""
+def layer_parameters(layer, architecture: Architecture, activate: Callable, products: Products) -> Layer:
+    """Parameters of one of Megatron's layers; ``activate`` is the activation of its experts."""
     attention, mlp = layer.self_attention, layer.mlp
     has_experts = hasattr(mlp, "experts")
     normalizes_heads, has_latents = architecture.qk_layernorm is not None, architecture.multi_latent_attention
     return Layer(
         norm_1=norm_parameters(layer.input_layernorm),
         qkv=None if has_latents else linear_parameters(attention.linear_qkv),
-        latents=LatentAttention(attention, architecture, linear) if has_latents else None,
+        latents=LatentAttention(attention, architecture, products.linear) if has_latents else None,
         query_norm=norm_parameters(attention.q_layernorm) if normalizes_heads else None,
         key_norm=norm_parameters(attention.k_layernorm) if normalizes_heads else None,
         sinks=attention.core_attention.softmax_offset,
@@ -49,7 +50,7 @@ def layer_parameters(layer, architecture: Architecture, activate: Callable, line
         norm_2=norm_parameters(layer.pre_mlp_layernorm),
         up=None if has_experts else linear_parameters(mlp.linear_fc1),
         down=None if has_experts else linear_parameters(mlp.linear_fc2),
-        experts=Experts(mlp, architecture, activate, linear) if has_experts else None,
+        experts=Experts(mlp, architecture, activate, products) if has_experts else None,
         # Megatron, which has read the pattern of windowed layers, keeps the tokens before the newest one.
         window=None if attention.core_attention.scale_mask_softmax.window_size is None else architecture.window_size,
     )

@@ -32,8 +32,7 @@ class SdpaEngine:
         self._shards = Shards(parallel_state.get_tensor_model_parallel_group(), self._products)
         self._activation, self._clamped_gate = activation_function(architecture), clamped_gate(architecture)
         self._layers = [
-            layer_parameters(layer, architecture, self._activate, self._products.linear)
-            for layer in model.decoder.layers
+            layer_parameters(layer, architecture, self._activate, self._products) for layer in model.decoder.layers
         ]
         self._is_parallel = architecture.parallel_blocks
         self._is_first_stage, self._is_last_stage = model.pre_process, model.post_process

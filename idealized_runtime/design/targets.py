@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from idealized_runtime.design.belief import Belief, places_among
 from idealized_runtime.queries.mix import QueryMix
@@ -57,7 +58,7 @@ class Target:
         """Every query of some prompt and output sizes."""
         return cls.of_queries(grid_queries(prompt_sizes, output_sizes), of)
 
-    def seen_by(self, belief: Belief, settings=None) -> "SeenTarget":
+    def seen_by(self, belief: Belief, settings: ArrayLike | None = None) -> "SeenTarget":
         """How well it is known.
 
         With ``settings`` (rows of p and o), none of them timed, what each of these lies off its curve by counts as

@@ -204,6 +204,6 @@ def test_example_of_the_guide_gives_the_numbers_printed_there(capsys):
     command, said = guide.split("```bash\nLIFETIME")[1].split("```", 1)
     assert main(["lifetime", *shlex.split(command.replace("\\\n", " "), comments=True)]) == 0
     text = capsys.readouterr().out
-    printed = re.findall(r"\d\.\d+e[+]\d+", said.split("\n## ")[0])
+    printed = re.findall(r"\d\.\d+e[+]\d+", said.strip().split("\n\n")[0])
     assert len(printed) == 4
     assert [number for number in printed if number not in text] == []

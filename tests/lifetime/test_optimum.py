@@ -215,7 +215,7 @@ def test_costs_that_could_hide_a_cheaper_size_are_refused(function, message):
         (lambda: rent("B100", "bf16"), "no accelerator named 'B100'; did you mean"),
         (lambda: rent("A100_80", "fp8"), "A100-80GB: no peak rate is known for 'fp8'; known: fp32.*bf16.*int8"),
         (lambda: rent("V100-32GB", "bf16"), "V100-32GB: no peak rate is known for 'bf16'; known: fp32, fp16"),
-        (lambda: rent("A40", "bf16"), "A40 has no price: give one"),
+        (lambda: rent("GB300", "bf16"), "GB300 has no price: give one"),
     ],
 )
 def test_what_has_no_answer_is_refused(call, message):

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import socket
 import tempfile
 import threading
@@ -54,6 +55,7 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
     if notebook is None:
         raise FileNotFoundError(f"there is no {NOTEBOOK} here: the page is served from a clone of the repository")
     port = _free_port(port)
+    from jupyter_core.utils import run_sync
     from voila.app import Voila
 
     class Planner(Voila):
@@ -65,6 +67,11 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
             if opens_browser:
                 threading.Timer(0.1, webbrowser.open, [address]).start()
             super().listen()
+
+        def stop(self):
+            # Killed, since a kernel that is interrupted while it still starts prints a traceback.
+            run_sync(self.kernel_manager.shutdown_all)(now=True)
+            shutil.rmtree(self.connection_dir)
 
     with tempfile.TemporaryDirectory(prefix="idealized-runtime-") as files:
         os.environ[FOLDER_SETTING], os.environ[MACHINES_SETTING] = files, json.dumps(list(machines))

@@ -1,14 +1,21 @@
-"""Our Megatron path against a plain torch loop and Hugging Face transformers, GPT-2-small shape, float32.
+"""Our Megatron path against a plain torch loop, Hugging Face transformers and llama.cpp, and against the floor.
 
-All contestants hold the same weights and generate greedily. Each round times every contestant once, in
-turn (A B C A B C ...); a ratio is taken within its round, so what slows the machine for a while slows
-both sides. Printed: median [quartiles] over rounds.
+GPT-2-small shape, float32. All contestants hold the same weights and generate greedily. Each round times every
+contestant once, in turn (A B C A B C ...); a ratio is taken within its round, so what slows the machine for a while
+slows both sides. Printed: median [quartiles] over rounds. The floor of an output token is its weights, read once at the
+rate that this machine was measured to read with, again in each round.
 
-Run:  python benchmarks/generation.py [--rounds 15] [--engine sdpa]
+llama.cpp takes part where the packages xllamacpp and gguf are installed (`pip install xllamacpp gguf`), one sequence at
+a time; its cache is of float16, as it comes.
+
+Run:  python benchmarks/generation.py [--rounds 15] [--engine sdpa] [--threads N]
 """
 
 import argparse
+import importlib.util
+import tempfile
 import warnings
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -16,18 +23,20 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 import transformers
 
-from idealized_runtime.architectures import get_architecture
+from idealized_runtime.architectures import get_architecture, weight_bytes_read
 from megatron_lm.device import select_device
 from megatron_lm.engines import PORTABLE_ENGINES, load_engine
 from megatron_lm.environment import describe_hardware, describe_software
 from megatron_lm.generation import generate
+from megatron_lm.machine_rates import measure_machine_rates
 from megatron_lm.model import build_model
 from megatron_lm.parallel import ProcessGrid
 from megatron_lm.sampling import Sampling
 
 GREEDY = Sampling(top_k=1)
 CONTEXT_SIZES = (128, 512, 1000)
-PROMPT_SIZES = (128, 512, 1024)
+BATCH_SIZES = (2, 4, 8)
+PROMPT_SIZES = (128, 512, 1000)
 NUM_DECODED = 16
 
 
@@ -69,17 +78,15 @@ class PlainLoop:
         return self.encode(tokens)
 
 
-class TokenClock:
-    """A streamer that notes when each token came; the first call brings the prompt."""
+class TokenClock(transformers.StoppingCriteria):
+    """Notes when each token came, and never stops."""
 
     def __init__(self):
         self.times_s = []
 
-    def put(self, _):
+    def __call__(self, input_ids, scores, **kwargs):
         self.times_s.append(perf_counter())
-
-    def end(self):
-        pass
+        return torch.zeros(len(input_ids), dtype=torch.bool)
 
 
 _LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
@@ -132,9 +139,68 @@ def plain_weights(peer) -> dict:
     return weights
 
 
+class LlamaCpp:
+    """The same weights in llama.cpp: written as a GGUF file, generated from in this process."""
+
+    def __init__(self, peer, num_threads: int):
+        import xllamacpp
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / "model.gguf")
+            write_gguf(peer, path)
+            parameters = xllamacpp.CommonParams()
+            parameters.model.path, parameters.n_ctx, parameters.n_parallel = path, peer.config.n_positions, 1
+            parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = num_threads
+            parameters.verbosity = -1
+            self._server = xllamacpp.Server(parameters)
+
+    def time(self, prompt, num_output_tokens):
+        """Seconds of the prompt pass and of one output token, and no tokens: its cache is of another type."""
+        request = {"prompt": prompt[0].tolist(), "n_predict": num_output_tokens, "temperature": 0.0,
+                   "cache_prompt": False, "ignore_eos": True}  # fmt: skip
+        timings = self._server.handle_completions(request)["timings"]
+        # The first token is sampled at the end of the prompt.
+        token_s = None if num_output_tokens == 1 else timings["predicted_ms"] / 1e3 / (num_output_tokens - 1)
+        return timings["prompt_ms"] / 1e3, token_s, None
+
+
+def write_gguf(peer, path):
+    """A transformers GPT-2 as a GGUF file; its tokens have names, but no text is made of them."""
+    import gguf
+
+    config, state = peer.config, {name: value.numpy() for name, value in peer.state_dict().items()}
+    writer = gguf.GGUFWriter(path, "gpt2")
+    writer.add_context_length(config.n_positions)
+    writer.add_embedding_length(config.n_embd)
+    writer.add_block_count(config.n_layer)
+    writer.add_feed_forward_length(4 * config.n_embd)
+    writer.add_head_count(config.n_head)
+    writer.add_layer_norm_eps(config.layer_norm_epsilon)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([f"t{number}" for number in range(config.vocab_size)])
+    writer.add_token_types([gguf.TokenType.NORMAL] * config.vocab_size)
+    writer.add_token_merges(["t 0"])
+    writer.add_tensor("token_embd.weight", state["transformer.wte.weight"])
+    writer.add_tensor("position_embd.weight", state["transformer.wpe.weight"])
+    for kind in ("weight", "bias"):
+        writer.add_tensor(f"output_norm.{kind}", state[f"transformer.ln_f.{kind}"])
+        for i in range(config.n_layer):
+            for name, source in (("attn_norm", "ln_1"), ("ffn_norm", "ln_2"), ("attn_qkv", "attn.c_attn"),
+                                 ("attn_output", "attn.c_proj"), ("ffn_up", "mlp.c_fc"),
+                                 ("ffn_down", "mlp.c_proj")):  # fmt: skip
+                value = state[f"transformer.h.{i}.{source}.{kind}"]
+                writer.add_tensor(f"blk.{i}.{name}.{kind}", np.ascontiguousarray(value.T))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def time_engine(engine, prompt, num_output_tokens):
-    """Seconds of the prompt pass and of one output token, and the tokens."""
-    engine.reset(1, prompt.shape[1] + num_output_tokens - 1)
+    """Seconds of the prompt pass and of one output token, and the tokens of the first sequence."""
+    engine.reset(len(prompt), prompt.shape[1] + num_output_tokens - 1)
     split_s = []
     start_s = perf_counter()
     tokens = generate(engine, prompt, num_output_tokens, GREEDY, generator=None,
@@ -154,18 +220,24 @@ def time_transformers(peer, prompt, num_output_tokens):
         max_new_tokens=num_output_tokens,
         min_new_tokens=num_output_tokens,
         do_sample=False,
-        streamer=clock,
+        stopping_criteria=[clock],
         pad_token_id=0,
         eos_token_id=None,
     )
-    first_s, last_s = clock.times_s[1], clock.times_s[-1]
+    first_s, last_s = clock.times_s[0], clock.times_s[-1]
     per_token_s = (last_s - first_s) / (num_output_tokens - 1) if num_output_tokens > 1 else None
     return first_s - start_s, per_token_s, tokens[0, prompt.shape[1] :].tolist()
 
 
-def compare(contestants, vocab_size, *, num_prompt_tokens, num_output_tokens, rounds):
-    """Seconds of every contestant, arrays of shape (rounds,), prompt pass and one output token."""
-    prompt = torch.randint(vocab_size, (1, num_prompt_tokens), generator=torch.Generator().manual_seed(0))
+def read_weights_s(num_bytes):
+    """Seconds to read so many bytes at the rate that the machine is measured to have now."""
+    return num_bytes / measure_machine_rates(torch.device("cpu"), torch.float32)["read_bytes_per_s"]
+
+
+def compare(contestants, vocab_size, *, batch_size, num_prompt_tokens, num_output_tokens, rounds):
+    """Seconds of every contestant, arrays of shape (2, rounds): prompt pass and one output token."""
+    generator = torch.Generator().manual_seed(0)
+    prompt = torch.randint(vocab_size, (batch_size, num_prompt_tokens), generator=generator)
     times = {name: [] for name in contestants}
     for index in range(rounds + 2):
         tokens = {}
@@ -173,8 +245,8 @@ def compare(contestants, vocab_size, *, num_prompt_tokens, num_output_tokens, ro
             prompt_s, token_s, tokens[name] = run(prompt, num_output_tokens)
             if index >= 2:  # two rounds to warm up
                 times[name].append((prompt_s, token_s))
-        reference = next(iter(tokens.values()))
-        if any(other != reference for other in tokens.values()):
+        given = [those for those in tokens.values() if those is not None]
+        if any(other != given[0] for other in given):
             raise RuntimeError(f"outputs differ at p={num_prompt_tokens}: {tokens}")
     return {name: np.array(values, dtype=float).T for name, values in times.items()}
 
@@ -189,44 +261,66 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--engine", choices=PORTABLE_ENGINES, default="sdpa")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
-    architecture = get_architecture("gpt2-small")
+    torch.set_num_threads(arguments.threads)
     device = select_device("cpu")
-    with ProcessGrid(device):
-        compare_all(arguments, architecture, device)
+    with ProcessGrid(device), torch.inference_mode():
+        compare_all(arguments, get_architecture("gpt2-small"), device)
 
 
 def compare_all(arguments, architecture, device):
     torch.manual_seed(0)
     config = transformers.GPT2Config(attn_implementation="sdpa", bos_token_id=None, eos_token_id=None)
     peer = transformers.GPT2LMHeadModel(config).eval()
-    model = build_model(architecture, device=device, dtype=torch.float32, seed=0)
-    load_megatron_weights(model, peer)
-    engine = load_engine(arguments.engine)(model, architecture)
+    engines = {dtype: new_engine(arguments.engine, architecture, device, dtype, peer) for dtype in
+               (torch.float32, torch.bfloat16)}  # fmt: skip
     loop = PlainLoop(plain_weights(peer), architecture.num_layers, architecture.num_attention_heads)
+    floor_bytes = weight_bytes_read(architecture, dtype="float32")
     contestants = {
-        "ours": lambda prompt, o: time_engine(engine, prompt, o),
+        "ours": lambda prompt, o: time_engine(engines[torch.float32], prompt, o),
         "loop": lambda prompt, o: time_engine(loop, prompt, o),
         "transformers": lambda prompt, o: time_transformers(peer, prompt, o),
+        "llama.cpp": None,
+        "floor": lambda prompt, o: (np.nan, read_weights_s(floor_bytes), None),
+        "bfloat16": lambda prompt, o: (*time_engine(engines[torch.bfloat16], prompt, o)[:2], None),
     }
+    if all(importlib.util.find_spec(name) for name in ("xllamacpp", "gguf")):
+        contestants["llama.cpp"] = LlamaCpp(peer, arguments.threads).time
+    else:
+        print("llama.cpp is left out: the packages xllamacpp and gguf are not installed")
     software = ", ".join(f"{name} {version}" for name, version in describe_software(device).items())
-    print(f"{describe_hardware(device)}; {torch.get_num_threads()} threads; {software}, "
+    print(f"{describe_hardware(device)}; {arguments.threads} threads; {software}, "
           f"transformers {transformers.__version__}; engine {arguments.engine}; {arguments.rounds} rounds")  # fmt: skip
-    print("| what | ours, ms | ours / plain torch loop | ours / transformers |\n|---|---|---|---|")
-    with torch.inference_mode():
-        for label, sizes, row, num_output_tokens in (
-            ("one output token, context", CONTEXT_SIZES, 1, 1 + NUM_DECODED),
-            ("prompt encoding, tokens", PROMPT_SIZES, 0, 1),
-        ):
-            for size in sizes:
-                times_s = compare(contestants, architecture.vocab_size, num_prompt_tokens=size,
-                                  num_output_tokens=num_output_tokens, rounds=arguments.rounds)  # fmt: skip
-                ours, loop_s, peer_s = (times_s[name][row] for name in ("ours", "loop", "transformers"))
-                row_text = (f"{np.median(ours) * 1e3:.2f}", ratio(ours, loop_s), ratio(ours, peer_s))
-                print(f"| {label} {size} | {' | '.join(row_text)} |", flush=True)
-    print("All contestants generated the same tokens in every round.")
+    print("| what | ours, ms | ours / plain torch loop | / transformers | / llama.cpp | / floor | bfloat16 / ours |")
+    print("|---|---|---|---|---|---|---|")
+    tokens = [(f"one output token, context {size}", size, 1) for size in CONTEXT_SIZES]
+    tokens += [(f"one output token, batch {b}, context {CONTEXT_SIZES[0]}", CONTEXT_SIZES[0], b) for b in BATCH_SIZES]
+    prompts = [(f"prompt encoding, {size} tokens", size, 1) for size in PROMPT_SIZES]
+    for kind, num_output_tokens, labelled in ((1, 1 + NUM_DECODED, tokens), (0, 1, prompts)):
+        for label, size, batch_size in labelled:
+            # llama.cpp's server takes one sequence after the other; no pass over a prompt is bound by reading weights.
+            left_out = {"llama.cpp"} if batch_size > 1 else set()
+            left_out |= {"floor"} if kind == 0 else set()
+            here = {name: run for name, run in contestants.items() if run and name not in left_out}
+            times_s = compare(here, architecture.vocab_size, batch_size=batch_size, num_prompt_tokens=size,
+                              num_output_tokens=num_output_tokens, rounds=arguments.rounds)  # fmt: skip
+            ours = times_s["ours"][kind]
+            cells = [ratio(ours, times_s[name][kind]) if name in times_s else "" for name in contestants][1:-1]
+            cells.append(ratio(times_s["bfloat16"][kind], ours))
+            print(f"| {label} | {np.median(ours) * 1e3:.2f} | {' | '.join(cells)} |", flush=True)
+    print("Ours, the loop and transformers generated the same tokens in every round.")
+
+
+def new_engine(name, architecture, device, dtype, peer):
+    """Our engine with the weights of a transformers model."""
+    model = build_model(architecture, device=device, dtype=dtype, seed=0)
+    load_megatron_weights(model, peer)
+    engine = load_engine(name)(model, architecture)
+    engine.tune({1, *BATCH_SIZES})
+    return engine
 
 
 if __name__ == "__main__":

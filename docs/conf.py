@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "mathml",
     "notebook_cards",
+    "whole_figures",
     "closed_site",
 ]
 
@@ -27,6 +28,9 @@ extensions = [
 nb_execution_mode = "off"
 nb_output_stderr = "remove-warn"
 myst_enable_extensions = ["dollarmath"]
+# Dollars of a price are no formula.
+myst_dmath_allow_space = False
+myst_dmath_allow_digits = False
 myst_heading_anchors = 3
 
 autodoc_default_options = {"members": True, "show-inheritance": False}

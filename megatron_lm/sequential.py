@@ -1,13 +1,15 @@
 """A sweep that chooses its settings as it goes: what is timed next, what is set aside, and when it stops."""
 
+from itertools import chain, zip_longest
+
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.design.batches import next_blocks, stopped_together
 from idealized_runtime.design.goal import sizes_without
 from idealized_runtime.design.guards import Noticed, Visit
-from idealized_runtime.design.sequential import Stopped
 from idealized_runtime.design.watch import Watch
-from idealized_runtime.records import TOKEN_COLUMNS, setting_name
+from idealized_runtime.records import BATCH_COLUMNS, TOKEN_COLUMNS, setting_name
 from idealized_runtime.records.settings import REFUSED, is_disturbed
 from megatron_lm.measurement import Measurement
 
@@ -18,8 +20,9 @@ _MORE_WARMUPS = 2
 class Sequence:
     """The blocks of a sweep that chooses its own settings, by what its journal holds: so it resumes.
 
-    Every block begins and ends with a trial of the cheapest setting of the first one: whether the machine is what it
-    was is then known of every block, whatever else it times.
+    Every batch has a design of its own, out of the same seconds; a block has settings of each in turn, and begins and
+    ends with a trial of the cheapest setting of the first one: whether the machine is what it was is then known of
+    every block, whatever else it times.
 
     Parameters
     ----------
@@ -47,11 +50,8 @@ class Sequence:
     def __init__(self, measurement: Measurement, journal):
         self._measurement, self._journal, self._log = measurement, journal, journal.log
         self.floors, self.watch = None, Watch(journal)
-        first = measurement.settings()[0]
-        # Batch and slice, which all settings share.
-        self._shared = {name: value for name, value in first.items() if name not in TOKEN_COLUMNS}
-        self._longest = measurement.architecture.max_position_embeddings - max(measurement.all_num_output_tokens) + 1
-        self._num_warmup, self._anchor, self._num_failed, self._design = measurement.num_warmup, None, None, None
+        self._num_warmup, self._anchor, self._num_failed, self._designs = measurement.num_warmup, None, None, None
+        self._left_out: set[str] = set()
         self._block = max((visit.block for visit in self._visits()), default=0)
         self._is_judged = True
         self.stopped, self.refused, self.progress, self.left_s = None, "", "", 0.0
@@ -64,26 +64,51 @@ class Sequence:
         if self.refused:
             return []
         self._plan_without_what_failed()
-        step = self._design.next_block(self._timings(), elapsed_s=self._log.spent_s)
-        if isinstance(step, Stopped):
-            self.stopped, self.left_s = step, 0.0
+        if self.refused:
             return []
-        self.progress, self.left_s = self._measurement.goal.how_far(step, self._log.spent_s)
+        blocks, stopped = next_blocks(
+            self._designs, self._timings(), elapsed_s=self._log.spent_s, first=self._block
+        )  # fmt: skip
+        if not blocks:
+            stopped = {self._name_of(batching): stopped[batching] for batching in self._designs}
+            self.stopped, self.left_s = stopped_together(stopped), 0.0
+            return []
+        self.progress, self.left_s = self._how_far(blocks)
+        by_batching = [[(batching, *it) for it in block.settings] for batching, block in blocks.items()]
+        settings = [it for it in chain.from_iterable(zip_longest(*by_batching)) if it is not None]
         if self._anchor is None:
-            self._anchor = min(step.settings, key=lambda setting: (setting[1], setting[0]))[:2]
+            self._anchor = min(settings, key=lambda it: (it[0], it[2], it[1]))[:3]
         self._block, self._is_judged = self._block + 1, False
         first = self._log.num_visits + 1
-        settings = [(*self._anchor, 1), *step.settings, (*self._anchor, 1)]
         return [
             {
-                "setting": {**dict(zip(TOKEN_COLUMNS, sizes, strict=True)), **self._shared},
+                "setting": self._setting(batching, sizes),
                 "num_warmup": self._num_warmup,
                 "num_trials": num_trials,
                 "is_last": False,
                 "numbers": {"block": self._block, "visit": first + place},
             }
-            for place, (*sizes, num_trials) in enumerate(settings)
+            for place, (batching, *sizes, num_trials) in enumerate([(*self._anchor, 1), *settings, (*self._anchor, 1)])
         ]
+
+    def _setting(self, batching, sizes) -> dict:
+        named = zip([*TOKEN_COLUMNS, *BATCH_COLUMNS], [*sizes, *batching], strict=True)
+        return {**dict(named), "num_layers_profiled": self._measurement.all_num_layers[0]}
+
+    def _name_of(self, batching) -> str:
+        """What tells a batch from the others."""
+        sizes = dict(zip(BATCH_COLUMNS, batching, strict=True))
+        return ", ".join(f"{name} {sizes[name]}" for name in self._measurement.varying_columns)
+
+    def _how_far(self, blocks) -> tuple[str, float]:
+        """As of a goal, of the batch that is known worst; seconds that are left, of all."""
+        goal, spent_s = self._measurement.goal, self._log.spent_s
+        worst = max(blocks, key=lambda batching: blocks[batching].expected_error or np.inf)
+        told = goal.how_far(blocks[worst], spent_s)[0]
+        left_s = sum(goal.how_far(block, spent_s / len(self._designs))[1] for block in blocks.values())
+        if goal.max_seconds is not None:
+            left_s = min(left_s, max(goal.max_seconds - spent_s, 0.0))
+        return f"{self._name_of(worst)} {told}".strip(), left_s
 
     def tell_goal(self):
         """Let the log say what was asked for last, also where it held the answer already."""
@@ -92,27 +117,38 @@ class Sequence:
             self._journal.start()
 
     def _plan_without_what_failed(self):
-        """What does not fit is not chosen again, nor what is larger."""
+        """What does not fit is not chosen again, nor what is larger in the same batch."""
         failed = self._log.failed
-        if self._design is not None and len(failed) == self._num_failed:
+        if self._designs is not None and len(failed) == self._num_failed:
             return
         measurement = self._measurement
-        prompt_sizes = [size for size in measurement.all_num_prompt_tokens if size <= self._longest]
         output_sizes = measurement.all_num_output_tokens
-        if self._design is None and (num_left_out := len(measurement.all_num_prompt_tokens) - len(prompt_sizes)):
-            self.watch.say(
+        longest = measurement.architecture.max_position_embeddings - max(output_sizes) + 1
+        prompt_sizes = [size for size in measurement.all_num_prompt_tokens if size <= longest]
+        if num_left_out := len(measurement.all_num_prompt_tokens) - len(prompt_sizes):
+            self._leave_out(
                 f"{num_left_out} prompt sizes are left out: with {max(output_sizes)} output tokens the context holds "
-                f"prompts of up to {self._longest}"
+                f"prompts of up to {longest}"
             )
-        of_failed = (tuple(setting[name] for name in TOKEN_COLUMNS) for setting in failed)
-        prompt_sizes, output_sizes = sizes_without(of_failed, prompt_sizes, output_sizes)
-        self._num_failed = len(failed)
-        try:
-            self._design = measurement.goal.design(
-                prompt_sizes, output_sizes, seed=measurement.seed, num_warmups=self._num_warmup
-            )
-        except ValueError as error:
-            self.refused = f"what is left of the sizes is too little: {error}"
+        self._num_failed, self._designs = len(failed), {}
+        for batching in measurement.batchings:
+            own = (it for it in failed if tuple(it[name] for name in BATCH_COLUMNS) == batching)
+            sizes = sizes_without((tuple(it[name] for name in TOKEN_COLUMNS) for it in own), prompt_sizes, output_sizes)
+            try:
+                self._designs[batching] = measurement.goal.design(
+                    *sizes, seed=measurement.seed, num_warmups=self._num_warmup, batch_size=batching[0]
+                )
+            except ValueError as error:
+                why = f"what is left of the sizes is too little: {error}"
+                if len(measurement.batchings) > 1:
+                    self._leave_out(f"{self._name_of(batching)} is given up: {why}")
+        if not self._designs:
+            self.refused = why
+
+    def _leave_out(self, sentence):
+        if sentence not in self._left_out:
+            self._left_out.add(sentence)
+            self.watch.say(sentence)
 
     def _visits(self) -> list[Visit]:
         """What counts so far, in the order of time."""
@@ -120,17 +156,17 @@ class Sequence:
         held += [record for record in self._log.records if "error" not in record]
         return sorted(map(Visit.of_record, held), key=lambda visit: visit.number)
 
-    def _timings(self) -> pd.DataFrame:
-        """One row a trial of those that readers do not leave out."""
-        by_key = {}
+    def _timings(self) -> dict[tuple, pd.DataFrame]:
+        """Of each batch one row a trial of those that readers do not leave out."""
+        rows, by_key = {batching: [] for batching in self._designs}, {}
         for visit in self._visits():
             by_key.setdefault(visit.key, []).extend(visit.runtimes_s)
-        rows = [
-            (*key[:2], trial, seconds)
-            for key, times_s in by_key.items()
-            for trial, seconds in enumerate(np.array(times_s)[~is_disturbed(np.array(times_s))])
-        ]
-        return pd.DataFrame(rows, columns=[*TOKEN_COLUMNS, "trial", "runtime_s"])
+        for key, times_s in by_key.items():
+            p, o, *batching, _ = key
+            kept_s = np.array(times_s)[~is_disturbed(np.array(times_s))]
+            rows.get(tuple(batching), []).extend((p, o, trial, seconds) for trial, seconds in enumerate(kept_s))
+        columns = [*TOKEN_COLUMNS, "trial", "runtime_s"]
+        return {batching: pd.DataFrame(its, columns=columns) for batching, its in rows.items()}
 
     def _judge(self):
         """Look at the last block, and set aside what must not be averaged."""
@@ -140,7 +176,7 @@ class Sequence:
         found = self._below_floor(visits)
         action = self.watch.judge(visits, self._block, found)
         if action == "anew" and self._log.kept["guard"][-1]["finding"] == "cold_start":
-            self._num_warmup, self._design = self._num_warmup + _MORE_WARMUPS, None
+            self._num_warmup, self._designs = self._num_warmup + _MORE_WARMUPS, None
         if action == "refused":
             self.refused = self.watch.refused
             if found is not None:
@@ -149,14 +185,18 @@ class Sequence:
     def _below_floor(self, visits) -> Noticed | None:
         for visit in visits:
             if visit.block == self._block and self.floors is not None:
-                setting = {**dict(zip(TOKEN_COLUMNS, visit.key, strict=False)), **self._shared}
+                setting = self._setting_of(visit)
                 if message := self.floors.why_impossible(setting, visit.runtimes_s):
                     return Noticed("below_floor", f"{setting_name(setting)}: {message}", (visit.number,))
         return None
 
+    def _setting_of(self, visit) -> dict:
+        p, o, *batching, _ = visit.key
+        return self._setting(batching, (p, o))
+
     def _log_refusal(self, found, visits):
         """The setting is an error, as it is in a sweep of all settings."""
         (visit,) = (visit for visit in visits if visit.number in found.visits)
-        setting = {**dict(zip(TOKEN_COLUMNS, visit.key, strict=False)), **self._shared}
+        setting = self._setting_of(visit)
         error = {"type": REFUSED, "message": found.message, "runtimes_s": list(visit.runtimes_s)}
         self._journal.append("setting", {**setting, "error": error})

@@ -3,18 +3,19 @@
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.checks import check_columns
+from idealized_runtime.checks import check_columns, warn_missing
 from idealized_runtime.design.belief import Prior
 from idealized_runtime.design.sequential import Block, SequentialDesign
-from idealized_runtime.queries.tables import read_queries
+from idealized_runtime.queries.mix import QueryMix
+from idealized_runtime.queries.tables import WEIGHT_COLUMN
 from idealized_runtime.records.common import TOKEN_COLUMNS
 
-_NUM_PROMPT_SIZES, _MOST_OUTPUT_TOKENS = 16, 64
+_NUM_PROMPT_SIZES, _NUM_OUTPUT_SIZES, _MOST_OUTPUT_TOKENS = 16, 4, 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +54,11 @@ class Goal:
 
     @classmethod
     def read(cls, source: str | os.PathLike | None = None, columns: Mapping[str, str] | None = None, **terms) -> "Goal":
-        """Goal of a file of queries, or of the sizes of the sweep where there is none; errors begin with the source."""
-        return cls(**terms, queries=None if source is None else read_queries(source, columns=columns),
+        """Goal of a file of queries, or of the sizes of the sweep where there is none; errors begin with the source.
+
+        Rows that are no queries are left out, with a warning.
+        """
+        return cls(**terms, queries=None if source is None else QueryMix.read(source, columns=columns).queries,
                    source=None if source is None else str(source))  # fmt: skip
 
     def header(self) -> dict:
@@ -62,7 +66,8 @@ class Goal:
         asked = {"target_error": self.target_error, "level": self.level, "max_seconds": self.max_seconds, "of": self.of}
         if self.queries is not None:
             check_columns(self.queries, TOKEN_COLUMNS, name="queries")
-            sizes = np.ascontiguousarray(self.queries[TOKEN_COLUMNS].to_numpy(float))
+            known = [*TOKEN_COLUMNS, *({WEIGHT_COLUMN} & set(self.queries))]
+            sizes = np.ascontiguousarray(self.queries[known].to_numpy(float))
             asked["queries"] = {"source": self.source, "sha256": hashlib.sha256(sizes.tobytes()).hexdigest()}
         if self.prior is not None:
             asked["logs"] = self.prior_source
@@ -71,24 +76,33 @@ class Goal:
     def sizes(self) -> tuple[list[int], list[int]]:
         """Prompt and output sizes to choose settings from, where none are given.
 
-        Quantiles of the prompts of the queries, their ends included; and powers of two of their output tokens, up to
-        64: more of them cost time and tell little of a line.
+        Quantiles of the prompts of the queries, their ends included; of their output tokens powers of two up to 64,
+        and quantiles up to there: more tokens cost time and tell little of a line.
         """
-        asked = self.queries[TOKEN_COLUMNS].dropna()
-        prompts, outputs = (asked[name].to_numpy(float) for name in TOKEN_COLUMNS)
-        shares = np.linspace(0, 1, _NUM_PROMPT_SIZES)
-        most = int(np.clip(outputs.max(), 2, _MOST_OUTPUT_TOKENS))
-        quantiles = np.maximum(np.quantile(prompts, shares, method="nearest"), 1)
-        return sorted({*quantiles.astype(int).tolist()}), [2**power for power in range(most.bit_length())]
+        mix = QueryMix.from_queries(self.queries)
+        prompts = _quantiles(mix.num_prompt_tokens, _NUM_PROMPT_SIZES)
+        most = int(np.clip(mix.num_output_tokens.max(), 2, _MOST_OUTPUT_TOKENS))
+        outputs = _quantiles(np.minimum(mix.num_output_tokens, most), _NUM_OUTPUT_SIZES)
+        return sorted(prompts), sorted(outputs | {2**power for power in range(most.bit_length())})
+
+    def within(self, num_positions: int) -> "Goal":
+        """The goal without queries that need more positions than a model has, with a warning."""
+        if self.queries is None:
+            return self
+        is_longer = (self.queries[TOKEN_COLUMNS].sum(axis=1) - 1 > num_positions).to_numpy()
+        warn_missing(is_longer, f"need more than the {num_positions} positions of the model, so they are left out")
+        if is_longer.all():
+            raise ValueError(f"none of the queries fits the {num_positions} positions of the model")
+        return replace(self, queries=self.queries[~is_longer])
 
     def design(
-        self, prompt_sizes: Iterable[int], output_sizes: Iterable[int], *, seed: int, num_warmups: int
+        self, prompt_sizes: Iterable[int], output_sizes: Iterable[int], *, seed: int, num_warmups: int, batch_size=1
     ) -> SequentialDesign:
-        """What chooses settings of these sizes for it."""
+        """What chooses settings of these sizes for it. The prior is of one sequence at a time: no batch has it."""
         return SequentialDesign(
             prompt_sizes=prompt_sizes, output_sizes=output_sizes, target_error=self.target_error, queries=self.queries,
             max_seconds=self.max_seconds, level=self.level, seed=seed, num_warmups=num_warmups, of=self.of,
-            prior=self.prior,
+            prior=self.prior if batch_size == 1 else None,
         )  # fmt: skip
 
     def how_far(self, step: Block, spent_s: float) -> tuple[str, float]:
@@ -104,6 +118,11 @@ class Goal:
             left_s = min(left_s, max(self.max_seconds - spent_s, 0.0))
         known, target = 100 * step.expected_error, 100 * self.target_error
         return f"known to {known:.2g} % after this block, target {target:.3g} %", left_s
+
+
+def _quantiles(sizes, number) -> set[int]:
+    shares = np.linspace(0, 1, number)
+    return {*np.rint(np.quantile(sizes, shares, method="nearest")).astype(int).tolist()}
 
 
 def sizes_without(

@@ -66,9 +66,12 @@ def check_goal(arguments):
     goal = arguments.goal
     if goal is None:
         return
-    for name, number in (("batch sizes", len(arguments.batchings)), ("slices", len(arguments.num_layers_profiled))):
-        if number > 1:
-            raise ValueError(f"--target-error chooses among settings of one batch and one slice; got {number} {name}")
+    if (number := len(arguments.num_layers_profiled)) > 1:
+        raise ValueError(f"--target-error chooses among settings of one slice of the layers; got {number} slices")
+    if arguments.logs is not None and all(batch_size > 1 for batch_size, *_ in arguments.batchings):
+        raise ValueError(
+            f"--logs {arguments.logs} tells what is expected of one sequence at a time, not of a batch: leave it out"
+        )
     if len(outputs := arguments.all_num_output_tokens) < 2:
         raise ValueError(
             "--target-error needs two numbers of output tokens or more, such as --all-num-output-tokens 1 8, to tell "
@@ -81,6 +84,7 @@ def check_goal(arguments):
             f"{arguments.architecture.name} has {context}: give smaller sizes"
         )
     try:
+        arguments.goal = goal = goal.within(context)
         if arguments.logs is not None:
             arguments.goal = goal = _with_prior(goal, arguments)
         goal.design(arguments.all_num_input_tokens, arguments.all_num_output_tokens, seed=0, num_warmups=0)

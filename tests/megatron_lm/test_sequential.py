@@ -4,7 +4,6 @@ runtimes and faults says, by clocks that only it moves."""
 import gc
 import json
 import math
-import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,7 +29,7 @@ class Machine:
 
     def __init__(self, slower=lambda machine: 1.0, noise=NOISE, seed=0):
         self.slower, self._noise, self._rng = slower, noise, np.random.default_rng(seed)
-        self.now_s = self.started_s = time.perf_counter()
+        self.now_s = self.started_s = 1000.0
         self.ahead_s, self.num_queries = 0.0, 0
 
     @property
@@ -51,7 +50,7 @@ def run_on(monkeypatch, drive):
         class Timed(SdpaEngine):
             def encode(self, tokens, first_sequence=0):
                 machine.num_queries += 1
-                machine.work(PROMPT_S(tokens.shape[1]))
+                machine.work(len(tokens) * PROMPT_S(tokens.shape[1]))
                 return super().encode(tokens, first_sequence)
 
             def decode(self, tokens, num_cached_tokens, first_sequence=0):
@@ -178,6 +177,56 @@ def test_total_of_the_queries_is_known_before_each_of_them(run_on, log, tmp_path
     assert stopped(total)["rule"] == "target"
     spent_s = [sum(sum(it["runtimes_s"]) for it in run.records if it["record"] == "block") for run in (total, each)]
     assert spent_s[0] < spent_s[1]
+
+
+def test_batches_are_known_each_by_its_own_timings_in_the_same_blocks(run_on, log):
+    answer = run_on(Machine(), "--global-batch-size", 1, 4, log=log, target=0.03)
+    assert answer.code == 0
+    assert stopped(answer)["rule"] == "target"
+    assert all(f"batch_size {size}: the target of 3 % is reached" in stopped(answer)["sentence"] for size in (1, 4))
+    blocks = [it for it in answer.records if it["record"] == "block"]
+    assert {it["batch_size"] for it in blocks if it["block"] == 1} == {1, 4}
+    settings = read_log(log)
+    for size, own in settings.groupby("batch_size"):
+        p, o = own["num_prompt_tokens"], own["num_output_tokens"]
+        fit = RuntimeModel.fit(own)
+        assert np.mean(np.abs(fit.predict(p, o) / (size * PROMPT_S(p) + (o - 1) * TOKEN_S) - 1)) < 0.03
+
+
+def test_batches_share_the_seconds(run_on, log):
+    machine = Machine(noise=0.05)
+    answer = run_on(machine, "--global-batch-size", 1, 2, 4, "--max-seconds", 20, log=log, target=0.001)
+    assert stopped(answer)["rule"] == "budget"
+    assert 12 < machine.elapsed_s < 22
+    blocks = [it for it in answer.records if it["record"] == "block"]
+    seconds = [sum(sum(it["runtimes_s"]) for it in blocks if it["batch_size"] == size) for size in (1, 2, 4)]
+    assert min(seconds) > 0.15 * sum(seconds)
+
+
+@pytest.mark.parametrize("num_lines", [1, 9])
+def test_batches_go_on_where_they_were_killed(run_on, log, num_lines):
+    command = ("--global-batch-size", 1, 4)
+    run_on(Machine(), *command, log=log, target=0.03)
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:num_lines]))
+    answer = run_on(Machine(seed=1), *command, log=log, target=0.03)
+    assert stopped(answer)["rule"] == "target"
+    assert set(read_log(log)["batch_size"]) == {1, 4}
+
+
+def test_batch_of_which_nothing_fits_is_given_up_and_the_others_are_timed(run_on, log, monkeypatch):
+    reset = SdpaEngine.reset
+
+    def refuse_batches(engine, batch_size, num_positions):
+        if batch_size > 1:
+            raise MemoryError("no room")
+        return reset(engine, batch_size, num_positions)
+
+    monkeypatch.setattr(SdpaEngine, "reset", refuse_batches)
+    answer = run_on(Machine(), "--global-batch-size", 1, 4, log=log, target=0.03)
+    assert answer.code == 0
+    assert "batch_size 4 is given up: what is left of the sizes is too little" in answer.err
+    assert stopped(answer)["rule"] == "target"
+    assert set(read_log(log)["batch_size"]) == {1}
 
 
 def test_setting_that_does_not_fit_is_not_chosen_again(run_on, log, monkeypatch):

@@ -19,6 +19,8 @@ Examples:
   idealized-runtime design --log logs/cpu/gpt2-small.jsonl --target-error 0.02 --queries queries.csv --target total
 """
 _WASTED_PERCENT = 0.1
+# Where neither a target nor seconds are given; and where seconds alone are, as narrow as they allow.
+_TARGET_ERROR, _LEAST_ERROR = 0.01, 1e-6
 _PROMPT_SIZES = (1, 16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 1920)
 _OUTPUT_SIZES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -45,8 +47,7 @@ def run(arguments) -> int:
     """Print the settings, what they take and narrow, and the command that times them."""
     import pandas as pd
 
-    from idealized_runtime.design.sequential import SequentialDesign
-    from idealized_runtime.queries.tables import read_queries
+    from idealized_runtime.design.goal import Goal
 
     if arguments.out is not None:
         check_format(arguments.out)
@@ -56,35 +57,19 @@ def run(arguments) -> int:
         raise ValueError("--model and --logs go together: what is expected of the one comes from the other")
     if arguments.columns is not None and arguments.queries is None:
         raise ValueError("--columns: of --queries, which is missing")
-    queries = None if arguments.queries is None else read_queries(arguments.queries, columns=arguments.columns)
-    timings = pd.DataFrame() if arguments.log is None else _read_timings(arguments)
-    sizes, prior = _sizes(arguments, queries, timings), None
-    if arguments.model is not None:
-        prior = _prior(arguments, sizes)
-    design = SequentialDesign(
-        **dict(zip(("prompt_sizes", "output_sizes"), sizes, strict=True)),
-        target_error=arguments.target_error or _least_error(arguments), queries=queries, of=arguments.of,
-        max_seconds=arguments.max_seconds, level=arguments.level, seed=arguments.seed, prior=prior,
+    if arguments.target_error is None and arguments.max_seconds is None:
+        arguments.target_error = _TARGET_ERROR
+    goal = Goal.read(
+        arguments.queries, arguments.columns, target_error=arguments.target_error or _LEAST_ERROR,
+        max_seconds=arguments.max_seconds, level=arguments.level, of=arguments.of,
     )  # fmt: skip
-    settings, seconds, error = design.plan(timings)
-    # Shuffled, so that a drift of the machine is not taken for an effect of the size.
-    table = pd.DataFrame(settings, columns=["num_prompt_tokens", "num_output_tokens", "num_trials"])
-    table = table.sample(frac=1, random_state=arguments.seed, ignore_index=True)
-    is_timed = not timings.empty
+    timings = {(1,): pd.DataFrame()} if arguments.log is None else _read_timings(arguments)
+    sizes = _sizes(arguments, goal, timings)
+    if arguments.model is not None:
+        goal, sizes = _with_prior(arguments, goal, sizes, timings)
+    answer = _answer(arguments, goal, timings, sizes)
     if arguments.out is not None:
-        write_table(table, arguments.out)
-    answer = {
-        "settings": table,
-        "expected_error": error,
-        "expected_device_s": seconds,
-        "level": arguments.level,
-        "target_error": arguments.target_error,
-        "is_reached": None if arguments.target_error is None else error <= arguments.target_error,
-        "error": design.error(design.belief(timings)) if is_timed else None,
-        "next": design.worth_of_next(timings),
-        "timed": design.worth_of_each(timings) if is_timed else None,
-        "command": _command(arguments, table),
-    }
+        write_table(answer["settings"], arguments.out)
     if arguments.json:
         print_json(answer)
     else:
@@ -92,35 +77,88 @@ def run(arguments) -> int:
     return DONE
 
 
-def _least_error(arguments) -> float:
-    """As narrow as the seconds allow, or a hundredth."""
-    return 0.01 if arguments.max_seconds is None else 1e-6
+def _answer(arguments, goal, timings, sizes) -> dict:
+    """What each batch should be timed at, one below the other; the error is of the one that is known worst."""
+    from dataclasses import replace
+
+    import pandas as pd
+
+    from idealized_runtime.records import BATCH_COLUMNS
+
+    tables, errors, errors_now, seconds = {"settings": [], "next": [], "timed": []}, [], [], 0.0
+    for number, (batching, timed) in enumerate(timings.items()):
+        if goal.max_seconds is not None:
+            # What one batch leaves of its part is there for the others.
+            part_s = (arguments.max_seconds - seconds) / (len(timings) - number)
+            goal = replace(goal, max_seconds=part_s)
+        design = goal.design(*sizes, seed=arguments.seed, num_warmups=1, batch_size=batching[0])
+        settings, taken_s, error = design.plan(timed)
+        seconds, errors = seconds + taken_s, [*errors, error]
+        found = {
+            "settings": pd.DataFrame(settings, columns=["num_prompt_tokens", "num_output_tokens", "num_trials"]),
+            "next": design.worth_of_next(timed),
+        }
+        if not timed.empty:
+            errors_now.append(design.error(design.belief(timed)))
+            found["timed"] = design.worth_of_each(timed)
+        for name, table in found.items():
+            named = dict(zip(BATCH_COLUMNS, batching, strict=False)) if len(timings) > 1 else {}
+            tables[name].append(table.assign(**named))
+    # Shuffled, so that a drift of the machine is not taken for an effect of the size.
+    settings = pd.concat(tables["settings"]).sample(frac=1, random_state=arguments.seed, ignore_index=True)
+    return {
+        "settings": settings,
+        "expected_error": max(errors),
+        "expected_device_s": seconds,
+        "level": arguments.level,
+        "target_error": arguments.target_error,
+        "is_reached": None if arguments.target_error is None else bool(max(errors) <= arguments.target_error),
+        "error": max(errors_now, default=None),
+        "next": pd.concat(tables["next"], ignore_index=True),
+        "timed": pd.concat(tables["timed"], ignore_index=True) if tables["timed"] else None,
+        "command": None if settings.empty else _command(arguments, goal, timings, sizes),
+    }
 
 
-def _read_timings(arguments):
+def _read_timings(arguments) -> dict:
+    """Settings of each batch of the log, by its sizes; where it names none, they are of one sequence."""
     from idealized_runtime.fits.settings import settings_of_batch
-    from idealized_runtime.records import read_log
+    from idealized_runtime.records import BATCH_COLUMNS, read_log
 
     timings = read_log(arguments.log, accept=arguments.accept)
-    sizes = timings["batch_size"].dropna().unique()
-    return settings_of_batch(timings, 1) if len(sizes) > 1 else timings
+    if not set(BATCH_COLUMNS) <= set(timings) or timings["batch_size"].isna().all():
+        return {(1,): timings}
+    return {
+        tuple(map(int, batching)): settings_of_batch(settings, batching[0])
+        for batching, settings in timings.groupby(BATCH_COLUMNS)
+    }
 
 
-def _sizes(arguments, queries, timings):
+def _sizes(arguments, goal, timings):
     """Sizes to choose from: those given; else those of the log, of the queries, or a grid."""
-    from idealized_runtime.design.goal import Goal
-
-    given = [arguments.all_num_prompt_tokens, arguments.all_num_output_tokens]
-    if queries is not None:
-        others = Goal(0.01, queries=queries).sizes()
-    elif not timings.empty:
-        others = [sorted(set(timings[name])) for name in ("num_prompt_tokens", "num_output_tokens")]
+    if goal.queries is not None:
+        others = goal.sizes()
+    elif arguments.log is not None:
+        others = [
+            sorted({int(size) for timed in timings.values() for size in timed[name]})
+            for name in ("num_prompt_tokens", "num_output_tokens")
+        ]
     else:
         others = [list(_PROMPT_SIZES), list(_OUTPUT_SIZES)]
-    return [own or other for own, other in zip(given, others, strict=True)]
+    given = [arguments.all_num_prompt_tokens, arguments.all_num_output_tokens]
+    sizes = [sorted(set(own)) if own else other for own, other in zip(given, others, strict=True)]
+    if len(sizes[1]) < 2:
+        raise ValueError(
+            "--all-num-output-tokens must be at least two, such as 1 8, to tell output tokens from prompts; got "
+            f"{sizes[1][0]}"
+        )
+    return sizes
 
 
-def _prior(arguments, sizes):
+def _with_prior(arguments, goal, sizes, timings):
+    """The goal with what logs of other models tell of this one, and the sizes that fit it."""
+    from dataclasses import replace
+
     from idealized_runtime.architectures import read_architecture
     from idealized_runtime.design.priors import prior_of_architecture
     from idealized_runtime.measurements.shipped import read_stack
@@ -128,38 +166,46 @@ def _prior(arguments, sizes):
     with findings_in_a_line(arguments.logs):
         timed = read_stack(arguments.logs, software=arguments.software, accept=arguments.accept)
         architecture = read_architecture(arguments.model, suggested=timed)
-        longest = max(sizes[0]) + max(sizes[1])
-        if longest > architecture.max_position_embeddings:
-            sizes[0] = [p for p in sizes[0] if p + max(sizes[1]) <= architecture.max_position_embeddings]
-            if arguments.all_num_prompt_tokens is not None or not sizes[0]:
-                raise ValueError(
-                    f"{architecture.name} takes {architecture.max_position_embeddings} tokens of context, prompt and "
-                    f"output together; the longest query asked for has {longest}: give smaller --all-num-input-tokens"
-                )
-        return prior_of_architecture(architecture, timed)
+        if timed_models := {name for its in timings.values() if not its.empty for name in its["model"]} - {
+            architecture.name
+        }:
+            raise ValueError(
+                f"--log {arguments.log} is of {', '.join(timed_models)}, not of --model {architecture.name}"
+            )
+        context = architecture.max_position_embeddings
+        goal = goal.within(context)
+        if goal.queries is not None:
+            sizes = _sizes(arguments, goal, timings)
+        prompt_sizes = [p for p in sizes[0] if p + max(sizes[1]) - 1 <= context]
+        if not prompt_sizes or (arguments.all_num_prompt_tokens and prompt_sizes != sizes[0]):
+            raise ValueError(
+                f"{architecture.name} takes {context} tokens of context, prompt and output together but for the last; "
+                f"the longest query asked for has {max(sizes[0])} + {max(sizes[1])}: give smaller "
+                "--all-num-input-tokens or --all-num-output-tokens"
+            )
+        prior = prior_of_architecture(architecture, timed)
+    return replace(goal, prior=prior, prior_source=str(arguments.logs)), [prompt_sizes, sizes[1]]
 
 
-def _command(arguments, table) -> str | None:
-    """What times the settings, or goes on until the target is met; None where the model has no name."""
-    if arguments.model is None or table.empty:
+def _command(arguments, goal, timings, sizes) -> str | None:
+    """What times the settings, going on until the target is met; None where the model, the queries or a batch have no
+    name of their own.
+    """
+    batch_sizes = [batch_size for batch_size, *_ in timings]
+    if arguments.model is None or arguments.queries == "-" or len(set(batch_sizes)) < len(batch_sizes):
         return None
     named = str(arguments.model)
     words = ["idealized-runtime", "time", "--hf-config" if named.endswith(".json") else "--architecture", named]
-    for flag, name in (
-        ("--all-num-input-tokens", "num_prompt_tokens"),
-        ("--all-num-output-tokens", "num_output_tokens"),
-    ):
-        words += [flag, *map(str, sorted(set(table[name])))]
-    if arguments.target_error is not None:
-        words += ["--target-error", str(arguments.target_error)]
-        of = None if arguments.of == "each" else arguments.of
-        for flag, value in (
-            ("--logs", arguments.logs), ("--queries", arguments.queries), ("--target", of),
-            ("--max-seconds", arguments.max_seconds),
-        ):  # fmt: skip
-            words += [] if value is None else [flag, str(value)]
-    else:
-        words += ["--num-trials", str(int(table["num_trials"].max()))]
+    words += ["--all-num-input-tokens", *map(str, sizes[0]), "--all-num-output-tokens", *map(str, sizes[1])]
+    if batch_sizes != [1]:
+        words += ["--global-batch-size", *map(str, batch_sizes)]
+    columns = arguments.columns and ",".join(f"{ours}={theirs}" for ours, theirs in arguments.columns.items())
+    for flag, value, default in (
+        ("--target-error", f"{goal.target_error:g}", None), ("--max-seconds", arguments.max_seconds, None),
+        ("--logs", arguments.logs if 1 in batch_sizes else None, None), ("--queries", arguments.queries, None),
+        ("--columns", columns, None), ("--target", arguments.of, "each"), ("--level", arguments.level, 0.95),
+    ):  # fmt: skip
+        words += [] if value in (None, default) else [flag, str(value)]
     return shlex.join(words)
 
 
@@ -172,12 +218,16 @@ def _show(arguments, answer):
             f"{len(wasted)} of its {len(worth)} settings narrow that by less than {_WASTED_PERCENT} % each; their "
             f"trials took {wasted['seconds'].sum():.3g} of {worth['seconds'].sum():.3g} s. The most useful:"
         )
-        print_table(worth.tail(5)[::-1])
+        print_table(worth.sort_values("narrows_percent").tail(5)[::-1])
         show("\nOne more trial, the most useful for its seconds:")
-        print_table(answer["next"].head(5))
+        batches = [name for name in worth if name.endswith("batch_size")]
+        print_table(answer["next"].groupby(batches).head(1) if batches else answer["next"].head(5))
         show()
+    target = f"the target of {100 * (arguments.target_error or 0):.3g} %"
+    fits = "" if arguments.max_seconds is None else f" that fits into {arguments.max_seconds:g} s"
     if table.empty:
-        show("Nothing more to time: the target is met, no setting fits into the seconds, or none would narrow it.")
+        why = f"{target} is met" if answer["is_reached"] else f"no further trial{fits} would narrow it"
+        show(f"Nothing more to time: {why}.")
         return
     print_table(table)
     show(
@@ -185,6 +235,7 @@ def _show(arguments, answer):
         f"expected to be known to {100 * answer['expected_error']:.3g} %."
     )
     if answer["is_reached"] is False:
-        show("That is not the target: give more --max-seconds, or more sizes.")
+        more = "sizes" if arguments.max_seconds is None else "seconds or sizes"
+        show(f"That is not {target}, and no further trial{fits} would narrow it: give more {more}.")
     if answer["command"]:
         show(f"\n{answer['command']}")

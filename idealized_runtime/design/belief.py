@@ -318,7 +318,9 @@ def settings_of(timings: pd.DataFrame) -> pd.DataFrame:
         trials = timings.groupby(TOKEN_COLUMNS)["runtime_s"].agg(["mean", "std", "size"]).reset_index()
         return trials.rename(columns={"mean": "runtime_s", "std": "runtime_std_s", "size": "num_trials"})
     settings = timings.reindex(columns=[*TOKEN_COLUMNS, "runtime_s", "runtime_std_s", "num_trials"])
-    settings["num_trials"] = settings["num_trials"].astype(float).fillna(1.0)
+    for name in ("runtime_s", "runtime_std_s", "num_trials"):
+        settings[name] = pd.to_numeric(settings[name]).astype(float)
+    settings["num_trials"] = settings["num_trials"].fillna(1.0)
     return settings.astype(dict.fromkeys(TOKEN_COLUMNS, "int64"))
 
 

@@ -80,9 +80,9 @@ class Goal:
         and quantiles up to there: more tokens cost time and tell little of a line.
         """
         mix = QueryMix.from_queries(self.queries)
-        prompts = _quantiles(mix.num_prompt_tokens, _NUM_PROMPT_SIZES)
+        prompts = _quantiles(mix.num_prompt_tokens, mix.weights, _NUM_PROMPT_SIZES)
         most = int(np.clip(mix.num_output_tokens.max(), 2, _MOST_OUTPUT_TOKENS))
-        outputs = _quantiles(np.minimum(mix.num_output_tokens, most), _NUM_OUTPUT_SIZES)
+        outputs = _quantiles(np.minimum(mix.num_output_tokens, most), mix.weights, _NUM_OUTPUT_SIZES)
         return sorted(prompts), sorted(outputs | {2**power for power in range(most.bit_length())})
 
     def within(self, num_positions: int) -> "Goal":
@@ -120,9 +120,9 @@ class Goal:
         return f"known to {known:.2g} % after this block, target {target:.3g} %", left_s
 
 
-def _quantiles(sizes, number) -> set[int]:
+def _quantiles(sizes, weights, number) -> set[int]:
     shares = np.linspace(0, 1, number)
-    return {*np.rint(np.quantile(sizes, shares, method="nearest")).astype(int).tolist()}
+    return {*np.rint(np.quantile(sizes, shares, weights=weights, method="inverted_cdf")).astype(int).tolist()}
 
 
 def sizes_without(

@@ -1,11 +1,12 @@
 """``idealized-runtime design``: a plan from logs of other models, and what a log at hand is worth."""
 
 import json
+import shlex
 
 import pytest
 
 from idealized_runtime.cli.main import BAD_INPUT, DONE, main
-from idealized_runtime.records import read_log
+from idealized_runtime.records import BATCH_COLUMNS, read_log
 from megatron_lm.arguments import parse_arguments
 from tests.makers import HEADER, make_setting, write_log
 
@@ -43,6 +44,78 @@ def test_plan_reaches_its_target(capsys):
     assert answer["expected_error"] <= 0.1
 
 
+@pytest.mark.parametrize("of", ["each", "total", "prompts", "tokens"])
+@pytest.mark.parametrize("more", [("--max-seconds", "3"), ("--target-error", "0.2", "--level", "0.9")])
+def test_command_of_a_plan_asks_the_driver_for_the_same(capsys, tmp_path, of, more):
+    queries = tmp_path / "two queries.csv"
+    queries.write_text("p,num_output_tokens\n100,10\n200,30\n")
+    words = ("--queries", str(queries), "--columns", "num_prompt_tokens=p", "--target", of, *more)
+    answer = answer_of(capsys, "--model", "gpt2-small", "--logs", "cpu", *words)
+    arguments = parse_arguments(shlex.split(answer["command"])[2:])
+    assert arguments.all_num_input_tokens == [100, 200]
+    assert (arguments.goal.of, arguments.goal.max_seconds is None) == (of, "--max-seconds" not in more)
+    assert arguments.goal.level == (0.9 if "--level" in more else 0.95)
+    assert arguments.goal.queries["num_prompt_tokens"].tolist() == [100, 200]
+
+
+def test_sizes_that_queries_ask_for_are_timed(capsys, tmp_path):
+    queries = tmp_path / "one.csv"
+    queries.write_text("num_prompt_tokens,num_output_tokens\n100,10\n")
+    words = ("--queries", str(queries), "--target-error", "0.05")
+    answer = answer_of(capsys, "--model", "gpt2-small", "--logs", "cpu", *words)
+    assert answer["is_reached"]
+    assert (100, 10) in {(row["num_prompt_tokens"], row["num_output_tokens"]) for row in answer["settings"]}
+
+
+def test_rows_that_are_no_queries_are_left_out_and_said(capsys, tmp_path):
+    queries = tmp_path / "queries.csv"
+    queries.write_text("num_prompt_tokens,num_output_tokens\n100,10\n-5,3\n,3\n1020,10\n")
+    command = ["design", "--model", "gpt2-small", "--logs", "cpu", "--max-seconds", "3", "--queries", str(queries)]
+    assert main([*command, "--json"]) == DONE
+    out, err = capsys.readouterr()
+    assert "2 of 4 rows lack token counts or have fewer than one" in err
+    assert "1 of 2 rows need more than the 1024 positions of the model" in err
+    assert {row["num_prompt_tokens"] for row in json.loads(out)["settings"]} == {100}
+
+
+def test_missed_target_is_said(capsys):
+    command = ["design", "--model", "gpt2-small", "--logs", "cpu", "--target-error", "0.001", "--max-seconds", "2"]
+    assert main(command) == DONE
+    assert "That is not the target of 0.1 %, and no further trial that fits into 2 s" in capsys.readouterr().out
+
+
+def log_of_batches(path, batchings):
+    settings = [
+        make_setting(
+            p, o, [batching[0] ** 0.5 * (0.01 + 1e-4 * p + 0.02 * (o - 1)) * (1 + e) for e in (-0.02, 0.005, 0.015)],
+            **dict(zip(BATCH_COLUMNS, batching, strict=True)),
+        )
+        for batching in batchings for p in (1, 512) for o in (1, 8)
+    ]  # fmt: skip
+    return str(write_log(path / "gpt2-small.jsonl", settings, HEADER))
+
+
+def test_batches_of_a_log_are_designed_each_within_its_part_of_the_seconds(capsys, tmp_path):
+    log = log_of_batches(tmp_path, [(1, 1, 1), (4, 4, 4)])
+    words = ("--log", log, "--model", "gpt2-small", "--logs", "cpu", "--max-seconds", "4")
+    answer = answer_of(capsys, *words)
+    assert {row["batch_size"] for row in answer["settings"]} == {1, 4}
+    assert len(answer["timed"]) == 8
+    assert answer["expected_device_s"] <= 4
+    assert answer["expected_error"] < answer["error"]
+    assert parse_arguments(shlex.split(answer["command"])[2:]).batchings == [(1, 1, 1), (4, 4, 4)]
+
+
+def test_micro_batches_of_one_batch_are_told_apart(capsys, tmp_path):
+    answer = answer_of(capsys, "--log", log_of_batches(tmp_path, [(4, 4, 4), (4, 2, 2)]), "--max-seconds", "2")
+    assert {row["micro_batch_size"] for row in answer["timed"]} == {2, 4}
+
+
+def test_prompt_times_of_a_batch_stand_for_runs_of_one_token(capsys):
+    answer = answer_of(capsys, "--log", "logs/cpu_batch/distilgpt2.jsonl", "--max-seconds", "0.5")
+    assert {(row["num_output_tokens"], row["num_trials"]) for row in answer["timed"]} == {(1, 1.0), (9, 5.0)}
+
+
 def test_log_at_hand_tells_what_each_of_its_settings_was_worth(capsys, log):
     answer = answer_of(capsys, "--log", log, "--target-error", "0.5")
     assert answer["settings"] == []
@@ -63,7 +136,8 @@ def test_next_trial_narrows_and_is_the_most_useful_for_its_seconds(capsys, log):
         ([], "give --model and --logs"),
         (["--log", "x.jsonl", "--model", "gpt2-small"], "--model and --logs go together"),
         (["--model", "gpt2-small", "--logs", "cpu", "--columns", "num_prompt_tokens=p"], "of --queries"),
-        (["--model", "gpt2-small", "--logs", "cpu", "--all-num-output-tokens", "1"], "at least two"),
+        (["--model", "gpt2-small", "--logs", "cpu", "--all-num-output-tokens", "1"], "--all-num-output-tokens must be"),
+        (["--model", "distilgpt2", "--logs", "cpu", "--log", "logs/cpu/gpt2-small.jsonl"], "is of gpt2-small, not of"),
         (["--model", "gpt2-small", "--logs", "cpu", "--all-num-input-tokens", "2048"], "takes 1024 tokens of context"),
     ],
 )

@@ -98,7 +98,8 @@ def test_sizes_follow_from_the_queries_where_they_are_not_given(tmp_path):
     arguments = parse(*SIZES, *asked)
     assert (arguments.all_num_input_tokens[0], arguments.all_num_input_tokens[-1]) == (10, 499)
     assert 8 <= len(arguments.all_num_input_tokens) <= 20
-    assert arguments.all_num_output_tokens == [1, 2, 4, 8, 16, 32]
+    # Powers of two, and what is asked for at the ends and at a third and two thirds of the queries.
+    assert arguments.all_num_output_tokens == [1, 2, 4, 8, 16, 18, 32, 34, 50]
     given = parse(*SIZES, *asked, *SWEEP)
     assert (given.all_num_input_tokens, given.all_num_output_tokens) == ([1, 16], [1, 2])
 
@@ -296,8 +297,11 @@ def test_out_seq_length_is_the_number_of_output_tokens_where_no_other_is_given()
         ((*UNTIL, "--num-blocks", 3), "--num-blocks: --target-error chooses as it goes; leave it out"),
         ((*UNTIL, "--columns", "num_prompt_tokens=a"), "--columns: of --queries, which is not there"),
         ((*UNTIL, "--queries", "no.csv"), "no.csv: no such file"),
-        ((*UNTIL, "--global-batch-size", 1, 2), "of one batch and one slice; got 2 batch sizes"),
-        ((*UNTIL, "--num-layers-profiled", 1, 2), "of one batch and one slice; got 2 slices"),
+        (
+            (*UNTIL, "--global-batch-size", 2, "--logs", "cpu"),
+            "of one sequence at a time, not of a batch: leave it out",
+        ),
+        ((*UNTIL, "--num-layers-profiled", 1, 2), "of one slice of the layers; got 2 slices"),
         ((*UNTIL, "--all-num-output-tokens", 4), "needs two numbers of output tokens or more"),
         ((*UNTIL, "--all-num-input-tokens", 10**5), "needs 100001 positions; gpt-l2-h64-a4 has 2048"),
         ((*UNTIL, "--target-error", 1.5), "--target-error: must be between 0 and 1"),

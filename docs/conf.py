@@ -6,6 +6,9 @@ Its sources begin at the repository root, so that a link between pages is the sa
 import sys
 from pathlib import Path
 
+from numpy.typing import ArrayLike
+from sphinx.util.typing import stringify_annotation
+
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "extensions")]
 
@@ -33,11 +36,12 @@ myst_dmath_allow_space = False
 myst_dmath_allow_digits = False
 myst_heading_anchors = 3
 
-autodoc_default_options = {"members": True, "show-inheritance": False}
+autodoc_default_options = {"members": True}
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 add_module_names = False
+python_maximum_signature_line_length = 100
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 # Types in our docstrings are prose, whose words may be the names of several attributes.
@@ -54,3 +58,14 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_additional_pages = {"index": "entrance.html"}
 templates_path = ["templates"]
+
+
+def _name_arrays(app, what, name, thing, options, signature, annotation):
+    """Signatures with ArrayLike by its name: autodoc writes out the ten types that it is the union of."""
+    written_out = stringify_annotation(ArrayLike, "smart")
+    return tuple(text and text.replace(written_out, "ArrayLike") for text in (signature, annotation))
+
+
+def setup(app):
+    """Sphinx calls this by its name."""
+    app.connect("autodoc-process-signature", _name_arrays)

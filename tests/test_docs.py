@@ -11,6 +11,7 @@ from doctest import (
     DocTestParser,
     UnexpectedException,
 )
+from functools import cached_property
 from importlib import import_module
 
 import pytest
@@ -126,8 +127,8 @@ def test_every_name_at_the_top_has_an_example():
     ] == []
 
 
-def public_functions():
-    """Functions and methods of the modules that docs/api lists, as (name, function)."""
+def public_members():
+    """What stands in the modules that docs/api lists, members of classes included, as (name, thing)."""
     pages = sorted((ROOT / "docs" / "api").glob("*.md"))
     for name in re.findall(r"automodule:: ([\w.]+)", "\n".join(page.read_text(encoding="utf-8") for page in pages)):
         module = import_module(name)
@@ -135,11 +136,18 @@ def public_functions():
             thing = getattr(module, member)
             if member.startswith("_") or not f"{getattr(thing, '__module__', '')}.".startswith(f"{name}."):
                 continue
-            found = [(member, thing), *(vars(thing).items() if inspect.isclass(thing) else ())]
-            for function_name, function in found:
-                function = inspect.unwrap(getattr(function, "__func__", function))
-                if inspect.isfunction(function) and not function_name.startswith("_"):
-                    yield f"{name}: {function.__qualname__}", function
+            yield f"{name}: {member}", thing
+            for inner, own in vars(thing).items() if inspect.isclass(thing) else ():
+                if not inner.startswith("_"):
+                    yield f"{name}: {member}.{inner}", own
+
+
+def public_functions():
+    """Functions and methods among them, as (name, function)."""
+    for name, thing in public_members():
+        function = inspect.unwrap(getattr(thing, "__func__", thing))
+        if inspect.isfunction(function):
+            yield name, function
 
 
 def test_public_functions_say_the_types_of_what_they_take_and_give():
@@ -152,3 +160,17 @@ def test_public_functions_say_the_types_of_what_they_take_and_give():
         if any(annotation is inspect.Signature.empty for annotation in annotations):
             untyped.append(name)
     assert untyped == []
+
+
+def test_first_line_of_a_property_has_no_colon():
+    # Sphinx takes what stands before a colon there for the type.
+    properties = [(name, thing) for name, thing in public_members() if isinstance(thing, property | cached_property)]
+    assert len(properties) > 50
+    assert [
+        name for name, it in properties if it.__doc__ and ": " in re.sub("``.*?``", "", it.__doc__.split("\n")[0])
+    ] == []
+
+
+def test_no_line_of_a_page_is_lost_as_a_comment():
+    lines = [f"{page.name}: {line}" for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
+    assert [line for line in lines if line.partition(": ")[2].lstrip().startswith("%")] == []

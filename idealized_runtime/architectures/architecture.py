@@ -244,7 +244,7 @@ class Architecture:
 
     @property
     def num_active_params(self) -> int:
-        """Parameters one token visits: of ``moe_router_topk`` experts a layer; all where there are no experts."""
+        """Parameters that one token visits, of ``moe_router_topk`` experts a layer; all if there are no experts."""
         return self.count_params(self.moe_router_topk)
 
     def count_params(self, num_experts: int | None) -> int:

@@ -98,7 +98,7 @@ class SeenTarget:
 
     @cached_property
     def gram(self) -> np.ndarray:
-        """Of the rows: the variances of all of them add up to the sum of this, times a covariance."""
+        """Products of the rows. The sum of this times a covariance is the sum of the variances of all rows."""
         return self.rows.T @ self.rows
 
     def variance(self, covariance: np.ndarray) -> float:

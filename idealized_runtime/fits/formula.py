@@ -87,7 +87,7 @@ class FormulaModel(PredictingModel):
 
     @cached_property
     def results(self):
-        """What statsmodels found: ``results.summary()`` and all its other diagnostics."""
+        """Results of statsmodels, with ``results.summary()`` and all its other diagnostics."""
         import statsmodels.formula.api as smf
 
         response, tilde, terms = self.formula.partition("~")
@@ -147,7 +147,7 @@ class FormulaModel(PredictingModel):
 
     @property
     def residuals(self) -> pd.DataFrame:
-        """One row a setting: measured and predicted runtime and the relative error, predicted / measured - 1."""
+        """Measured and predicted runtime and the relative error, predicted / measured - 1, one row a setting."""
         frame = self.settings[[*TOKEN_COLUMNS, RESPONSE]]
         predicted_s = self.predict(frame["num_prompt_tokens"].to_numpy(), frame["num_output_tokens"].to_numpy())
         return with_errors(frame, predicted_s)

@@ -44,7 +44,7 @@ class PromptEncodingKnee:
 
     @property
     def prompt_tokens_per_s(self) -> float:
-        """Prompt tokens encoded per second on the line: the throughput that long prompts approach."""
+        """Prompt tokens encoded per second on the line, the throughput that long prompts approach."""
         return 1 / self.time_per_prompt_token_s
 
     def line_s(self, num_prompt_tokens: ArrayLike) -> float | np.ndarray:

@@ -133,7 +133,7 @@ class RuntimeModel(PredictingModel):
 
     @property
     def residuals(self) -> pd.DataFrame:
-        """One row a setting: measured and predicted runtime and the relative error, predicted / measured - 1.
+        """Measured and predicted runtime and the relative error, predicted / measured - 1, one row a setting.
 
         Raises
         ------

@@ -35,7 +35,7 @@ class ModelSize:
 
     @property
     def training_flops(self):
-        """6 N D: forward and backward pass, without attention (arXiv:2001.08361)."""
+        """Operations of forward and backward pass, 6 N D, without attention (arXiv:2001.08361)."""
         return TRAINING_FLOPS_PER_PARAM_AND_TOKEN * self.num_params * self.num_training_tokens
 
     @property

@@ -74,7 +74,7 @@ class TimedModel:
 
     @property
     def slices(self) -> float:
-        """Whole models in units of what was timed: 3 where 35 of 105 layers were."""
+        """Whole model in units of what was timed, 3 where 35 of 105 layers were."""
         return self.architecture.num_layers / self.num_layers_profiled
 
     @property

@@ -160,7 +160,7 @@ class Demand:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the days, whatever the rate: equal for demands of the same requests."""
+        """Fingerprint of the days at any rate, equal for demands of the same requests."""
         rows = self.trace if self.queries is None else self.queries
         columns = [name for name in ("arrival_s", *TOKEN_COLUMNS, "weight") if name in rows]
         text = rows[columns].to_numpy(float).tobytes() + repr((self.burstiness, self.seed, self.is_random)).encode()

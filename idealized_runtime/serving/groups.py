@@ -175,7 +175,7 @@ class FittedGroups:
 
     @property
     def residual_variance(self) -> float:
-        """Of relative errors of a fitted point: those of left-out ones over their spread, squared, in the mean."""
+        """Mean square of the relative errors of left-out points over their spread."""
         scores = np.log1p(self.left_out["relative_error"]) / self.left_out["spread"]
         return float(np.mean(scores**2))
 

@@ -69,7 +69,7 @@ class Objective:
 
     @property
     def label(self) -> str:
-        """In words: ``TTFT p95 <= 0.5 s``."""
+        """The objective in words, such as ``TTFT p95 <= 0.5 s``."""
         return f"{METRICS[self.metric]} {self.statistic} <= {self.seconds:g} s"
 
     def __str__(self):

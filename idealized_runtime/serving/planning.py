@@ -236,7 +236,7 @@ class Answer:
 
     @property
     def usd_per_query(self) -> float | None:
-        """Of a query, at the rate of the demand: what idles is paid, too."""
+        """Dollars of a query at the rate of the demand, idle time included."""
         usd = self.usd_per_hour
         return None if usd is None else usd / SECONDS_PER_HOUR / self.demand.rate_per_s
 
@@ -259,7 +259,7 @@ class Answer:
 
     @property
     def phases(self) -> pd.DataFrame:
-        """What prompts and generation take, cost and draw: each its share of the time in which replicas work.
+        """What prompts and generation take, cost and draw, each its share of the time in which replicas work.
 
         Returns
         -------

@@ -8,7 +8,7 @@ rate that this machine was measured to read with, again in each round.
 llama.cpp takes part where the packages xllamacpp and gguf are installed (`pip install xllamacpp gguf`), one sequence at
 a time; its cache is of float16, as it comes.
 
-Run:  python benchmarks/generation.py [--rounds 15] [--engine sdpa] [--threads N]
+Run:  python benchmarks/generation.py [--rounds 15] [--engine sdpa] [--threads N] [--only token batch prompt]
 """
 
 import argparse
@@ -38,6 +38,8 @@ CONTEXT_SIZES = (128, 512, 1000)
 BATCH_SIZES = (2, 4, 8)
 PROMPT_SIZES = (128, 512, 1000)
 NUM_DECODED = 16
+# Parts of the table: an output token behind several contexts, in several batches, and passes over prompts.
+PARTS = ("token", "batch", "prompt")
 
 
 class PlainLoop:
@@ -262,6 +264,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--engine", choices=PORTABLE_ENGINES, default="sdpa")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     transformers.logging.set_verbosity_error()
@@ -296,11 +299,15 @@ def compare_all(arguments, architecture, device):
           f"transformers {transformers.__version__}; engine {arguments.engine}; {arguments.rounds} rounds")  # fmt: skip
     print("| what | ours, ms | ours / plain torch loop | / transformers | / llama.cpp | / floor | bfloat16 / ours |")
     print("|---|---|---|---|---|---|---|")
-    tokens = [(f"one output token, context {size}", size, 1) for size in CONTEXT_SIZES]
-    tokens += [(f"one output token, batch {b}, context {CONTEXT_SIZES[0]}", CONTEXT_SIZES[0], b) for b in BATCH_SIZES]
-    prompts = [(f"prompt encoding, {size} tokens", size, 1) for size in PROMPT_SIZES]
-    for kind, num_output_tokens, labelled in ((1, 1 + NUM_DECODED, tokens), (0, 1, prompts)):
-        for label, size, batch_size in labelled:
+    context = CONTEXT_SIZES[0]
+    rows = {
+        "token": [(f"one output token, context {size}", size, 1) for size in CONTEXT_SIZES],
+        "batch": [(f"one output token, batch {size}, context {context}", context, size) for size in BATCH_SIZES],
+        "prompt": [(f"prompt encoding, {size} tokens", size, 1) for size in PROMPT_SIZES],
+    }
+    for part in arguments.only:
+        kind, num_output_tokens = (0, 1) if part == "prompt" else (1, 1 + NUM_DECODED)
+        for label, size, batch_size in rows[part]:
             # llama.cpp's server takes one sequence after the other; no pass over a prompt is bound by reading weights.
             left_out = {"llama.cpp"} if batch_size > 1 else set()
             left_out |= {"floor"} if kind == 0 else set()

@@ -159,8 +159,8 @@ class _Sweep:
         if not visits:
             return
         self._origin_s = _origin_s(self._journal.log.header)
-        told = self._journal.log.told_of_environment("num_parts")
-        self._num_parts = self._grid.share(told[-1] if told else None)
+        told = self._journal.log.told_of_environment("products")
+        self._products = self._grid.share(told[-1] if told else None)
         bar_format = "{desc}{percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left"
         name, engine, held = self._measurement.architecture.name, None, None
         with tqdm(total=sum(map(_weight, visits)), desc=name, bar_format=bar_format, file=self._err) as self._progress:
@@ -198,10 +198,10 @@ class _Sweep:
             all_num_rows |= {
                 setting["token_micro_batch_size"], setting["micro_batch_size"] * setting["num_prompt_tokens"]
             }  # fmt: skip
-        chosen = engine.tune(all_num_rows, self._num_parts)
-        if chosen != self._num_parts:
-            self._num_parts = chosen
-            self._journal.update_environment(num_parts=chosen)
+        chosen = engine.tune(all_num_rows, self._products)
+        if chosen != self._products:
+            self._products = chosen
+            self._journal.update_environment(products=chosen)
 
     def _build_engine(self, num_layers):
         architecture = self._measurement.architecture

@@ -1,6 +1,7 @@
 """Products of a few rows with a matrix on a CPU, each made the way that is quickest on this machine."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from time import perf_counter
 
 import torch
@@ -8,42 +9,43 @@ import torch.nn.functional as F  # noqa: N812
 
 # Rows beyond which torch's product is left as it is; below, those between two of them are taken for the larger.
 ROW_COUNTS = (1, 2, 4, 8, 16)
-_PARTS_PER_THREAD = (1, 4, 16, 48)
+_PARTS_PER_THREAD = (1, 4, 16, 48, 192)
 _LEAST_ROWS_OF_PART = 8
 # Reading a smaller matrix takes less than the calls around it.
 _LEAST_BYTES = 2**18
 # Of the matrices of one shape, as many are timed: more than stays in the caches of a core.
 _TIMED_BYTES = 2**26
 _NUM_ROUNDS = 5
-# Parts are taken where they save more than timings err.
+# Another way than torch's is taken where it saves more than timings err.
 _WORTHWHILE = 0.95
 
 
 class Products:
-    """Linear layers whose matrices are read in parts where that is quicker.
+    """Linear layers, each made the way that is quickest for its matrix and the number of its rows.
 
     By CPU and BLAS, torch's product of few rows with a matrix leaves threads idle, or runs kernels that are made for
-    many rows. Of the same matrix seen as parts, one below the other, a batched product gives each thread parts of its
-    own, so small that they stay in its cache while all rows meet them. It is a view: nothing is copied.
+    many rows. No other way copies the matrix:
+
+    - ``"N parts"``: it is seen as parts, one below the other; a batched product gives each thread parts of its own,
+      so small that they stay in its cache while all rows meet them.
+    - ``"transposed"``: the matrix times the rows, which a kernel for many rows then reads as it stands. In bfloat16
+      the other order makes it bring the matrix into another layout first, at every call.
     """
 
     def __init__(self):
-        # By number of rows, of ROW_COUNTS, and shape of the matrix; those that are missing are left as they are.
-        self._num_parts: dict[tuple[int, int, int], int] = {}
-
-    def num_parts(self, inputs: torch.Tensor, weight: torch.Tensor) -> int:
-        """Parts that the matrix is read in for these rows."""
-        if not self._num_parts or (num_rows := len(inputs)) > ROW_COUNTS[-1]:
-            return 1
-        return self._num_parts.get((_row_count(num_rows), *weight.shape), 1)
+        # By number of rows and shape of the matrix; what is missing is made as torch makes it.
+        self._ways: dict[tuple[int, int, int], Callable] = {}
 
     def linear(self, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """``F.linear`` of inputs of shape (rows, width)."""
-        num_parts = self.num_parts(inputs, weight)
-        return F.linear(inputs, weight, bias) if num_parts == 1 else _linear_in_parts(inputs, weight, bias, num_parts)
+        return self._ways.get((inputs.size(0), *weight.shape), F.linear)(inputs, weight, bias)
+
+    def are_made_by_torch(self, inputs: torch.Tensor, weight: torch.Tensor) -> bool:
+        """Whether :meth:`linear` of these is ``F.linear``."""
+        return (inputs.size(0), *weight.shape) not in self._ways
 
     def tune(self, weights: Iterable[torch.Tensor], all_num_rows: Collection[int], known: dict | None = None) -> dict:
-        """Time products of so many rows with each shape of the matrices, in whole and in parts; keep the quickest.
+        """Time products of so many rows with each shape of the matrices, in every way; keep the quickest.
 
         Parameters
         ----------
@@ -56,7 +58,7 @@ class Products:
         Returns
         -------
         dict
-            ``num_parts`` by ``"1 row, 2304 x 768"``.
+            The name of a way by ``"1 row, 2304 x 768"``; ``"whole"`` is torch's.
         """
         found, by_shape = dict(known or {}), {}
         for weight in weights:
@@ -66,13 +68,22 @@ class Products:
             for shape, same in by_shape.items():
                 name = f"{num_rows} {'row' if num_rows == 1 else 'rows'}, {shape[0]} x {shape[1]}"
                 if name not in found:
-                    found[name] = _quickest_num_parts(num_rows, same[: -(-_TIMED_BYTES // same[0].nbytes)])
-                self._num_parts[num_rows, *shape] = found[name]
+                    found[name] = _quickest_way(num_rows, same[: -(-_TIMED_BYTES // same[0].nbytes)])
+                if found[name] != _WHOLE:
+                    for number in range(1, num_rows + 1):
+                        if _row_count(number) == num_rows:
+                            self._ways[number, *shape] = _way(found[name])
         return found
 
 
 def _row_count(num_rows) -> int:
     return next(count for count in ROW_COUNTS if count >= num_rows)
+
+
+def _way(name) -> Callable:
+    if name in _WAYS:
+        return _WAYS[name]
+    return partial(_linear_in_parts, num_parts=int(name.removesuffix(_PARTS)))
 
 
 def _linear_in_parts(inputs, weight, bias, num_parts):
@@ -91,20 +102,34 @@ def _linear_in_parts(inputs, weight, bias, num_parts):
     return torch.cat((outputs, rest), dim=1)
 
 
+def _linear_transposed(inputs, weight, bias):
+    if inputs.size(0) == 1:
+        row = inputs[0]
+        return (torch.mv(weight, row) if bias is None else torch.addmv(bias, weight, row)).unsqueeze(0)
+    columns = inputs.t()
+    outputs = torch.mm(weight, columns) if bias is None else torch.addmm(bias.unsqueeze(1), weight, columns)
+    return outputs.t().contiguous()
+
+
+_WHOLE, _PARTS = "whole", " parts"
+_WAYS = {_WHOLE: F.linear, "transposed": _linear_transposed}
+
+
 @torch.inference_mode()
-def _quickest_num_parts(num_rows, weights) -> int:
-    """Of 1 and those that divide the work among the threads: the one with the quickest of interleaved passes."""
+def _quickest_way(num_rows, weights) -> str:
+    """Name of the way with the quickest of interleaved passes; parts divide the work among the threads."""
     num_threads, (height, width) = torch.get_num_threads(), weights[0].shape
-    numbers = {1} | {num_threads * n for n in _PARTS_PER_THREAD if height // (num_threads * n) >= _LEAST_ROWS_OF_PART}
+    numbers = {num_threads * n for n in _PARTS_PER_THREAD if height // (num_threads * n) >= _LEAST_ROWS_OF_PART} - {1}
     inputs = torch.ones(num_rows, width, dtype=weights[0].dtype)
-    times_s = {number: [] for number in sorted(numbers)}
+    times_s = {name: [] for name in (*_WAYS, *(f"{number}{_PARTS}" for number in sorted(numbers)))}
     for _ in range(1 + _NUM_ROUNDS):
-        for number, taken_s in times_s.items():
+        for name, taken_s in times_s.items():
+            way = _way(name)
             start_s = perf_counter()
             for weight in weights:
-                F.linear(inputs, weight) if number == 1 else _linear_in_parts(inputs, weight, None, number)
+                way(inputs, weight, None)
             taken_s.append(perf_counter() - start_s)
     # The first round warms up.
-    least_s = {number: min(taken_s[1:]) for number, taken_s in times_s.items()}
+    least_s = {name: min(taken_s[1:]) for name, taken_s in times_s.items()}
     best = min(least_s, key=least_s.get)
-    return best if least_s[best] < _WORTHWHILE * least_s[1] else 1
+    return best if least_s[best] < _WORTHWHILE * least_s[_WHOLE] else _WHOLE

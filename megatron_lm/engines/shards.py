@@ -24,7 +24,7 @@ class Shards:
 
     def add_linear(self, hidden, inputs, weight, bias):
         """Add to ``hidden``, in place, what :meth:`linear` gives."""
-        if self.count == 1 and bias is None and self._products.num_parts(inputs, weight) == 1:
+        if self.count == 1 and bias is None and self._products.are_made_by_torch(inputs, weight):
             hidden.addmm_(inputs, weight.t())
         else:
             hidden.add_(self.linear(inputs, weight, bias))

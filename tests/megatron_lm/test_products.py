@@ -14,28 +14,39 @@ def weights():
     return [torch.randn(shape, generator=generator) / 16 for shape in ((1021, 256), (768, 256))]
 
 
-def tuned(weights, monkeypatch, num_parts, all_num_rows=ROW_COUNTS):
-    monkeypatch.setattr(products_module, "_quickest_num_parts", lambda num_rows, same: num_parts)
+def tuned(weights, monkeypatch, way, all_num_rows=ROW_COUNTS):
+    monkeypatch.setattr(products_module, "_quickest_way", lambda num_rows, same: way)
     products = Products()
     products.tune(weights, all_num_rows)
     return products
 
 
-@pytest.mark.parametrize("num_parts", [2, 7, 32])
+@pytest.mark.parametrize("way", ["2 parts", "7 parts", "32 parts", "transposed"])
 @pytest.mark.parametrize("num_rows", [1, 3, 16])
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_product_in_parts_is_the_product(weights, monkeypatch, num_parts, num_rows, has_bias):
-    products = tuned(weights, monkeypatch, num_parts)
+def test_product_is_the_same_in_every_way(weights, monkeypatch, way, num_rows, has_bias):
+    products = tuned(weights, monkeypatch, way)
     for weight in weights:
         inputs, bias = torch.randn(num_rows, 256), torch.randn(len(weight)) if has_bias else None
-        assert products.num_parts(inputs, weight) == num_parts
+        assert not products.are_made_by_torch(inputs, weight)
         expected = F.linear(inputs.double(), weight.double(), bias if bias is None else bias.double()).float()
         outputs = products.linear(inputs, weight, bias)
         torch.testing.assert_close(outputs, expected, atol=FLOAT32_ERROR * 16, rtol=FLOAT32_ERROR)
 
 
+@pytest.mark.parametrize("way", ["2 parts", "transposed"])
+@pytest.mark.parametrize("num_rows", [1, 4])
+def test_product_of_bfloat16_is_rounded_once(weights, monkeypatch, way, num_rows):
+    weights = [weight.bfloat16() for weight in weights]
+    products = tuned(weights, monkeypatch, way)
+    inputs, bias = torch.randn(num_rows, 256).bfloat16(), torch.randn(768).bfloat16()
+    expected = F.linear(inputs.double(), weights[1].double(), bias.double())
+    error = (products.linear(inputs, weights[1], bias).double() - expected).abs()
+    assert (error <= expected.abs() * torch.finfo(torch.bfloat16).eps / 2 + 1e-4).all()
+
+
 def test_nothing_is_copied(weights, monkeypatch):
-    products, weight = tuned(weights, monkeypatch, 2), weights[1]
+    products, weight = tuned(weights, monkeypatch, "2 parts"), weights[1]
     inputs = torch.randn(1, 256)
     before = products.linear(inputs, weight)
     weight.mul_(2)
@@ -43,17 +54,19 @@ def test_nothing_is_copied(weights, monkeypatch):
 
 
 def test_many_rows_and_shapes_that_were_not_timed_are_left_as_they_are(weights, monkeypatch):
-    products = tuned(weights, monkeypatch, 2, [1])
-    assert products.num_parts(torch.ones(ROW_COUNTS[-1] + 1, 256), weights[0]) == 1
-    assert products.num_parts(torch.ones(1, 128), torch.ones(1021, 128)) == 1
-    assert products.num_parts(torch.ones(2, 256), weights[0]) == 1
+    products = tuned(weights, monkeypatch, "2 parts", [1])
+    assert not products.are_made_by_torch(torch.ones(1, 256), weights[0])
+    assert products.are_made_by_torch(torch.ones(ROW_COUNTS[-1] + 1, 256), weights[0])
+    assert products.are_made_by_torch(torch.ones(1, 128), torch.ones(1021, 128))
+    assert products.are_made_by_torch(torch.ones(2, 256), weights[0])
 
 
 def test_what_is_quickest_is_timed_for_every_shape_and_number_of_rows(weights):
     found = Products().tune(weights, [1, 3, 100])
     assert set(found) == {"1 row, 1021 x 256", "4 rows, 1021 x 256", "1 row, 768 x 256", "4 rows, 768 x 256"}
     threads = torch.get_num_threads()
-    assert all(number == 1 or number % threads == 0 for number in found.values())
+    for way in found.values():
+        assert way in {"whole", "transposed"} or int(way.removesuffix(" parts")) % threads == 0
 
 
 def test_small_matrices_are_not_timed():
@@ -64,8 +77,9 @@ def test_what_a_log_says_is_taken(weights, monkeypatch):
     def refuse(num_rows, same):
         raise AssertionError("timed again")
 
-    monkeypatch.setattr(products_module, "_quickest_num_parts", refuse)
-    known = {"1 row, 1021 x 256": 4, "1 row, 768 x 256": 1}
+    monkeypatch.setattr(products_module, "_quickest_way", refuse)
+    known = {"1 row, 1021 x 256": "4 parts", "1 row, 768 x 256": "whole"}
     products = Products()
     assert products.tune(weights, [1], known) == known
-    assert products.num_parts(torch.ones(1, 256), weights[0]) == 4
+    assert not products.are_made_by_torch(torch.ones(1, 256), weights[0])
+    assert products.are_made_by_torch(torch.ones(1, 256), weights[1])

@@ -9,7 +9,7 @@ from idealized_runtime.design.batches import next_blocks, stopped_together
 from idealized_runtime.design.goal import sizes_without
 from idealized_runtime.design.guards import Noticed, Visit
 from idealized_runtime.design.watch import Watch
-from idealized_runtime.records import BATCH_COLUMNS, TOKEN_COLUMNS, setting_name
+from idealized_runtime.records import BATCH_COLUMNS, TOKEN_COLUMNS, setting_key, setting_name
 from idealized_runtime.records.settings import REFUSED, is_disturbed
 from megatron_lm.measurement import Measurement
 
@@ -150,22 +150,28 @@ class Sequence:
             self._left_out.add(sentence)
             self.watch.say(sentence)
 
+    def _held(self) -> list[dict]:
+        """Records that count so far: blocks, and settings that are complete."""
+        blocks = [block for blocks in self._log.blocks.values() for block in blocks]
+        return blocks + [record for record in self._log.records if "error" not in record]
+
     def _visits(self) -> list[Visit]:
         """What counts so far, in the order of time."""
-        held = [block for blocks in self._log.blocks.values() for block in blocks]
-        held += [record for record in self._log.records if "error" not in record]
-        return sorted(map(Visit.of_record, held), key=lambda visit: visit.number)
+        return sorted(map(Visit.of_record, self._held()), key=lambda visit: visit.number)
 
     def _timings(self) -> dict[tuple, pd.DataFrame]:
         """Of each batch one row a trial of those that readers do not leave out."""
         rows, by_key = {batching: [] for batching in self._designs}, {}
-        for visit in self._visits():
-            by_key.setdefault(visit.key, []).extend(visit.runtimes_s)
-        for key, times_s in by_key.items():
+        for record in self._held():
+            by_key.setdefault(setting_key(record), []).extend(
+                zip(record["trial_starts_s"], record["runtimes_s"], strict=True)
+            )
+        for key, trials in by_key.items():
             p, o, *batching, _ = key
-            kept_s = np.array(times_s)[~is_disturbed(np.array(times_s))]
-            rows.get(tuple(batching), []).extend((p, o, trial, seconds) for trial, seconds in enumerate(kept_s))
-        columns = [*TOKEN_COLUMNS, "trial", "runtime_s"]
+            starts_s, times_s = np.array(trials).T
+            kept = np.flatnonzero(~is_disturbed(times_s))
+            rows.get(tuple(batching), []).extend((p, o, trial, starts_s[trial], times_s[trial]) for trial in kept)
+        columns = [*TOKEN_COLUMNS, "trial", "trial_start_s", "runtime_s"]
         return {batching: pd.DataFrame(its, columns=columns) for batching, its in rows.items()}
 
     def _judge(self):

@@ -27,6 +27,9 @@ _TOKEN_SCALES = 2.0 ** np.arange(4)
 # As if these factors were known by so many degrees of freedom.
 _SCALE_DOF, _TOKEN_DOF = 6.0, 3.0
 _LEAST_WEIGHT = 1e-2
+# What trials of a visit share of their variance before there are visits to tell it, as if so many settings had shown it
+# by two visits of two trials each; and at most.
+_VISIT_SHARE, _VISIT_SETTINGS, _MOST_VISIT_SHARE = 0.3, 3, 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +85,14 @@ class Belief:
 
     A mixture of Gaussians: one for each size of deviations and noise that the timings leave possible. Behind e, d and f
     of the sizes, its parameters are what each of the ``timed`` settings (rows of p and o) lies off its curve by.
+    ``visit_share`` is as :func:`visit_share_of` has it.
     """
 
     sizes: np.ndarray
     prior: Prior
     components: tuple[Component, ...]
     timed: np.ndarray = field(default_factory=lambda: np.empty((0, 2)))
+    visit_share: float = _VISIT_SHARE
 
     @classmethod
     def before_timing(cls, sizes, prior: Prior) -> "Belief":
@@ -114,11 +119,11 @@ class Belief:
         timings : DataFrame
             As :func:`settings_of` takes them.
         """
-        belief, settings = cls.before_timing(sizes, prior), settings_of(timings)
+        belief, settings, share = cls.before_timing(sizes, prior), settings_of(timings), visit_share_of(timings)
         p, o, mean_s = (settings[name].to_numpy() for name in (*TOKEN_COLUMNS, "runtime_s"))
         relative = mean_s / prior.expected(p, o)
-        known = _Timed(belief, settings, belief.rows(p, o), relative, belief.noise(mean_s))
-        return cls(belief.sizes, prior, tuple(known.components()), np.column_stack([p, o]))
+        known = _Timed(belief, settings, belief.rows(p, o), relative, belief.noise(mean_s), share)
+        return cls(belief.sizes, prior, tuple(known.components()), np.column_stack([p, o]), share)
 
     @property
     def mean(self) -> np.ndarray:
@@ -207,23 +212,25 @@ class _Timed:
     rows: np.ndarray
     relative: np.ndarray
     noise: tuple[np.ndarray, np.ndarray]
+    visit_share: float
 
     def components(self) -> Iterator[Component]:
         """What is possible, with the weight of each."""
         roots = [self._root(token_scale) for token_scale in _TOKEN_SCALES]
-        number = self.settings["num_trials"].to_numpy()
-        spread = (self.settings["runtime_std_s"] / self.settings["runtime_s"]) ** 2
+        number, together = (self.settings[name].to_numpy() for name in ("num_trials", "num_together"))
+        spread = (number - 1) * (self.settings["runtime_std_s"] / self.settings["runtime_s"]) ** 2
+        # Trials that share a deviation tell less of the mean, and scatter less about it.
+        independent, repeats = number_of(number, together, self.visit_share), number - 1
+        repeats = repeats - self.visit_share * (together - 1)
         parts, logs = [], []
         for before, trial, setting in zip(self.belief.components, *self.noise, strict=True):
-            noise, setting = trial / number * self.relative**2, setting * self.relative**2
-            squares = float(np.nansum((number - 1) * spread / trial))
-            of_trials = (
-                np.log(before.weight) - np.sum((number - 1) * np.log(trial)) / 2 - np.log(noise + setting).sum() / 2
-            )
+            noise, setting = trial / independent * self.relative**2, setting * self.relative**2
+            squares = float(np.nansum(spread / trial))
+            of_trials = np.log(before.weight) - np.sum(repeats * np.log(trial)) / 2 - np.log(noise + setting).sum() / 2
             for token_scale, root in zip(_TOKEN_SCALES, roots, strict=True):
                 part = _Part.of(before, root, self.rows, self.relative - 1, noise, setting)
                 parts.append(part)
-                weights = part.log_likelihoods(squares, int(np.sum(number - 1))) + of_trials
+                weights = part.log_likelihoods(squares, float(np.sum(repeats))) + of_trials
                 of_noise = _log_odds(_NOISE_FACTORS[:, None], self.belief.prior.deviations.trial_dof)
                 logs.append(weights - of_noise - _log_odds(_SCALES, _SCALE_DOF) - _log_odds(token_scale, _TOKEN_DOF))
         weights = np.exp(np.array(logs) - np.max(logs))
@@ -306,22 +313,84 @@ def places_among(settings, num_prompt_tokens, num_output_tokens) -> np.ndarray:
 
 
 def settings_of(timings: pd.DataFrame) -> pd.DataFrame:
-    """One row a setting: ``num_prompt_tokens, num_output_tokens, runtime_s, runtime_std_s, num_trials``.
+    """One row a setting: its tokens, ``runtime_s, runtime_std_s, num_trials`` and ``num_together``.
+
+    Of the last, each trial counts the trials of its visit; the mean of that.
 
     Parameters
     ----------
     timings : DataFrame
         One row a trial (``num_prompt_tokens, num_output_tokens, trial, runtime_s``); or one row a setting, as from
-        ``read_log``. Where the number of its trials is not known, as in logs of 2023, it counts as one.
+        ``read_log``. Where the number of its trials is not known, as in logs of 2023, it counts as one. When trials
+        started, as logs tell it, says which of them are one visit's; without that each is one of its own.
     """
     if "trial" in timings:
-        trials = timings.groupby(TOKEN_COLUMNS)["runtime_s"].agg(["mean", "std", "size"]).reset_index()
-        return trials.rename(columns={"mean": "runtime_s", "std": "runtime_std_s", "size": "num_trials"})
-    settings = timings.reindex(columns=[*TOKEN_COLUMNS, "runtime_s", "runtime_std_s", "num_trials"])
-    for name in ("runtime_s", "runtime_std_s", "num_trials"):
-        settings[name] = pd.to_numeric(settings[name]).astype(float)
-    settings["num_trials"] = settings["num_trials"].fillna(1.0)
-    return settings.astype(dict.fromkeys(TOKEN_COLUMNS, "int64"))
+        settings = timings.groupby(TOKEN_COLUMNS)["runtime_s"].agg(["mean", "std", "size"]).reset_index()
+        settings = settings.rename(columns={"mean": "runtime_s", "std": "runtime_std_s", "size": "num_trials"})
+    else:
+        settings = timings.reindex(columns=[*TOKEN_COLUMNS, "runtime_s", "runtime_std_s", "num_trials"])
+        for name in ("runtime_s", "runtime_std_s", "num_trials"):
+            settings[name] = pd.to_numeric(settings[name]).astype(float)
+        settings["num_trials"] = settings["num_trials"].fillna(1.0)
+        settings = settings.astype(dict.fromkeys(TOKEN_COLUMNS, "int64"))
+    sizes = visits_of(timings).groupby(TOKEN_COLUMNS)["num_trials"]
+    together = sizes.agg(lambda numbers: (numbers**2).sum() / numbers.sum()).rename("num_together")
+    return settings.join(together, on=TOKEN_COLUMNS).fillna({"num_together": 1.0})
+
+
+def visits_of(timings: pd.DataFrame) -> pd.DataFrame:
+    """One row a visit, trials of a setting that follow each other: ``num_prompt_tokens, num_output_tokens``,
+    ``num_trials``, and their mean and sum of squares about it, ``mean_s`` and ``squares_s2``. Empty where nobody
+    knows when trials started.
+    """
+    if "trial" in timings:
+        trials = timings.reindex(columns=[*TOKEN_COLUMNS, "trial_start_s", "runtime_s"])
+    else:
+        trials = timings.reindex(columns=[*TOKEN_COLUMNS, "trial_starts_s", "trial_runtimes_s"])
+        trials.columns = [*TOKEN_COLUMNS, "trial_start_s", "runtime_s"]
+        is_known = trials["trial_start_s"].map(lambda starts_s: isinstance(starts_s, tuple)).astype(bool)
+        trials = trials[is_known].explode(["trial_start_s", "runtime_s"])
+        trials = trials.astype({"trial_start_s": float, "runtime_s": float})
+    trials = trials.dropna().sort_values([*TOKEN_COLUMNS, "trial_start_s"])
+    of_setting = trials.groupby(TOKEN_COLUMNS)
+    # A warm-up, if nothing else, comes before the next visit: it takes as long as a trial.
+    waited_s = trials["trial_start_s"] - of_setting["trial_start_s"].shift() - of_setting["runtime_s"].shift()
+    is_first = ~(waited_s < trials["runtime_s"] / 2)
+    visits = trials.groupby([*TOKEN_COLUMNS, is_first.cumsum().rename("visit")])["runtime_s"]
+    visits = visits.agg(num_trials="size", mean_s="mean", squares_s2="var").reset_index()
+    return visits.assign(squares_s2=(visits["num_trials"] - 1) * visits["squares_s2"].fillna(0.0))
+
+
+def visit_share_of(timings: pd.DataFrame) -> float:
+    """Share of the variance of trials that trials of one visit have in common: their correlation.
+
+    A machine is quicker or slower for seconds: trials that follow each other agree better than those of another visit.
+    By the squares of trials about the means of visits and of settings, pooled over settings (Searle, Casella and
+    McCulloch, Variance Components, 1992, Chapter 3), and some that are expected beforehand.
+    """
+    visits = visits_of(timings)
+    if visits.empty:
+        return 0.0
+    number, by_setting = visits["num_trials"], visits.groupby(TOKEN_COLUMNS)
+    counts = by_setting["num_trials"].transform("sum")
+    mean_s = (number * visits["mean_s"]).groupby([visits[name] for name in TOKEN_COLUMNS]).transform("sum") / counts
+    within = np.sum(visits["squares_s2"] / mean_s**2)
+    total = within + np.sum(number * (visits["mean_s"] / mean_s - 1) ** 2)
+    num_within, num_total = number.sum() - len(visits), number.sum() - len(by_setting)
+    in_common = np.sum(number**2 / counts) - len(by_setting)
+    # Expected of k settings with two visits of two trials each, of the variance that is seen.
+    k, variance = _VISIT_SETTINGS, total / num_total if total > 0 else 1.0
+    within += 2 * k * (1 - _VISIT_SHARE) * variance
+    total += (3 - _VISIT_SHARE) * k * variance
+    num_within, num_total, in_common = num_within + 2 * k, num_total + 3 * k, in_common + k
+    # Within visits the squares are (1 - share) num_within, about settings num_total - share in_common variances.
+    share = (total * num_within - within * num_total) / (total * num_within - within * in_common)
+    return float(np.clip(share, 0, _MOST_VISIT_SHARE))
+
+
+def number_of(num_trials, num_together, visit_share):
+    """Trials without anything in common that would tell the mean of a setting as well as these."""
+    return num_trials / (1 + visit_share * (num_together - 1))
 
 
 def floor_and_line(timings: pd.DataFrame) -> Callable:

@@ -49,7 +49,8 @@ class Deviations:
         Longer queries have less noise, relative to themselves: by their length to minus one of ``EXPONENTS``, which
         are as probable as this.
     setting : float
-        Of the mean of one (p, o) from its curve, however often it is timed, in units of a trial's.
+        Of the mean of one (p, o) from its curve, however often it is timed, in units of a trial's: in logs that timed
+        each setting in one visit, what visits scatter by is in it.
     setting_least : float
         The same of queries so long that their trials hardly scatter, relative to their runtimes.
     setting_s : float
@@ -116,7 +117,7 @@ def _matern(distance):
 UNKNOWN = Deviations(
     level=0.5, smooth=0.1, smooth_octaves=2.0, near=0.02, near_tokens=128.0, single=0.01,
     token=0.5, token_slope=0.05, token_smooth=0.02, start=0.2, trial=0.02, trial_dof=2.0,
-    trial_exponents=(0.25, 0.25, 0.25, 0.25), setting=0.5,
+    trial_exponents=(0.25, 0.25, 0.25, 0.25), setting=0.0,
 )  # fmt: skip
 # Where the search for what other models show begins.
 _START = replace(UNKNOWN, level=0.07, smooth=0.04, near=0.02, single=0.005, shared_smooth=0.02, shared_near=0.02,

@@ -20,6 +20,8 @@ from idealized_runtime.statistics.intervals import draw_log_normal
 
 # Runs of each setting, warm-ups included, behind the published logs (arXiv:2305.02440).
 PUBLISHED_RUNS = 60
+# Of the mean of one visit from its curve, in units of a trial's deviation: a share of 0.25 of its variance.
+_SETTING = 0.5
 _TRIAL_COLUMNS = [*TOKEN_COLUMNS, "trial", "runtime_s"]
 
 
@@ -113,8 +115,10 @@ def replay_sequential(
     design = SequentialDesign(
         **dict(zip(("prompt_sizes", "output_sizes"), sizes, strict=True)), target_error=target_error,
         max_seconds=max_seconds, level=level, seed=seed, prior=prior, num_warmups=model.num_warmups,
-        # What is true here are printed means, which are rounded.
-        deviations=replace(UNKNOWN, setting_s=float(model.settings["runtime_resolution_s"].max()) / np.sqrt(12)),
+        # What is true here are printed means, which are rounded, and each of one visit.
+        deviations=replace(
+            UNKNOWN, setting=_SETTING, setting_s=float(model.settings["runtime_resolution_s"].max()) / np.sqrt(12)
+        ),
     )  # fmt: skip
     p, o = (model.settings[name].to_numpy() for name in TOKEN_COLUMNS)
     rows, belief = [], None

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.linalg import block_diag
 
 from idealized_runtime.checks import check_columns, check_positive
-from idealized_runtime.design.belief import Belief, Prior, floor_and_line, places_among, settings_of
+from idealized_runtime.design.belief import Belief, Prior, floor_and_line, number_of, places_among, settings_of
 from idealized_runtime.design.deviations import UNKNOWN, Deviations
 from idealized_runtime.design.targets import Target
 from idealized_runtime.queries.mix import QueryMix
@@ -215,7 +215,8 @@ class SequentialDesign:
         likely = max(belief.components, key=lambda it: it.weight)
         alone = replace(belief, components=(replace(likely, weight=1.0),))
         rows = belief.rows(p, o) * (belief.prior.expected(p, o) / belief.predict(p, o))[:, None]
-        noise = self._noise(alone, runtime_s)[0] / settings["num_trials"].to_numpy()
+        numbers = (settings[name].to_numpy() for name in ("num_trials", "num_together"))
+        noise = self._noise(alone, runtime_s)[0] / number_of(*numbers, belief.visit_share)
         known = likely.covariance @ rows.T
         # Without a setting the covariance grows by C h h' C / (v - h' C h).
         left = np.maximum(noise - np.sum(rows.T * known, axis=0), 1e-3 * noise)
@@ -296,7 +297,8 @@ class SequentialDesign:
         """Settings whose trials make the target's variance least per second, one after the other.
 
         A trial of variance v at a row h takes ``|T C h|^2 / (h' C h + v)`` from it, C being the covariance and T the
-        rows of the target. What the setting lies off its curve by is one of the parameters.
+        rows of the target. What the setting lies off its curve by is one of the parameters. A further trial of the
+        same visit needs no warm-up, and tells less: n of them are ``n / (1 + r (n - 1))``, r being the visit's share.
 
         Returns
         -------
@@ -311,15 +313,18 @@ class SequentialDesign:
             if error <= self.target_error:
                 break
             known = covariance @ rows.T
-            variance = np.sum(rows.T * known, axis=0)
-            gains = np.sum(known * (gram @ known), axis=0) / (variance + noise)
+            tells = number_of(chosen + 1, chosen + 1, belief.visit_share) - number_of(
+                chosen, chosen, belief.visit_share
+            )
+            variance = np.sum(rows.T * known, axis=0) + noise / tells
+            gains = np.sum(known * (gram @ known), axis=0) / variance
             price_s = cost_s * (1 + self.num_warmups * (chosen == 0))
             is_allowed = (counts < _MOST_TRIALS) & (price_s + seconds <= left_s)
             is_allowed &= gains > _LEAST_GAIN * target.variance(covariance)
             best = int(np.argmax(np.where(is_allowed, gains / price_s, -1.0)))
             if not is_allowed[best]:
                 break
-            covariance = covariance - np.outer(known[:, best], known[:, best]) / (variance[best] + noise[best])
+            covariance = covariance - np.outer(known[:, best], known[:, best]) / variance[best]
             counts[best] += 1
             chosen[best] += 1
             seconds += float(price_s[best])

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.design.belief import Belief, Prior, floor_and_line, settings_of
+from idealized_runtime.design.belief import Belief, Prior, floor_and_line, settings_of, visit_share_of, visits_of
 from idealized_runtime.design.deviations import UNKNOWN, learn_deviations
 from idealized_runtime.design.targets import Target
 from idealized_runtime.measurements.published import PublishedDataMissingError
@@ -65,6 +65,50 @@ def test_settings_of_trials_and_of_means_are_the_same():
     assert settings_of(frame)[["runtime_s", "num_trials"]].equals(frame[["runtime_s", "num_trials"]].astype(float))
     without = settings_of(frame.drop(columns=["num_trials", "runtime_std_s"]))
     assert (without["num_trials"] == 1).all()
+
+
+def visited(settings, *, num_visits, num_trials, visit_std=0.0, trial_std=0.0, seed=0):
+    """Trials in visits, each after a warm-up; those of a visit have a deviation in common."""
+    rng, rows, now_s = np.random.default_rng(seed), [], 0.0
+    for number in range(num_visits * len(settings)):
+        p, o = settings[number % len(settings)]
+        visit_s = line_s(p, o) * (1 + visit_std * rng.standard_normal())
+        now_s += visit_s
+        for runtime_s in visit_s * (1 + trial_std * rng.standard_normal(num_trials)):
+            rows.append((p, o, len(rows), now_s, runtime_s))
+            now_s += runtime_s
+    return pd.DataFrame(rows, columns=["num_prompt_tokens", "num_output_tokens", "trial", "trial_start_s", "runtime_s"])
+
+
+def test_trials_that_follow_each_other_are_one_visit():
+    timings = visited(GRID, num_visits=3, num_trials=4)
+    assert (visits_of(timings)["num_trials"] == 4).all()
+    assert len(visits_of(timings)) == 3 * len(GRID)
+    assert (settings_of(timings)["num_together"] == 4).all()
+    once = settings_of(timings.drop(columns="trial_start_s"))
+    assert (once["num_together"] == 1).all(), "nobody knows when they started"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.8])
+def test_what_trials_of_a_visit_have_in_common_is_learned(share):
+    stds = {"visit_std": 0.03 * share**0.5, "trial_std": 0.03 * (1 - share) ** 0.5}
+    found = [visit_share_of(visited(GRID, num_visits=20, num_trials=3, **stds, seed=seed)) for seed in range(8)]
+    assert np.mean(found) == pytest.approx(share, abs=0.06)
+
+
+def test_a_log_of_means_knows_no_visits():
+    assert visit_share_of(settings_of(trials(GRID))) == 0
+
+
+def test_trials_of_one_visit_tell_less_than_those_of_several():
+    apart = visited(GRID, num_visits=8, num_trials=1, visit_std=0.03, trial_std=0.01)
+    together = visited(GRID, num_visits=8, num_trials=8, visit_std=0.03, trial_std=0.01)
+    apart, eight, unknown = (
+        Target.of_grid([1, 256, 1024], [1, 16]).seen_by(Belief.after(SIZES, Prior(line_s), timings)).error(0.95)
+        for timings in (apart, together, together.drop(columns="trial_start_s"))
+    )
+    assert eight > 0.7 * apart, "eight times as many trials, as many visits"
+    assert unknown < 0.6 * eight
 
 
 @pytest.mark.parametrize("of", ["each", "total", "prompts", "tokens"])

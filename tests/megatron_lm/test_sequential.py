@@ -283,7 +283,7 @@ def test_throttled_machine_is_timed_anew_in_the_state_that_lasts(run_on, log):
 
 
 def test_machine_that_does_not_come_to_rest_is_marked(run_on, log):
-    answer = run_on(Machine(lambda machine: 1 + 0.06 * machine.elapsed_s), "--max-seconds", 40, log=log, target=0.004)
+    answer = run_on(Machine(lambda machine: 1 + 0.06 * machine.elapsed_s), "--max-seconds", 80, log=log, target=0.004)
     assert {"drift", "throttling"} & {name for name, action in findings(answer) if action == "marked"}
     with pytest.warns(UserWarning, match="guard: noticed while it was timed: (drift|throttling): block"):
         read_log(log, accept=SEVERE)

@@ -1,8 +1,10 @@
 """Commands and cells that stand with their answers in the README and in docs/ are run, and the two are compared."""
 
 import inspect
+import io
 import re
 import shlex
+from contextlib import redirect_stderr, redirect_stdout
 from doctest import (
     NORMALIZE_WHITESPACE,
     DebugRunner,
@@ -11,7 +13,7 @@ from doctest import (
     DocTestParser,
     UnexpectedException,
 )
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 
 import pytest
@@ -61,13 +63,21 @@ def cases(language):
     ]
 
 
+@cache
+def answer(words):
+    """Exit code of a command and what it prints; several pages ask the same."""
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = main([*words])
+    return code, out.getvalue() + err.getvalue()
+
+
 @pytest.mark.parametrize("block", cases("console"))
-def test_commands_give_the_answers_that_the_page_shows(block, capsys, monkeypatch):
+def test_commands_give_the_answers_that_the_page_shows(block, monkeypatch):
     monkeypatch.chdir(ROOT)
     for words, expected in session(block):
-        assert main(words) == 0
-        printed = capsys.readouterr()
-        check_answer(expected, printed.out + printed.err)
+        code, printed = answer(tuple(words))
+        assert code == 0, printed
+        check_answer(expected, printed)
 
 
 @pytest.mark.parametrize("block", cases("pycon"))

@@ -96,7 +96,13 @@ class Goal:
         return replace(self, queries=self.queries[~is_longer])
 
     def design(
-        self, prompt_sizes: Iterable[int], output_sizes: Iterable[int], *, seed: int, num_warmups: int, batch_size=1
+        self,
+        prompt_sizes: Iterable[int],
+        output_sizes: Iterable[int],
+        *,
+        seed: int,
+        num_warmups: int,
+        batch_size: int = 1,
     ) -> SequentialDesign:
         """What chooses settings of these sizes for it. The prior is of one sequence at a time: no batch has it."""
         return SequentialDesign(

@@ -10,6 +10,7 @@ from megatron.core.models.gpt import GPTModel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from idealized_runtime.architectures import Architecture
+from megatron_lm.engines.caches import token_caches, write_latents
 from megatron_lm.engines.layers import layer_parameters, norm_parameters
 from megatron_lm.engines.products import Products
 from megatron_lm.engines.rotary import Rotary
@@ -55,12 +56,13 @@ class SdpaEngine:
             self._output_weight = (
                 model.output_layer.weight if model.output_layer.weight is not None else self._word_embeddings
             )
-        self._norm = F.layer_norm if architecture.normalization == "LayerNorm" else F.rms_norm
+        # Not torch.nn.functional's, which is a Python function around this.
+        self._norm = torch.layer_norm if architecture.normalization == "LayerNorm" else torch.rms_norm
         self._num_query_groups = architecture.num_query_groups // self._shards.count
         self._heads_per_group = architecture.num_attention_heads // architecture.num_query_groups
-        # A layer's keys and values, (2, sequences, groups, tokens, head_dim): side by side, to be written at once.
-        # Or its latents, (1, sequences, 1, tokens, width).
-        self._caches: list[torch.Tensor] = []
+        # Of every layer keys and values, (2, sequences, groups, tokens, head_dim): side by side, to be written at once.
+        # Or latents, (1, sequences, 1, tokens, width). In one tensor, so that one view serves all layers.
+        self._caches: torch.Tensor | None = None
         self._cache_size = (0, 0)
         self._window_mask: torch.Tensor | None = None
 
@@ -71,13 +73,13 @@ class SdpaEngine:
     def reset(self, batch_size, max_sequence_length):
         if self._cache_size != (batch_size, max_sequence_length):
             # Freed before the new one is allocated, and not taken for it should that fail.
-            self._caches, self._cache_size = [], (0, 0)
+            self._caches, self._cache_size = None, (0, 0)
             architecture = self._architecture
             shape = (2, batch_size, self._num_query_groups, max_sequence_length, architecture.head_dim)
             if architecture.multi_latent_attention:
                 width = architecture.kv_lora_rank + architecture.qk_pos_emb_head_dim
                 shape = (1, batch_size, 1, max_sequence_length, width)
-            self._caches = [self._like.new_empty(shape) for _ in self._layers]
+            self._caches = self._like.new_empty((len(self._layers), *shape))
             self._cache_size = (batch_size, max_sequence_length)
 
     def encode(self, inputs, first_sequence=0):
@@ -95,7 +97,8 @@ class SdpaEngine:
         positions = slice(start, start + num_tokens)
         if num_tokens > 1:
             angles = self._rotary and self._rotary.angles(positions, num_sequences)
-            return self._walk(inputs, positions, sequences, partial(self._attend, angles=angles, end=positions.stop))
+            caches = self._caches[:, :, sequences].unbind()
+            return self._walk(inputs, positions, caches, partial(self._attend, angles=angles, end=positions.stop))
         return self._decode_token(inputs, positions, sequences, self._seen(positions.stop))
 
     def _seen(self, end) -> dict:
@@ -106,22 +109,31 @@ class SdpaEngine:
     def _decode_token(self, inputs, positions, sequences, seen):
         """Pass of a token a sequence, at ``positions``: a slice, or an index on the device."""
         turns = self._rotary and self._rotary.matrices(positions, self._heads_per_group + 1)
-        attend = partial(self._attend_token, positions=positions, turns=turns, seen=seen)
+        caches = self._caches[:, :, sequences]
+        if self._architecture.multi_latent_attention:
+            attend = partial(self._attend_token_by_latents, positions=positions, turn=turns[0], seen=seen)
+            caches = caches.unbind()
+        else:
+            attend = partial(self._attend_token, turns=turns)
+            caches = token_caches(caches, positions, [layer.window for layer in self._layers], seen)
         with sdpa_kernel(_TOKEN_BACKENDS):
-            return self._walk(inputs, positions, sequences, attend)
+            return self._walk(inputs, positions, caches, attend)
 
-    def _walk(self, inputs, positions, sequences, attend: Callable):
-        """Pass of tokens at ``positions``, whatever indexes a table of them, through embedding, layers and logits."""
+    def _walk(self, inputs, positions, caches, attend: Callable):
+        """Pass of tokens at ``positions``, whatever indexes a table of them, through embedding, layers and logits.
+
+        ``attend`` is given a layer, the one of ``caches`` that is its, and the normalised hidden states.
+        """
         batch_size, num_tokens = inputs.shape[:2]
         hidden = self._embed(inputs, positions) if self._is_first_stage else inputs
         # Two dimensions let each linear layer be one fused multiply-add; in place, so that its result is added by it.
         hidden = hidden.view(batch_size * num_tokens, -1)
-        for layer, cache in zip(self._layers, self._caches, strict=True):
+        for layer, cache in zip(self._layers, caches, strict=True):
             normalized = self._normalize(hidden, layer.norm_1)
             beside = normalized
             if self._is_parallel and self._architecture.norms_per_layer > 1:
                 beside = self._normalize(hidden, layer.norm_2)
-            self._shards.add_linear(hidden, attend(layer, cache[:, sequences], normalized), *layer.projection)
+            self._shards.add_linear(hidden, attend(layer, cache, normalized), *layer.projection)
             # A block beside the attention reads the hidden state to which that had added nothing yet.
             normalized = beside if self._is_parallel else self._normalize(hidden, layer.norm_2)
             if layer.experts is not None:
@@ -144,12 +156,12 @@ class SdpaEngine:
         return hidden if self._rotary else hidden + self._position_embeddings[positions]
 
     def _normalize(self, hidden, parameters):
-        return self._norm(hidden, hidden.shape[-1:], *parameters, self._architecture.layernorm_epsilon)
+        return self._norm(hidden, parameters[0].shape, *parameters, self._architecture.layernorm_epsilon)
 
-    def _heads(self, layer, hidden):
-        """Heads of shape (tokens, groups, heads of a group, head_dim): query heads, then the key, then the value."""
+    def _heads(self, layer, hidden, num_groups):
+        """Heads of shape (..., num_groups, heads of a group, head_dim): query heads, then the key, then the value."""
         # As Megatron keeps them.
-        shape = (len(hidden), self._num_query_groups, self._heads_per_group + 2, -1)
+        shape = (-1, num_groups, self._heads_per_group + 2, self._architecture.head_dim)
         heads = self._products.linear(hidden, *layer.qkv).view(shape)
         if layer.query_norm is None:
             return heads
@@ -161,7 +173,7 @@ class SdpaEngine:
         if layer.latents is not None:
             turn = self._rotary.turn
             return layer.latents.attend_prompt(hidden, cache, lambda x: turn(x.unsqueeze(1), angles).squeeze(1), end)
-        heads = self._heads(layer, hidden)
+        heads = self._heads(layer, hidden, self._num_query_groups)
         query_and_key = heads[:, :, :-1] if angles is None else self._rotary.turn(heads[:, :, :-1], angles)
         query, key, value = (
             tensor.unflatten(0, (-1, end)).flatten(2, 3).transpose(1, 2)
@@ -177,27 +189,27 @@ class SdpaEngine:
             )
         return attended.transpose(1, 2).reshape(len(heads), -1)
 
-    def _attend_token(self, layer, cache, hidden, positions, turns, seen):
+    def _attend_token(self, layer, cache, hidden, turns):
         """Self-attention of one token a sequence over slots of the cache; (sequences, hidden) -> (sequences, heads)."""
-        slots, mask = seen[layer.window]
-        if layer.latents is not None:
-            write = partial(_write, positions=positions)
-            return layer.latents.attend_token(hidden, cache, lambda heads: heads @ turns[0], write, slots, mask)
-        heads = self._heads(layer, hidden)
-        if turns is not None:
-            turned = torch.empty_like(heads)
-            rows, turned_rows = (tensor.flatten(0, 1).transpose(0, 1) for tensor in (heads, turned))
-            torch.bmm(rows, turns, out=turned_rows)
-            heads = turned
-        _write(cache, heads[:, :, -2:].permute(2, 0, 1, 3).unsqueeze(3), positions)
-        if layer.sinks is not None:
-            keys, values = cache[:, :, :, slots]
-            return attend_token_with_sinks(heads[:, :, :-2], keys, values, layer.sinks, mask).reshape(len(heads), -1)
         # As rows of one query, the heads of a group read its keys once, by kernels that know no groups; and each group
         # as a batch of its own, they come out in the order of the projection.
-        keys, values = cache[:, :, :, slots].flatten(1, 2).unsqueeze(2)
-        query = heads[:, :, :-2].flatten(0, 1).unsqueeze(1)
-        return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask).reshape(len(heads), -1)
+        heads = self._heads(layer, hidden, 1)
+        if turns is not None:
+            turned = torch.empty_like(heads)
+            rows, turned_rows = (tensor.squeeze(1).transpose(0, 1) for tensor in (heads, turned))
+            torch.bmm(rows, turns, out=turned_rows)
+            heads = turned
+        query, key_and_value = heads.split((self._heads_per_group, 2), dim=2)
+        cache.write(key_and_value)
+        if layer.sinks is None:
+            attended = F.scaled_dot_product_attention(query, cache.keys, cache.values, attn_mask=cache.mask)
+        else:
+            attended = attend_token_with_sinks(query, cache.keys, cache.values, layer.sinks, cache.mask)
+        return attended.reshape(hidden.size(0), -1)
+
+    def _attend_token_by_latents(self, layer, cache, hidden, positions, turn, seen):
+        write = partial(write_latents, positions=positions)
+        return layer.latents.attend_token(hidden, cache, lambda heads: heads @ turn, write, *seen[layer.window])
 
     def _mask_of_window(self, window, num_tokens):
         """Whether a token (row) attends to another (column): to itself and the ``window - 1`` before it."""
@@ -214,10 +226,3 @@ class SdpaEngine:
                 gate, up = gate.clamp(max=limit), up.clamp(-limit, limit) + offset
             return self._activation(gate) * up
         return self._activation(up)
-
-
-def _write(cache, keys_and_values, positions):
-    if isinstance(positions, slice):
-        cache[:, :, :, positions] = keys_and_values
-    else:
-        cache.index_copy_(3, positions, keys_and_values)

@@ -24,10 +24,12 @@ class Shards:
 
     def add_linear(self, hidden, inputs, weight, bias):
         """Add to ``hidden``, in place, what :meth:`linear` gives."""
-        if self.count == 1 and bias is None and self._products.are_made_by_torch(inputs, weight):
+        if self.count > 1:
+            hidden.add_(self.linear(inputs, weight, bias))
+        elif bias is None and self._products.are_made_by_torch(inputs, weight):
             hidden.addmm_(inputs, weight.t())
         else:
-            hidden.add_(self.linear(inputs, weight, bias))
+            hidden.add_(self._products.linear(inputs, weight, bias))
 
     def embed(self, tokens, weight):
         """Embeddings of tokens, a rank holding a range of the vocabulary."""

@@ -46,12 +46,12 @@ def attend_prompt_with_sinks(query, keys, values, sinks, mask=None):
 
 
 def attend_token_with_sinks(query, keys, values, sinks, mask=None):
-    """Attention of one token a sequence, heads that share a key being rows.
+    """Attention of one token a sequence, the heads that share a key being rows of one query.
 
     Parameters
     ----------
-    query : tensor of shape (sequences, query groups, heads of a group, head_dim)
-    keys, values : tensors of shape (sequences, query groups, tokens, head_dim)
+    query : tensor of shape (sequences * query groups, 1, heads of a group, head_dim)
+    keys, values : tensors of shape (sequences * query groups, 1, tokens, head_dim)
     sinks : tensor of shape (heads,)
     mask : tensor of shape (1, tokens), optional
         Added to the scores.
@@ -63,6 +63,7 @@ def attend_token_with_sinks(query, keys, values, sinks, mask=None):
     scores = query / math.sqrt(query.shape[-1]) @ keys.mT
     if mask is not None:
         scores = scores + mask
-    sinks = sinks.view(1, *query.shape[1:3], 1).expand(len(query), -1, -1, -1)
+    sinks = sinks.view(-1, 1, query.shape[2], 1)
+    sinks = sinks.repeat(len(query) // len(sinks), 1, 1, 1)
     weights = torch.cat((scores, sinks), dim=-1).softmax(dim=-1)
     return weights[..., :-1] @ values

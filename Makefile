@@ -11,11 +11,12 @@ GUIDELLM := .servers/guidellm/.guidellm-0.8.1
 MEASURED := logs/local/.measured
 NOTEBOOKS := $(BIN)/python -m idealized_runtime notebooks
 
-# What `make figures` times on this machine: three depths and widths, 12 settings each.
+# What `make figures` times on this machine: three depths and widths, of 12 settings each as many trials as it takes to
+# know their runtimes to 5 %; on a machine that has other things to do, no longer than 40 s each.
 ARCHITECTURES := distilgpt2 smollm2-135m gpt2-small
 PROMPT_SIZES := 1 32 128 512
 OUTPUT_SIZES := 1 8 24
-TRIALS := --num-warmup 3 --num-trials 10
+TRIALS := --target-error 0.05 --max-seconds 40
 
 # Where the environment forbids it, each of some hundred processes would compile torch anew, which takes 7 s.
 unexport PYTHONDONTWRITEBYTECODE
@@ -29,7 +30,7 @@ help:  ## this list
 
 setup: $(INSTALLED)  ## .venv with everything installed, at the versions of requirements.txt
 
-figures: $(MEASURED)  ## time three models on this machine, fit them, execute every notebook (about 10 minutes)
+figures: $(MEASURED)  ## time three models on this machine, fit them, execute every notebook (about 8 minutes)
 	@$(NOTEBOOKS)
 
 notebooks: $(INSTALLED)  ## execute the notebooks whose data, code or parameters changed; measure nothing
@@ -94,8 +95,7 @@ $(MLX) $(GUIDELLM): | $(INSTALLED)
 	  $(foreach package,$(PACKAGES),'$(package)') \
 	  && touch $@ || echo "make: $(PACKAGES) could not be installed; tests with it are skipped" >&2
 
-# The logs say which settings they hold: an interrupted sweep goes on, added sizes are measured, and a log of other
-# trials or versions is refused.
+# The logs say what they hold: an interrupted sweep goes on, and a log of other trials or versions is refused.
 $(MEASURED): Makefile | $(INSTALLED)
 	@for name in $(ARCHITECTURES); do \
 	  $(BIN)/python generate_text.py --architecture $$name --all-num-input-tokens $(PROMPT_SIZES) \

@@ -180,7 +180,9 @@ class Sequence:
         if not any(visit.block == self._block for visit in visits):
             return
         found = self._below_floor(visits)
-        action = self.watch.judge(visits, self._block, found)
+        most_s = self._measurement.goal.max_seconds
+        left_s = None if most_s is None else most_s - self._log.spent_s
+        action = self.watch.judge(visits, self._block, found, left_s=left_s)
         if action == "anew" and self._log.kept["guard"][-1]["finding"] == "cold_start":
             self._num_warmup, self._designs = self._num_warmup + _MORE_WARMUPS, None
         if action == "refused":

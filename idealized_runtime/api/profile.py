@@ -207,7 +207,7 @@ class TargetProfiler(Profiler):
             sizes = sizes_without(self._failed, sweep.all_num_prompt_tokens, sweep.all_num_output_tokens)
             self._design = sweep.design(*sizes)
         records = list(self._journal.log.records)
-        spent_s = sum(record.get("runtime_s", 0.0) for record in records)
+        spent_s = self._spent_s()
         step = self._design.next_block(self._timings(), elapsed_s=spent_s)
         budget = self._sender.budget
         so_far = f"{budget.num_requests} requests, {spent_s:.3g} s and {budget.cost_usd:.3g} USD so far"
@@ -226,6 +226,9 @@ class TargetProfiler(Profiler):
         about = f"; about {left_s:.3g} s left" if left_s else ""
         self._report(f"block {block}: {how_far}; {so_far}; this block {next_usd:.3g} USD{about}")
         return pending
+
+    def _spent_s(self) -> float:
+        return sum(record.get("runtime_s", 0.0) for record in self._journal.log.records)
 
     def _numbered(self, records, settings, block) -> list[dict]:
         """Keys of trials that the log does not hold, behind warm-ups of settings that are new to this run."""
@@ -281,5 +284,7 @@ class TargetProfiler(Profiler):
             if failed := [setting for setting, it in is_good.items() if not it]:
                 self._failed, self._design = [*self._failed, *failed], None
             if (visits := self._visits()) and visits[-1].block == pending[-1]["block"]:
-                self._watch.judge(visits, visits[-1].block)
+                most_s = self._sweep.goal.max_seconds
+                left_s = None if most_s is None else most_s - self._spent_s()
+                self._watch.judge(visits, visits[-1].block, left_s=left_s)
             pending = self._pending()

@@ -12,7 +12,7 @@ _MAX_AGAIN, _MAX_NOTED, _MAX_ANEW = 2, 8, 2
 _DONE = {
     "again": "{} visits are set aside, and timed again",
     "anew": "{} visits are set aside; what comes now is timed by itself",
-    "marked": "timing again has not helped: the log says so, and goes on",
+    "marked": "timing again has not helped, or there is no time for it: the log says so, and goes on",
 }
 Action = Literal["again", "anew", "marked", "refused"]
 
@@ -40,7 +40,9 @@ class Watch:
         self.say: Callable[[str], object] = lambda sentence: print(sentence, file=sys.stderr)
         self.refused = ""
 
-    def judge(self, visits: Sequence[Visit], block: int, found: Noticed | None = None) -> Action | None:
+    def judge(
+        self, visits: Sequence[Visit], block: int, found: Noticed | None = None, *, left_s: float | None = None
+    ) -> Action | None:
         """Look at the block that was timed last; what is done about it, None where nothing is.
 
         Parameters
@@ -51,6 +53,9 @@ class Watch:
             Number of the last one.
         found : Noticed, optional
             What the caller has noticed; else it is looked for.
+        left_s : float, optional
+            Seconds of runs that may still be spent. Where all would have to be timed anew and these do not suffice for
+            half of it, what there is stays, marked: a log of two states tells more than one of nothing.
         """
         found = found or self._look(visits)
         if found is None:
@@ -74,7 +79,10 @@ class Watch:
             return None
         if kind == "level" and (number >= _MAX_AGAIN or set(found.visits) & set(earlier)):
             # What came before was another state of the machine; the one of two blocks in a row is here to stay.
-            if sum(action == "anew" for _, action in noted) >= _MAX_ANEW:
+            aside = set(earlier or found.visits)
+            aside_s = sum(sum(it.runtimes_s) for it in visits if it.number in aside)
+            is_too_late = left_s is not None and left_s < aside_s / 2
+            if is_too_late or sum(action == "anew" for _, action in noted) >= _MAX_ANEW:
                 return self._note(found, "marked", (), block)
             self._in_a_row = None, 0
             return self._note(found, "anew", earlier or found.visits, block)

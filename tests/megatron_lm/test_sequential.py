@@ -282,6 +282,17 @@ def test_throttled_machine_is_timed_anew_in_the_state_that_lasts(run_on, log):
     assert np.median(errors(log)) == pytest.approx(0.3, abs=0.02), "of one state, not of the two mixed"
 
 
+def test_machine_that_is_throttled_when_the_seconds_are_spent_keeps_what_was_timed(run_on, log):
+    machine = Machine(lambda machine: 1 + 0.9 * (machine.elapsed_s > 20))
+    answer = run_on(machine, "--max-seconds", 30, log=log, target=0.002)
+    assert findings(answer)[-1] in {("throttling", "marked"), ("drift", "marked")}
+    assert "anew" not in {action for _, action in findings(answer)}
+    with pytest.warns(UserWarning, match="guard: noticed while it was timed: (drift|throttling): block"):
+        settings = read_log(log, accept=SEVERE)
+    assert settings["num_prompt_tokens"].nunique() >= 3
+    assert settings["num_output_tokens"].nunique() >= 2
+
+
 def test_machine_that_does_not_come_to_rest_is_marked(run_on, log):
     answer = run_on(Machine(lambda machine: 1 + 0.06 * machine.elapsed_s), "--max-seconds", 80, log=log, target=0.004)
     assert {"drift", "throttling"} & {name for name, action in findings(answer) if action == "marked"}

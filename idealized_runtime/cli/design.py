@@ -3,21 +3,29 @@ time; before anything was timed, from logs of other models on the machine, or af
 
 Sizes are chosen from those given. What is asked for is every pair of them, or the queries of a table; of those each
 runtime (each), the runtime of all, and so dollars and joules at a given price (total), prompt encoding times (prompts)
-or times per output token (tokens). The largest rate of a plan is not covered.
+or times per output token (tokens).
+
+Of a server it is the largest rate that it bears within objectives (--target rate): which loads to measure next, from
+the step times in a parameter file and their errors.
 """
 
 import shlex
 from pathlib import Path
 
-from idealized_runtime.cli.flags import add_shared
+from idealized_runtime.checks import positive_int
+from idealized_runtime.cli.flags import SHARED_FLAGS, add_shared
 from idealized_runtime.cli.main import DONE
 from idealized_runtime.cli.output import check_format, findings_in_a_line, print_json, print_table, show, write_table
+from idealized_runtime.cli.rate import run_rate
+from idealized_runtime.cli.serving.flags import add_objectives
 
 EXAMPLES = """\
 Examples:
   idealized-runtime design --model gpt2-small --logs cpu --target-error 0.02
   idealized-runtime design --log logs/cpu/gpt2-small.jsonl --target-error 0.02 --queries queries.csv --target total
+  idealized-runtime design --target rate --parameters steps.json --queries queries.csv --objective ttft:p95=0.5
 """
+_OF = SHARED_FLAGS["--target"]["choices"]
 _WASTED_PERCENT = 0.1
 # Where neither a target nor seconds are given; and where seconds alone are, as narrow as they allow.
 _TARGET_ERROR, _LEAST_ERROR = 0.01, 1e-6
@@ -38,9 +46,18 @@ def add_arguments(parser):
     )
     add_shared(parser, "--max-seconds", help="of runs, warm-ups included, that the settings may take (default: none)")
     add_shared(parser, "--level")
-    add_shared(parser, "--target", default="each")
+    add_shared(
+        parser, "--target", default="each", choices=(*_OF, "rate"),
+        help="what of the queries is to be known: the runtime of each, the total, prompt encoding times, times per "
+        "output token; or the largest rate of a server (default: each)",
+    )  # fmt: skip
     add_shared(parser, "--seed", default=0)
     add_shared(parser, "--out", "--json")
+    rate = parser.add_argument_group("--target rate", "of a server whose step times are known with their errors")
+    add_shared(rate, "--parameters", help="file with the step times that `serving fit` wrote; --model names one of it")
+    add_objectives(rate)
+    rate.add_argument("--all-num-parallel", type=positive_int, nargs="+", metavar="N",
+                      help="clients at once (default: powers of two up to the sequences at once)")  # fmt: skip
 
 
 def run(arguments) -> int:
@@ -51,14 +68,21 @@ def run(arguments) -> int:
 
     if arguments.out is not None:
         check_format(arguments.out)
+    if arguments.target_error is None and arguments.max_seconds is None:
+        arguments.target_error = _TARGET_ERROR
+    if arguments.of == "rate":
+        run_rate(arguments)
+        return DONE
+    if unused := [name for name in ("parameters", "objectives", "workload", "all_num_parallel")
+                  if getattr(arguments, name)]:  # fmt: skip
+        flag = {"objectives": "objective"}.get(unused[0], unused[0].replace("_", "-"))
+        raise ValueError(f"--{flag}: of --target rate; got --target {arguments.of}")
     if arguments.log is None and (arguments.model is None or arguments.logs is None):
         raise ValueError("give --model and --logs of other models on its machine, or --log of what was timed of it")
     if (arguments.model is None) != (arguments.logs is None):
         raise ValueError("--model and --logs go together: what is expected of the one comes from the other")
     if arguments.columns is not None and arguments.queries is None:
         raise ValueError("--columns: of --queries, which is missing")
-    if arguments.target_error is None and arguments.max_seconds is None:
-        arguments.target_error = _TARGET_ERROR
     goal = Goal.read(
         arguments.queries, arguments.columns, target_error=arguments.target_error or _LEAST_ERROR,
         max_seconds=arguments.max_seconds, level=arguments.level, of=arguments.of,

@@ -9,7 +9,7 @@ import pandas as pd
 from idealized_runtime.serving.groups import SERVER, SIZE_STEPS, SIZES, Line, LineKind, describe_points, fit_line
 
 # Of a point from its line, relative: what is left of points of one server.
-_POINT_ERROR = 0.05
+POINT_ERROR = 0.05
 # A server may be slower or faster than another by a factor of this many: its level is not known beforehand.
 _LEVEL_SPREAD = 2.0
 # Fewer settings leave nothing to fit a line to, or to compare it with.
@@ -56,7 +56,7 @@ class ExpectedLine:
         chosen = []
         for _ in range(min(number, len(rows))):
             known = covariance @ rows.T
-            variance = np.sum(rows.T * known, axis=0) + _POINT_ERROR**2
+            variance = np.sum(rows.T * known, axis=0) + POINT_ERROR**2
             gains = np.sum((rows @ known) ** 2, axis=0) / variance
             gains[chosen] = -1.0
             best = int(np.argmax(gains))

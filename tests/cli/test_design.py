@@ -3,10 +3,12 @@
 import json
 import shlex
 
+import numpy as np
 import pytest
 
 from idealized_runtime.cli.main import BAD_INPUT, DONE, main
 from idealized_runtime.records import BATCH_COLUMNS, read_log
+from idealized_runtime.serving.steps import StepModel, write_steps
 from megatron_lm.arguments import parse_arguments
 from tests.makers import HEADER, make_setting, write_log
 
@@ -130,10 +132,46 @@ def test_next_trial_narrows_and_is_the_most_useful_for_its_seconds(capsys, log):
     assert answer["next"][0]["error_after"] < answer["error"]
 
 
+@pytest.fixture
+def steps(tmp_path):
+    times = StepModel(0.013, 4e-5, 2e-4, 3e-7, covariance=np.diag([3e-3, 1e-5, 5e-5, 1e-7, 0]) ** 2)
+    write_steps(path := tmp_path / "steps.json", "tiny", times)
+    return str(path)
+
+
+def test_loads_narrow_the_largest_rate_within_their_seconds(capsys, steps):
+    words = ("--target", "rate", "--parameters", steps, "--workload", "chat", "--all-num-parallel", "1", "64")
+    answer = answer_of(capsys, *words, "--max-seconds", "120")
+    assert answer["expected_device_s"] <= 120
+    assert answer["expected_error"] < answer["error"]
+    assert {row["concurrency"] for row in answer["settings"]} <= {1, 64}
+    assert {"num_prompt_tokens", "num_output_tokens", "num_trials"} <= set(answer["settings"][0])
+    assert main(["design", *words, "--target-error", "0.9"]) == DONE
+    assert "the target of 90 % is met" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "needs --parameters"),
+        (["--parameters", "STEPS", "--objective", "ttft:p95=1"], "needs --queries, or --workload"),
+        (["--parameters", "STEPS", "--workload", "chat", "--logs", "cpu"], "--logs: the rate comes from step times"),
+        (["--parameters", "STEPS", "--workload", "chat", "--objective", "ttft:p95=1e-6"], "bears no rate"),
+        (["--parameters", "processed_jsons/cpu.json", "--workload", "chat"], "no model in it has steps"),
+    ],
+)
+def test_what_tells_no_rate_is_refused_in_a_line(capsys, steps, words, said):
+    words = [steps if word == "STEPS" else word for word in words]
+    assert main(["design", "--target", "rate", *words]) == BAD_INPUT
+    assert said in (err := capsys.readouterr().err)
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ([], "give --model and --logs"),
+        (["--log", "x.jsonl", "--workload", "chat"], "--workload: of --target rate; got --target each"),
         (["--log", "x.jsonl", "--model", "gpt2-small"], "--model and --logs go together"),
         (["--model", "gpt2-small", "--logs", "cpu", "--columns", "num_prompt_tokens=p"], "of --queries"),
         (["--model", "gpt2-small", "--logs", "cpu", "--all-num-output-tokens", "1"], "--all-num-output-tokens must be"),

@@ -239,7 +239,7 @@ def sizing_table(row: pd.Series) -> pd.DataFrame:
     Returns
     -------
     DataFrame, by quantity: ``num_params, num_training_tokens, cost_usd``
-        ``guessed``; ``measured, lower, upper``; ``moves`` (measured over guessed)``, moves_lower, moves_upper``.
+        ``guessed``; ``measured, lower, upper``; and measured over guessed, ``moves, moves_lower, moves_upper``.
     """
     columns = {"guessed": "guessed_{}", "measured": "{}", "lower": "{}_lower", "upper": "{}_upper", "moves": "{}_moves"}
     columns |= {f"moves_{side}": f"{{}}_moves_{side}" for side in ("lower", "upper")}

@@ -1,4 +1,4 @@
-"""The site's own extensions: what is checked once it is built, and what the gallery shows of a notebook."""
+"""The site's own extensions: what is checked once it is built, what the gallery shows of a notebook, how figures link."""
 
 import base64
 import io
@@ -9,6 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from docs.extensions.closed_site import site_faults
 from docs.extensions.notebook_cards import first_figure, title_and_question
+from docs.extensions.whole_figures import link_figures
 
 
 def write_site(folder, body, style=""):
@@ -63,3 +64,10 @@ def test_card_of_a_notebook_has_its_first_figure_title_and_question():
     assert first_figure(notebook) is None
     notebook.cells += [new_code_cell("a", outputs=[figure_output(3)]), new_code_cell("b", outputs=[figure_output(2)])]
     assert first_figure(notebook).size == (300, 100)
+
+
+def test_figures_lead_to_their_files_and_cards_to_their_notebooks():
+    figure = '<img alt="Runtimes" src="../_images/runtimes.png" />'
+    card = '<a class="card" href="../notebooks/plan.html"><img src="../_images/card-plan.png" alt=""></a>'
+    linked = link_figures(f"<p>{figure}</p>{card}")
+    assert linked == f'<p><a class="figure" href="../_images/runtimes.png">{figure}</a></p>{card}'

@@ -1,4 +1,4 @@
-"""The site's own extensions: what is checked once it is built, what the gallery shows of a notebook, how figures link."""
+"""The site's own extensions: what is checked once it is built, what the gallery shows, where figures lead."""
 
 import base64
 import io

@@ -81,11 +81,11 @@ def wheel(tmp_path_factory):
     return folder / "installed"
 
 
-def run(wheel, *words):
+def run(wheel, *words, code=0):
     command = [sys.executable, "-c", COMMAND, str(wheel), ",".join(other_modules()), *words]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=wheel)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+    assert ran.returncode == code, ran.stderr
+    return ran.stdout + ran.stderr
 
 
 def test_torch_is_not_installed_for_analysis():
@@ -104,6 +104,12 @@ def test_wheel_predicts_without_a_checkout_and_without_torch(wheel):
 def test_wheel_prices_a_table(wheel):
     queries = str(ROOT / "docs" / "queries.csv")
     assert "6 queries to llama-3.1-8b" in run(wheel, "price", queries, "--logs", "a100", "--model", "llama-3.1-8b")
+
+
+def test_page_of_a_wheel_without_its_extra_says_what_to_install(wheel):
+    said = run(wheel, "page", "--no-browser", code=1)
+    assert "comes with the extra page: pip install 'idealized-runtime[page]'" in said
+    assert len(said.splitlines()) == 1
 
 
 def test_wheel_has_every_data_file_and_says_that_it_is_typed(wheel):

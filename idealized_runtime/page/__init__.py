@@ -13,5 +13,6 @@
 ``choices``     widgets of what is chosen
 ``planner``     the page: widgets, and what they show
 ``server``      the server behind the page, for this machine alone
+``kernels``     where its pages run: processes that are forked, with all that is imported
 ==============  ======================================================================================
 """

@@ -35,7 +35,7 @@ from idealized_runtime.serving.planning import Simulations
 _TOGETHER_S = 0.03
 _MOST_CANDIDATES = 12
 # What comes with the package.
-_MACHINES = (*sorted(SHIPPED_STACKS, key=lambda name: name == "cpu"), *SERVING_MACHINES)
+MACHINES = (*sorted(SHIPPED_STACKS, key=lambda name: name == "cpu"), *SERVING_MACHINES)
 _TITLES = {"time": "Time", "cost": "Cost and energy", "frontier": "Frontier", "plan": "Plan", "sources": "Sources"}
 _MEDIA = {
     "pdf": "application/pdf",
@@ -69,11 +69,11 @@ class Planner:
     def __init__(self, link: str | None = None, machines: Sequence[str] | None = None):
         use_style()
         self._files, self._simulations = DroppedFiles(), Simulations()
-        self._loop, self._timer, self._ticket = _running_loop(), None, 0
+        self._loop, self._timer, self._drawing, self._ticket = _running_loop(), None, None, 0
         self._planning, self._news = None, SimpleQueue()
         machines = json.loads(os.environ.get(MACHINES_SETTING, "[]")) if machines is None else machines
         state, refused = State.from_link(asked_link() if link is None else link)
-        state, more = self._known(state, known := [*_MACHINES, *machines])
+        state, more = self._known(state, known := [*MACHINES, *machines])
         self.served: ServedAnswer | None = None
         self.choices = Choices(state, known, self._files, self._change)
         self.choices.say(*refused, *more)
@@ -289,18 +289,27 @@ class Planner:
         if is_busy:
             self._busy.value = tag("p", "simulating days of this demand …")
         self._view.value = state.view
-        panels, numbers = self._view_of(state.view)
-        self._panels = panels
-        self._figures.value = join(
-            tag("figure", image(panel.png(), panel.words), tag("figcaption", panel.words)) for panel in panels
-        )
-        self._numbers.value = numbers
+        self._panels, self._numbers.value = self._view_of(state.view)
+        self._draw_soon()
         self._saved.value = ""
         self._show_comparison()
         self._show_link()
         if not is_busy:
             # Last: what it waited for is there.
             self._busy.value = ""
+
+    def _draw_soon(self):
+        """Draw the figures: at once, or, on a page, once what is said is on its way to the browser."""
+        if self._drawing is not None:
+            self._drawing.cancel()
+        self._drawing = None if self._loop is None else self._loop.call_soon(self._draw)
+        if self._loop is None:
+            self._draw()
+
+    def _draw(self):
+        self._figures.value = join(
+            tag("figure", image(panel.png(), panel.words), tag("figcaption", panel.words)) for panel in self._panels
+        )
 
     def _view_of(self, view) -> tuple[list[figures.Panel], Html]:
         answer = self.answer

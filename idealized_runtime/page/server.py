@@ -5,16 +5,18 @@ import logging
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.page.files import FOLDER_SETTING
 
-NOTEBOOK = Path("page", "planner.ipynb")
+_SHARE = Path(__file__).parent / "share"
+# In the repository page/planner.ipynb is another name of it.
+NOTEBOOK = _SHARE / "planner.ipynb"
 # Further machines, as JSON: a kernel gets no arguments.
 MACHINES_SETTING = "IDEALIZED_RUNTIME_PAGE_MACHINES"
 HOST, PORT = "127.0.0.1", 8866
@@ -25,7 +27,6 @@ _SETTINGS = (
     "extension_allowlist=@jupyter-widgets/jupyterlab-manager", "extension_allowlist=@voila-dashboards/widgets-manager8",
     "preheat_kernel=True", "default_pool_size=1",
 )  # fmt: skip
-_SHARE = Path(__file__).parent / "share"
 # Of a message that brings a file, a third longer than the file.
 _MOST_BYTES = 80_000_000
 
@@ -45,16 +46,15 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
 
     Raises
     ------
-    FileNotFoundError
-        The notebook is not there: the package was installed without the repository.
     OSError
         The port is taken.
     """
-    # Beside the package, or, where that was copied elsewhere, in the clone it was installed from.
-    notebook = next((place for place in (ROOT / NOTEBOOK, Path.cwd() / NOTEBOOK) if place.is_file()), None)
-    if notebook is None:
-        raise FileNotFoundError(f"there is no {NOTEBOOK} here: the page is served from a clone of the repository")
     port = _free_port(port)
+    from idealized_runtime.page.kernels import begin_imports
+
+    begin_imports()
+    # With it, jsonschema, which Voila imports, would build a grammar for a second, to check a kind of address.
+    sys.modules.setdefault("rfc3987_syntax", None)
     from jupyter_core.utils import run_sync
     from voila.app import Voila
 
@@ -86,7 +86,7 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
         # As flags, which go before the configuration files of whoever runs it.
         # Else every kernel prints that it talks in plain text.
         flags = ["--KernelManager.transport_encryption=auto", *(f"--VoilaConfiguration.{one}" for one in _SETTINGS)]
-        app.initialize([str(notebook), *flags])
+        app.initialize([str(NOTEBOOK), *flags])
         app.start()
 
 
@@ -102,13 +102,17 @@ def asked_link() -> str:
     """
     if not is_page():
         return ""
-    from voila.utils import get_query_string
+    # As voila.utils.get_query_string, which would import the whole server.
+    from websockets.exceptions import WebSocketException
+    from websockets.sync.client import connect
 
-    link = get_query_string()
-    if link is None:
+    port, base, kernel = (os.environ[f"VOILA_{name}"] for name in ("APP_PORT", "SERVER_URL", "KERNEL_ID"))
+    try:
+        with connect(f"ws://{HOST}:{port}{base}voila/query/{kernel}") as asked:
+            return json.loads(asked.recv())["QUERY_STRING"]
+    except (OSError, WebSocketException):
         # The server ended before a page was asked for; what is computed now would find no socket to go to, loudly.
         os._exit(0)
-    return link
 
 
 def _free_port(port) -> int:

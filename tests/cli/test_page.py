@@ -35,13 +35,6 @@ def test_machine_that_cannot_be_read_is_refused(capsys):
     assert "no timing logs of hardware 'nowhere'" in capsys.readouterr().err
 
 
-def test_package_without_the_repository_says_so(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(server, "ROOT", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    assert main(["page", "--no-browser"]) == 2
-    assert "the page is served from a clone of the repository" in capsys.readouterr().err
-
-
 def test_browser_opens_by_itself_and_an_interrupt_ends_the_server(tmp_path):
     pytest.importorskip("voila")
     opened, browser = tmp_path / "opened", tmp_path / "browser"

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 
+import nbformat
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from idealized_runtime.measurements.published import ROOT
 
@@ -20,11 +22,13 @@ PATIENCE_MS = 60_000
 
 
 @contextlib.contextmanager
-def serving(*flags, **options):
-    """The address of a planner that is served for as long as this lasts."""
+def serving(folder, *flags):
+    """The address of a planner that is served for as long as this lasts, from a folder with a page of its own."""
+    (folder / "page").mkdir()
+    nbformat.write(new_notebook(cells=[new_code_cell("raise SystemExit")]), folder / "page" / "planner.ipynb")
     command = [sys.executable, "-m", "idealized_runtime", "page", "--no-browser", *flags]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT, **options) as server:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder) as server:
         try:
             for line in server.stderr:
                 if found := re.search(r"http://\S+", line):
@@ -51,8 +55,8 @@ def browser():
 
 
 @pytest.fixture(scope="session")
-def address(browser):
-    with serving() as found:
+def address(browser, tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("served")) as found:
         yield found
 
 

@@ -10,8 +10,9 @@ from idealized_runtime.page.state import State
 
 
 def test_notebook_is_thin_and_executed():
-    assert committed_notebook_faults(ROOT / NOTEBOOK) == []
-    assert declared_parameters(ROOT / NOTEBOOK) == {"link": "", "machines": None}
+    assert committed_notebook_faults(NOTEBOOK) == []
+    assert (ROOT / "page" / "planner.ipynb").samefile(NOTEBOOK)
+    assert declared_parameters(NOTEBOOK) == {"link": "", "machines": None}
 
 
 @pytest.mark.parametrize(
@@ -19,9 +20,7 @@ def test_notebook_is_thin_and_executed():
     [("model=gpt-j&logs=a100&num_output_tokens=64", None), ("model=gpt2-small&logs=cpu_eager", ["cpu_eager"])],
 )
 def test_notebook_runs_with_other_parameters(link, machines, tmp_path):
-    run_notebook(
-        ROOT / NOTEBOOK, {"link": link, "machines": machines}, output=tmp_path / "out.ipynb", outputs_folder=tmp_path
-    )
+    run_notebook(NOTEBOOK, {"link": link, "machines": machines}, output=tmp_path / "out.ipynb", outputs_folder=tmp_path)
     cells = {cell.id: cell for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells}
     (printed,) = cells["sentence"].outputs
     assert printed["text"].strip() == answer_queries(State.from_link(link)[0]).sentence

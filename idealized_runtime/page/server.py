@@ -102,6 +102,9 @@ def asked_link() -> str:
     """
     if not is_page():
         return ""
+    if os.environ["VOILA_PREHEAT"] == "False":
+        # Started for a page that came before a kernel was waiting for one.
+        return os.environ["QUERY_STRING"]
     # As voila.utils.get_query_string, which would import the whole server.
     from websockets.exceptions import WebSocketException
     from websockets.sync.client import connect

@@ -35,6 +35,12 @@ def test_machine_that_cannot_be_read_is_refused(capsys):
     assert "no timing logs of hardware 'nowhere'" in capsys.readouterr().err
 
 
+def test_kernel_that_was_started_for_a_page_waits_for_no_other(monkeypatch):
+    monkeypatch.setenv("VOILA_PREHEAT", "False")
+    monkeypatch.setenv("QUERY_STRING", "model=gpt-j")
+    assert server.asked_link() == "model=gpt-j"
+
+
 def test_browser_opens_by_itself_and_an_interrupt_ends_the_server(tmp_path):
     pytest.importorskip("voila")
     opened, browser = tmp_path / "opened", tmp_path / "browser"

@@ -87,11 +87,24 @@ def _groups(arguments, queries) -> list[tuple]:
     if arguments.model is None and "model" in queries and not queries.empty:
         groups = [(queries, _by_name_of_queries(queries, models))]
     else:
+        _warn_of_other_models(arguments, queries)
         queries = queries.rename(columns={"model": "model_of_query"})
         groups = [(queries.assign(model=name), {name: model}) for name, model in models.items()]
     names = ("hardware", "num_accelerators", "price_usd_per_hour", "power_watts")
     given = {name: getattr(arguments, name) for name in names}
     return [(asked, {name: on_terms(model, **given) for name, model in models.items()}) for asked, models in groups]
+
+
+def _warn_of_other_models(arguments, queries):
+    """A column that names models is not read where --model names those that answer."""
+    from idealized_runtime.architectures import registry_name
+    from idealized_runtime.checks import MissingValueWarning
+
+    asked = {registry_name(name) for name in arguments.model or ()}
+    names = [str(name) for name in queries["model"].dropna().unique()] if "model" in queries else []
+    if others := [name for name in names if registry_name(name) not in asked]:
+        said = f"{arguments.queries}: column model ({', '.join(others[:5])}{' ...' * (len(others) > 5)}) is not read:"
+        warnings.warn(f"{said} every query is asked of --model", MissingValueWarning, stacklevel=2)
 
 
 def _read_models(arguments, queries) -> dict:

@@ -13,10 +13,10 @@ from idealized_runtime.hardware.prices import device_power, device_price
 from idealized_runtime.page.files import DroppedFiles
 from idealized_runtime.page.machines import Machine, ServingMachine, read_machine, read_model
 from idealized_runtime.page.markup import tag
-from idealized_runtime.page.queries import read_table
+from idealized_runtime.page.queries import read_table, unread_of
 from idealized_runtime.page.served import demand_of
 from idealized_runtime.page.state import LEAST_QUERIES_PER_S, MOST_QUERIES_PER_S, MOST_TOKENS, OWN_SIZES, PRESETS, State
-from idealized_runtime.page.words import plain
+from idealized_runtime.page.words import count, plain
 from idealized_runtime.serving.objectives import WORKLOADS, Objective
 from idealized_runtime.serving.simulation import METRICS
 
@@ -373,7 +373,8 @@ def _file_in_words(state, is_trace) -> str:
         )
     table, name = read_table(state.queries), _shown(state.queries)
     come = ", which come as they came" if is_trace and state.is_served else ""
-    return f"{len(table):,} queries of {name}{come}."
+    what = f"{count(len(table), 'query', 'queries')} of {name}{come}"
+    return "; ".join([what, *unread_of(state.queries)]) + "."
 
 
 def _default_rates(machine: Machine | ServingMachine) -> tuple:

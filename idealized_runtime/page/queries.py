@@ -11,14 +11,14 @@ import pandas as pd
 from idealized_runtime.comparisons.capability import capability_points, frontier_table
 from idealized_runtime.page.machines import ServingMachine, measured_runtimes, read_machine, read_model
 from idealized_runtime.page.state import State
-from idealized_runtime.page.words import Estimate, bounded, count, plain
+from idealized_runtime.page.words import Estimate, bounded, chance, count, plain
 from idealized_runtime.prediction import predict_priced, priced_on_stack
-from idealized_runtime.queries.price import BEYOND, TOO_LONG
+from idealized_runtime.queries.price import BEYOND, NO_COUNTS, TOO_LONG, TOO_SHORT
 from idealized_runtime.queries.tables import WEIGHT_COLUMN, read_queries
 from idealized_runtime.queries.terms import PricedModel, price_models
 from idealized_runtime.records import TOKEN_COLUMNS
 from idealized_runtime.serving.served import predict_served_priced
-from idealized_runtime.statistics.ratios import ratio_interval
+from idealized_runtime.statistics.ratios import probabilities_to_be_least, ratio_interval
 
 LEVEL = 0.95
 # Places of a curve.
@@ -93,9 +93,7 @@ class QueryAnswer:
     def sizes(self) -> tuple[int, int]:
         """Prompt and output tokens of a query; of several, their means."""
         weights = self.queries.get(WEIGHT_COLUMN)
-        known = self.queries.dropna(subset=TOKEN_COLUMNS)
-        weights = None if weights is None else weights.loc[known.index]
-        return tuple(max(1, round(float(np.average(known[name], weights=weights)))) for name in TOKEN_COLUMNS)
+        return tuple(max(1, round(float(np.average(self.queries[name], weights=weights)))) for name in TOKEN_COLUMNS)
 
     @property
     def asked(self) -> str:
@@ -119,13 +117,22 @@ class QueryAnswer:
         if len(self.answered) > 1:
             costs = [option for option in self.answered if "cost_usd" in option.estimates]
             cheapest = min(costs, key=lambda option: option.estimates["cost_usd"].value, default=quickest)
-            if cheapest is quickest:
-                both = " and the cheapest" if costs else ""
-                said += f" It is the quickest{both} of {len(self.answered)}."
-            else:
+            quick = f" It is the quickest of {len(self.answered)} with a probability of "
+            said += f"{quick}{chance(self.probability_to_be_least(quickest, 'runtime_s'))}"
+            surely = chance(self.probability_to_be_least(cheapest, "cost_usd")) if costs else ""
+            if cheapest is not quickest:
                 seconds = bounded(cheapest.estimates["runtime_s"], "s")
-                said += f" {cheapest.label} is cheaper: {seconds}{_spent(cheapest, self)}."
+                said += f". {cheapest.label} is the cheapest with one of {surely}: {seconds}{_spent(cheapest, self)}"
+            elif costs:
+                said += f", and the cheapest with one of {surely}"
+            said += "."
         return said
+
+    def probability_to_be_least(self, option: Option, metric: str) -> float:
+        """That no other candidate takes less, as far as the intervals tell."""
+        known = [one for one in self.answered if metric in one.estimates]
+        found = probabilities_to_be_least([one.estimates[metric] for one in known], level=LEVEL)
+        return float(found[known.index(option)])
 
     def dollars(self, option: Option) -> Estimate | None:
         """Of all queries of a file, or of a thousand of one size."""
@@ -262,19 +269,42 @@ def _queries(state) -> pd.DataFrame:
     return read_table(state.queries)
 
 
-@lru_cache(maxsize=4)
 def read_table(path: str) -> pd.DataFrame:
-    """Queries of a file.
+    """Queries of a file that say how many tokens they have; of the others :func:`unread_of` tells.
 
     Raises
     ------
     ValueError
         It is no table of queries, or holds none; the message begins with its name.
     """
-    queries = read_queries(path)
-    if queries.dropna(subset=TOKEN_COLUMNS).empty:
-        raise ValueError(f"{path}: it holds no query")
-    return queries
+    return _read_table(path)[0]
+
+
+def unread_of(path: str) -> list[str]:
+    """What of a file has no part in an answer, in sentences."""
+    return _read_table(path)[1]
+
+
+@lru_cache(maxsize=4)
+def _read_table(path) -> tuple[pd.DataFrame, list[str]]:
+    queries, said = read_queries(path), []
+    # As `price` counts them; of what is here, no machine answers them.
+    is_unknown = queries[TOKEN_COLUMNS].isna().any(axis=1)
+    for cause, is_out in (
+        (NO_COUNTS, is_unknown), (TOO_SHORT, ~is_unknown & (queries[TOKEN_COLUMNS] < 1).any(axis=1)),
+    ):  # fmt: skip
+        if is_out.any():
+            rows = np.flatnonzero(is_out) + 1
+            which = f"row{'s' * (len(rows) > 1)} {', '.join(f'{row:,}' for row in rows[:5])}"
+            more = f" and {len(rows) - 5:,} more" if len(rows) > 5 else ""
+            said.append(f"{which}{more} of {len(queries):,} left out: {cause}")
+    if "model" in queries and (names := [name for name in map(str, queries["model"].dropna().unique()) if name]):
+        some = f"{', '.join(names[:3])}{' …' * (len(names) > 3)}"
+        said.append(f"its column model ({some}) is not read: all are asked of each model that is chosen")
+    queries = queries[(queries[TOKEN_COLUMNS] >= 1).all(axis=1)].reset_index(drop=True)
+    if queries.empty:
+        raise ValueError("; ".join([f"{path}: it holds no query", *said]))
+    return queries, said
 
 
 def _option(state, name, machine_name, architecture, queries) -> Option:
@@ -289,8 +319,7 @@ def _option(state, name, machine_name, architecture, queries) -> Option:
     context = min(longest, architecture.max_position_embeddings)
     try:
         if isinstance(machine, ServingMachine):
-            known = queries.dropna(subset=TOKEN_COLUMNS)
-            p, o = (float(np.average(known[size], weights=known.get(WEIGHT_COLUMN))) for size in TOKEN_COLUMNS)
+            p, o = (float(np.average(queries[size], weights=queries.get(WEIGHT_COLUMN))) for size in TOKEN_COLUMNS)
             priced = predict_served_priced(
                 architecture, num_prompt_tokens=p, num_output_tokens=o, num_context_tokens=context,
                 hardware=machine.hardware, software=machine.engine, tensor_parallel_size=state.num_accelerators,

@@ -12,7 +12,7 @@ import pandas as pd
 from idealized_runtime.page.machines import SERVING_MACHINES, ServingMachine, read_machine, read_model
 from idealized_runtime.page.queries import LEVEL, queries_on_stdin, read_table
 from idealized_runtime.page.state import OWN_SIZES, State
-from idealized_runtime.page.words import Estimate, count, number, plain
+from idealized_runtime.page.words import Estimate, chance, count, number, plain
 from idealized_runtime.records import TOKEN_COLUMNS
 from idealized_runtime.serving.candidates import predicted_candidates, served_candidates
 from idealized_runtime.serving.decisions import tighter_objective
@@ -24,6 +24,7 @@ from idealized_runtime.serving.scheduler import Scheduler
 from idealized_runtime.serving.simulation import METRICS
 from idealized_runtime.statistics.ratios import ratio_interval
 
+_NUM_DRAWS = 4000
 # Limits of the binding objective that are priced beside it, the strictest first.
 _TIGHTER = (0.6, 0.8, 1.0, 1.25, 1.6)
 
@@ -67,13 +68,36 @@ class ServedAnswer:
             )
             return f"Nothing chosen serves this demand within these objectives. {'; '.join(reasons)}."
         if self.is_bounded:
-            return f"{self.best.candidate.model}: {self.best.sentence}"
+            said = f"{self.best.candidate.model}: {self.best.sentence}"
+            surely = self.probability_to_be_cheapest
+            them = len(self.plan.answers)
+            return (
+                said
+                if surely is None
+                else f"{said} It is the cheapest of {them} with a probability of {chance(surely)}."
+            )
         candidate, n, usd = self.best.candidate, self.best.num_replicas, self.best.usd_per_hour
         said = f"{candidate.model}: {count(n, 'replica')} of {candidate.devices} serve{'s' * (n == 1)} "
         said += f"{self.plan.demand.rate_per_s:.3g} requests/s of {self.plan.demand.name}"
         said += "" if usd is None else f" for {usd:.2f} $/h"
         said += f", the cheapest so far ({count(self.num_pending, 'candidate')} to come)" if self.num_pending else ""
         return f"{said}, by the step times as they are; how surely, days drawn with their errors are about to say."
+
+    @property
+    def probability_to_be_cheapest(self) -> float | None:
+        """Of the best candidate, by the rates that each bears as the errors of its step times let them be.
+
+        None where there is no other, or a price is not known.
+        """
+        answers = self.plan.answers
+        if len(answers) < 2 or any(answer.usd_per_hour is None for answer in answers):
+            return None
+        usd = [
+            answer.usd_per_hour / answer.num_replicas
+            * np.ceil(self.plan.demand.rate_per_s / answer.draw_max_requests_per_s(_NUM_DRAWS, seed))
+            for seed, answer in enumerate(answers)
+        ]  # fmt: skip
+        return float(np.mean(usd[0] <= np.min(usd[1:], axis=0)))
 
     @property
     def limits(self) -> str:

@@ -3,11 +3,13 @@
 import re
 from itertools import islice
 
+from idealized_runtime.measurements.ml_energy import FOLDER
 from idealized_runtime.measurements.published import SOURCES
-from idealized_runtime.page.machines import log_path, read_machine
-from idealized_runtime.page.markup import Html, join, link, tag
+from idealized_runtime.page.machines import ServingMachine, log_path, read_machine
+from idealized_runtime.page.markup import Html, join, link, table, tag
 from idealized_runtime.page.queries import Option, QueryAnswer
 from idealized_runtime.page.served import ServedAnswer
+from idealized_runtime.serving.known_stacks import get_known_stack
 
 _REFERENCE = re.compile(
     r"arXiv:(\d{4}\.\d{4,5})|((?:github\.com|huggingface\.co|images\.nvidia\.com|qwenlm\.github\.io)/[\w./-]*\w)"
@@ -87,11 +89,37 @@ def _of_plan(served) -> list[Html]:
     return found
 
 
+def _coefficients(machine) -> Html:
+    """What a server is predicted by: coefficients, what they were fitted to, and how far they were off, by a click."""
+    known = get_known_stack(machine.engine)
+    source = next(source for source in SOURCES if source.folder == FOLDER.split("/")[0])
+    file = f"idealized_runtime/measurements/stacks/{known.path.name}"
+    off = known.left_out_percent(machine.accelerator)
+    errors = [(name, f"{row['median']:.3g}", f"{row['p90']:.3g}") for name, row in off.items()]
+    where = "on it" if machine.hardware == known.hardware else f"taken from {known.hardware} by the data sheets"
+    said = tag(
+        "p", f"Coefficients of {known.software} on {known.hardware}, {where}: {file}, "
+        f"fitted to {len(known.served)} models of ", link(source.repository, source.repository),
+        f", commit {source.commit}.",
+    )  # fmt: skip
+    head = ("left-out models, off by", "median, %", "90th percentile, %")
+    seen = [(name, f"{least:,.4g}", f"{most:,.4g}") for name, (least, most) in known.seen.items()]
+    sizes = table(("measured from, to", "least", "most"), seen)
+    terms = {**known.stack.times, **known.stack.prompt_times}
+    coefficients = [(name, f"{value:.4g} s", "–") for name, value in terms.items()]
+    watts = known.power.standard_errors
+    coefficients += [(name, f"{value:.4g} W", f"{watts[name]:.3g} W") for name, value in known.power.watts.items()]
+    opened = join([said, table(head, errors), sizes, table(("coefficient", "value", "standard error"), coefficients)])
+    summary = tag("summary", file)
+    title = tag("h3", f"What {machine.engine} on {machine.title} is predicted by ({machine.name})")
+    return tag("section", title, tag("details", summary, opened))
+
+
 def _logs(machine_name) -> Html:
     """The logs of a machine, each opened by a click; those that are not at hand by where they are published."""
     machine, rows = read_machine(machine_name), []
-    if not machine.models:
-        return Html()
+    if isinstance(machine, ServingMachine):
+        return _coefficients(machine)
     for one in machine.models:
         source = one.source or {"file": one.name, "sha256": ""}
         summary = tag("summary", f"{source['file']} ({one.name})")

@@ -58,3 +58,10 @@ def bounded(estimate: Estimate | None, unit: str = "") -> str:
 def count(how_many: int, thing: str, things: str = "") -> str:
     """``1 replica``, ``2 replicas``."""
     return f"{how_many:,} {thing if how_many == 1 else things or thing + 's'}"
+
+
+def chance(probability: float) -> str:
+    """A probability in per cent, as far as draws tell it."""
+    if probability > 0.999:
+        return "more than 99.9 %"
+    return "less than 0.1 %" if probability < 0.001 else f"{100 * probability:.3g} %"

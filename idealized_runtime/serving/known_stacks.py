@@ -65,6 +65,11 @@ class KnownStack:
     seen: Mapping[str, tuple]
     served: Mapping[str, tuple[str, ...]]
 
+    @property
+    def path(self) -> Path:
+        """The file that it comes in."""
+        return _PLACE / f"{next(name for name, hardware in _HARDWARE.items() if hardware == self.hardware)}.json"
+
     def errors_on(self, accelerator: Accelerator, quantity: str) -> dict[str, np.ndarray]:
         """log(predicted / measured) by architecture, of this stack on its machine; on others, that of all moves."""
         parts = [self.errors] if accelerator.name == self.hardware else self.moved_errors.values()

@@ -29,6 +29,36 @@ def ratio_interval(numerator, denominator) -> tuple:
     return ratio, lower, upper
 
 
+def probabilities_to_be_least(estimates, *, level: float = 0.95, num_draws: int = 20_000, seed: int = 0) -> np.ndarray:
+    """Probability of each of several independent estimates to be the least of them, from their intervals.
+
+    Drawn as :func:`ratio_interval` has them: in logarithms, as far to each side as the bound there says; an estimate
+    without bounds is taken as it is.
+
+    Parameters
+    ----------
+    estimates : sequence of (estimate, lower, upper)
+        Positive; bounds may be NaN.
+    level : float
+        Of the intervals.
+    num_draws, seed : int
+
+    Returns
+    -------
+    array, shape (len(estimates),)
+
+    Examples
+    --------
+    >>> probabilities_to_be_least([(1.0, 0.9, 1.1), (1.02, 0.9, 1.15), (3.0, 2.9, 3.1)]).round(1).tolist()
+    [0.6, 0.4, 0.0]
+    """
+    value, lower, upper = np.log(np.maximum(np.asarray(estimates, dtype=float), 1e-300)).T
+    below, above = (np.nan_to_num(side / normal_half_width(level)) for side in (value - lower, upper - value))
+    scores = np.random.default_rng(seed).standard_normal((num_draws, len(value)))
+    least = np.argmin(value + np.where(scores < 0, below, above) * scores, axis=1)
+    return np.bincount(least, minlength=len(value)) / num_draws
+
+
 def log_normal_interval(estimates, relative_errors, level) -> tuple:
     """Estimates with their bounds, as far from them in logarithms on both sides as their relative errors say."""
     factors = np.exp(normal_half_width(level) * relative_errors)

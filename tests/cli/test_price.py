@@ -123,6 +123,15 @@ def test_measured_runtimes_that_come_with_the_queries_are_kept(capsys, tmp_path)
     assert (row["runtime_s_given"], row["model_of_query"], row["model"]) == (9.5, "mystery", "openai/ada")
 
 
+def test_column_that_names_other_models_than_those_asked_is_said_not_to_be_read(capsys, tmp_path):
+    path = tmp_path / "queries.csv"
+    for names, warned in ((("openai/ada", "mystery"), True), (("openai/ada", "openai/ada"), False)):
+        path.write_text("num_prompt_tokens,num_output_tokens,model\n" + "".join(f"100,20,{name}\n" for name in names))
+        assert price(path, *ADA) == 0
+        said = "column model (mystery) is not read: every query is asked of --model"
+        assert (said in capsys.readouterr().err) == warned
+
+
 def test_model_that_nobody_timed_is_predicted_from_the_logs(capsys, queries, tmp_path):
     config = tmp_path / "between" / "config.json"
     config.parent.mkdir()

@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from idealized_runtime.measurements.published import ROOT
 from idealized_runtime.page.files import FOLDER_SETTING
 from idealized_runtime.page.planner import Planner
 from idealized_runtime.page.state import State
@@ -273,4 +274,15 @@ def test_every_source_is_named(planner):
         "arxiv.org/abs/2305.02440",
         "<details>",
     ):
+        assert text in said
+
+
+def test_source_of_a_served_prediction_opens(small):
+    small.choices.machine["B200 vllm"].value = True
+    small._view.value = "sources"
+    said = small._numbers.value
+    assert "<summary>idealized_runtime/measurements/stacks/vllm_h100.json</summary>" in said
+    assert (ROOT / "idealized_runtime" / "measurements" / "stacks" / "vllm_h100.json").is_file()
+    for text in ("taken from H100 by the data sheets", "https://github.com/ml-energy/leaderboard", "left-out models",
+                 "cache_bytes", "base_watts"):  # fmt: skip
         assert text in said

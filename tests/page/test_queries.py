@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from idealized_runtime.page.queries import answer_queries, capability_frontier
+from idealized_runtime.page.queries import answer_queries, capability_frontier, unread_of
 from idealized_runtime.page.state import State
 
 
@@ -48,6 +48,21 @@ def test_command_of_a_table_gives_the_same_numbers(commands_run, tmp_path):
     found = dict(total_of(commands_run(line)))
     assert tuple(option.estimates["runtime_s"]) == pytest.approx(found["runtime_s"], rel=1e-6)
     assert "3 queries of my queries.csv" in answer.sentence
+
+
+def test_rows_without_sizes_are_left_out_named_and_priced_as_by_the_command(commands_run, tmp_path):
+    path = tmp_path / "day.csv"
+    path.write_text("num_prompt_tokens,num_output_tokens,model\n100,10,opt\nNaN,20,opt\n\n-5,3,\n1000,1,opt\n")
+    answer = answer_queries(State(model="gpt-j", machines=("a100",), queries=str(path)))
+    (option,), (line,) = answer.answered, answer.commands()
+    assert "2 queries of day.csv" in answer.sentence
+    assert unread_of(str(path)) == [
+        "row 2 of 4 left out: no token counts",
+        "row 3 of 4 left out: fewer than one prompt or output token",
+        "its column model (opt) is not read: all are asked of each model that is chosen",
+    ]
+    found = dict(total_of(commands_run(line)))
+    assert tuple(option.estimates["runtime_s"]) == pytest.approx(found["runtime_s"], rel=1e-6)
 
 
 def test_prompt_and_further_tokens_add_up():
@@ -94,7 +109,11 @@ def test_the_quickest_stands_first_and_the_cheapest_is_named():
     assert quickest.estimates["runtime_s"].value < other.estimates["runtime_s"].value
     assert other.estimates["cost_usd"].value < quickest.estimates["cost_usd"].value
     assert answer.sentence.startswith(f"{quickest.label} answers")
-    assert f"{other.label} is cheaper" in answer.sentence
+    assert f"{other.label} is the cheapest with one of 99.6 %: " in answer.sentence
+    # Of one machine under two names, neither.
+    twice = answer_queries(State(model="gpt2-small", machines=("cpu", "cpu_batch"), num_prompt_tokens=64))
+    shares = [twice.probability_to_be_least(option, "runtime_s") for option in twice.answered]
+    assert sum(shares) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

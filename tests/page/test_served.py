@@ -90,6 +90,18 @@ def test_candidates_do_not_wait_for_each_other(simulations):
     assert "so far" not in second.sentence
 
 
+def test_cheapest_is_named_with_its_probability(simulations):
+    state = replace(ASKED, machines=("a100", "v100"))
+    *_, last = answers(state, simulations)
+    first, second = last.plan.answers
+    assert "It is the cheapest of 2 with a probability of " in last.sentence
+    assert last.probability_to_be_cheapest > 0.5
+    # Where the other is ten times as dear there is no doubt.
+    price = 10 * first.usd_per_hour / second.num_replicas
+    dear = list(answers(replace(state, price_usd_per_hour={"a100": price, "v100": price / 100}), simulations))[-1]
+    assert dear.probability_to_be_cheapest == 1
+
+
 def test_plan_of_a_state_that_is_no_longer_chosen_is_stopped(simulations):
     with pytest.raises(InterruptedError):
         list(plan_served(replace(ASKED, rate_per_s=5.5), simulations, lambda: True))

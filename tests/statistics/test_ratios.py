@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from idealized_runtime.statistics.ratios import log_normal_interval, ratio_interval
+from idealized_runtime.statistics.ratios import log_normal_interval, probabilities_to_be_least, ratio_interval
 
 
 def test_interval_of_a_ratio_is_that_of_the_top_where_the_bottom_is_certain():
@@ -26,3 +27,14 @@ def test_interval_of_a_log_normal_estimate_is_as_far_in_ratio_on_both_sides():
     estimate, lower, upper = log_normal_interval(np.array([2.0]), np.array([0.1]), 0.95)
     assert upper / estimate == pytest.approx(np.exp(1.959964 * 0.1))
     assert upper / estimate == pytest.approx(estimate / lower)
+
+
+def test_probability_to_be_least_is_that_of_the_difference_in_logarithms():
+    spread = np.log(1.1) / norm.ppf(0.975)
+    found = probabilities_to_be_least([(1.0, 1 / 1.1, 1.1), (1.05, 1.05 / 1.1, 1.05 * 1.1)])
+    assert found[0] == pytest.approx(norm.cdf(np.log(1.05) / (spread * np.sqrt(2))), abs=0.01)
+    assert found.sum() == pytest.approx(1)
+
+
+def test_estimates_without_bounds_are_taken_as_they_are():
+    assert probabilities_to_be_least([(2.0, np.nan, np.nan), (1.0, np.nan, np.nan)]).tolist() == [0, 1]

@@ -3,7 +3,7 @@
 Every contestant runs in processes of its own with one thread each, that wait while another one is timed. A
 round times each in turn; ratios are taken round by round.
 
-    python benchmarks/parallel.py [--rounds N]
+    python benchmarks/parallel.py [--rounds N] [--batch-sizes 8 16 32]
 """
 
 import argparse
@@ -30,6 +30,8 @@ ARCHITECTURE = "gpt2-small"
 # 16 prompt tokens for each output token, as in the published throughput test of GPT-J (512 and 32).
 NUM_PROMPT_TOKENS, NUM_OUTPUT_TOKENS = 256, 16
 BATCH_SIZES = (8, 16, 32)
+# Micro-batches that a pipeline generates tokens in.
+CUTS = (1, 2, 4)
 GREEDY = Sampling(top_k=1)
 GRIDS = {"one process": (1, 1), "pipeline of 2": (1, 2), "tensor parallel 2": (2, 1)}
 
@@ -79,6 +81,7 @@ def work(tensor_parallel_size, pipeline_parallel_size):
     with ProcessGrid(device, tensor_parallel_size, pipeline_parallel_size) as grid:
         model = build_model(architecture, device=device, dtype=torch.float32, seed=0, grid=grid)
         engine = load_engine("sdpa")(model, architecture)
+        engine.tune({size // cut for size in BATCH_SIZES for cut in CUTS})
         while True:
             line = sys.stdin.readline() if grid.rank == 0 else None
             command = grid.share(json.loads(line) if line else None)
@@ -126,7 +129,7 @@ def compare(contestants, batch_size, rounds):
         ("plain", *whole): (one, {"is_plain": True}),
         ("one", *whole): (one, {}),
         ("tensor", *whole): (tensor, {}),
-        **{("pipeline", 1, batch_size // cut): (pipeline, {}) for cut in (1, 2, 4)},
+        **{("pipeline", 1, batch_size // cut): (pipeline, {}) for cut in CUTS},
     }
     times_s = {name: [] for name in runs}
     for i in range(rounds + 1):
@@ -162,6 +165,7 @@ def report(batch_size, times_s):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=BATCH_SIZES)
     parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
@@ -175,7 +179,7 @@ def main():
           "process | generation, speed / one process |\n|---|---|---|---|---|---|---|", flush=True)  # fmt: skip
     contestants = {name: Contestant(*sizes) for name, sizes in GRIDS.items()}
     try:
-        for batch_size in BATCH_SIZES:
+        for batch_size in arguments.batch_sizes:
             report(batch_size, compare(contestants, batch_size, arguments.rounds))
     finally:
         for contestant in contestants.values():

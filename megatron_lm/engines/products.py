@@ -37,7 +37,7 @@ class Products:
         self._ways: dict[tuple[int, int, int], Callable] = {}
 
     def linear(self, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        """``F.linear`` of inputs of shape (rows, width)."""
+        """``F.linear`` of inputs of shape (rows, width); its strides may be those of another layout."""
         return self._ways.get((inputs.size(0), *weight.shape), F.linear)(inputs, weight, bias)
 
     def are_made_by_torch(self, inputs: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -108,7 +108,7 @@ def _linear_transposed(inputs, weight, bias):
         return (torch.mv(weight, row) if bias is None else torch.addmv(bias, weight, row)).unsqueeze(0)
     columns = inputs.t()
     outputs = torch.mm(weight, columns) if bias is None else torch.addmm(bias.unsqueeze(1), weight, columns)
-    return outputs.t().contiguous()
+    return outputs.t()
 
 
 _WHOLE, _PARTS = "whole", " parts"

@@ -162,7 +162,7 @@ class SdpaEngine:
         """Heads of shape (..., num_groups, heads of a group, head_dim): query heads, then the key, then the value."""
         # As Megatron keeps them.
         shape = (-1, num_groups, self._heads_per_group + 2, self._architecture.head_dim)
-        heads = self._products.linear(hidden, *layer.qkv).view(shape)
+        heads = self._products.linear(hidden, *layer.qkv).reshape(shape)
         if layer.query_norm is None:
             return heads
         query, key, value = heads.split((self._heads_per_group, 1, 1), dim=2)

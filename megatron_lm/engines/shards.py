@@ -18,7 +18,7 @@ class Shards:
         """Linear layer whose inputs are shared out among the ranks: each one's part is summed over them."""
         if self.count == 1:
             return self._products.linear(hidden, weight, bias)
-        output = self._products.linear(hidden, weight)
+        output = self._products.linear(hidden, weight).contiguous()
         distributed.all_reduce(output, group=self._group)
         return output if bias is None else output.add_(bias)
 

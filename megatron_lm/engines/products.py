@@ -14,7 +14,7 @@ _LEAST_ROWS_OF_PART = 8
 # Reading a smaller matrix takes less than the calls around it.
 _LEAST_BYTES = 2**18
 # Of the matrices of one shape, as many are timed: more than stays in the caches of a core.
-_TIMED_BYTES = 2**26
+_TIMED_BYTES = 2**27
 _NUM_ROUNDS = 5
 # Another way than torch's is taken where it saves more than timings err.
 _WORTHWHILE = 0.95
@@ -65,15 +65,18 @@ class Products:
             if weight.nbytes >= _LEAST_BYTES:
                 by_shape.setdefault(tuple(weight.shape), []).append(weight)
         for num_rows in sorted({_row_count(number) for number in all_num_rows if number <= ROW_COUNTS[-1]}):
-            for shape, same in by_shape.items():
-                name = f"{num_rows} {'row' if num_rows == 1 else 'rows'}, {shape[0]} x {shape[1]}"
-                if name not in found:
-                    found[name] = _quickest_way(num_rows, same[: -(-_TIMED_BYTES // same[0].nbytes)])
+            names = {shape: _name(num_rows, shape) for shape in by_shape}
+            untimed = {shape: same for shape, same in by_shape.items() if names[shape] not in found}
+            found |= {names[shape]: way for shape, way in _quickest_ways(num_rows, untimed).items()}
+            numbers = [number for number in range(1, num_rows + 1) if _row_count(number) == num_rows]
+            for shape, name in names.items():
                 if found[name] != _WHOLE:
-                    for number in range(1, num_rows + 1):
-                        if _row_count(number) == num_rows:
-                            self._ways[number, *shape] = _way(found[name])
+                    self._ways |= {(number, *shape): _way(found[name]) for number in numbers}
         return found
+
+
+def _name(num_rows, shape) -> str:
+    return f"{num_rows} {'row' if num_rows == 1 else 'rows'}, {shape[0]} x {shape[1]}"
 
 
 def _row_count(num_rows) -> int:
@@ -116,20 +119,31 @@ _WAYS = {_WHOLE: F.linear, "transposed": _linear_transposed}
 
 
 @torch.inference_mode()
-def _quickest_way(num_rows, weights) -> str:
-    """Name of the way with the quickest of interleaved passes; parts divide the work among the threads."""
-    num_threads, (height, width) = torch.get_num_threads(), weights[0].shape
-    numbers = {num_threads * n for n in _PARTS_PER_THREAD if height // (num_threads * n) >= _LEAST_ROWS_OF_PART} - {1}
-    inputs = torch.ones(num_rows, width, dtype=weights[0].dtype)
-    times_s = {name: [] for name in (*_WAYS, *(f"{number}{_PARTS}" for number in sorted(numbers)))}
+def _quickest_ways(num_rows, by_shape) -> dict:
+    """Name of the way by shape of matrices, that with the quickest of interleaved passes.
+
+    A pass goes through matrices of all shapes: what it reads has left the caches since, as when a token is generated.
+    """
+    times_s = {shape: {name: [] for name in _ways_of(*shape)} for shape in by_shape}
+    turns = [(turn, shape, name) for shape in by_shape for turn, name in enumerate(times_s[shape])]
     for _ in range(1 + _NUM_ROUNDS):
-        for name, taken_s in times_s.items():
-            way = _way(name)
+        for _, shape, name in sorted(turns, key=lambda turn: turn[0]):
+            way, same = _way(name), by_shape[shape]
+            inputs = torch.ones(num_rows, shape[1], dtype=same[0].dtype)
             start_s = perf_counter()
-            for weight in weights:
+            for weight in same[: -(-_TIMED_BYTES // same[0].nbytes)]:
                 way(inputs, weight, None)
-            taken_s.append(perf_counter() - start_s)
-    # The first round warms up.
-    least_s = {name: min(taken_s[1:]) for name, taken_s in times_s.items()}
-    best = min(least_s, key=least_s.get)
-    return best if least_s[best] < _WORTHWHILE * least_s[_WHOLE] else _WHOLE
+            times_s[shape][name].append(perf_counter() - start_s)
+    quickest = {}
+    for shape, by_way in times_s.items():
+        # The first round warms up.
+        least_s = {name: min(taken_s[1:]) for name, taken_s in by_way.items()}
+        best = min(least_s, key=least_s.get)
+        quickest[shape] = best if least_s[best] < _WORTHWHILE * least_s[_WHOLE] else _WHOLE
+    return quickest
+
+
+def _ways_of(height, width) -> list[str]:
+    """Names of the ways to multiply a matrix; parts divide the work among the threads."""
+    numbers = [torch.get_num_threads() * n for n in _PARTS_PER_THREAD]
+    return [*_WAYS, *(f"{n}{_PARTS}" for n in numbers if n > 1 and height // n >= _LEAST_ROWS_OF_PART)]

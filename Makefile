@@ -12,11 +12,11 @@ MEASURED := logs/local/.measured
 NOTEBOOKS := $(BIN)/python -m idealized_runtime notebooks
 
 # What `make figures` times on this machine: three depths and widths, of 12 settings each as many trials as it takes to
-# know their runtimes to 5 %; on a machine that has other things to do, no longer than 40 s each.
+# know their runtimes to 5 %; on a machine that has other things to do, no longer than 30 s each.
 ARCHITECTURES := distilgpt2 smollm2-135m gpt2-small
 PROMPT_SIZES := 1 32 128 512
 OUTPUT_SIZES := 1 8 24
-TRIALS := --target-error 0.05 --max-seconds 40
+TRIALS := --target-error 0.05 --max-seconds 30
 
 # Where the environment forbids it, each of some hundred processes would compile torch anew, which takes 7 s.
 unexport PYTHONDONTWRITEBYTECODE

@@ -116,7 +116,7 @@ class Choices:
         self.mode = widgets.ToggleButtons(options=[_ONE, _SERVED])
         self.mode.observe(lambda change: self._take_mode(change["new"] == _SERVED), "value")
         self.preset = widgets.Dropdown(description="Sizes", options=[*PRESETS, OWN_SIZES])
-        self.preset.observe(lambda change: self._take(self.state.with_workload(change["new"])), "value")
+        self.preset.observe(lambda change: self.take(self.state.with_workload(change["new"])), "value")
         self.prompt = _Number("Prompt tokens", 1, MOST_TOKENS, lambda value: self._change(num_prompt_tokens=value))
         self.output = _Number("Output tokens", 1, MOST_TOKENS, lambda value: self._change(num_output_tokens=value))
         rates = LEAST_QUERIES_PER_S, MOST_QUERIES_PER_S
@@ -286,9 +286,10 @@ class Choices:
         except ValueError as error:
             self.say(_without_folder(str(error), self._files))
         else:
-            self._take(changed)
+            self.take(changed)
 
-    def _take(self, changed):
+    def take(self, changed: State):
+        """Show another state, and answer it."""
         if self._is_showing:
             return
         self.say()

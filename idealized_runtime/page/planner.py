@@ -21,7 +21,7 @@ from idealized_runtime.page.files import DroppedFiles
 from idealized_runtime.page.machines import SERVING_MACHINES, read_model
 from idealized_runtime.page.markup import Html, download, image, join, table, tag
 from idealized_runtime.page.queries import QueryAnswer, answer_queries, capability_frontier
-from idealized_runtime.page.served import ServedAnswer, plan_commands, plan_served
+from idealized_runtime.page.served import ServedAnswer, plan_commands, plan_served, served_capability
 from idealized_runtime.page.server import MACHINES_SETTING, asked_link, is_page
 from idealized_runtime.page.state import VIEWS, State
 from idealized_runtime.page.words import bounded, number
@@ -29,11 +29,12 @@ from idealized_runtime.plots.planner import style_candidates
 from idealized_runtime.plots.style import use_style
 from idealized_runtime.plots.tables import named_in_words
 from idealized_runtime.records.table_files import table_text
+from idealized_runtime.serving.objectives import Objective
 from idealized_runtime.serving.planning import Simulations
 
 # A change that comes within so many seconds of another is answered with it.
 _TOGETHER_S = 0.03
-_MOST_CANDIDATES = 12
+_MOST_CANDIDATES, _MOST_MODELS = 12, 64
 # What comes with the package.
 MACHINES = (*sorted(SHIPPED_STACKS, key=lambda name: name == "cpu"), *SERVING_MACHINES)
 _TITLES = {"time": "Time", "cost": "Cost and energy", "frontier": "Frontier", "plan": "Plan", "sources": "Sources"}
@@ -70,7 +71,9 @@ class Planner:
         use_style()
         self._files, self._simulations = DroppedFiles(), Simulations()
         self._loop, self._timer, self._drawing, self._ticket = _running_loop(), None, None, 0
-        self._planning, self._news = None, SimpleQueue()
+        self._planning, self._searching, self._news = None, None, SimpleQueue()
+        # As served, by what they depend on: a table, or why there is none.
+        self._frontiers, self._asked_frontier = {}, ""
         machines = json.loads(os.environ.get(MACHINES_SETTING, "[]")) if machines is None else machines
         state, refused = State.from_link(asked_link() if link is None else link)
         state, more = self._known(state, known := [*MACHINES, *machines])
@@ -98,15 +101,17 @@ class Planner:
 
     def wait(self, timeout_s: float = 60.0):
         """Until what runs in the background is done; not at all on a page, which it comes to when it is."""
-        if self._planning is not None and not is_page():
-            self._planning.join(timeout_s)
-            self._take_news()
+        for thread in (self._planning, self._searching):
+            if thread is not None and not is_page():
+                thread.join(timeout_s)
+                self._take_news()
 
     def close(self, timeout_s: float = 10.0):
         """End what runs in the background."""
-        self._ticket += 1
-        if self._planning is not None:
-            self._planning.join(timeout_s)
+        self._ticket, self._asked_frontier = self._ticket + 1, ""
+        for thread in (self._planning, self._searching):
+            if thread is not None:
+                thread.join(timeout_s)
 
     def _known(self, state, machines) -> tuple[State, list[str]]:
         """A state of a link without what is not there: files of another page, machines without logs."""
@@ -154,13 +159,21 @@ class Planner:
         for place, button in enumerate(self._candidates):
             button.add_class(f"candidate-{place}")
             button.observe(lambda change, place=place: self._pick(place, change["new"]), "value")
-        self._keys, self._comparison = [], widgets.HTML()
+        # Never shown themselves: a press on a point of the frontier presses them.
+        self._model_buttons = [widgets.Button() for _ in range(_MOST_MODELS)]
+        for place, button in enumerate(self._model_buttons):
+            button.add_class(f"model-{place}")
+            button.on_click(lambda _, place=place: self._put_beside(self._models[place]))
+        points = widgets.Box(self._model_buttons)
+        points.add_class("points")
+        self._keys, self._models, self._likely, self._comparison = [], [], set(), widgets.HTML()
         self._comparison.add_class("comparison")
         picks = widgets.Box(self._candidates)
         picks.add_class("picks")
         results = widgets.VBox([
             self._view, self._figures, self._numbers,
-            section("Candidates", _hint("Press two to compare them."), picks, self._comparison),
+            section("Candidates", _hint("Press two, here or in a figure, to compare them."), picks, self._comparison),
+            points,
             self._take_away(),
         ])  # fmt: skip
         results.add_class("results")
@@ -243,6 +256,7 @@ class Planner:
             ticket, served, fault = self._news.get()
             if ticket == self._ticket:
                 self.served, self._fault = served, fault
+            if ticket == self._ticket or (ticket is None and self.state.view == "frontier"):
                 self._render()
 
     def _look(self, view):
@@ -260,6 +274,16 @@ class Planner:
         self._show_candidates()
         self._show_comparison()
         self._show_link()
+
+    def _put_beside(self, model):
+        """Compare a model of the frontier with that which is chosen, on the machine of the frontier."""
+        state, machine = self.state, self._frontier_machine
+        if model in state.models:
+            place = self._keys.index(f"{model} @ {machine}")
+            self._candidates[place].value = not self._candidates[place].value
+            return
+        keys = tuple(f"{name} @ {machine}" for name in (state.model, model))
+        self.choices.take(replace(state, other=model, compare=keys))
 
     def _show_candidates(self):
         self._is_showing = True
@@ -307,8 +331,32 @@ class Planner:
             self._draw()
 
     def _draw(self):
-        self._figures.value = join(
-            tag("figure", image(panel.png(), panel.words), tag("figcaption", panel.words)) for panel in self._panels
+        self._figures.value = join(map(self._figure, self._panels))
+
+    def _figure(self, panel):
+        """A picture of a panel, with a button on each candidate and each model in it."""
+        png, spots = panel.png()
+        labels = {option.label: place for place, option in enumerate(self.answer.options[:_MOST_CANDIDATES])}
+        buttons = []
+        for label, spot in spots.items():
+            # Of dozens of models a keyboard stops at those that matter; the others can be typed.
+            tabindex = -1 if label in self._models and label not in self._likely else None
+            if label in labels:
+                target, said = f"candidate-{labels[label]}", f"Compare {label}"
+            elif label in self._models:
+                target, said = f"model-{self._models.index(label)}", f"Put {label} beside, and compare"
+            else:
+                continue
+            style = "; ".join(
+                f"{side}: {100 * share:.2f}%"
+                for side, share in zip(("left", "top", "width", "height"), spot, strict=True)
+            )
+            buttons.append(
+                tag("button", "", type="button", class_="spot", style=style, aria_label=said, title=said,
+                    data_press=target, tabindex=tabindex)
+            )  # fmt: skip
+        return tag(
+            "figure", tag("div", image(png, panel.words), *buttons, class_="picture"), tag("figcaption", panel.words)
         )
 
     def _view_of(self, view) -> tuple[list[figures.Panel], Html]:
@@ -326,6 +374,8 @@ class Planner:
 
     def _frontier(self):
         """Of the first machine of which prices and watts are known, and which holds what was timed elsewhere."""
+        if self.state.is_served:
+            return self._served_frontier()
         reasons = []
         for machine in self.state.machines:
             try:
@@ -335,25 +385,55 @@ class Planner:
                 reasons.append(tag("p", f"No frontier on {machine}: {error}."))
         else:
             return [], join(reasons or [tag("p", "Choose a machine.")])
+        how = f"{self.answer.asked}, each on as few accelerators of {machine} as hold it"
+        return self._frontier_of(points, frontier, "cost_usd_per_1000_queries", machine, how)
+
+    def _served_frontier(self):
+        """Of the first machine; simulated in the background, once for each demand and its objectives."""
+        state = replace(self.state, model="", other="", view="frontier", compare=(), rate_per_s=1.0)
+        self._asked_frontier = key = state.to_link()
+        if key not in self._frontiers:
+            if not (self._searching is not None and self._searching.is_alive() and self._searching.name == key):
+                self._searching = threading.Thread(target=self._search, args=(state, key), name=key, daemon=True)
+                self._searching.start()
+            return [], tag("p", "Days of every model with a published score are being simulated: some ten seconds.")
+        frontier, machine = self._frontiers[key], next(iter(state.machines), "")
+        if isinstance(frontier, str):
+            return [], tag("p", frontier)
+        goals = " and ".join(Objective.parse(text).label for text in state.objectives)
+        how = f"many at once on {machine}, each replica full within {goals}"
+        return self._frontier_of(frontier, frontier, "usd_per_million_output_tokens", machine, how)
+
+    def _search(self, state, key):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._frontiers[key] = served_capability(state, lambda: key != self._asked_frontier)
+        except InterruptedError:
+            return
+        except RuntimeError:
+            # As in a plan: the program ends.
+            if threading.main_thread().is_alive():
+                raise
+            return
+        except ValueError as error:
+            self._frontiers[key] = f"No frontier as served: {error}."
+        self._tell(None, None, "")
+
+    def _frontier_of(self, points, frontier, value, machine, how):
         on = frontier[frontier["on_frontier"] | (frontier["frontier_probability"] >= 0.05)]
         rows = [
-            (
-                model,
-                number(row["mmlu_percent"]),
-                number(row["cost_usd_per_1000_queries"]),
-                f"{row['frontier_probability']:.0%}",
-            )
+            (model, number(row["mmlu_percent"]), number(row[value]), f"{row['frontier_probability']:.0%}")
             for model, row in on.iterrows()
         ]
-        said = (
-            f"Models with a published score, {self.answer.asked}, each on as few accelerators of {machine} as hold it"
-        )
-        head = ("model", "MMLU, %", "$ a thousand queries", "probability to be on the frontier")
+        head = ("model", "MMLU, %", figures.FRONTIER_LABELS[value], "probability to be on the frontier")
         names = list(dict.fromkeys(one.priced.name for one in self.answer.answered))
         without = [name for name in names if name not in points.index]
-        numbers = [table(head, rows, caption=said)]
-        numbers += [tag("p", f"No published score is known of {' and '.join(without)}.")] if without else []
-        return figures.frontier_panels(points, frontier, names), join(numbers)
+        numbers = [table(head, rows, caption=f"Models with a published score, {how}")]
+        numbers += [tag("p", f"No published score and no price here of {' and '.join(without)}.")] if without else []
+        self._models, self._likely = list(points.index[:_MOST_MODELS]), {*on.index, *names}
+        self._frontier_machine = machine
+        return figures.frontier_panels(points, frontier, value, names), join(numbers)
 
     def _without_plan(self):
         if not self.state.is_served:

@@ -1,5 +1,6 @@
 """The answer for queries that come at a rate: what serves them within objectives, cheapest first."""
 
+import contextlib
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.comparisons.capability import served_frontier
+from idealized_runtime.comparisons.capability_scores import CAPABILITY_SCORES
 from idealized_runtime.page.machines import SERVING_MACHINES, ServingMachine, read_machine, read_model
 from idealized_runtime.page.queries import LEVEL, queries_on_stdin, read_table
 from idealized_runtime.page.state import OWN_SIZES, State
@@ -25,6 +28,8 @@ from idealized_runtime.serving.simulation import METRICS
 from idealized_runtime.statistics.ratios import ratio_interval
 
 _NUM_DRAWS = 4000
+# Of the days that the frontier is simulated by.
+_FEW_PER_S, _NUM_REQUESTS = 0.1, 500
 # Limits of the binding objective that are priced beside it, the strictest first.
 _TIGHTER = (0.6, 0.8, 1.0, 1.25, 1.6)
 
@@ -191,6 +196,40 @@ def candidates_of(state: State, demand: Demand) -> list[Candidate | Rejection]:
                     read_model(name), machine.predictor, longest=demand.longest + 1, **limits, **rates
                 )
     return found
+
+
+def served_capability(state: State, is_stopped: Callable[[], bool]) -> pd.DataFrame:
+    """Models with a published score on the first machine of a state, each in full replicas within its objectives.
+
+    Returns
+    -------
+    DataFrame, by model
+        As from :func:`~idealized_runtime.comparisons.capability.served_frontier`.
+
+    Raises
+    ------
+    InterruptedError
+        It was stopped.
+    ValueError
+        Nothing is chosen that could serve, nothing serves within the objectives, or no price is known.
+    """
+    if not state.machines:
+        raise ValueError("choose a machine")
+    # A replica is full whatever comes; at few queries a second one is enough, and simulated soonest.
+    demand = replace(demand_of(replace(state, rate_per_s=_FEW_PER_S)), num_requests=_NUM_REQUESTS)
+    demand = demand if demand.is_random else demand.at_rate(_FEW_PER_S)
+    state, found = replace(state, machines=state.machines[:1], other=""), []
+    for name in CAPABILITY_SCORES:
+        # Some need more than this machine was timed for.
+        with contextlib.suppress(ValueError):
+            found += candidates_of(replace(state, model=name), demand)
+    candidates = [it for it in found if isinstance(it, Candidate)]
+    objectives = [Objective.parse(text) for text in state.objectives]
+    if not (candidates and objectives):
+        raise ValueError("no model with a score fits it" if objectives else "choose an objective")
+    return served_frontier(
+        plan(candidates, demand, objectives, num_draws=1, is_stopped=is_stopped).answers, level=LEVEL
+    )
 
 
 def plan_served(state: State, simulations: Simulations, is_stopped: Callable[[], bool]) -> Iterator[ServedAnswer]:

@@ -116,9 +116,11 @@ def test_controls_of_a_plan_change_it(open_page):
 def test_task_which_machine_for_one_query(open_page, commands_run):
     """Compare two machines, look at the money, take away a figure, a table, the command and a link."""
     page = open_page(State(model="gpt-j").to_link())
-    first, second = page.locator(".picks button:visible").all()[:2]
+    first, second = page.locator("figure").first.locator(".spot").all()
     first.click()
-    second.click()
+    page.wait_for_selector(".picks button[aria-pressed=true]")
+    second.focus()
+    page.keyboard.press("Enter")
     page.wait_for_selector(".comparison >> text=/takes .* times the seconds/")
     page.get_by_role("button", name="Cost and energy").click()
     page.wait_for_selector("text=/Dollars of each candidate/")

@@ -222,6 +222,44 @@ def test_two_candidates_are_compared_and_a_third_takes_the_place_of_the_first(pl
     assert planner._comparison.value == ""
 
 
+def test_candidates_can_be_pressed_where_they_are_drawn(planner):
+    for view in ("time", "cost"):
+        planner._view.value = view
+        for place, option in enumerate(planner.answer.answered):
+            assert f'aria-label="Compare {option.label}"' in planner._figures.value
+            assert f'data-press="candidate-{place}"' in planner._figures.value
+    panel = planner._panels[0]
+    _, spots = panel.png()
+    tops = [spots[option.label][1] for option in planner.answer.answered]
+    assert tops == sorted(tops)
+    for left, top, width, height in spots.values():
+        assert 0 <= left < left + width <= 1
+        assert 0 <= top < top + height <= 1
+
+
+def test_model_of_the_frontier_is_put_beside_and_compared(planner):
+    planner._view.value = "frontier"
+    planner._model_buttons[planner._models.index("qwen3-8b")].click()
+    assert planner.state.other == "qwen3-8b"
+    assert planner.state.compare == ("llama-3.1-8b @ a100", "qwen3-8b @ a100")
+    assert "takes" in planner._comparison.value
+    planner._model_buttons[planner._models.index("qwen3-8b")].click()
+    assert planner.state.compare == ("llama-3.1-8b @ a100",)
+
+
+def test_frontier_is_as_served_where_many_come_at_once(small):
+    small.choices.mode.value = "many at once"
+    small._view.value = "frontier"
+    assert "are being simulated" in small._numbers.value
+    small.wait(120)
+    assert "many at once on a100, each replica full within E2E p95" in small._numbers.value
+    assert "Dollars a million output tokens" in small._numbers.value
+    assert small._figures.value.count("<img") == 1
+    # Another rate asks for nothing new.
+    small.choices.rate.exact.value = 2.0
+    assert small._figures.value.count("<img") == 1
+
+
 def test_plan_fills_in(small):
     small.choices.mode.value = "many at once"
     assert small.state.view == "plan"

@@ -21,6 +21,12 @@
       if (zone && name === "drop" && event.dataTransfer.files.length) give(zone.querySelector(".widget-upload"), event.dataTransfer.files);
     });
   }
+  // A press on a candidate or a model in a figure is one on its button.
+  document.addEventListener("click", event => {
+    const spot = event.target.closest(".spot");
+    const button = spot && document.querySelector(`.${spot.dataset.press}`);
+    if (button) button.click();
+  });
   document.addEventListener("click", event => {
     const button = event.target.closest(".copy");
     if (!button) return;
@@ -46,6 +52,10 @@
       if (/ \(\d+\)$/.test(text.data)) text.data = text.data.replace(/ \(\d+\)$/, "");
     });
     document.querySelectorAll(".widget-toggle-button").forEach(button => set(button, "aria-pressed", String(button.classList.contains("mod-active"))));
+    document.querySelectorAll(".spot").forEach(spot => {
+      const button = document.querySelector(`.${spot.dataset.press}.widget-toggle-button`);
+      if (button) set(spot, "aria-pressed", String(button.classList.contains("mod-active")));
+    });
     document.querySelectorAll(".answer, .busy, .comparison").forEach(element => { set(element, "role", "status"); set(element, "aria-live", "polite"); });
     document.querySelectorAll("#rendered_cells").forEach(element => set(element, "role", "main"));
     document.querySelectorAll(".choices, .results").forEach(element => {

@@ -247,7 +247,11 @@ class _Sweep:
                 spent_s = log.spent_s
                 found = {"clock_gaps_s": trials.clock_gaps_s, "output_token_ids": ids}
                 self._journal.append("block", {**block, **visit["numbers"], **found})
-                self._progress.update(log.spent_s - spent_s)
+                taken_s = log.spent_s - spent_s
+                if self._progress.total:
+                    # Runs may take longer than was expected of them.
+                    self._progress.total = max(self._progress.total, self._progress.n + taken_s)
+                self._progress.update(taken_s)
             elif error is None and not visit["is_last"]:
                 self._journal.append("block", block)
             else:

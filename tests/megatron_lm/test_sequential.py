@@ -4,6 +4,7 @@ runtimes and faults says, by clocks that only it moves."""
 import gc
 import json
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -123,6 +124,8 @@ def test_budget_stops_a_target_that_is_out_of_reach(run_on, log):
     assert answer.code == 0
     assert stopped(answer)["rule"] == "budget"
     assert 4 < machine.elapsed_s < 9.5
+    assert "100%" in answer.err
+    assert not re.search(r"10[1-9]%|1[1-9]\d%|-00:", answer.err), "no more than all, nor less than nothing left"
     assert "target of 0.1 % is not reached within 8 s" in answer.err
 
 

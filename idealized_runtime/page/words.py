@@ -64,4 +64,6 @@ def chance(probability: float) -> str:
     """A probability in per cent, as far as draws tell it."""
     if probability > 0.999:
         return "more than 99.9 %"
-    return "less than 0.1 %" if probability < 0.001 else f"{100 * probability:.3g} %"
+    if probability < 0.001:
+        return "less than 0.1 %"
+    return f"{100 * probability:.{0 if 0.01 <= probability <= 0.99 else 1}f} %"

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from idealized_runtime.page.words import Estimate, bounded, number, plain
+from idealized_runtime.page.words import Estimate, bounded, chance, number, plain
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,11 @@ def test_interval_that_three_digits_do_not_tell_is_in_per_cent():
 def test_number_without_an_interval_stands_alone():
     assert bounded(Estimate(2.0), "J") == bounded(Estimate(2.0, 2.0, 2.0), "J") == "2.00 J"
     assert bounded(None, "J") == "–"
+
+
+@pytest.mark.parametrize(
+    ("probability", "text"),
+    [(1.0, "more than 99.9 %"), (0.996, "99.6 %"), (0.783, "78 %"), (0.004, "0.4 %"), (0.0, "less than 0.1 %")],
+)
+def test_probability_is_said_as_far_as_draws_tell_it(probability, text):
+    assert chance(probability) == text

@@ -1,10 +1,11 @@
 """What is known of the runtimes t(p, o) of one model, before it was timed and after each timing.
 
-t(p, o) = P(p) (1 + e(p)) + (o - 1) g(p) (1 + d(p)) + g(p) f(p) where o > 1: P and g are a curve that is expected, and
-e, d and f how far the truth lies from it, Gaussian processes: of prompt times, of times per output token, and of what
-the first tokens take besides. Timings are linear in them, so what is known afterwards is Gaussian again: kriging, or
-the best linear unbiased prediction (Santner, Williams and Notz, The Design and Analysis of Computer Experiments, 2018,
-Chapter 3). The interval between timed sizes is that of e there: as wide as curves were found to bend.
+t(p, o) = P(p) (1 + e(p)) + (o - 1) g(p) (1 + d(p) + c log2(o - 1)) + g(p) f(p) where o > 1: P and g are a curve that is
+expected, and e, d and f how far the truth lies from it, Gaussian processes: of prompt times, of times per output token,
+and of what the first tokens take besides; c is what a token takes longer where there are twice as many. Timings are
+linear in them, so what is known afterwards is Gaussian again: kriging, or the best linear unbiased prediction (Santner,
+Williams and Notz, The Design and Analysis of Computer Experiments, 2018, Chapter 3). The interval between timed sizes
+is that of e there: as wide as curves were found to bend.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ _SETTING_FACTORS = 2.0 ** np.arange(-3, 3)
 _TOKEN_SCALES = 2.0 ** np.arange(4)
 # As if these factors were known by so many degrees of freedom.
 _SCALE_DOF, _TOKEN_DOF = 6.0, 3.0
+# Trials of one setting scatter by more or less than those of queries of its length do, as if the variance that all have
+# were known by so many degrees of freedom: printed deviations of the published logs do so.
+_SCATTER_DOF = 3.0
 _LEAST_WEIGHT = 1e-2
 # What trials of a visit share of their variance before there are visits to tell it, as if so many settings had shown it
 # by two visits of two trials each; and at most.
@@ -50,9 +54,10 @@ class Prior:
     pattern: Pattern | None = None
 
     def moments(self, sizes) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and covariance of e at each of K sizes and, behind it, of d and of f: 3 K parameters."""
+        """Mean and covariance of e at each of K sizes and, behind it, of d and of f; and of c: 3 K + 1 parameters."""
         count, known = len(sizes), self.deviations
-        mean, covariance = np.zeros(3 * count), np.zeros((3 * count,) * 2)
+        mean, covariance = np.zeros(3 * count + 1), np.zeros((3 * count + 1,) * 2)
+        covariance[-1, -1] = known.token_doubling**2
         parts = known.own_covariance, known.token_covariance, known.start_covariance
         for place, part in enumerate(parts):
             one = slice(place * count, (place + 1) * count)
@@ -84,7 +89,7 @@ class Belief:
     """Runtimes of queries whose prompt sizes are among ``sizes`` (ascending), with what is not known of them.
 
     A mixture of Gaussians: one for each size of deviations and noise that the timings leave possible. Behind e, d and f
-    of the sizes, its parameters are what each of the ``timed`` settings (rows of p and o) lies off its curve by.
+    of the sizes, and c, its parameters are what each of the ``timed`` settings (rows of p and o) lies off its curve by.
     ``visit_share`` is as :func:`visit_share_of` has it.
     """
 
@@ -162,17 +167,18 @@ class Belief:
     def rows(self, num_prompt_tokens, num_output_tokens) -> np.ndarray:
         """Derivatives of runtimes, over the expected ones, with respect to the parameters.
 
-        Shape (queries, 3 K + timed settings).
+        Shape (queries, 3 K + 1 + timed settings).
         """
         p, o = np.asarray(num_prompt_tokens), np.asarray(num_output_tokens, dtype=float)
         expected_s, prompt_s = self.prior.expected(p, o), self.prior.expected(p, np.ones_like(o))
         each, place, count = np.arange(len(p)), np.searchsorted(self.sizes, p), len(self.sizes)
-        rows = np.zeros((len(p), 3 * count + len(self.timed)))
+        rows = np.zeros((len(p), 3 * count + 1 + len(self.timed)))
         decode = 1 - prompt_s / expected_s
         rows[each, place], rows[each, count + place] = prompt_s / expected_s, decode
         rows[each, 2 * count + place] = decode / np.maximum(o - 1, 1)
         own = places_among(self.timed, p, o)
-        rows[each[own >= 0], 3 * count + own[own >= 0]] = 1
+        rows[:, 3 * count] = decode * doublings(o)
+        rows[each[own >= 0], 3 * count + 1 + own[own >= 0]] = 1
         return rows
 
     def predict(self, num_prompt_tokens, num_output_tokens) -> np.ndarray:
@@ -218,19 +224,23 @@ class _Timed:
         """What is possible, with the weight of each."""
         roots = [self._root(token_scale) for token_scale in _TOKEN_SCALES]
         number, together = (self.settings[name].to_numpy() for name in ("num_trials", "num_together"))
-        spread = (number - 1) * (self.settings["runtime_std_s"] / self.settings["runtime_s"]) ** 2
+        spread = (number - 1) * (self.settings["runtime_std_s"] / self.settings["runtime_s"]).fillna(0).to_numpy() ** 2
         # Trials that share a deviation tell less of the mean, and scatter less about it.
         independent, repeats = number_of(number, together, self.visit_share), number - 1
         repeats = repeats - self.visit_share * (together - 1)
         parts, logs = [], []
         for before, trial, setting in zip(self.belief.components, *self.noise, strict=True):
             noise, setting = trial / independent * self.relative**2, setting * self.relative**2
-            squares = float(np.nansum(spread / trial))
-            of_trials = np.log(before.weight) - np.sum(repeats * np.log(trial)) / 2 - np.log(noise + setting).sum() / 2
+            variance = _NOISE_FACTORS[:, None] ** 2 * trial
+            of_trials = -repeats * np.log(variance) - (_SCATTER_DOF + repeats) * np.log1p(
+                spread / variance / _SCATTER_DOF
+            )
+            of_trials = of_trials.sum(axis=1, keepdims=True) / 2 + np.log(before.weight)
+            of_trials = of_trials - np.log(noise + setting).sum() / 2
             for token_scale, root in zip(_TOKEN_SCALES, roots, strict=True):
                 part = _Part.of(before, root, self.rows, self.relative - 1, noise, setting)
                 parts.append(part)
-                weights = part.log_likelihoods(squares, float(np.sum(repeats))) + of_trials
+                weights = part.log_likelihoods() + of_trials
                 of_noise = _log_odds(_NOISE_FACTORS[:, None], self.belief.prior.deviations.trial_dof)
                 logs.append(weights - of_noise - _log_odds(_SCALES, _SCALE_DOF) - _log_odds(token_scale, _TOKEN_DOF))
         weights = np.exp(np.array(logs) - np.max(logs))
@@ -242,7 +252,7 @@ class _Timed:
 
     def _root(self, token_scale):
         """Square root of the covariance of the parameters before timing."""
-        scales = np.repeat([1.0, token_scale, token_scale], len(self.belief.sizes))
+        scales = np.append(np.repeat([1.0, token_scale, token_scale], len(self.belief.sizes)), token_scale)
         covariance = self.belief.components[0].covariance * np.outer(scales, scales)
         return np.linalg.cholesky(covariance + np.diag(1e-10 * np.diag(covariance)))
 
@@ -276,14 +286,12 @@ class _Part:
         return cls(before, root @ right.T, values, turned, float(residual @ residual - turned @ turned), root @ root.T,
                    rows, observed, noise, setting / whole)  # fmt: skip
 
-    def log_likelihoods(self, squares, num_repeats) -> np.ndarray:
-        """Of means, and of the trials' spread about them, for each noise factor (rows) and scale."""
+    def log_likelihoods(self) -> np.ndarray:
+        """Of means, for each noise factor (rows) and scale."""
         noise = _NOISE_FACTORS[:, None]
         signal = (_SCALES[:, None] / noise[..., None] * self.values) ** 2
-        misfit = np.sum(self.turned**2 / (1 + signal), axis=-1) + max(self.rest, 0.0) + squares
-        return (
-            -misfit / noise**2 / 2 - np.log1p(signal).sum(-1) / 2 - (len(self.observed) + num_repeats) * np.log(noise)
-        )
+        misfit = np.sum(self.turned**2 / (1 + signal), axis=-1) + max(self.rest, 0.0)
+        return -misfit / noise**2 / 2 - np.log1p(signal).sum(-1) / 2 - len(self.observed) * np.log(noise)
 
     def component(self, weight, noise, scale) -> Component:
         """What is known of the parameters with this noise and scale."""
@@ -301,6 +309,11 @@ class _Part:
 def _log_odds(factor, dof):
     """Minus the logarithm of the density of the logarithm of a factor whose square is an inverse chi-square about 1."""
     return dof * (np.log(factor) + 1 / factor**2 / 2)
+
+
+def doublings(num_output_tokens) -> np.ndarray:
+    """How often the tokens after the first are twice as many as one."""
+    return np.log2(np.maximum(np.asarray(num_output_tokens, dtype=float) - 1, 1))
 
 
 def places_among(settings, num_prompt_tokens, num_output_tokens) -> np.ndarray:

@@ -39,6 +39,8 @@ class Deviations:
     token, token_slope, token_smooth : float
         Of the time per output token, of its change from half of the longest prompt to all of it, and of what bends it
         over ``TOKEN_LENGTH`` prompt tokens.
+    token_doubling : float
+        Of its change with every doubling of the output tokens, at all prompt sizes alike.
     start : float
         Of a constant time that the first tokens after the prompt's take besides, in units of one token's; it bends as
         ``token_smooth`` does.
@@ -66,6 +68,7 @@ class Deviations:
     token: float
     token_slope: float
     token_smooth: float
+    token_doubling: float
     start: float
     trial: float
     trial_dof: float
@@ -116,7 +119,7 @@ def _matern(distance):
 # Where no log of the machine tells: chosen, not learned, to be wider than models of the published logs lie apart.
 UNKNOWN = Deviations(
     level=0.5, smooth=0.1, smooth_octaves=2.0, near=0.02, near_tokens=128.0, single=0.01,
-    token=0.5, token_slope=0.05, token_smooth=0.02, start=0.2, trial=0.02, trial_dof=2.0,
+    token=0.5, token_slope=0.05, token_smooth=0.02, token_doubling=0.002, start=0.2, trial=0.02, trial_dof=2.0,
     trial_exponents=(0.25, 0.25, 0.25, 0.25), setting=0.0,
 )  # fmt: skip
 # Where the search for what other models show begins.
@@ -180,13 +183,14 @@ def learn_deviations(left_out: Mapping[str, LeftOutModel]) -> Pattern:
     trials = np.log(noise[:, 0] ** 2)
     counts = 1.0 + np.bincount([np.argmin(np.abs(EXPONENTS - it)) for it in noise[:, 1]], minlength=len(EXPONENTS))
     # Of slopes and bends, what is not known of any model counts as one model more: a first one that has them comes.
-    unknown = UNKNOWN.token_slope, UNKNOWN.token_smooth, UNKNOWN.start
-    slope, bend, start = np.sqrt(np.mean(np.vstack([tokens[:, 1:], unknown]) ** 2, axis=0)).tolist()
+    unknown = UNKNOWN.token_slope, UNKNOWN.token_smooth, UNKNOWN.token_doubling, UNKNOWN.start
+    slope, bend, doubling, start = np.sqrt(np.mean(np.vstack([tokens[:, 1:], unknown]) ** 2, axis=0)).tolist()
     found = replace(
         found,
         token=float(np.sqrt(np.mean(tokens[:, 0] ** 2))),
         token_slope=slope,
         token_smooth=bend,
+        token_doubling=doubling,
         start=start,
         trial=float(np.exp(trials.mean() / 2)),
         trial_dof=_dof_of_log_variance(np.var(trials, ddof=1)),
@@ -229,9 +233,9 @@ def _most_likely(sizes, deviation, model, variance) -> Deviations:
     return deviations_of(minimize(cost, start, method="L-BFGS-B", options={"maxiter": 40}).x)
 
 
-def _token_deviations(model) -> tuple[float, float, float, float]:
-    """Of times per output token, measured over predicted: mean - 1, change over half the prompts, size of the bend;
-    and the constant time that the first tokens take besides, in units of one.
+def _token_deviations(model) -> tuple[float, float, float, float, float]:
+    """Of times per output token, measured over predicted: mean - 1, change over half the prompts, size of the bend, and
+    change with every doubling of the tokens; and the constant time that the first take besides, in units of one.
     """
     settings = model.timed.fit.settings
     rows = []
@@ -240,18 +244,24 @@ def _token_deviations(model) -> tuple[float, float, float, float]:
         decoded = decoded - 1
         if len(timed) > 1:
             token_s = np.polyfit(decoded, runtime_s, 1, w=1 / runtime_s)[0]
-            start = np.nan
+            start = doubling = np.nan
             if len(timed) > 3 and decoded[0] == 0:
                 later_s = np.polyfit(decoded[1:], runtime_s[1:], 1, w=1 / runtime_s[1:])
                 start = (later_s[1] - runtime_s[0]) / token_s
-            rows.append((p, token_s / model.predicted.output_token_s(p + decoded.max() / 2) - 1, start))
-    p, deviation, start = np.array(rows).T
-    start = start[~np.isnan(start)]
+            if np.sum(decoded > 0) > 3:
+                known = decoded[decoded > 0]
+                terms = np.column_stack([np.ones_like(known), known, known * np.log2(known)])
+                observed_s = runtime_s[decoded > 0]
+                doubling = np.linalg.lstsq(terms / observed_s[:, None], np.ones_like(known), rcond=None)[0][2] / token_s
+            rows.append((p, token_s / model.predicted.output_token_s(p + decoded.max() / 2) - 1, doubling, start))
+    p, deviation, doubling, start = np.array(rows).T
+    start, doubling = start[~np.isnan(start)], doubling[~np.isnan(doubling)]
+    doubling = float(np.mean(doubling)) if len(doubling) else 0.0
     if len(p) < 4:
-        return float(deviation.mean()), 0.0, 0.0, float(np.mean(start)) if len(start) else 0.0
+        return float(deviation.mean()), 0.0, 0.0, doubling, float(np.mean(start)) if len(start) else 0.0
     slope, level = np.polyfit(2 * p / p.max() - 1, deviation, 1)
     bend = deviation - level - slope * (2 * p / p.max() - 1)
-    return float(level), float(slope), _smooth_part(bend), _smooth_part(start)
+    return float(level), float(slope), _smooth_part(bend), doubling, _smooth_part(start)
 
 
 def _smooth_part(values) -> float:

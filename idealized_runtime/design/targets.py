@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from idealized_runtime.design.belief import Belief, places_among
+from idealized_runtime.design.belief import Belief, doublings, places_among
 from idealized_runtime.queries.mix import QueryMix
 from idealized_runtime.queries.tables import WEIGHT_COLUMN, grid_queries
 from idealized_runtime.records.common import TOKEN_COLUMNS
@@ -76,6 +76,7 @@ class Target:
             rows = np.zeros_like(rows)
             place = len(belief.sizes) + np.searchsorted(belief.sizes, p)
             rows[np.arange(len(p)), place] = 1 / (1 + belief.mean[place])
+            rows[:, 3 * len(belief.sizes)] = doublings(o) / (1 + belief.mean[place])
             off = 0 * off
         if self.of == "total":
             # What single settings lie off their curve by averages out in a total.

@@ -67,6 +67,41 @@ def test_settings_of_trials_and_of_means_are_the_same():
     assert (without["num_trials"] == 1).all()
 
 
+def test_what_a_timed_setting_lies_off_its_curve_by_is_learned():
+    sizes, noise = [1, 16, 64, 128, 256, 512], np.random.default_rng(0)
+    grid, odd = [(p, o) for p in sizes for o in (1, 2, 8, 16)], (128, 8)
+
+    def runtime_s(p, o):
+        return line_s(p, o) * (1 + 0.005 * noise.standard_normal()) * (1.06 if (p, o) == odd else 1)
+
+    timings = trials(grid, runtime_s, number=4)
+    p, o = np.array(grid).T
+    belief = Belief.after(sizes, Prior(line_s), timings)
+    off = dict(zip(grid, belief.predict(p, o) / line_s(p, o) - 1, strict=True))
+    assert off.pop(odd) == pytest.approx(0.06, abs=0.01)
+    assert max(map(abs, off.values())) < 0.015, "others are not taken for odd"
+    without = timings.drop(timings.query("num_prompt_tokens == 128 and num_output_tokens == 8").index)
+    unseen = Belief.after(sizes, Prior(line_s), without)
+    assert unseen.predict(*np.array([odd]).T)[0] == pytest.approx(line_s(*odd), rel=0.015)
+
+
+def test_answers_longer_than_any_timed_are_less_certain_where_tokens_slow_down():
+    def slower_s(p, o):
+        return line_s(p, 1) + 0.02 * (o - 1) * (1 + 0.01 * np.log2(np.maximum(np.asarray(o) - 1, 1)))
+
+    p = np.array([256])
+    short, long = (
+        Belief.after(
+            SIZES, Prior(line_s), trials([(p, o) for p in (1, 256, 1024) for o in outputs], slower_s, number=4)
+        )
+        for outputs in ((1, 2, 4, 8), (1, 2, 8, 64))
+    )
+    (lower_s, upper_s), truth_s = short.predict_interval(p, np.array([256])), slower_s(p, 256)
+    assert lower_s < truth_s < upper_s
+    assert long.predict(p, np.array([256])) == pytest.approx(truth_s, rel=0.01)
+    assert upper_s - lower_s > 1.5 * np.subtract(*long.predict_interval(p, np.array([256]))[::-1])
+
+
 def visited(settings, *, num_visits, num_trials, visit_std=0.0, trial_std=0.0, seed=0):
     """Trials in visits, each after a warm-up; those of a visit have a deviation in common."""
     rng, rows, now_s = np.random.default_rng(seed), [], 0.0

@@ -23,7 +23,7 @@ from idealized_runtime.statistics.intervals import half_width
 # both are tried on these grids and weighed by how likely they make the timings. Tokens have a factor besides.
 _SCALES = 2.0 ** np.arange(-1, 4.1, 0.5)
 _NOISE_FACTORS = 2.0 ** np.arange(-3, 5.1, 0.5)
-_SETTING_FACTORS = 2.0 ** np.arange(-3, 3)
+_SETTING_FACTORS = 2.0 ** np.arange(-3, 4)
 _TOKEN_SCALES = 2.0 ** np.arange(4)
 # As if these factors were known by so many degrees of freedom.
 _SCALE_DOF, _TOKEN_DOF = 6.0, 3.0
@@ -335,7 +335,8 @@ def settings_of(timings: pd.DataFrame) -> pd.DataFrame:
     timings : DataFrame
         One row a trial (``num_prompt_tokens, num_output_tokens, trial, runtime_s``); or one row a setting, as from
         ``read_log``. Where the number of its trials is not known, as in logs of 2023, it counts as one. When trials
-        started, as logs tell it, says which of them are one visit's; without that each is one of its own.
+        started, as logs tell it, says which of them are one visit's; without that each is one of its own where there
+        is a row a trial, and a setting is one visit where there is a row a setting.
     """
     if "trial" in timings:
         settings = timings.groupby(TOKEN_COLUMNS)["runtime_s"].agg(["mean", "std", "size"]).reset_index()
@@ -348,7 +349,8 @@ def settings_of(timings: pd.DataFrame) -> pd.DataFrame:
         settings = settings.astype(dict.fromkeys(TOKEN_COLUMNS, "int64"))
     sizes = visits_of(timings).groupby(TOKEN_COLUMNS)["num_trials"]
     together = sizes.agg(lambda numbers: (numbers**2).sum() / numbers.sum()).rename("num_together")
-    return settings.join(together, on=TOKEN_COLUMNS).fillna({"num_together": 1.0})
+    settings = settings.join(together, on=TOKEN_COLUMNS)
+    return settings.fillna({"num_together": 1.0 if "trial" in timings else settings["num_trials"]})
 
 
 def visits_of(timings: pd.DataFrame) -> pd.DataFrame:
@@ -383,7 +385,7 @@ def visit_share_of(timings: pd.DataFrame) -> float:
     """
     visits = visits_of(timings)
     if visits.empty:
-        return 0.0
+        return 0.0 if "trial" in timings else _VISIT_SHARE
     number, by_setting = visits["num_trials"], visits.groupby(TOKEN_COLUMNS)
     counts = by_setting["num_trials"].transform("sum")
     mean_s = (number * visits["mean_s"]).groupby([visits[name] for name in TOKEN_COLUMNS]).transform("sum") / counts

@@ -131,8 +131,11 @@ def test_what_trials_of_a_visit_have_in_common_is_learned(share):
     assert np.mean(found) == pytest.approx(share, abs=0.06)
 
 
-def test_a_log_of_means_knows_no_visits():
-    assert visit_share_of(settings_of(trials(GRID))) == 0
+def test_a_log_of_means_is_taken_for_one_visit_a_setting():
+    means = settings_of(trials(GRID, number=8)).drop(columns="num_together")
+    assert (settings_of(means)["num_together"] == 8).all()
+    assert 0 < visit_share_of(means) < 1
+    assert visit_share_of(trials(GRID)) == 0, "nothing says that they follow each other"
 
 
 def test_trials_of_one_visit_tell_less_than_those_of_several():

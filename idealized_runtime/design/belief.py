@@ -23,7 +23,7 @@ from idealized_runtime.statistics.intervals import half_width
 # both are tried on these grids and weighed by how likely they make the timings. Tokens have a factor besides.
 _SCALES = 2.0 ** np.arange(-1, 4.1, 0.5)
 _NOISE_FACTORS = 2.0 ** np.arange(-3, 5.1, 0.5)
-_SETTING_FACTORS = 2.0 ** np.arange(-3, 4)
+_SETTING_FACTORS = 2.0 ** np.arange(-3, 3)
 _TOKEN_SCALES = 2.0 ** np.arange(4)
 # As if these factors were known by so many degrees of freedom.
 _SCALE_DOF, _TOKEN_DOF = 6.0, 3.0

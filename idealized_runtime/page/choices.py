@@ -214,7 +214,7 @@ class Choices:
                 if objective.statistic not in statistic.options:
                     statistic.options = (*statistic.options, objective.statistic)
                 statistic.value = objective.statistic
-            seconds.value = "" if objective is None else f"{objective.seconds:g}"
+            seconds.value = "" if objective is None else plain(objective.seconds)
 
     def _take_model(self, name, text):
         if self._is_showing or text == _shown(getattr(self.state, name)):

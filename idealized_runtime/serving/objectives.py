@@ -73,7 +73,10 @@ class Objective:
         return f"{METRICS[self.metric]} {self.statistic} <= {self.seconds:g} s"
 
     def __str__(self):
-        return f"{self.metric.removesuffix('_s')}:{self.statistic}={self.seconds:g}"
+        # As short as says these very seconds.
+        short = f"{self.seconds:g}"
+        seconds = short if float(short) == self.seconds else repr(self.seconds)
+        return f"{self.metric.removesuffix('_s')}:{self.statistic}={seconds}"
 
     def value_s(self, statistics: np.ndarray) -> float:
         """What is to stay within it: seconds, of ``statistics`` of shape (metrics, statistics)."""

@@ -105,6 +105,13 @@ def test_every_widget_changes_its_part_of_the_state(small):
     assert choices.goals.value == "own objectives"
 
 
+def test_objective_is_taken_and_shown_to_its_last_digit(small):
+    _, seconds = small.choices.objective["e2e_s"]
+    seconds.value = "0.123456789"
+    assert small.state.objectives == ("e2e:p95=0.123456789",)
+    assert seconds.value == "0.123456789"
+
+
 def test_slider_stands_next_to_its_number_and_leaves_it(small):
     small.choices.prompt.exact.value = 500
     assert small.choices.prompt.slider.value == 512

@@ -25,20 +25,21 @@ class Definitions:
     inter_chunk_times: str
 
 
-_SEND = "just before the request is handed to the HTTP client; a connection that must be opened first counts"
+_SEND = "just before the request is handed to the HTTP client; opening a connection counts"
 DEFINITIONS = {
     STREAMED: Definitions(
         clock_start=_SEND,
-        runtime="end-to-end: from the clock's start until the stream has ended, by [DONE] or by its last byte",
-        time_to_first_token="TTFT: from the clock's start until the first event with non-empty text is here",
-        time_per_output_token="TPOT: (last - first event with text) / (output tokens the server reports - 1)",
-        inter_chunk_times="ITL: between events with text, which are tokens where the server sends one an event",
+        runtime="end-to-end: from the start of the clock to the end of the stream, [DONE] or the last byte",
+        time_to_first_token="TTFT: from the start of the clock to the first event with non-empty text",
+        time_per_output_token="TPOT: (time of the last event with text - time of the first) / "
+        "(output tokens that the server reports - 1)",
+        inter_chunk_times="ITL: between events with text; these are tokens if the server sends one in each event",
     ),
     WHOLE: Definitions(
         clock_start=_SEND,
-        runtime="end-to-end: from the clock's start until the last byte of the answer is here",
-        time_to_first_token="none: the answer comes at once",
-        time_per_output_token="none: only the fit over several numbers of output tokens tells it",
+        runtime="end-to-end: from the start of the clock to the last byte of the answer",
+        time_to_first_token="none: the answer arrives as a whole",
+        time_per_output_token="none: only a fit over several numbers of output tokens gives it",
         inter_chunk_times="none",
     ),
     IN_PROCESS: Definitions(

@@ -27,6 +27,9 @@ _SETTINGS = (
     "extension_allowlist=@jupyter-widgets/jupyterlab-manager", "extension_allowlist=@voila-dashboards/widgets-manager8",
     "preheat_kernel=True", "default_pool_size=1",
 )  # fmt: skip
+# A page that is closed ends its kernel; one that cannot tell, since it had not loaded yet or was killed, leaves a kernel
+# that nobody talks to, which is ended after so long.
+_FORSAKEN_S = 300
 # Of a message that brings a file, a third longer than the file.
 _MOST_BYTES = 80_000_000
 
@@ -57,9 +60,22 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
     sys.modules.setdefault("rfc3987_syntax", None)
     from jupyter_core.utils import run_sync
     from voila.app import Voila
+    from voila.tornado.handler import TornadoVoilaHandler
+
+    class Page(TornadoVoilaHandler):
+        """Has the cookie sent that a page which is closed must show to end its kernel."""
+
+        async def get(self, path=None):
+            # Tornado sets it when its value is first asked for.
+            _ = self.xsrf_token
+            await super().get(path)
 
     class Planner(Voila):
         """Says where it listens, and opens that in a browser, as soon as it does."""
+
+        def init_handlers(self):
+            *others, (pattern, _, options) = super().init_handlers()
+            return [*others, (pattern, Page, options)]
 
         def listen(self):
             address = f"http://{HOST}:{port}/"
@@ -84,8 +100,9 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
             tornado_settings={"websocket_max_message_size": _MOST_BYTES},
         )  # fmt: skip
         # As flags, which go before the configuration files of whoever runs it.
+        flags = [f"--MappingKernelManager.cull_idle_timeout={_FORSAKEN_S}"]
         # Else every kernel prints that it talks in plain text.
-        flags = ["--KernelManager.transport_encryption=auto", *(f"--VoilaConfiguration.{one}" for one in _SETTINGS)]
+        flags += ["--KernelManager.transport_encryption=auto", *(f"--VoilaConfiguration.{one}" for one in _SETTINGS)]
         app.initialize([str(NOTEBOOK), *flags])
         app.start()
 

@@ -23,7 +23,7 @@ PATIENCE_MS = 60_000
 
 @contextlib.contextmanager
 def serving(folder, *flags):
-    """The address of a planner that is served for as long as this lasts, from a folder with a page of its own."""
+    """The address and the process of a planner that is served for as long as this lasts, from a folder with a page."""
     (folder / "page").mkdir()
     nbformat.write(new_notebook(cells=[new_code_cell("raise SystemExit")]), folder / "page" / "planner.ipynb")
     command = [sys.executable, "-m", "idealized_runtime", "page", "--no-browser", *flags]
@@ -32,7 +32,7 @@ def serving(folder, *flags):
         try:
             for line in server.stderr:
                 if found := re.search(r"http://\S+", line):
-                    yield found[0]
+                    yield found[0], server
                     return
             raise AssertionError("the server ended without an address")
         finally:
@@ -56,7 +56,14 @@ def browser():
 
 @pytest.fixture(scope="session")
 def address(browser, tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("served")) as found:
+    with serving(tmp_path_factory.mktemp("served")) as (found, _):
+        yield found
+
+
+@pytest.fixture
+def own_server(browser, tmp_path):
+    """A server that no other test opens pages of: its address and its process."""
+    with serving(tmp_path) as found:
         yield found
 
 

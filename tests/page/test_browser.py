@@ -2,10 +2,12 @@
 
 import json
 import re
+import time
 import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from idealized_runtime.page.state import State
@@ -225,6 +227,31 @@ def test_narrow_window_holds_the_page(open_page):
         ".filter(e => e.offsetParent && e.getBoundingClientRect().right > 360.5).map(e => e.outerHTML)"
     )
     assert small == []
+
+
+def test_page_that_is_left_ends_its_kernel(browser, own_server):
+    address, server = own_server
+    page = browser.new_page()
+    page.goto(address)
+    for _ in range(3):
+        page.wait_for_selector(".answer p")
+        page.reload()
+    page.wait_for_selector(".answer p")
+    # The page's, and the one that waits for the next page.
+    assert num_kernels(server, at_most=2) == 2
+    page.goto("about:blank")
+    assert num_kernels(server, at_most=1) == 1
+
+
+def num_kernels(server, *, at_most):
+    """How many kernels a server has: the processes that are forked from its own fork server."""
+    deadline = time.monotonic() + 30
+    while True:
+        process = psutil.Process(server.pid)
+        num_forked = len(process.children(recursive=True)) - len(process.children())
+        if num_forked <= at_most or time.monotonic() > deadline:
+            return num_forked
+        time.sleep(0.2)
 
 
 def test_server_answers_this_machine_alone(address, open_page):

@@ -27,8 +27,8 @@ _SETTINGS = (
     "extension_allowlist=@jupyter-widgets/jupyterlab-manager", "extension_allowlist=@voila-dashboards/widgets-manager8",
     "preheat_kernel=True", "default_pool_size=1",
 )  # fmt: skip
-# A page that is closed ends its kernel; one that cannot tell, since it had not loaded yet or was killed, leaves a kernel
-# that nobody talks to, which is ended after so long.
+# A page that is closed ends its kernel. One that cannot say so, since it had not loaded yet or was killed, leaves a
+# kernel that nobody talks to: it is ended after so long.
 _FORSAKEN_S = 300
 # Of a message that brings a file, a third longer than the file.
 _MOST_BYTES = 80_000_000

@@ -286,7 +286,7 @@ def test_throttled_machine_is_timed_anew_in_the_state_that_lasts(run_on, log):
 
 
 def test_machine_that_is_throttled_when_the_seconds_are_spent_keeps_what_was_timed(run_on, log):
-    machine = Machine(lambda machine: 1 + 0.9 * (machine.elapsed_s > 20))
+    machine = Machine(lambda machine: 1 + 0.9 * (machine.elapsed_s > 17))
     answer = run_on(machine, "--max-seconds", 30, log=log, target=0.002)
     assert findings(answer)[-1] in {("throttling", "marked"), ("drift", "marked")}
     assert "anew" not in {action for _, action in findings(answer)}

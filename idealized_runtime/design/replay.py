@@ -1,28 +1,38 @@
-"""Designs replayed on a log of a whole grid: trials are drawn with the scatter it prints, its means are the truth."""
+"""Designs replayed: on a log of a whole grid, whose trials are drawn with the scatter it prints and whose means are the
+truth; and on the log of a design itself, block by block."""
 
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from idealized_runtime.checks import parse_json
 from idealized_runtime.design.belief import Prior
 from idealized_runtime.design.deviations import UNKNOWN
 from idealized_runtime.design.priors import prior_from_others
 from idealized_runtime.design.sequential import SequentialDesign, Stopped
 from idealized_runtime.fits import RuntimeModel
 from idealized_runtime.measurements.timed_models import TimedModel
-from idealized_runtime.records import SuspiciousLogWarning
+from idealized_runtime.queries.tables import grid_queries
+from idealized_runtime.records import SuspiciousLogWarning, parse_log
 from idealized_runtime.records.common import TOKEN_COLUMNS
+from idealized_runtime.records.settings import is_disturbed
 from idealized_runtime.statistics.errors import summarize_errors
 from idealized_runtime.statistics.intervals import draw_log_normal
 
 # Runs of each setting, warm-ups included, behind the published logs (arXiv:2305.02440).
 PUBLISHED_RUNS = 60
+# And of a sweep of the driver with its defaults: 10 warm-ups, 50 trials in 5 blocks, of which each but the first has a
+# warm-up more.
+DEFAULT_RUNS = 64
 # Of the mean of one visit from its curve, in units of a trial's deviation: a share of 0.25 of its variance.
 _SETTING = 0.5
 _TRIAL_COLUMNS = [*TOKEN_COLUMNS, "trial", "runtime_s"]
+_EACH_TRIAL = ["trial_start_s", "runtime_s"]
 
 
 class ReplayedModel:
@@ -132,6 +142,59 @@ def replay_sequential(
         belief = design.belief(model.timings)
         result = model.result(belief.predict(p, o), belief.predict_interval(p, o, level=level))
         rows.append({**result, "claimed_error": design.error(belief)})
+
+
+def stated_errors(path: str | os.PathLike) -> pd.DataFrame:
+    """What was known after each block of a log that chose its settings as it went, and how far that was off.
+
+    Parameters
+    ----------
+    path : path-like
+        A log of ``--target-error`` with sizes of the sweep, one batch and nothing expected of the model beforehand.
+
+    Returns
+    -------
+    DataFrame, one row a block
+        ``block``; ``device_s``, seconds of all runs so far, with warm-ups and what was set aside; ``num_trials`` that
+        count; ``stated_error``, the relative half-width of the target's interval; ``deviation``, root mean square of
+        predictions over the means of the whole log - 1, of all settings in it; ``default_s``, what a sweep of all sizes
+        with the driver's defaults would take, by these predictions.
+
+    Raises
+    ------
+    ValueError
+        The log was asked for something else.
+    """
+    log = parse_log(path)
+    sweep = log.header.get("sweep") or {}
+    target = sweep.get("target", {"queries": None})
+    if {"queries", "logs"} & set(target) or len(sweep["batchings"]) > 1:
+        raise ValueError(f"{path}: must be a log of --target-error without --queries and --logs, of one batch")
+    design = SequentialDesign(
+        prompt_sizes=sweep["all_num_prompt_tokens"], output_sizes=sweep["all_num_output_tokens"], **target
+    )
+    records = [parse_json(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    visits = pd.DataFrame([record for record in records if record["record"] == "block"])
+    visits["device_s"] = visits["warmups_s"].map(sum) + visits["runtimes_s"].map(sum)
+    visits = visits.rename(columns={"runtimes_s": "runtime_s", "trial_starts_s": "trial_start_s"})
+    means, grid, rows = log.settings_frame(), grid_queries(design.prompt_sizes, design.output_sizes), []
+    for number in visits["block"].unique():
+        so_far = visits[visits["block"] <= number]
+        aside = [visit for guard in log.kept["guard"] if guard["block"] <= number for visit in guard["visits"]]
+        trials = so_far[~so_far["visit"].isin(aside)].explode(_EACH_TRIAL, ignore_index=True)
+        trials = trials[[*TOKEN_COLUMNS, *_EACH_TRIAL]].astype(dict.fromkeys(_EACH_TRIAL, float))
+        is_held_up = trials.groupby(TOKEN_COLUMNS)["runtime_s"].transform(lambda its: is_disturbed(its.to_numpy()))
+        trials = trials[~is_held_up.astype(bool)].rename_axis("trial").reset_index()
+        belief = design.belief(trials)
+        errors = belief.predict(*(means[name] for name in TOKEN_COLUMNS)) / means["runtime_s"] - 1
+        default_s = DEFAULT_RUNS * belief.predict(*(grid[name] for name in TOKEN_COLUMNS)).sum()
+        rows.append(
+            {
+                "block": number, "device_s": so_far["device_s"].sum(), "num_trials": len(trials),
+                "stated_error": design.error(belief), "deviation": np.sqrt(np.mean(errors**2)), "default_s": default_s,
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def replay_settings(timed: TimedModel, settings: Iterable[tuple[int, int, int]], *, seed=0) -> dict:

@@ -38,6 +38,26 @@ def plot_designs(
     return ax
 
 
+def plot_stated_errors(table: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
+    """Draw the error that a design states after each block, and how far its predictions are off, against device time.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from ``stated_errors``; a vertical line marks what a sweep with the defaults would take.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    ax.plot(table["device_s"], 100 * table["stated_error"], marker=".", label="stated error")
+    ax.plot(table["device_s"], 100 * table["deviation"], "--", marker=".", label="rms deviation")
+    default_s = table["default_s"].iloc[-1]
+    ax.axvline(default_s, color="0.3", linestyle=":", label=f"default sweep: {default_s:.0f} s")
+    ax.set(xscale="log", yscale="log", xlabel="Device time (s)", ylabel="Relative error (%)")
+    label_log_axis(ax.xaxis)
+    label_log_axis(ax.yaxis)
+    ax.legend()
+    return ax
+
+
 def plot_point_errors(errors: pd.DataFrame, *, ax: plt.Axes | None = None) -> plt.Axes:
     """Draw the share of servers whose mean error stays below each value, a line for each choice of points.
 

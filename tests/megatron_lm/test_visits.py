@@ -3,6 +3,7 @@ from itertools import groupby
 import pytest
 from makers import HEADER, make_setting
 
+from idealized_runtime.design.replay import DEFAULT_RUNS
 from idealized_runtime.records import BATCH_COLUMNS, setting_key
 from idealized_runtime.records.settings import SettingsLog
 from megatron_lm.arguments import parse_arguments
@@ -45,6 +46,14 @@ def test_every_block_visits_every_setting_and_all_trials_are_planned(num_blocks)
     assert set(num_trials_by_setting(visits).values()) == {10}
     assert max(visit["num_trials"] for visit in visits) - min(visit["num_trials"] for visit in visits) <= 1
     assert [visit["is_last"] for visit in visits] == [False] * (len(visits) - 4) + [True] * 4
+
+
+def test_runs_of_a_setting_by_default_are_those_that_designs_are_compared_with():
+    arguments = parse_arguments(
+        ["--architecture", "gpt2-small", "--all-num-input-tokens", "1", "16", "--all-num-output-tokens", "1", "2"]
+    )
+    visits = plan_visits(Measurement.from_arguments(arguments), empty_log())
+    assert sum(visit["num_warmup"] + visit["num_trials"] for visit in visits) == 4 * DEFAULT_RUNS
 
 
 def test_orders_of_blocks_differ_and_follow_from_the_seed():

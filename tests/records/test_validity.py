@@ -452,7 +452,7 @@ def test_sound_text_log_has_no_finding(tmp_path):
 # Committed and published logs
 
 
-@pytest.mark.parametrize("folder", ["cpu", "cpu_batch", "cpu_eager", "cpu_pipeline", "cpu_sdpa", "api"])
+@pytest.mark.parametrize("folder", ["cpu", "cpu_batch", "cpu_designed", "cpu_eager", "cpu_pipeline", "cpu_sdpa", "api"])
 def test_committed_logs_have_no_finding(folder):
     logs = sorted((REPOSITORY / "logs" / folder).glob("*.jsonl"))
     assert logs

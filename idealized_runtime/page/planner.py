@@ -10,6 +10,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 
 import ipywidgets as widgets
+import pandas as pd
 from IPython import get_ipython
 from IPython.display import display
 
@@ -24,7 +25,7 @@ from idealized_runtime.page.queries import QueryAnswer, answer_queries, capabili
 from idealized_runtime.page.served import ServedAnswer, plan_commands, plan_served, served_capability
 from idealized_runtime.page.server import MACHINES_SETTING, asked_link, is_page
 from idealized_runtime.page.state import VIEWS, State
-from idealized_runtime.page.words import bounded, number
+from idealized_runtime.page.words import bounded, chance, number
 from idealized_runtime.plots.planner import style_candidates
 from idealized_runtime.plots.style import use_style
 from idealized_runtime.plots.tables import named_in_words
@@ -374,6 +375,7 @@ class Planner:
 
     def _frontier(self):
         """Of the first machine of which prices and watts are known, and which holds what was timed elsewhere."""
+        self._frontier_table = pd.DataFrame()
         if self.state.is_served:
             return self._served_frontier()
         reasons = []
@@ -423,7 +425,7 @@ class Planner:
     def _frontier_of(self, points, frontier, value, machine, how):
         on = frontier[frontier["on_frontier"] | (frontier["frontier_probability"] >= 0.05)]
         rows = [
-            (model, number(row["mmlu_percent"]), number(row[value]), f"{row['frontier_probability']:.0%}")
+            (model, number(row["mmlu_percent"]), number(row[value]), chance(row["frontier_probability"]))
             for model, row in on.iterrows()
         ]
         head = ("model", "MMLU, %", figures.FRONTIER_LABELS[value], "probability to be on the frontier")
@@ -432,7 +434,7 @@ class Planner:
         numbers = [table(head, rows, caption=f"Models with a published score, {how}")]
         numbers += [tag("p", f"No published score and no price here of {' and '.join(without)}.")] if without else []
         self._models, self._likely = list(points.index[:_MOST_MODELS]), {*on.index, *names}
-        self._frontier_machine = machine
+        self._frontier_machine, self._frontier_table = machine, frontier.rename_axis("model").reset_index()
         return figures.frontier_panels(points, frontier, value, names), join(numbers)
 
     def _without_plan(self):
@@ -522,6 +524,12 @@ class Planner:
             tag("button", "Copy", type="button", class_="copy", data_copy=address, aria_label="Copy the link"),
         ])  # fmt: skip
 
+    def _table(self) -> pd.DataFrame:
+        """What a view is drawn from."""
+        if self.state.view == "plan" and self.served is not None:
+            return self.served.table()
+        return self._frontier_table if self.state.view == "frontier" else self.answer.table()
+
     def _save(self, suffix):
         """Make a file of the view, and a link that saves it."""
         name = f"planner-{self.state.view}"
@@ -531,8 +539,7 @@ class Planner:
                 return
             data, name = figures.save_panels(self._panels, suffix), f"{name}.{suffix}"
         else:
-            is_plan = self.state.view == "plan" and self.served is not None
-            frame = self.served.table() if is_plan else self.answer.table()
+            frame = self._table()
             if frame.empty:
                 self._saved.value = tag("p", "There is no answer to save.", role="status")
                 return

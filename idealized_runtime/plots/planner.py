@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from idealized_runtime.plots.style import draw_band, error_bars, interval_label, label_log_axis
+from idealized_runtime.plots.style import as_text, draw_band, error_bars, interval_label, label_log_axis
 
 _MARKERS = "os^DvP"
 # Beyond, a bar of the shortest candidate is a line.
@@ -21,11 +21,6 @@ def style_candidates(labels: Iterable[str]) -> dict[str, dict]:
         label: {"color": colors[place % len(colors)], "marker": _MARKERS[place % len(_MARKERS)]}
         for place, label in enumerate(labels)
     }
-
-
-def as_text(name: str) -> str:
-    """A name from a file as matplotlib shows it letter by letter: dollars begin no formula."""
-    return name.replace("$", r"\$")
 
 
 def plot_runtime_parts(parts: pd.DataFrame, *, level: float = 0.95, ax: plt.Axes | None = None) -> plt.Axes:

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from idealized_runtime.plots.style import FITTED_COLOR, MEASURED_COLOR, label_log_axis
+from idealized_runtime.plots.style import FITTED_COLOR, MEASURED_COLOR, as_text, label_log_axis
 from idealized_runtime.serving.planning import Plan
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -28,7 +28,7 @@ def plot_plan(plan: Plan, *, ax: plt.Axes | None = None) -> plt.Axes:
         # Where no number may do, as far as is known, the interval has no upper end.
         more = " or more" if answer.num_replicas_upper is None else ""
         ax.annotate(f"  {answer.num_replicas}{more}", (one * most, place), va="center", fontsize="small")
-    labels = [f"{answer.candidate.model}, {answer.candidate.devices}" for answer in answers]
+    labels = [as_text(f"{answer.candidate.model}, {answer.candidate.devices}") for answer in answers]
     ax.set_yticks(range(len(answers)), labels)
     ax.set(xlabel="Dollars an hour (number: replicas)")
     ax.set_xlim(left=0)
@@ -73,9 +73,8 @@ def plot_usd_against_objective(curve: pd.DataFrame, label: str, *, ax: plt.Axes 
     ax = plt.subplots()[1] if ax is None else ax
     groups = curve.groupby(["model", "hardware", "num_accelerators"], sort=False)
     for ((model, hardware, number), group), marker in zip(groups, cycle(_MARKERS), strict=False):
-        ax.plot(
-            group["seconds"], group["usd_per_hour"], f"{marker}-", markersize=4, label=f"{model}, {number} x {hardware}"
-        )
+        name = as_text(f"{model}, {number} x {hardware}")
+        ax.plot(group["seconds"], group["usd_per_hour"], f"{marker}-", markersize=4, label=name)
     ax.set(xscale="log", yscale="log", xlabel=label, ylabel="Dollars an hour")
     label_log_axis(ax.xaxis)
     label_log_axis(ax.yaxis)

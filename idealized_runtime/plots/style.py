@@ -44,6 +44,8 @@ _TICKS_IN_DECADE = ((1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), (1, 1.5, 2, 3, 5, 7), 
 # Of two neighbours on a logarithmic axis, in units of the room that matplotlib counts for a tick.
 _ROOM_OF_LABEL = 1.1
 # What would differ between two runs that draw the same.
+# Of a name: what a panel 4 inches wide has room for. The longest of the registry, with its machine, is shorter.
+_MOST_LETTERS = 50
 _NO_METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 
 
@@ -173,6 +175,14 @@ def name_rows(ax: plt.Axes, names: Iterable[str]):
     names = list(names)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.5, -0.5)
+
+
+def as_text(name: str) -> str:
+    """A name from a file as a figure shows it: letter by letter, dollars begin no formula; a long one by its ends."""
+    if len(name) > _MOST_LETTERS:
+        half = _MOST_LETTERS // 2
+        name = f"{name[:half]}…{name[-half:]}"
+    return name.replace("$", r"\$")
 
 
 def error_bars(values, lower, upper) -> np.ndarray:

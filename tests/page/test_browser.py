@@ -216,6 +216,47 @@ def test_page_is_used_by_the_keyboard_alone(open_page):
     wait_for_state(page, "num_prompt_tokens", 76)
 
 
+def test_task_by_the_keyboard_keeps_the_focus(open_page):
+    """Name a model, leave a machine out, press a point of the frontier, take its table: no press loses its place."""
+    page = open_page(SMALL.to_link())
+
+    def tab_to(name):
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if focused(page).startswith(name):
+                return focused(page)
+        raise AssertionError(f"{name} is not reached")
+
+    tab_to("Model")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("qwen2.5-7b")
+    page.keyboard.press("Enter")
+    wait_for_state(page, "model", "qwen2.5-7b")
+    tab_to("V100-32GB")
+    page.keyboard.press("Space")
+    wait_for_state(page, "machines", ("a100",))
+    assert focused(page).startswith("V100-32GB")
+    tab_to("Frontier")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("figure .spot[aria-label^=Put]")
+    pressed = tab_to("Put ")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".comparison >> text=/times the seconds/")
+    # The figure is drawn anew, with rings around both.
+    page.wait_for_function("name => document.activeElement.getAttribute('aria-label') === name", arg=pressed)
+    tab_to("Table, CSV")
+    with page.expect_download() as download:
+        page.keyboard.press("Enter")
+    assert "mmlu_percent" in download.value.path().read_text().splitlines()[0]
+
+
+def focused(page):
+    return page.evaluate(
+        "() => { const e = document.activeElement;"
+        " return (e.getAttribute('aria-label') || (e.labels && e.labels[0]?.innerText) || e.innerText || '').trim() }"
+    )
+
+
 def test_narrow_window_holds_the_page(open_page):
     page = open_page(f"{SMALL.to_link()}&served=yes", width=360, height=800)
     for view in ("Time", "Cost and energy", "Frontier", "Plan", "Sources"):

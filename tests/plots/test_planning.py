@@ -27,6 +27,19 @@ def test_candidates_stand_at_their_dollars_with_their_replicas_the_cheapest_on_t
     assert [text.get_text().strip() for text in ax.texts] == [str(n)] * 2
 
 
+def test_name_from_a_file_is_text_and_leaves_room_for_the_points():
+    steps = StepModel(0.013, 4e-5, 4e-5, 7e-8, hardware="H100", num_accelerators=1)
+    candidate = Candidate("$x^{$" + "-very" * 20, steps, price_usd_per_hour=DeviceRate.exactly(2.0))
+    found = plan([candidate], Demand.of_queries(QUERIES, rate_per_s=40), [Objective.parse("e2e:p95=20")])
+    figure, ax = plt.subplots(figsize=(5.2, 1.8), layout="constrained")
+    plots.plot_plan(found, ax=ax)
+    figure.draw_without_rendering()
+    (label,) = ax.get_yticklabels()
+    assert label.get_text().startswith(r"\$x^{\$-very")
+    assert label.get_text().endswith("-very, 1 x H100")
+    assert ax.get_position().width > 0.2
+
+
 def test_dollars_by_traffic_are_those_of_a_thousand_queries_beside_an_api():
     curve = pd.DataFrame({"requests_per_s": [1.0, 10.0], "usd_per_query": [0.002, 0.0004]})
     ax = plots.plot_usd_against_rate({"one": curve}, 0.001)

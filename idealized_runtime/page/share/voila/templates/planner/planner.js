@@ -36,8 +36,21 @@
       setTimeout(() => { button.textContent = "Copy"; }, 1500);
     });
   });
+  // What is shown anew takes the focus with it: it goes to what is called the same.
+  let focused = null;
+  const nameOf = element => element.getAttribute("aria-label") || element.textContent;
+  document.addEventListener("focusin", event => { focused = { element: event.target, name: nameOf(event.target) }; });
+  document.addEventListener("focusout", event => setTimeout(() => {
+    if (focused && focused.element === event.target && event.target.isConnected && document.hasFocus()) focused = null;
+  }));
+  const refocus = () => {
+    if (!focused || focused.element.isConnected || document.activeElement !== document.body) return;
+    const again = [...document.querySelectorAll(focused.element.tagName)].find(element => nameOf(element) === focused.name);
+    if (again) again.focus({ preventScroll: true });
+  };
   const set = (element, name, value) => { if (element.getAttribute(name) !== value) element.setAttribute(name, value); };
   const improve = () => {
+    refocus();
     document.querySelectorAll('[title="null"]').forEach(element => element.removeAttribute("title"));
     document.querySelectorAll(".pair").forEach(pair => {
       const handle = pair.querySelector(".noUi-handle"), label = pair.querySelector(".widget-label");

@@ -25,7 +25,7 @@ from idealized_runtime.page.queries import QueryAnswer, answer_queries, capabili
 from idealized_runtime.page.served import ServedAnswer, plan_commands, plan_served, served_capability
 from idealized_runtime.page.server import MACHINES_SETTING, asked_link, is_page
 from idealized_runtime.page.state import VIEWS, State
-from idealized_runtime.page.words import bounded, chance, number
+from idealized_runtime.page.words import bounded, chance, count, number
 from idealized_runtime.plots.planner import style_candidates
 from idealized_runtime.plots.style import use_style
 from idealized_runtime.plots.tables import named_in_words
@@ -312,7 +312,9 @@ class Planner:
             )
         )
         if is_busy:
-            self._busy.value = tag("p", "simulating days of this demand …")
+            them = self.served and self.served.best and count(self.served.best.num_replicas, "replica")
+            said = f"simulating days of this demand{f' on {them}' if them else ''} …"
+            self._busy.value = tag("p", f"{said} (many replicas take minutes; other changes are answered meanwhile)")
         self._view.value = state.view
         self._panels, self._numbers.value = self._view_of(state.view)
         self._draw_soon()

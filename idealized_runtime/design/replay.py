@@ -144,13 +144,15 @@ def replay_sequential(
         rows.append({**result, "claimed_error": design.error(belief)})
 
 
-def stated_errors(path: str | os.PathLike) -> pd.DataFrame:
+def stated_errors(path: str | os.PathLike, of: str | None = None) -> pd.DataFrame:
     """What was known after each block of a log that chose its settings as it went, and how far that was off.
 
     Parameters
     ----------
     path : path-like
         A log of ``--target-error`` with sizes of the sweep, one batch and nothing expected of the model beforehand.
+    of : {"each", "total", "prompts", "tokens"}, optional
+        What of the queries; by default what the log was asked for.
 
     Returns
     -------
@@ -171,8 +173,9 @@ def stated_errors(path: str | os.PathLike) -> pd.DataFrame:
     if {"queries", "logs"} & set(target) or len(sweep["batchings"]) > 1:
         raise ValueError(f"{path}: must be a log of --target-error without --queries and --logs, of one batch")
     design = SequentialDesign(
-        prompt_sizes=sweep["all_num_prompt_tokens"], output_sizes=sweep["all_num_output_tokens"], **target
-    )
+        prompt_sizes=sweep["all_num_prompt_tokens"], output_sizes=sweep["all_num_output_tokens"],
+        **target | ({} if of is None else {"of": of}),
+    )  # fmt: skip
     records = [parse_json(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
     visits = pd.DataFrame([record for record in records if record["record"] == "block"])
     visits["device_s"] = visits["warmups_s"].map(sum) + visits["runtimes_s"].map(sum)

@@ -154,6 +154,8 @@ def test_error_after_the_last_block_is_that_of_all_trials_of_the_log(tmp_path):
     write_designed_log(path := tmp_path / "gpt2-small.jsonl")
     design = SequentialDesign(prompt_sizes=PROMPT_SIZES, output_sizes=OUTPUT_SIZES, target_error=0.02)
     assert stated_errors(path)["stated_error"].iloc[-1] == pytest.approx(design.error(design.belief(read_trials(path))))
+    # A sum is known sooner than each of its parts.
+    assert (stated_errors(path, of="total")["stated_error"] < stated_errors(path)["stated_error"]).all()
 
 
 @pytest.mark.parametrize("asked", [None, {"logs": "cpu"}, {"queries": {"source": "queries.csv"}}])

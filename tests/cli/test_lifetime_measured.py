@@ -174,7 +174,9 @@ def test_number_of_accelerators_is_a_whole_number(capsys, value):
 def test_example_of_the_guide_gives_the_numbers_printed_there(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     guide = (
-        (ROOT / "docs" / "guides" / "train.md").read_text(encoding="utf-8").split("**As timed, not as guessed.**")[1]
+        (ROOT / "docs" / "guides" / "train.md")
+        .read_text(encoding="utf-8")
+        .split("## With timed inference instead of guesses")[1]
     )
     command, answer = guide.split("```bash\nLIFETIME")[1].split("```", 1)
     assert main(["lifetime", *shlex.split(command.replace("\\\n", " "), comments=True)]) == 0

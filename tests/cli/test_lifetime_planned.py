@@ -199,7 +199,9 @@ def test_flags_of_a_plan_are_refused_without_one(capsys, given):
 
 def test_example_of_the_guide_gives_the_numbers_printed_there(capsys):
     guide = (
-        (ROOT / "docs" / "guides" / "train.md").read_text(encoding="utf-8").split("**As served, not one by one.**")[1]
+        (ROOT / "docs" / "guides" / "train.md")
+        .read_text(encoding="utf-8")
+        .split("## With a server instead of single queries")[1]
     )
     command, said = guide.split("```bash\nLIFETIME")[1].split("```", 1)
     assert main(["lifetime", *shlex.split(command.replace("\\\n", " "), comments=True)]) == 0

@@ -6,12 +6,15 @@ import multiprocessing.forkserver
 import os
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoint
 
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
 _NAME = "idealized-runtime-page"
 _IMPORTED = ["idealized_runtime.page.imported"]
+# Kernels begin here: what is awaited of a thread is awaited in any loop, as the server ends its kernels from another.
+_THREADS = ThreadPoolExecutor(max_workers=4)
 
 
 def begin_imports():
@@ -52,7 +55,7 @@ class ForkedKernel(LocalProvisioner):
         env = {f"{name}": f"{value}" for name, value in env.items()}
         context = multiprocessing.get_context("forkserver")
         self.process = context.Process(target=_run_kernel, args=(file, env), daemon=True)
-        self._started = asyncio.ensure_future(asyncio.to_thread(self.process.start))
+        self._started = _THREADS.submit(self.process.start)
         return self.connection_info
 
     async def poll(self):
@@ -61,7 +64,7 @@ class ForkedKernel(LocalProvisioner):
 
     async def wait(self):
         """Until it has ended; its exit code."""
-        await self._started
+        await asyncio.wrap_future(self._started)
         while (code := self.process.exitcode) is None:
             await asyncio.sleep(0.02)
         self.process = None
@@ -69,7 +72,7 @@ class ForkedKernel(LocalProvisioner):
 
     async def send_signal(self, signum):
         """Signal it, once it is there."""
-        await self._started
+        await asyncio.wrap_future(self._started)
         if self.process.exitcode is None:
             os.kill(self.process.pid, signum)
 

@@ -1,5 +1,6 @@
 """The server behind the page: Voila on 127.0.0.1, with our frame around the notebook."""
 
+import contextlib
 import json
 import logging
 import os
@@ -59,6 +60,7 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
     # With it, jsonschema, which Voila imports, would build a grammar for a second, to check a kind of address.
     sys.modules.setdefault("rfc3987_syntax", None)
     from jupyter_core.utils import run_sync
+    from tornado.web import HTTPError
     from voila.app import Voila
     from voila.tornado.handler import TornadoVoilaHandler
 
@@ -85,8 +87,10 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
             super().listen()
 
         def stop(self):
-            # Killed, since a kernel that is interrupted while it still starts prints a traceback.
-            run_sync(self.kernel_manager.shutdown_all)(now=True)
+            # Killed, since a kernel that is interrupted while it still starts prints a traceback. One that has ended
+            # meanwhile is said to be none; all end with this process.
+            with contextlib.suppress(HTTPError):
+                run_sync(self.kernel_manager.shutdown_all)(now=True)
             shutil.rmtree(self.connection_dir)
 
     with tempfile.TemporaryDirectory(prefix="idealized-runtime-") as files:

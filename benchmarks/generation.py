@@ -326,7 +326,7 @@ def new_engine(name, architecture, device, dtype, peer):
     model = build_model(architecture, device=device, dtype=dtype, seed=0)
     load_megatron_weights(model, peer)
     engine = load_engine(name)(model, architecture)
-    engine.tune({1, *BATCH_SIZES})
+    engine.tune({1, *BATCH_SIZES, *PROMPT_SIZES})
     return engine
 
 

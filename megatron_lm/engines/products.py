@@ -1,4 +1,4 @@
-"""Products of a few rows with a matrix on a CPU, each made the way that is quickest on this machine."""
+"""Products of rows with a matrix on a CPU, each made the way that is quickest on this machine."""
 
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
@@ -7,8 +7,10 @@ from time import perf_counter
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-# Rows beyond which torch's product is left as it is; below, those between two of them are taken for the larger.
-ROW_COUNTS = (1, 2, 4, 8, 16)
+# Rows between two of them are taken for the larger, more than the last for the last.
+ROW_COUNTS = (1, 2, 4, 8, 16, 128)
+# Beyond them arithmetic takes longer than reading the matrix: a matrix is timed once, and seen as a whole.
+_FEW_ROWS = 16
 _PARTS_PER_THREAD = (1, 4, 16, 48, 192)
 _LEAST_ROWS_OF_PART = 8
 # Reading a smaller matrix takes less than the calls around it.
@@ -23,13 +25,15 @@ _WORTHWHILE = 0.95
 class Products:
     """Linear layers, each made the way that is quickest for its matrix and the number of its rows.
 
-    By CPU and BLAS, torch's product of few rows with a matrix leaves threads idle, or runs kernels that are made for
-    many rows. No other way copies the matrix:
+    By CPU and BLAS, torch's product leaves threads or vector units idle, or runs kernels for few rows that are made for
+    many. No other way copies the matrix:
 
     - ``"N parts"``: it is seen as parts, one below the other; a batched product gives each thread parts of its own,
       so small that they stay in its cache while all rows meet them.
     - ``"transposed"``: the matrix times the rows, which a kernel for many rows then reads as it stands. In bfloat16
       the other order makes it bring the matrix into another layout first, at every call.
+    - ``"onednn"``: by oneDNN, to which torch gives bfloat16 alone; of float32 rows, its kernels use what vector units
+      the CPU has where those of the BLAS go by its maker.
     """
 
     def __init__(self):
@@ -38,11 +42,14 @@ class Products:
 
     def linear(self, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """``F.linear`` of inputs of shape (rows, width); its strides may be those of another layout."""
-        return self._ways.get((inputs.size(0), *weight.shape), F.linear)(inputs, weight, bias)
+        return self._way_of(inputs, weight)(inputs, weight, bias)
 
     def are_made_by_torch(self, inputs: torch.Tensor, weight: torch.Tensor) -> bool:
         """Whether :meth:`linear` of these is ``F.linear``."""
-        return (inputs.size(0), *weight.shape) not in self._ways
+        return self._way_of(inputs, weight) is F.linear
+
+    def _way_of(self, inputs, weight) -> Callable:
+        return self._ways.get((min(inputs.size(0), ROW_COUNTS[-1]), *weight.shape), F.linear)
 
     def tune(self, weights: Iterable[torch.Tensor], all_num_rows: Collection[int], known: dict | None = None) -> dict:
         """Time products of so many rows with each shape of the matrices, in every way; keep the quickest.
@@ -51,7 +58,6 @@ class Products:
         ----------
         weights : iterable of tensors on a CPU
         all_num_rows : collection of int
-            Those above ``ROW_COUNTS`` are left out.
         known : dict, optional
             What an earlier run has found: is taken as it is, so that all trials of a log are made alike.
 
@@ -64,7 +70,7 @@ class Products:
         for weight in weights:
             if weight.nbytes >= _LEAST_BYTES:
                 by_shape.setdefault(tuple(weight.shape), []).append(weight)
-        for num_rows in sorted({_row_count(number) for number in all_num_rows if number <= ROW_COUNTS[-1]}):
+        for num_rows in sorted({_row_count(number) for number in all_num_rows}):
             names = {shape: _name(num_rows, shape) for shape in by_shape}
             untimed = {shape: same for shape, same in by_shape.items() if names[shape] not in found}
             found |= {names[shape]: way for shape, way in _quickest_ways(num_rows, untimed).items()}
@@ -80,7 +86,7 @@ def _name(num_rows, shape) -> str:
 
 
 def _row_count(num_rows) -> int:
-    return next(count for count in ROW_COUNTS if count >= num_rows)
+    return next((count for count in ROW_COUNTS if count >= num_rows), ROW_COUNTS[-1])
 
 
 def _way(name) -> Callable:
@@ -114,8 +120,12 @@ def _linear_transposed(inputs, weight, bias):
     return outputs.t()
 
 
-_WHOLE, _PARTS = "whole", " parts"
-_WAYS = {_WHOLE: F.linear, "transposed": _linear_transposed}
+def _linear_by_onednn(inputs, weight, bias):
+    return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+
+
+_WHOLE, _TRANSPOSED, _ONEDNN, _PARTS = "whole", "transposed", "onednn", " parts"
+_WAYS = {_WHOLE: F.linear, _TRANSPOSED: _linear_transposed, _ONEDNN: _linear_by_onednn}
 
 
 @torch.inference_mode()
@@ -124,14 +134,15 @@ def _quickest_ways(num_rows, by_shape) -> dict:
 
     A pass goes through matrices of all shapes: what it reads has left the caches since, as when a token is generated.
     """
-    times_s = {shape: {name: [] for name in _ways_of(*shape)} for shape in by_shape}
+    times_s = {shape: {name: [] for name in _ways_of(num_rows, same[0])} for shape, same in by_shape.items()}
+    timed_bytes = _TIMED_BYTES if num_rows <= _FEW_ROWS else 1
     turns = [(turn, shape, name) for shape in by_shape for turn, name in enumerate(times_s[shape])]
     for _ in range(1 + _NUM_ROUNDS):
         for _, shape, name in sorted(turns, key=lambda turn: turn[0]):
             way, same = _way(name), by_shape[shape]
             inputs = torch.ones(num_rows, shape[1], dtype=same[0].dtype)
             start_s = perf_counter()
-            for weight in same[: -(-_TIMED_BYTES // same[0].nbytes)]:
+            for weight in same[: -(-timed_bytes // same[0].nbytes)]:
                 way(inputs, weight, None)
             times_s[shape][name].append(perf_counter() - start_s)
     quickest = {}
@@ -143,7 +154,12 @@ def _quickest_ways(num_rows, by_shape) -> dict:
     return quickest
 
 
-def _ways_of(height, width) -> list[str]:
+def _ways_of(num_rows, weight) -> list[str]:
     """Names of the ways to multiply a matrix; parts divide the work among the threads."""
+    names = [_WHOLE, _TRANSPOSED]
+    if weight.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        names.append(_ONEDNN)
+    if num_rows > _FEW_ROWS:
+        return names
     numbers = [torch.get_num_threads() * n for n in _PARTS_PER_THREAD]
-    return [*_WAYS, *(f"{n}{_PARTS}" for n in numbers if n > 1 and height // n >= _LEAST_ROWS_OF_PART)]
+    return [*names, *(f"{n}{_PARTS}" for n in numbers if n > 1 and len(weight) // n >= _LEAST_ROWS_OF_PART)]

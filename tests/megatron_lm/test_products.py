@@ -21,8 +21,8 @@ def tuned(weights, monkeypatch, way, all_num_rows=ROW_COUNTS):
     return products
 
 
-@pytest.mark.parametrize("way", ["2 parts", "7 parts", "32 parts", "transposed"])
-@pytest.mark.parametrize("num_rows", [1, 3, 16])
+@pytest.mark.parametrize("way", ["2 parts", "7 parts", "32 parts", "transposed", "onednn"])
+@pytest.mark.parametrize("num_rows", [1, 3, 16, 200])
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_product_is_the_same_in_every_way(weights, monkeypatch, way, num_rows, has_bias):
     products = tuned(weights, monkeypatch, way)
@@ -53,20 +53,33 @@ def test_nothing_is_copied(weights, monkeypatch):
     torch.testing.assert_close(products.linear(inputs, weight), 2 * before)
 
 
-def test_many_rows_and_shapes_that_were_not_timed_are_left_as_they_are(weights, monkeypatch):
+def test_rows_and_shapes_that_were_not_timed_are_left_as_they_are(weights, monkeypatch):
     products = tuned(weights, monkeypatch, "2 parts", [1])
     assert not products.are_made_by_torch(torch.ones(1, 256), weights[0])
+    assert products.are_made_by_torch(torch.ones(17, 256), weights[0])
     assert products.are_made_by_torch(torch.ones(ROW_COUNTS[-1] + 1, 256), weights[0])
     assert products.are_made_by_torch(torch.ones(1, 128), torch.ones(1021, 128))
     assert products.are_made_by_torch(torch.ones(2, 256), weights[0])
 
 
 def test_what_is_quickest_is_timed_for_every_shape_and_number_of_rows(weights):
-    found = Products().tune(weights, [1, 3, 100])
-    assert set(found) == {"1 row, 1021 x 256", "4 rows, 1021 x 256", "1 row, 768 x 256", "4 rows, 768 x 256"}
+    found = Products().tune(weights, [1, 3, 100, 1000])
+    assert set(found) == {
+        f"{rows}, {shape}" for rows in ("1 row", "4 rows", "128 rows") for shape in ("1021 x 256", "768 x 256")
+    }
     threads = torch.get_num_threads()
-    for way in found.values():
-        assert way in {"whole", "transposed"} or int(way.removesuffix(" parts")) % threads == 0
+    for name, way in found.items():
+        if name.startswith("128 rows"):
+            assert way in {"whole", "transposed", "onednn"}
+        else:
+            assert way in {"whole", "transposed", "onednn"} or int(way.removesuffix(" parts")) % threads == 0
+
+
+@pytest.mark.parametrize("num_rows", [1, 40])
+def test_strides_of_another_layout_are_read(weights, monkeypatch, num_rows):
+    products = tuned(weights, monkeypatch, "onednn")
+    wide = torch.randn(512, num_rows).t()
+    torch.testing.assert_close(products.linear(wide[:, ::2], weights[1]), F.linear(wide[:, ::2], weights[1]))
 
 
 def test_small_matrices_are_not_timed():

@@ -33,6 +33,17 @@ class Layer:
     experts: Experts | None
     window: int | None
 
+    @property
+    def linears(self) -> dict[str, tuple]:
+        """What nothing but a product reads, by the name of its field."""
+        fields = {name: getattr(self, name) for name in ("qkv", "projection", "up", "down")}
+        return {name: linear for name, linear in fields.items() if linear is not None}
+
+    def pack(self, products: Products):
+        """Put weights into the layout that their products read."""
+        for name, (weight, bias) in self.linears.items():
+            setattr(self, name, (products.packed(weight), bias))
+
 
 def layer_parameters(layer, architecture: Architecture, activate: Callable, products: Products) -> Layer:
     """Parameters of one of Megatron's layers; ``activate`` is the activation of its experts."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
+from math import prod
 from time import perf_counter
 
 import torch
@@ -15,8 +16,10 @@ _PARTS_PER_THREAD = (1, 4, 16, 48, 192)
 _LEAST_ROWS_OF_PART = 8
 # Reading a smaller matrix takes less than the calls around it.
 _LEAST_BYTES = 2**18
+# Of a layout that is read for all numbers of rows: one for 2 to 128 is as quick, one for 1 is slower for the others.
+_PACKED_FOR_ROWS = 8
 # Of the matrices of one shape, as many are timed: more than stays in the caches of a core.
-_TIMED_BYTES = 2**27
+_TIMED_BYTES = 2**25
 _NUM_ROUNDS = 5
 # Another way than torch's is taken where it saves more than timings err.
 _WORTHWHILE = 0.95
@@ -26,19 +29,21 @@ class Products:
     """Linear layers, each made the way that is quickest for its matrix and the number of its rows.
 
     By CPU and BLAS, torch's product leaves threads or vector units idle, or runs kernels for few rows that are made for
-    many. No other way copies the matrix:
+    many. The other ways:
 
-    - ``"N parts"``: it is seen as parts, one below the other; a batched product gives each thread parts of its own,
-      so small that they stay in its cache while all rows meet them.
+    - ``"N parts"``: the matrix is seen as parts, one below the other; a batched product gives each thread parts of its
+      own, so small that they stay in its cache while all rows meet them.
     - ``"transposed"``: the matrix times the rows, which a kernel for many rows then reads as it stands. In bfloat16
       the other order makes it bring the matrix into another layout first, at every call.
     - ``"onednn"``: by oneDNN, to which torch gives bfloat16 alone; of float32 rows, its kernels use what vector units
       the CPU has where those of the BLAS go by its maker.
+    - ``"packed"``: by oneDNN, from a layout of its own, which takes the place of the matrix for all numbers of rows.
     """
 
     def __init__(self):
         # By number of rows and shape of the matrix; what is missing is made as torch makes it.
         self._ways: dict[tuple[int, int, int], Callable] = {}
+        self._packed_shapes: set[tuple[int, int]] = set()
 
     def linear(self, inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """``F.linear`` of inputs of shape (rows, width); its strides may be those of another layout."""
@@ -49,9 +54,17 @@ class Products:
         return self._way_of(inputs, weight) is F.linear
 
     def _way_of(self, inputs, weight) -> Callable:
+        if weight.is_mkldnn:
+            return _linear_by_onednn
         return self._ways.get((min(inputs.size(0), ROW_COUNTS[-1]), *weight.shape), F.linear)
 
-    def tune(self, weights: Iterable[torch.Tensor], all_num_rows: Collection[int], known: dict | None = None) -> dict:
+    def tune(
+        self,
+        weights: Iterable[torch.Tensor],
+        all_num_rows: Collection[int],
+        known: dict | None = None,
+        packable: Iterable[torch.Tensor] = (),
+    ) -> dict:
         """Time products of so many rows with each shape of the matrices, in every way; keep the quickest.
 
         Parameters
@@ -60,6 +73,8 @@ class Products:
         all_num_rows : collection of int
         known : dict, optional
             What an earlier run has found: is taken as it is, so that all trials of a log are made alike.
+        packable : iterable of tensors
+            Those of the weights that may be replaced by what :meth:`packed` makes of them.
 
         Returns
         -------
@@ -70,15 +85,36 @@ class Products:
         for weight in weights:
             if weight.nbytes >= _LEAST_BYTES:
                 by_shape.setdefault(tuple(weight.shape), []).append(weight)
-        for num_rows in sorted({_row_count(number) for number in all_num_rows}):
-            names = {shape: _name(num_rows, shape) for shape in by_shape}
-            untimed = {shape: same for shape, same in by_shape.items() if names[shape] not in found}
-            found |= {names[shape]: way for shape, way in _quickest_ways(num_rows, untimed).items()}
+        row_counts = sorted({_row_count(number) for number in all_num_rows})
+        choices = {shape: {found.get(_name(count, shape)) for count in ROW_COUNTS} - {None} for shape in by_shape}
+        self._packed_shapes = {shape for shape, ways in choices.items() if _PACKED in ways}
+        untold = {tuple(weight.shape) for weight in packable} & {shape for shape, ways in choices.items() if not ways}
+        packed = {shape: [_pack(weight) for weight in _timed(by_shape[shape])] for shape in untold
+                  if _can_be_packed(by_shape[shape][0])}  # fmt: skip
+        least_s = {}
+        for num_rows in row_counts:
+            untimed = {shape: same for shape, same in by_shape.items()
+                       if shape not in self._packed_shapes and _name(num_rows, shape) not in found}  # fmt: skip
+            least_s |= {(num_rows, shape): by_way for shape, by_way in _least_s(num_rows, untimed, packed).items()}
+        self._packed_shapes |= {
+            shape for shape in packed if _is_worth_packing([least_s[num_rows, shape] for num_rows in row_counts])
+        }
+        for num_rows in row_counts:
             numbers = [number for number in range(1, num_rows + 1) if _row_count(number) == num_rows]
-            for shape, name in names.items():
+            for shape in by_shape:
+                name = _name(num_rows, shape)
+                if shape in self._packed_shapes:
+                    found[name] = _PACKED
+                    continue
+                if name not in found:
+                    found[name] = _quickest(least_s[num_rows, shape])
                 if found[name] != _WHOLE:
                     self._ways |= {(number, *shape): _way(found[name]) for number in numbers}
         return found
+
+    def packed(self, weight: torch.Tensor) -> torch.Tensor:
+        """What takes the place of a packable weight: itself, or oneDNN's layout of it, which :meth:`linear` reads."""
+        return _pack(weight) if tuple(weight.shape) in self._packed_shapes and not weight.is_mkldnn else weight
 
 
 def _name(num_rows, shape) -> str:
@@ -124,42 +160,69 @@ def _linear_by_onednn(inputs, weight, bias):
     return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
 
 
-_WHOLE, _TRANSPOSED, _ONEDNN, _PARTS = "whole", "transposed", "onednn", " parts"
-_WAYS = {_WHOLE: F.linear, _TRANSPOSED: _linear_transposed, _ONEDNN: _linear_by_onednn}
+_WHOLE, _TRANSPOSED, _ONEDNN, _PACKED, _PARTS = "whole", "transposed", "onednn", "packed", " parts"
+_WAYS = {_WHOLE: F.linear, _TRANSPOSED: _linear_transposed, _ONEDNN: _linear_by_onednn, _PACKED: _linear_by_onednn}
 
 
 @torch.inference_mode()
-def _quickest_ways(num_rows, by_shape) -> dict:
-    """Name of the way by shape of matrices, that with the quickest of interleaved passes.
+def _pack(weight) -> torch.Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _PACKED_FOR_ROWS)
+
+
+def _can_be_packed(weight) -> bool:
+    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        return False
+    return weight.dtype == torch.float32 or (
+        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def _timed(same) -> list[torch.Tensor]:
+    return same[: -(-_TIMED_BYTES // same[0].nbytes)]
+
+
+@torch.inference_mode()
+def _least_s(num_rows, by_shape, packed) -> dict:
+    """By shape of matrices the seconds of every way, the least of interleaved passes.
 
     A pass goes through matrices of all shapes: what it reads has left the caches since, as when a token is generated.
     """
-    times_s = {shape: {name: [] for name in _ways_of(num_rows, same[0])} for shape, same in by_shape.items()}
-    timed_bytes = _TIMED_BYTES if num_rows <= _FEW_ROWS else 1
+    times_s = {}
+    for shape, same in by_shape.items():
+        times_s[shape] = {name: [] for name in _ways_of(num_rows, same[0], shape in packed)}
     turns = [(turn, shape, name) for shape in by_shape for turn, name in enumerate(times_s[shape])]
     for _ in range(1 + _NUM_ROUNDS):
         for _, shape, name in sorted(turns, key=lambda turn: turn[0]):
-            way, same = _way(name), by_shape[shape]
+            way, same = _way(name), packed[shape] if name == _PACKED else _timed(by_shape[shape])
             inputs = torch.ones(num_rows, shape[1], dtype=same[0].dtype)
             start_s = perf_counter()
-            for weight in same[: -(-timed_bytes // same[0].nbytes)]:
+            for weight in same if num_rows <= _FEW_ROWS else same[:1]:
                 way(inputs, weight, None)
             times_s[shape][name].append(perf_counter() - start_s)
-    quickest = {}
-    for shape, by_way in times_s.items():
-        # The first round warms up.
-        least_s = {name: min(taken_s[1:]) for name, taken_s in by_way.items()}
-        best = min(least_s, key=least_s.get)
-        quickest[shape] = best if least_s[best] < _WORTHWHILE * least_s[_WHOLE] else _WHOLE
-    return quickest
+    # The first round warms up.
+    return {shape: {name: min(s[1:]) for name, s in by_way.items()} for shape, by_way in times_s.items()}
 
 
-def _ways_of(num_rows, weight) -> list[str]:
+def _ways_of(num_rows, weight, can_be_packed) -> list[str]:
     """Names of the ways to multiply a matrix; parts divide the work among the threads."""
     names = [_WHOLE, _TRANSPOSED]
     if weight.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         names.append(_ONEDNN)
+    if can_be_packed:
+        names.append(_PACKED)
     if num_rows > _FEW_ROWS:
         return names
     numbers = [torch.get_num_threads() * n for n in _PARTS_PER_THREAD]
     return [*names, *(f"{n}{_PARTS}" for n in numbers if n > 1 and len(weight) // n >= _LEAST_ROWS_OF_PART)]
+
+
+def _is_worth_packing(least_s: list[dict]) -> bool:
+    """Whether one layout for all numbers of rows saves more of their time, each weighing the same, than it errs."""
+    ratios = [by_way[_PACKED] / by_way[_quickest(by_way)] for by_way in least_s]
+    return prod(ratios) < _WORTHWHILE ** len(ratios)
+
+
+def _quickest(by_way: dict) -> str:
+    """Of the ways that leave a matrix as it stands."""
+    best = min(by_way.keys() - {_PACKED}, key=by_way.get)
+    return best if by_way[best] < _WORTHWHILE * by_way[_WHOLE] else _WHOLE

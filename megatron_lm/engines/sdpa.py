@@ -37,9 +37,10 @@ class SdpaEngine:
         ]
         self._is_parallel = architecture.parallel_blocks
         self._is_first_stage, self._is_last_stage = model.pre_process, model.post_process
-        self._like = next(model.parameters())
-        self._matrices = [parameter for parameter in model.parameters() if parameter.dim() == 2]
+        # Not a parameter, which would outlive its layout.
+        self._like = next(model.parameters()).new_empty(0)
         self.dtype = self._like.dtype
+        self._attends_in_float32 = self._like.device.type == "cpu" and self.dtype != torch.float32
         uses_rope = architecture.position_embedding_type == "rope"
         self._rotary = Rotary(architecture, self._like) if uses_rope else None
         if self._is_first_stage:
@@ -56,6 +57,12 @@ class SdpaEngine:
             self._output_weight = (
                 model.output_layer.weight if model.output_layer.weight is not None else self._word_embeddings
             )
+        # Of embeddings rows are looked up: their matrix stays as it is where it is that of the output layer, too.
+        self._has_output_weight = self._is_last_stage and not (
+            self._is_first_stage and self._output_weight is self._word_embeddings
+        )
+        packable = {id(matrix) for matrix in self._packable()}
+        self._whole = [matrix for matrix in model.parameters() if matrix.dim() == 2 and id(matrix) not in packable]
         # Not torch.nn.functional's, which is a Python function around this.
         self._norm = torch.layer_norm if architecture.normalization == "LayerNorm" else torch.rms_norm
         self._num_query_groups = architecture.num_query_groups // self._shards.count
@@ -67,8 +74,25 @@ class SdpaEngine:
         self._window_mask: torch.Tensor | None = None
 
     def tune(self, all_num_rows, known=None):
-        # On a GPU one kernel reads a matrix with all of the device.
-        return None if self._like.is_cuda else self._products.tune(self._matrices, all_num_rows, known)
+        if self._like.is_cuda:
+            # One kernel reads a matrix with all of the device.
+            return None
+        packable = self._packable()
+        found = self._products.tune([*self._whole, *packable], all_num_rows, known, packable)
+        # A weight is let go before the next is packed: there is never a second copy of all.
+        del packable
+        for layer in self._layers:
+            layer.pack(self._products)
+        if self._has_output_weight:
+            self._output_weight = self._products.packed(self._output_weight)
+        return found
+
+    def _packable(self) -> list[torch.Tensor]:
+        """Matrices that nothing but a product reads, those aside that are packed already."""
+        matrices = [weight for layer in self._layers for weight, _ in layer.linears.values()]
+        if self._has_output_weight:
+            matrices.append(self._output_weight)
+        return [matrix for matrix in matrices if not matrix.is_mkldnn]
 
     def reset(self, batch_size, max_sequence_length):
         if self._cache_size != (batch_size, max_sequence_length):
@@ -201,10 +225,15 @@ class SdpaEngine:
             heads = turned
         query, key_and_value = heads.split((self._heads_per_group, 2), dim=2)
         cache.write(key_and_value)
-        if layer.sinks is None:
-            attended = F.scaled_dot_product_attention(query, cache.keys, cache.values, attn_mask=cache.mask)
+        operands = query, cache.keys, cache.values, cache.mask
+        if layer.sinks is not None:
+            attended = attend_token_with_sinks(*operands[:3], layer.sinks, cache.mask)
+        elif self._attends_in_float32:
+            # Of a single query, bringing the cache to float32 and its products take half as long as those of bfloat16.
+            operands = [None if operand is None else operand.float() for operand in operands]
+            attended = F.scaled_dot_product_attention(*operands).to(query.dtype)
         else:
-            attended = attend_token_with_sinks(query, cache.keys, cache.values, layer.sinks, cache.mask)
+            attended = F.scaled_dot_product_attention(*operands)
         return attended.reshape(hidden.size(0), -1)
 
     def _attend_token_by_latents(self, layer, cache, hidden, positions, turn, seen):

@@ -1,4 +1,5 @@
 import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -55,16 +56,39 @@ def test_cached_decoding_gives_the_logits_of_a_full_pass(options, engine_name):
     assert full.std() > 0.5, "logits this flat would hide a fault"
 
 
-@pytest.mark.parametrize("way", ["3 parts", "transposed"])
+@pytest.mark.parametrize("way", ["3 parts", "transposed", "onednn", "packed"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_products_give_the_same_logits_in_every_way(options, way, monkeypatch):
     architecture, tokens = replace(GPT, **options), random_tokens(2, 17)
     engine = load_engine("sdpa")(build(architecture), architecture)
     whole = logits_with_cache(engine, tokens, 9)
     monkeypatch.setattr(products, "_LEAST_BYTES", 0)
-    monkeypatch.setattr(products, "_quickest_ways", lambda num_rows, by_shape: dict.fromkeys(by_shape, way))
-    assert engine.tune([1, 2, 4], None)
+    by_way = {"whole": 2.0, "packed": 2.0, way: 1.0}
+    monkeypatch.setattr(products, "_least_s", lambda num_rows, by_shape, packed: dict.fromkeys(by_shape, by_way))
+    assert way in engine.tune([1, 2, 4], None).values()
     torch.testing.assert_close(logits_with_cache(engine, tokens, 9), whole, atol=5e-5, rtol=0)
+    # What is packed needs no second timing, and no second layout.
+    assert "packed" not in engine.tune([1, 2, 4], None).values()
+    torch.testing.assert_close(logits_with_cache(engine, tokens, 9), whole, atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_packed_weights_take_the_place_of_those_of_the_model(options, monkeypatch):
+    architecture = replace(GPT, **options)
+    model = build(architecture)
+    weights = {name: weakref.ref(value) for name, value in model.named_parameters() if value.dim() == 2}
+    engine = load_engine("sdpa")(model, architecture)
+    del model
+    gc.collect()
+    monkeypatch.setattr(products, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(products, "_least_s", lambda num_rows, by_shape, packed: dict.fromkeys(by_shape, PACKED_WINS))
+    engine.tune([1], None)
+    kept = {name for name, weight in weights.items() if weight() is not None}
+    assert "embedding.word_embeddings.weight" in kept
+    assert kept <= {f"embedding.{kind}_embeddings.weight" for kind in ("word", "position")}
+
+
+PACKED_WINS = {"whole": 2.0, "packed": 1.0}
 
 
 @pytest.mark.parametrize("engine_name", PORTABLE_ENGINES)

@@ -14,10 +14,16 @@ def weights():
     return [torch.randn(shape, generator=generator) / 16 for shape in ((1021, 256), (768, 256))]
 
 
+def let_win(way, monkeypatch):
+    """Timings in which one way is twice as quick as the others."""
+    by_way = {"whole": 2.0, "packed": 2.0, way: 1.0}
+    monkeypatch.setattr(products_module, "_least_s", lambda num_rows, by_shape, packed: dict.fromkeys(by_shape, by_way))
+
+
 def tuned(weights, monkeypatch, way, all_num_rows=ROW_COUNTS):
-    monkeypatch.setattr(products_module, "_quickest_ways", lambda num_rows, by_shape: dict.fromkeys(by_shape, way))
+    let_win(way, monkeypatch)
     products = Products()
-    products.tune(weights, all_num_rows)
+    products.tune(weights, all_num_rows, packable=weights)
     return products
 
 
@@ -84,6 +90,55 @@ def test_strides_of_another_layout_are_read(weights, monkeypatch, num_rows):
 
 def test_small_matrices_are_not_timed():
     assert Products().tune([torch.ones(64, 64)], [1]) == {}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_rows", [1, 3, 16, 200])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_packed_matrix_gives_the_same_product(weights, monkeypatch, dtype, num_rows, has_bias):
+    weights = [weight.to(dtype) for weight in weights]
+    products = tuned(weights, monkeypatch, "packed")
+    for weight in weights:
+        packed, inputs = products.packed(weight), torch.randn(num_rows, 256).to(dtype)
+        assert packed.is_mkldnn
+        assert not products.are_made_by_torch(inputs, packed)
+        bias = torch.randn(len(weight)).to(dtype) if has_bias else None
+        expected = F.linear(inputs.double(), weight.double(), bias if bias is None else bias.double())
+        outputs = products.linear(inputs, packed, bias)
+        assert outputs.dtype == dtype
+        error = 2 * FLOAT32_ERROR * 16 if dtype == torch.float32 else expected.abs() * 2**-8 + 1e-4
+        assert ((outputs.double() - expected).abs() <= error).all()
+
+
+def test_only_what_is_packable_and_worth_it_is_packed(weights, monkeypatch):
+    let_win("packed", monkeypatch)
+    products = Products()
+    found = products.tune(weights, [1, 8], packable=weights[:1])
+    assert found == {"1 row, 1021 x 256": "packed", "8 rows, 1021 x 256": "packed",
+                     "1 row, 768 x 256": "whole", "8 rows, 768 x 256": "whole"}  # fmt: skip
+    assert products.packed(weights[0]).is_mkldnn
+    assert products.packed(weights[1]) is weights[1]
+    assert tuned(weights, monkeypatch, "2 parts").packed(weights[0]) is weights[0]
+
+
+def test_one_layout_for_all_numbers_of_rows_is_weighed_over_all(weights, monkeypatch):
+    times_s = {1: {"whole": 1.0, "packed": 1.2}, 8: {"whole": 1.0, "packed": 0.5}}
+    monkeypatch.setattr(
+        products_module, "_least_s", lambda num_rows, by_shape, packed: dict.fromkeys(by_shape, times_s[num_rows])
+    )
+    assert set(Products().tune(weights, [1, 8], packable=weights).values()) == {"packed"}
+    assert set(Products().tune(weights, [1], packable=weights).values()) == {"whole"}
+
+
+def test_what_a_log_says_is_packed_is_packed_for_other_numbers_of_rows_too(weights, monkeypatch):
+    let_win("2 parts", monkeypatch)
+    known = {"1 row, 1021 x 256": "packed", "1 row, 768 x 256": "2 parts"}
+    products = Products()
+    found = products.tune(weights, [1, 8], known, weights)
+    assert found == {**known, "8 rows, 1021 x 256": "packed", "8 rows, 768 x 256": "2 parts"}
+    assert products.packed(weights[0]).is_mkldnn
+    let_win("packed", monkeypatch)
+    assert Products().tune(weights, [8], {"1 row, 768 x 256": "2 parts"}, weights)["8 rows, 768 x 256"] == "whole"
 
 
 def test_what_a_log_says_is_taken(weights, monkeypatch):

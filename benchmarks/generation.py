@@ -13,6 +13,9 @@ Run:  python benchmarks/generation.py [--rounds 15] [--engine sdpa] [--threads N
 
 import argparse
 import importlib.util
+import multiprocessing
+import os
+import signal
 import tempfile
 import warnings
 from pathlib import Path
@@ -142,28 +145,49 @@ def plain_weights(peer) -> dict:
 
 
 class LlamaCpp:
-    """The same weights in llama.cpp: written as a GGUF file, generated from in this process."""
+    """The same weights in llama.cpp: written as a GGUF file, generated from in a process of its own.
+
+    It is stopped while it is not its turn: its threads, which wait awake, would take a quarter of the others' speed.
+    """
 
     def __init__(self, peer, num_threads: int):
-        import xllamacpp
-
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder) / "model.gguf")
             write_gguf(peer, path)
-            parameters = xllamacpp.CommonParams()
-            parameters.model.path, parameters.n_ctx, parameters.n_parallel = path, peer.config.n_positions, 1
-            parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = num_threads
-            parameters.verbosity = -1
-            self._server = xllamacpp.Server(parameters)
+            self._pipe, end = multiprocessing.get_context("spawn").Pipe()
+            arguments = end, path, peer.config.n_positions, num_threads
+            self._process = multiprocessing.get_context("spawn").Process(
+                target=serve_llama, args=arguments, daemon=True
+            )
+            self._process.start()
+            self._pipe.recv()  # the weights are read
+        os.kill(self._process.pid, signal.SIGSTOP)
 
     def time(self, prompt, num_output_tokens):
         """Seconds of the prompt pass and of one output token, and no tokens: its cache is of another type."""
         request = {"prompt": prompt[0].tolist(), "n_predict": num_output_tokens, "temperature": 0.0,
                    "cache_prompt": False, "ignore_eos": True}  # fmt: skip
-        timings = self._server.handle_completions(request)["timings"]
+        os.kill(self._process.pid, signal.SIGCONT)
+        self._pipe.send(request)
+        timings = self._pipe.recv()
+        os.kill(self._process.pid, signal.SIGSTOP)
         # The first token is sampled at the end of the prompt.
         token_s = None if num_output_tokens == 1 else timings["predicted_ms"] / 1e3 / (num_output_tokens - 1)
         return timings["prompt_ms"] / 1e3, token_s, None
+
+
+def serve_llama(pipe, path, num_positions, num_threads):
+    """Answer each request of the pipe by llama.cpp's own timings of it."""
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path, parameters.n_ctx, parameters.n_parallel = path, num_positions, 1
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = num_threads
+    parameters.verbosity = -1
+    server = xllamacpp.Server(parameters)
+    pipe.send("ready")
+    while True:
+        pipe.send(server.handle_completions(pipe.recv())["timings"])
 
 
 def write_gguf(peer, path):

@@ -81,7 +81,7 @@ def work(tensor_parallel_size, pipeline_parallel_size):
     with ProcessGrid(device, tensor_parallel_size, pipeline_parallel_size) as grid:
         model = build_model(architecture, device=device, dtype=torch.float32, seed=0, grid=grid)
         engine = load_engine("sdpa")(model, architecture)
-        engine.tune({size // cut for size in BATCH_SIZES for cut in CUTS})
+        engine.tune({NUM_PROMPT_TOKENS, *(size // cut for size in BATCH_SIZES for cut in CUTS)})
         while True:
             line = sys.stdin.readline() if grid.rank == 0 else None
             command = grid.share(json.loads(line) if line else None)

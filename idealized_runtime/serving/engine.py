@@ -25,11 +25,12 @@ _REQUEST = np.dtype(
     + [(name, np.float64) for name in ("arrival_s", "scheduled_s", "first_token_s", "finish_s")]
 )  # fmt: skip
 # `step` counts steps in which sequences generated; `partial` is a request whose prompt is encoded but for `num_left`;
-# `finished` is the last of those that are done, each of which links the one before by `after`.
+# `finished` is the last of those that are done, each of which links the one before by `after`; `quiet_until_s`: no step
+# that begins before ends a request or admits one, unless another comes.
 _ENGINE = np.dtype(
     [(name, np.int64) for name in ("step", "num_running", "num_decoding", "num_cached", "partial", "num_left",
                                    "last_running", "num_waiting", "first_waiting", "last_waiting", "finished")]
-    + [("clock_s", np.float64)]
+    + [(name, np.float64) for name in ("clock_s", "quiet_until_s")]
 )  # fmt: skip
 
 
@@ -261,6 +262,17 @@ def _note(engine, requests, features, totals, request, moment):
 
 
 @_compiled
+def _add(totals, num_steps, num_tokens, num_sequences, num_read, share, squares):
+    # One by one: an array of them would be allocated for every step.
+    totals[0] += num_steps
+    totals[1] += num_tokens
+    totals[2] += num_sequences
+    totals[3] += num_read
+    totals[4] += share
+    totals[5] += squares
+
+
+@_compiled
 def _finish(engine, requests, features, totals, request):
     requests[request].finish_s = engine.clock_s
     engine.num_cached -= requests[request].prompt + requests[request].output - 1
@@ -297,7 +309,7 @@ def _encode(engine, requests, heap, features, totals, chunked, number, rules, st
         + steps.expert_s * share
     )
     engine.clock_s += seconds
-    totals += np.array([1.0, num_tokens, num_sequences, num_read, share, seconds**2])
+    _add(totals, 1, num_tokens, num_sequences, num_read, share, seconds**2)
     engine.num_cached += num_tokens + num_decoding
     if is_mixed:
         engine.step += 1
@@ -326,17 +338,25 @@ def _seconds(num_steps, first_s, growth_s):
 
 
 @_compiled
-def _decode(engine, requests, heap, features, totals, rules, steps, until_s, most):
-    """Steps that generate a token of each sequence, until the next event or the time, and not more than so many."""
+def _until_event(engine, requests, heap, rules, steps):
+    """Steps until one ends a request or the cache is full; experts' share, seconds of the first, half their growth."""
     number = engine.num_decoding
-    num_steps = min(requests[heap[0]].end - engine.step, most)
+    num_steps = requests[heap[0]].end - engine.step
     if rules.capacity < _NO_LIMIT:
         num_steps = min(num_steps, (rules.capacity - engine.num_cached) // number)
     share = -math.expm1(number * steps.log_unvisited)
     first_s = (
         steps.fixed_s + steps.sequence_s * number + steps.cache_token_s * engine.num_cached + steps.expert_s * share
     )
-    growth_s = steps.cache_token_s * number / 2
+    return num_steps, share, first_s, steps.cache_token_s * number / 2
+
+
+@_compiled
+def _decode(engine, requests, heap, features, totals, rules, steps, until_s, most):
+    """Steps that generate a token of each sequence, until the next event or the time, and not more than so many."""
+    number = engine.num_decoding
+    num_steps, share, first_s, growth_s = _until_event(engine, requests, heap, rules, steps)
+    num_steps = min(num_steps, most)
     gap_s = until_s - engine.clock_s
     if _seconds(num_steps - 1, first_s, growth_s) >= gap_s:
         # The first number of steps after which the time has come, from the quadratic equation.
@@ -352,7 +372,7 @@ def _decode(engine, requests, heap, features, totals, rules, steps, until_s, mos
     # Of first_s + 2 j growth_s for each step j from 0 on.
     squares = num_steps * first_s**2 + 2 * first_s * growth_s * num_steps * (num_steps - 1)
     squares += growth_s**2 * 2 * (num_steps - 1) * num_steps * (2 * num_steps - 1) / 3
-    totals += np.array([num_steps, 0.0, num_steps * number, num_read, num_steps * share, squares])
+    _add(totals, num_steps, 0, num_steps * number, num_read, num_steps * share, squares)
     engine.step += num_steps
     engine.num_cached += num_steps * number
     _finish_at_step(engine, requests, heap, features, totals)
@@ -375,13 +395,33 @@ def _advance(engine, requests, heap, features, totals, chunked, rules, steps, un
 
 
 @_compiled
-def _queue(engines, requests, features, totals, request):
-    """Put a request that has come into the queue of the engine with the fewest."""
+def _quiet_until_s(engine, requests, heap, rules, steps):
+    if engine.num_running + engine.num_waiting == 0:
+        return np.inf
+    if (
+        engine.partial != _NONE
+        or engine.num_running == 0
+        or (engine.num_waiting > 0 and engine.num_running < rules.max_num_seqs)
+    ):
+        return -np.inf
+    num_steps, _, first_s, growth_s = _until_event(engine, requests, heap, rules, steps)
+    return engine.clock_s + _seconds(num_steps - 1, first_s, growth_s) if num_steps > 0 else -np.inf
+
+
+@_compiled
+def _fewest(engines):
+    """Place of the engine with the fewest requests."""
     chosen = 0
     for place in range(len(engines)):
         load = engines[place].num_running + engines[place].num_waiting
         if load < engines[chosen].num_running + engines[chosen].num_waiting:
             chosen = place
+    return chosen
+
+
+@_compiled
+def _queue(engines, requests, features, totals, request, chosen):
+    """Put a request that has come into the queue of an engine."""
     engine = engines[chosen]
     if engine.num_running + engine.num_waiting == 0:
         engine.clock_s = max(engine.clock_s, requests[request].arrival_s)
@@ -393,6 +433,7 @@ def _queue(engines, requests, features, totals, request):
         requests[engine.last_waiting].after = request
     engine.last_waiting = request
     engine.num_waiting += 1
+    engine.quiet_until_s = -np.inf
     _note(engine, requests, features, totals[chosen], request, 0)
 
 
@@ -400,11 +441,15 @@ def _queue(engines, requests, features, totals, request):
 def _serve(order, requests, engines, features, totals, heaps, chunked, rules, steps):
     for request in order:
         at_s = requests[request].arrival_s
+        # A request goes to the engine with the fewest: of the others only those whose number changes are looked after.
         for place in range(len(engines)):
-            _advance(
-                engines[place], requests, heaps[place], features, totals[place], chunked, rules, steps, at_s, False
-            )
-        _queue(engines, requests, features, totals, request)
+            engine = engines[place]
+            if engine.quiet_until_s < at_s:
+                _advance(engine, requests, heaps[place], features, totals[place], chunked, rules, steps, at_s, False)
+                engine.quiet_until_s = _quiet_until_s(engine, requests, heaps[place], rules, steps)
+        place = _fewest(engines)
+        _advance(engines[place], requests, heaps[place], features, totals[place], chunked, rules, steps, at_s, False)
+        _queue(engines, requests, features, totals, request, place)
     for place in range(len(engines)):
         _advance(engines[place], requests, heaps[place], features, totals[place], chunked, rules, steps, np.inf, False)
 
@@ -433,6 +478,6 @@ def _serve_closed(ready_s, request_s, requests, engines, features, totals, heaps
                 engine.finished = requests[engine.finished].after
         requests[request].arrival_s, client_of[request] = ready_s[client], client
         ready_s[client] = np.inf
-        _queue(engines, requests, features, totals, request)
+        _queue(engines, requests, features, totals, request, _fewest(engines))
     for place in range(len(engines)):
         _advance(engines[place], requests, heaps[place], features, totals[place], chunked, rules, steps, np.inf, False)

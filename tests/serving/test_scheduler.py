@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from step_by_step import closed_loop_step_by_step, step_by_step
 
+from idealized_runtime.serving.engine import serve
 from idealized_runtime.serving.scheduler import POLICIES, Scheduler
 from idealized_runtime.serving.simulation import saturated_rate_per_s, simulate
 from idealized_runtime.serving.steps import StepModel
@@ -33,6 +36,29 @@ def test_every_request_ends_when_it_does_step_by_step(policy, seed):
     np.testing.assert_allclose(simulated["time_to_first_token_s"], first_s, rtol=0, atol=1e-9)
     np.testing.assert_allclose(simulated["runtime_s"], runtime_s, rtol=0, atol=1e-9)
     assert simulated["num_preemptions"].tolist() == num_preemptions.tolist()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("cache_tokens", [None, 900])
+def test_each_of_several_engines_goes_as_it_does_alone_and_the_one_with_the_fewest_gets_a_request(policy, cache_tokens):
+    rng = np.random.default_rng(3)
+    arrival_s, (p, o) = np.cumsum(rng.exponential(0.05, 400)), make_sizes(400, rng).to_numpy().T
+    scheduler = Scheduler(policy, 4, 300, cache_tokens)
+    served = serve(arrival_s, p, o, STEPS, replace(scheduler, num_engines=5))
+    for engine in range(5):
+        is_here = served.engine == engine
+        alone = serve(arrival_s[is_here], p[is_here], o[is_here], STEPS, scheduler)
+        assert is_here.sum() > 20
+        np.testing.assert_allclose(served.first_token_s[is_here], alone.first_token_s, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(served.finish_s[is_here], alone.finish_s, rtol=0, atol=1e-9)
+        assert served.num_preemptions[is_here].tolist() == alone.num_preemptions.tolist()
+        np.testing.assert_allclose(served.totals[engine], alone.totals[0])
+    for number, at_s in enumerate(arrival_s):
+        # What ends with a step that has begun may count still or no longer; no step takes 50 ms.
+        before = served.engine[:number][served.finish_s[:number] > at_s + 0.05]
+        now = served.engine[:number][served.finish_s[:number] > at_s]
+        least, most = (np.bincount(engines, minlength=5) for engines in (before, now))
+        assert least[served.engine[number]] <= most.min()
 
 
 @pytest.mark.parametrize("policy", POLICIES)

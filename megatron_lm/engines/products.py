@@ -55,7 +55,7 @@ class Products:
 
     def _way_of(self, inputs, weight) -> Callable:
         if weight.is_mkldnn:
-            return _linear_by_onednn
+            return linear_by_onednn
         return self._ways.get((min(inputs.size(0), ROW_COUNTS[-1]), *weight.shape), F.linear)
 
     def tune(
@@ -90,7 +90,7 @@ class Products:
         self._packed_shapes = {shape for shape, ways in choices.items() if _PACKED in ways}
         untold = {tuple(weight.shape) for weight in packable} & {shape for shape, ways in choices.items() if not ways}
         packed = {shape: [_pack(weight) for weight in _timed(by_shape[shape])] for shape in untold
-                  if _can_be_packed(by_shape[shape][0])}  # fmt: skip
+                  if onednn_takes(by_shape[shape][0])}  # fmt: skip
         least_s = {}
         for num_rows in row_counts:
             untimed = {shape: same for shape, same in by_shape.items()
@@ -156,25 +156,27 @@ def _linear_transposed(inputs, weight, bias):
     return outputs.t()
 
 
-def _linear_by_onednn(inputs, weight, bias):
+def linear_by_onednn(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """``F.linear`` on a CPU, where :func:`onednn_takes` the matrix."""
     return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
 
 
+def onednn_takes(weight: torch.Tensor) -> bool:
+    """Whether oneDNN multiplies matrices of this data type on this CPU, in this build of torch."""
+    if weight.is_cuda or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    return weight.dtype == torch.float32 or (
+        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
 _WHOLE, _TRANSPOSED, _ONEDNN, _PACKED, _PARTS = "whole", "transposed", "onednn", "packed", " parts"
-_WAYS = {_WHOLE: F.linear, _TRANSPOSED: _linear_transposed, _ONEDNN: _linear_by_onednn, _PACKED: _linear_by_onednn}
+_WAYS = {_WHOLE: F.linear, _TRANSPOSED: _linear_transposed, _ONEDNN: linear_by_onednn, _PACKED: linear_by_onednn}
 
 
 @torch.inference_mode()
 def _pack(weight) -> torch.Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _PACKED_FOR_ROWS)
-
-
-def _can_be_packed(weight) -> bool:
-    if not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
-        return False
-    return weight.dtype == torch.float32 or (
-        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
 
 
 def _timed(same) -> list[torch.Tensor]:
@@ -206,7 +208,7 @@ def _least_s(num_rows, by_shape, packed) -> dict:
 def _ways_of(num_rows, weight, can_be_packed) -> list[str]:
     """Names of the ways to multiply a matrix; parts divide the work among the threads."""
     names = [_WHOLE, _TRANSPOSED]
-    if weight.dtype == torch.float32 and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if weight.dtype == torch.float32 and onednn_takes(weight):
         names.append(_ONEDNN)
     if can_be_packed:
         names.append(_PACKED)

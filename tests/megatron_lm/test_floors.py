@@ -9,7 +9,9 @@ from idealized_runtime.hardware.rates import best_rates
 from idealized_runtime.measurements.timed_models import read_timed_model
 from idealized_runtime.records import Journal
 from megatron_lm import floors as floors_module
+from megatron_lm import machine_rates
 from megatron_lm.device import dtype_name
+from megatron_lm.engines.products import onednn_takes
 from megatron_lm.floors import Floors
 from megatron_lm.machine_rates import measure_machine_rates
 
@@ -131,6 +133,22 @@ def test_a_machine_reaches_what_was_measured_of_it(monkeypatch):
     assert measured["memory_bytes_per_s"] == max(measured["copy_bytes_per_s"], measured["read_bytes_per_s"]) > 0
     assert list(measured["matmul_flops_per_s"]) == [dtype_name(torch.bfloat16)] == ["bfloat16"]
     assert measured["cache_bytes"] is None
+
+
+def test_matrix_products_are_rated_by_the_quickest_of_those_that_engines_make(monkeypatch):
+    """On some CPUs oneDNN is twice as quick as the BLAS: a floor by the latter would refuse what was measured."""
+    seconds = {"mm": 2.0, "linear_by_onednn": 1.0}
+
+    def quickest_s(work, device):
+        work()
+        return next(s for name, s in seconds.items() if name in work.__code__.co_names)
+
+    monkeypatch.setattr(machine_rates, "_quickest_s", quickest_s)
+    monkeypatch.setattr(machine_rates, "_memory_rates", lambda device: (1.0, 1.0))
+    for dtype in (torch.float32, torch.bfloat16):
+        size = machine_rates._MATRIX_SIZE["cpu"]
+        expected = 2 * size**3 / (1.0 if onednn_takes(torch.empty(0, dtype=dtype)) else 2.0)
+        assert machine_rates.measure_machine_rates(CPU, dtype)["matmul_flops_per_s"][dtype_name(dtype)] == expected
 
 
 def test_machine_without_room_to_measure_has_no_rates(monkeypatch):

@@ -12,6 +12,7 @@ Run:  python benchmarks/generation.py [--rounds 15] [--engine sdpa] [--threads N
 """
 
 import argparse
+import atexit
 import importlib.util
 import multiprocessing
 import os
@@ -160,6 +161,8 @@ class LlamaCpp:
                 target=serve_llama, args=arguments, daemon=True
             )
             self._process.start()
+            # Stopped, it would not end when it is asked to, as it is at the exit.
+            atexit.register(self._process.kill)
             self._pipe.recv()  # the weights are read
         os.kill(self._process.pid, signal.SIGSTOP)
 

@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 from makers import LLAMA
@@ -12,7 +13,7 @@ from megatron.core import parallel_state
 
 from idealized_runtime.architectures import Architecture
 from megatron_lm import device as devices
-from megatron_lm.engines import PORTABLE_ENGINES, load_engine
+from megatron_lm.engines import PORTABLE_ENGINES, load_engine, products
 from megatron_lm.generation import generate
 from megatron_lm.model import _shard, _sharded_dimension, _whole_name, build_model
 from megatron_lm.parallel import ProcessGrid
@@ -52,9 +53,11 @@ ARCHITECTURES = {
                       untie_embeddings_and_output_weights=True),
     "sinks": replace(GPT, **LLAMA, softmax_type="learnable"),
 }  # fmt: skip
+# Of one, all that can be is packed for its products.
+ENGINES = (*PORTABLE_ENGINES, "sdpa, packed")
 # (micro-batch size of prompts, of tokens) of a batch of four
 CUTS = [(4, 4), (1, 2), (2, 1)]
-CASES = [(name, engine, cut) for name in ARCHITECTURES for engine in PORTABLE_ENGINES for cut in CUTS]
+CASES = [(name, engine, cut) for name in ARCHITECTURES for engine in ENGINES for cut in CUTS]
 NUM_PROMPT_TOKENS, NUM_OUTPUT_TOKENS = 7, 6
 
 
@@ -105,12 +108,25 @@ def run_cases(grid):
         model = build_model(architecture, device=grid.device, dtype=torch.float32, seed=1, grid=grid)
         initial = {_whole_name(key, model): value.clone() for key, value in model.named_parameters()}
         fill_with_noise(model, architecture)
-        for engine_name in PORTABLE_ENGINES:
+        for engine_name in ENGINES:
             for cut in CUTS:
-                tokens, logits = generate_once(load_engine(engine_name)(model, architecture), prompts, cut, grid)
+                tokens, logits = generate_once(new_engine(engine_name, model, architecture), prompts, cut, grid)
                 answers[name, engine_name, cut] = {"tokens": tokens, "logits": logits}
         answers[name] = initial
     return answers
+
+
+def new_engine(name, model, architecture):
+    name, *is_packed = name.split(", ")
+    engine = load_engine(name)(model, architecture)
+    if is_packed:
+        by_way = {"whole": 2.0, "packed": 1.0}
+        with (
+            mock.patch.object(products, "_LEAST_BYTES", 0),
+            mock.patch.object(products, "_least_s", lambda num_rows, by_shape, packed: dict.fromkeys(by_shape, by_way)),
+        ):
+            assert "packed" in engine.tune({1, NUM_PROMPT_TOKENS}).values()
+    return engine
 
 
 def generate_once(engine, prompts, cut, grid):

@@ -113,6 +113,15 @@ class ProcessGrid:
             self._store.set(key, json.dumps(value))
         return json.loads(self._store.get(key))
 
+    def gather(self, value) -> list:
+        """Every process's value, in the order of ranks, on every process; it must be fit for JSON."""
+        if self.size == 1:
+            return [value]
+        self._num_shared += 1
+        keys = [f"shared {self._num_shared} by {rank}" for rank in range(self.size)]
+        self._store.set(keys[self.rank], json.dumps(value))
+        return [json.loads(self._store.get(key)) for key in keys]
+
     def __exit__(self, _, error, __):
         if error is not None and self.size > 1:
             # The groups stay: closing them would let the others speak before this one has.

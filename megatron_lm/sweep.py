@@ -174,7 +174,6 @@ class _Sweep:
                         engine = None
                         devices.release_memory(self._device)
                         engine, held = self._build_engine(num_layers), num_layers
-                        self._tune(engine)
                         # Known now are the device and that the weights fit: a disk that is full is found before
                         # anything is timed.
                         self._journal.start()
@@ -192,13 +191,17 @@ class _Sweep:
             self._log_setting(setting, joined_blocks(blocks), ids)
 
     def _tune(self, engine):
-        """Let the engine choose how few rows are multiplied; all trials of a log are made as its first run chose."""
+        """Let the engine choose how rows are multiplied; all trials of a log are made as its first run chose."""
         all_num_rows = set()
         for setting in self._measurement.settings():
             all_num_rows |= {
                 setting["token_micro_batch_size"], setting["micro_batch_size"] * setting["num_prompt_tokens"]
             }  # fmt: skip
-        chosen = engine.tune(all_num_rows, self._products)
+        by_rank = self._grid.gather(engine.tune(all_num_rows, self._products))
+        if by_rank[0] is None:
+            return
+        # The last stage alone has an output layer; of what several ranks have, the log tells the first one's choice.
+        chosen = {name: way for found in reversed(by_rank) for name, way in found.items()}
         if chosen != self._products:
             self._products = chosen
             self._journal.update_environment(products=chosen)
@@ -215,7 +218,11 @@ class _Sweep:
                 num_layers=num_layers,
             )
             # Some hold more for a moment: experts are brought into one tensor, a layer at a time.
-            return self._new_engine(model, architecture)
+            engine = self._new_engine(model, architecture)
+            # What the engine packs takes the place of the model's own.
+            del model
+            self._tune(engine)
+            return engine
         except (RuntimeError, MemoryError) as error:
             if not devices.is_out_of_memory(error):
                 raise

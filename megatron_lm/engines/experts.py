@@ -98,7 +98,7 @@ class Experts:
     def _visit(self, visits, parameters, expert_of_visit, ends):
         weight, bias = parameters
         if not self._products.are_made_by_torch(visits, weight[0]):
-            # Few rows an expert, each of which is to be read by all threads. What is recorded knows no such loop.
+            # On a CPU only, where each expert is read in the way that is quickest. What is recorded knows no such loop.
             starts, biases = [0, *ends.tolist()], [None] * len(weight) if bias is None else bias
             return torch.cat(
                 [

@@ -62,7 +62,9 @@ class SdpaEngine:
             self._is_first_stage and self._output_weight is self._word_embeddings
         )
         packable = {id(matrix) for matrix in self._packable()}
-        self._whole = [matrix for matrix in model.parameters() if matrix.dim() == 2 and id(matrix) not in packable]
+        self._whole = [m for m in model.decoder.parameters() if m.dim() == 2 and id(m) not in packable]
+        if self._is_last_stage and not self._has_output_weight:
+            self._whole.append(self._output_weight)
         # Not torch.nn.functional's, which is a Python function around this.
         self._norm = torch.layer_norm if architecture.normalization == "LayerNorm" else torch.rms_norm
         self._num_query_groups = architecture.num_query_groups // self._shards.count

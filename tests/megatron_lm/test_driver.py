@@ -757,6 +757,13 @@ def test_engine_that_does_not_fit_beside_its_model_is_refused_as_the_model_is(dr
     assert "does not fit the memory of" in answer.err
 
 
+def test_layouts_that_do_not_fit_beside_the_model_are_refused_as_the_model_is(drive, monkeypatch):
+    monkeypatch.setattr(SdpaEngine, "tune", lambda *arguments: torch.empty(2**50))
+    answer = drive(*TINY, *SWEEP)
+    assert answer.code == 2
+    assert "does not fit the memory of" in answer.err
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -27,7 +27,7 @@ GRIDS = [(2, 1), (1, 2), (2, 2)]
 GRIDS_AND_CASES = [(grid, case) for grid in GRIDS for case in CASES if can_be_shared_out(case[0], grid[0])]
 GRIDS_AND_NAMES = [(grid, name) for grid in GRIDS for name in ARCHITECTURES if can_be_shared_out(name, grid[0])]
 SHAPE = ("--num-layers", 4, "--hidden-size", 32, "--num-attention-heads", 2, "--max-position-embeddings", 64,
-         "--vocab-size", 256, "--make-vocab-size-divisible-by", 1, "--device", "cpu")  # fmt: skip
+         "--vocab-size", 4096, "--make-vocab-size-divisible-by", 1, "--device", "cpu")  # fmt: skip
 SWEEP = ("--all-num-input-tokens", 5, 16, "--all-num-output-tokens", 1, 4, "--num-warmup", 1, "--num-trials", 3,
          "--num-blocks", 1)  # fmt: skip
 BATCHES = ("--global-batch-size", 4, "--token-micro-batch-size", 1, 2)
@@ -171,6 +171,13 @@ def test_driver_generates_the_tokens_of_one_process_and_writes_one_log(driven, g
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (2, 1), (1, 2)])
+def test_log_tells_how_the_output_layer_is_multiplied_on_whichever_rank_it_is(driven, grid):
+    products = records(driven[grid].log)[0]["environment"]["products"]
+    counts = ("1 row", "2 rows", "16 rows", "128 rows")
+    assert set(products) == {f"{count}, {4096 // grid[0]} x 32" for count in counts}
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (2, 1), (1, 2)])
 def test_every_trial_has_its_prompt_encoding_and_its_generation_time(driven, grid):
     for setting in settings(driven[grid].log):
         parts = [setting[name] for name in ("prompt_encoding_times_s", "generation_times_s", "runtimes_s")]
@@ -193,6 +200,8 @@ def test_cut_log_is_finished_by_the_same_command_under_torchrun(driven, tmp_path
     assert len(re.findall("Runtime for", answer.out)) == 5
     assert log.read_bytes().startswith(b"".join(lines[:4]))
     assert tokens_by_size(log) == tokens_by_size(driven[1, 2].log)
+    (resumed,) = (record for record in records(log) if record["record"] == "resume")
+    assert "products" not in resumed["environment"], "as the header tells, and nothing anew"
 
 
 def test_ranks_time_the_blocks_that_the_first_one_chooses(tmp_path):

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 
 # Rows between two of them are taken for the larger, more than the last for the last.
 ROW_COUNTS = (1, 2, 4, 8, 16, 128)
-# Beyond them arithmetic takes longer than reading the matrix: a matrix is timed once, and seen as a whole.
+# Beyond them arithmetic takes longer than reading the matrix: one of each shape is timed, and not in parts.
 _FEW_ROWS = 16
 _PARTS_PER_THREAD = (1, 4, 16, 48, 192)
 _LEAST_ROWS_OF_PART = 8
@@ -79,7 +79,8 @@ class Products:
         Returns
         -------
         dict
-            The name of a way by ``"1 row, 2304 x 768"``; ``"whole"`` is torch's.
+            The name of a way by ``"1 row, 2304 x 768"``; ``"whole"`` is torch's. ``"packed"`` holds for the packable:
+            another matrix of that shape is multiplied by torch.
         """
         found, by_shape = dict(known or {}), {}
         for weight in weights:

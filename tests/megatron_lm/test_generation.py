@@ -91,6 +91,13 @@ def test_packed_weights_take_the_place_of_those_of_the_model(options, monkeypatc
 PACKED_WINS = {"whole": 2.0, "packed": 1.0}
 
 
+def test_embeddings_of_positions_which_nothing_multiplies_are_not_timed(monkeypatch):
+    monkeypatch.setattr(products, "_LEAST_BYTES", 0)
+    found = load_engine("sdpa")(build(GPT), GPT).tune([1], None)
+    assert f"1 row, {GPT.vocab_size} x {GPT.hidden_size}" in found
+    assert f"1 row, {GPT.max_position_embeddings} x {GPT.hidden_size}" not in found
+
+
 @pytest.mark.parametrize("engine_name", PORTABLE_ENGINES)
 @pytest.mark.parametrize("options", [{}, LLAMA], ids=["gpt2", "llama"])
 def test_cached_decoding_in_bfloat16_is_as_near_to_float32_as_a_full_pass(options, engine_name):

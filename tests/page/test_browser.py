@@ -279,18 +279,18 @@ def test_page_that_is_left_ends_its_kernel(browser, own_server):
         page.reload()
     page.wait_for_selector(".answer p")
     # The page's, and the one that waits for the next page.
-    assert num_kernels(server, at_most=2) == 2
+    assert num_kernels(server, awaited=2) == 2
     page.goto("about:blank")
-    assert num_kernels(server, at_most=1) == 1
+    assert num_kernels(server, awaited=1) == 1
 
 
-def num_kernels(server, *, at_most):
-    """How many kernels a server has: the processes that are forked from its own fork server."""
+def num_kernels(server, *, awaited):
+    """How many kernels a server has, once it has so many: the processes that are forked from its own fork server."""
     deadline = time.monotonic() + 30
     while True:
         process = psutil.Process(server.pid)
         num_forked = len(process.children(recursive=True)) - len(process.children())
-        if num_forked <= at_most or time.monotonic() > deadline:
+        if num_forked == awaited or time.monotonic() > deadline:
             return num_forked
         time.sleep(0.2)
 

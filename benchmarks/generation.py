@@ -155,11 +155,10 @@ class LlamaCpp:
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder) / "model.gguf")
             write_gguf(peer, path)
-            self._pipe, end = multiprocessing.get_context("spawn").Pipe()
+            spawn = multiprocessing.get_context("spawn")
+            self._pipe, end = spawn.Pipe()
             arguments = end, path, peer.config.n_positions, num_threads
-            self._process = multiprocessing.get_context("spawn").Process(
-                target=serve_llama, args=arguments, daemon=True
-            )
+            self._process = spawn.Process(target=serve_llama, args=arguments, daemon=True)
             self._process.start()
             # Stopped, it would not end when it is asked to, as it is at the exit.
             atexit.register(self._process.kill)

@@ -192,13 +192,13 @@ def test_page_is_used_by_the_keyboard_alone(open_page):
     reached = []
     for _ in range(60):
         page.keyboard.press("Tab")
-        named = page.evaluate(
-            "() => { const e = document.activeElement; return (e.getAttribute('aria-label') || (e.labels && e.labels[0]"
-            " && e.labels[0].innerText) || e.innerText || e.title || '').trim() }"
+        named, outline = page.evaluate(
+            "() => { const e = document.activeElement; return [(e.getAttribute('aria-label') || (e.labels && e.labels[0]"
+            " && e.labels[0].innerText) || e.innerText || e.title || '').trim(), getComputedStyle(e).outlineStyle] }"
         )
         # Whatever is reached has a name and shows that it is.
         assert named
-        assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") != "none", named
+        assert outline != "none", named
         reached.append(named)
         # The number, then its slider.
         if named == "Prompt tokens" and reached.count(named) == 2:
@@ -248,6 +248,16 @@ def test_task_by_the_keyboard_keeps_the_focus(open_page):
     with page.expect_download() as download:
         page.keyboard.press("Enter")
     assert "mmlu_percent" in download.value.path().read_text().splitlines()[0]
+
+
+def test_answer_that_comes_meanwhile_keeps_the_focus(open_page):
+    """A table is named after the sizes that it is of: shown for others, the focus is still on it."""
+    page = open_page(SMALL.to_link())
+    page.locator(".numbers .scroll").focus()
+    assert focused(page).startswith("A query of 64 prompt tokens")
+    page.get_by_role("slider", name="Prompt tokens").dispatch_event("keydown", {"key": "ArrowRight"})
+    page.wait_for_selector(".numbers >> text=/A query of 76 prompt tokens/")
+    assert focused(page).startswith("A query of 76 prompt tokens")
 
 
 def focused(page):

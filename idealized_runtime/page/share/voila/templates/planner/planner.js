@@ -36,21 +36,25 @@
       setTimeout(() => { button.textContent = "Copy"; }, 1500);
     });
   });
-  // What is shown anew takes the focus with it: it goes to what is called the same.
+  // What is shown anew takes the focus with it: it goes to what is called the same, or else to what stands in its place.
   let focused = null;
   const nameOf = element => element.getAttribute("aria-label") || element.textContent;
-  document.addEventListener("focusin", event => { focused = { element: event.target, name: nameOf(event.target) }; });
+  const alike = (element, block) => [...block.querySelectorAll(element.tagName)];
+  document.addEventListener("focusin", event => {
+    const element = event.target, block = element.closest(".widget-html") || document;
+    focused = { element, name: nameOf(element), block, place: alike(element, block).indexOf(element) };
+  });
   document.addEventListener("focusout", event => setTimeout(() => {
     if (focused && focused.element === event.target && event.target.isConnected && document.hasFocus()) focused = null;
   }));
   const refocus = () => {
     if (!focused || focused.element.isConnected || document.activeElement !== document.body) return;
-    const again = [...document.querySelectorAll(focused.element.tagName)].find(element => nameOf(element) === focused.name);
+    const { element, name, block, place } = focused;
+    const again = alike(element, document).find(other => nameOf(other) === name) || alike(element, block)[place];
     if (again) again.focus({ preventScroll: true });
   };
   const set = (element, name, value) => { if (element.getAttribute(name) !== value) element.setAttribute(name, value); };
   const improve = () => {
-    refocus();
     document.querySelectorAll('[title="null"]').forEach(element => element.removeAttribute("title"));
     document.querySelectorAll(".pair").forEach(pair => {
       const handle = pair.querySelector(".noUi-handle"), label = pair.querySelector(".widget-label");
@@ -81,6 +85,8 @@
   };
   let isAsked = false;
   new MutationObserver(() => {
+    // At once: a key that is pressed before the next frame starts from there.
+    refocus();
     if (isAsked) return;
     isAsked = true;
     requestAnimationFrame(() => { isAsked = false; improve(); });

@@ -7,7 +7,7 @@ import psutil
 import torch
 
 from megatron_lm import device as devices
-from megatron_lm.engines.products import linear_by_onednn, onednn_takes
+from megatron_lm.engines.onednn import linear_by_onednn, onednn_takes
 
 METHOD = (
     "quickest of repeats with torch: memory is the better of a copy (bytes read and written) and a sum (bytes read) "

@@ -8,6 +8,8 @@ from time import perf_counter
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from megatron_lm.engines.onednn import linear_by_onednn, onednn_takes, pack
+
 # Rows between two of them are taken for the larger, more than the last for the last.
 ROW_COUNTS = (1, 2, 4, 8, 16, 128)
 # Beyond them arithmetic takes longer than reading the matrix: one of each shape is timed, and not in parts.
@@ -16,8 +18,6 @@ _PARTS_PER_THREAD = (1, 4, 16, 48, 192)
 _LEAST_ROWS_OF_PART = 8
 # Reading a smaller matrix takes less than the calls around it.
 _LEAST_BYTES = 2**18
-# Of a layout that is read for all numbers of rows: one for 2 to 128 is as quick, one for 1 is slower for the others.
-_PACKED_FOR_ROWS = 8
 # Of the matrices of one shape, as many are timed: more than stays in the caches of a core.
 _TIMED_BYTES = 2**25
 _NUM_ROUNDS = 5
@@ -90,7 +90,7 @@ class Products:
         choices = {shape: {found.get(_name(count, shape)) for count in ROW_COUNTS} - {None} for shape in by_shape}
         self._packed_shapes = {shape for shape, ways in choices.items() if _PACKED in ways}
         untold = {tuple(weight.shape) for weight in packable} & {shape for shape, ways in choices.items() if not ways}
-        packed = {shape: [_pack(weight) for weight in _timed(by_shape[shape])] for shape in untold
+        packed = {shape: [pack(weight) for weight in _timed(by_shape[shape])] for shape in untold
                   if onednn_takes(by_shape[shape][0])}  # fmt: skip
         least_s = {}
         for num_rows in row_counts:
@@ -115,7 +115,7 @@ class Products:
 
     def packed(self, weight: torch.Tensor) -> torch.Tensor:
         """What takes the place of a packable weight: itself, or oneDNN's layout of it, which :meth:`linear` reads."""
-        return _pack(weight) if tuple(weight.shape) in self._packed_shapes and not weight.is_mkldnn else weight
+        return pack(weight) if tuple(weight.shape) in self._packed_shapes and not weight.is_mkldnn else weight
 
 
 def _name(num_rows, shape) -> str:
@@ -157,27 +157,8 @@ def _linear_transposed(inputs, weight, bias):
     return outputs.t()
 
 
-def linear_by_onednn(inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """``F.linear`` on a CPU, where :func:`onednn_takes` the matrix."""
-    return torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
-
-
-def onednn_takes(weight: torch.Tensor) -> bool:
-    """Whether oneDNN multiplies matrices of this data type on this CPU, in this build of torch."""
-    if weight.is_cuda or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
-    return weight.dtype == torch.float32 or (
-        weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-
-
 _WHOLE, _TRANSPOSED, _ONEDNN, _PACKED, _PARTS = "whole", "transposed", "onednn", "packed", " parts"
 _WAYS = {_WHOLE: F.linear, _TRANSPOSED: _linear_transposed, _ONEDNN: linear_by_onednn, _PACKED: linear_by_onednn}
-
-
-@torch.inference_mode()
-def _pack(weight) -> torch.Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _PACKED_FOR_ROWS)
 
 
 def _timed(same) -> list[torch.Tensor]:

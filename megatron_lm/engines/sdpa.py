@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from idealized_runtime.architectures import Architecture
 from megatron_lm.engines.caches import token_caches, write_latents
 from megatron_lm.engines.layers import layer_parameters, norm_parameters
+from megatron_lm.engines.onednn import PackedRows, can_be_looked_up
 from megatron_lm.engines.products import Products
 from megatron_lm.engines.rotary import Rotary
 from megatron_lm.engines.shards import Shards
@@ -44,7 +45,8 @@ class SdpaEngine:
         uses_rope = architecture.position_embedding_type == "rope"
         self._rotary = Rotary(architecture, self._like) if uses_rope else None
         if self._is_first_stage:
-            self._word_embeddings = model.embedding.word_embeddings.weight
+            word_embeddings = model.embedding.word_embeddings.weight
+            self._num_embeddings, self._look_up = len(word_embeddings), partial(F.embedding, weight=word_embeddings)
             self._embedding_multiplier = architecture.uncounted_options.get("embedding_multiplier")
             if not uses_rope:
                 self._position_embeddings = model.embedding.position_embeddings.weight[
@@ -54,17 +56,11 @@ class SdpaEngine:
             self._final_norm = norm_parameters(model.decoder.final_layernorm)
             self._output_bias = model.output_layer.bias
             # Where they are tied and stand on one stage, the output layer keeps no weight of its own.
-            self._output_weight = (
-                model.output_layer.weight if model.output_layer.weight is not None else self._word_embeddings
-            )
-        # Of embeddings rows are looked up: their matrix stays as it is where it is that of the output layer, too.
-        self._has_output_weight = self._is_last_stage and not (
-            self._is_first_stage and self._output_weight is self._word_embeddings
-        )
-        packable = {id(matrix) for matrix in self._packable()}
-        self._whole = [m for m in model.decoder.parameters() if m.dim() == 2 and id(m) not in packable]
-        if self._is_last_stage and not self._has_output_weight:
-            self._whole.append(self._output_weight)
+            weight = model.output_layer.weight
+            self._output_weight = word_embeddings if weight is None else weight
+        self._is_tied = self._is_first_stage and self._is_last_stage and self._output_weight is word_embeddings
+        linears = {id(weight) for layer in self._layers for weight, _ in layer.linears.values()}
+        self._whole = [m for m in model.decoder.parameters() if m.dim() == 2 and id(m) not in linears]
         # Not torch.nn.functional's, which is a Python function around this.
         self._norm = torch.layer_norm if architecture.normalization == "LayerNorm" else torch.rms_norm
         self._num_query_groups = architecture.num_query_groups // self._shards.count
@@ -79,22 +75,22 @@ class SdpaEngine:
         if self._like.is_cuda:
             # One kernel reads a matrix with all of the device.
             return None
-        packable = self._packable()
-        found = self._products.tune([*self._whole, *packable], all_num_rows, known, packable)
+        packable = [weight for layer in self._layers for weight, _ in layer.linears.values() if not weight.is_mkldnn]
+        whole, packs_output = list(self._whole), False
+        if self._is_last_stage and not self._output_weight.is_mkldnn:
+            # Of embeddings, rows are looked up as well.
+            packs_output = not self._is_tied or can_be_looked_up(self._output_weight)
+            (packable if packs_output else whole).append(self._output_weight)
+        found = self._products.tune([*whole, *packable], all_num_rows, known, packable)
         # A weight is let go before the next is packed: there is never a second copy of all.
-        del packable
+        del whole, packable
         for layer in self._layers:
             layer.pack(self._products)
-        if self._has_output_weight:
+        if packs_output:
             self._output_weight = self._products.packed(self._output_weight)
+            if self._is_tied and self._output_weight.is_mkldnn:
+                self._look_up = PackedRows(self._output_weight)
         return found
-
-    def _packable(self) -> list[torch.Tensor]:
-        """Matrices that nothing but a product reads, those aside that are packed already."""
-        matrices = [weight for layer in self._layers for weight, _ in layer.linears.values()]
-        if self._has_output_weight:
-            matrices.append(self._output_weight)
-        return [matrix for matrix in matrices if not matrix.is_mkldnn]
 
     def reset(self, batch_size, max_sequence_length):
         if self._cache_size != (batch_size, max_sequence_length):
@@ -176,7 +172,7 @@ class SdpaEngine:
         return logits[:, : self._architecture.vocab_size]
 
     def _embed(self, tokens, positions):
-        hidden = self._shards.embed(tokens, self._word_embeddings)
+        hidden = self._shards.embed(tokens, self._look_up, self._num_embeddings)
         if self._embedding_multiplier is not None:
             hidden = hidden * self._embedding_multiplier
         return hidden if self._rotary else hidden + self._position_embeddings[positions]

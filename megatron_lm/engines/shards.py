@@ -1,7 +1,6 @@
 """What tensor parallelism adds to plain torch calls."""
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import distributed
 
 from megatron_lm.engines.products import Products
@@ -31,13 +30,13 @@ class Shards:
         else:
             hidden.add_(self._products.linear(inputs, weight, bias))
 
-    def embed(self, tokens, weight):
-        """Embeddings of tokens, a rank holding a range of the vocabulary."""
+    def embed(self, tokens, look_up, num_rows):
+        """Embeddings of tokens, a rank holding a range of so many rows of the vocabulary, which it can look up."""
         if self.count == 1:
-            return F.embedding(tokens, weight)
-        local = tokens - self._index * len(weight)
-        is_elsewhere = (local < 0) | (local >= len(weight))
-        output = F.embedding(local.masked_fill(is_elsewhere, 0), weight)
+            return look_up(tokens)
+        local = tokens - self._index * num_rows
+        is_elsewhere = (local < 0) | (local >= num_rows)
+        output = look_up(local.masked_fill(is_elsewhere, 0))
         output.masked_fill_(is_elsewhere.unsqueeze(-1), 0.0)
         distributed.all_reduce(output, group=self._group)
         return output

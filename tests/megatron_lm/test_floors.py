@@ -11,7 +11,7 @@ from idealized_runtime.records import Journal
 from megatron_lm import floors as floors_module
 from megatron_lm import machine_rates
 from megatron_lm.device import dtype_name
-from megatron_lm.engines.products import onednn_takes
+from megatron_lm.engines.onednn import onednn_takes
 from megatron_lm.floors import Floors
 from megatron_lm.machine_rates import measure_machine_rates
 

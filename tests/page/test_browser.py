@@ -192,9 +192,10 @@ def test_page_is_used_by_the_keyboard_alone(open_page):
     reached = []
     for _ in range(60):
         page.keyboard.press("Tab")
-        named, outline = page.evaluate(
-            "() => { const e = document.activeElement; return [(e.getAttribute('aria-label') || (e.labels && e.labels[0]"
-            " && e.labels[0].innerText) || e.innerText || e.title || '').trim(), getComputedStyle(e).outlineStyle] }"
+        outline, named = page.evaluate(
+            "() => { const e = document.activeElement; return [getComputedStyle(e).outlineStyle,"
+            " (e.getAttribute('aria-label') || (e.labels && e.labels[0] && e.labels[0].innerText)"
+            " || e.innerText || e.title || '').trim()] }"
         )
         # Whatever is reached has a name and shows that it is.
         assert named

@@ -81,6 +81,11 @@ class Products:
         dict
             The name of a way by ``"1 row, 2304 x 768"``; ``"whole"`` is torch's. ``"packed"`` holds for the packable:
             another matrix of that shape is multiplied by torch.
+
+        Raises
+        ------
+        ValueError
+            Matrices of ``known`` are packed, and oneDNN takes none here.
         """
         found, by_shape = dict(known or {}), {}
         for weight in weights:
@@ -89,6 +94,12 @@ class Products:
         row_counts = sorted({_row_count(number) for number in all_num_rows})
         choices = {shape: {found.get(_name(count, shape)) for count in ROW_COUNTS} - {None} for shape in by_shape}
         self._packed_shapes = {shape for shape, ways in choices.items() if _PACKED in ways}
+        if lost := [shape for shape in self._packed_shapes if not onednn_takes(by_shape[shape][0])]:
+            raise ValueError(
+                f"the log was begun with matrices of {' and '.join(f'{n} x {k}' for n, k in sorted(lost))} in oneDNN's "
+                "layout, which torch does not make here: continue it with the build of torch and the CPU that began "
+                "it, or begin another log"
+            )
         untold = {tuple(weight.shape) for weight in packable} & {shape for shape, ways in choices.items() if not ways}
         packed = {shape: [pack(weight) for weight in _timed(by_shape[shape])] for shape in untold
                   if onednn_takes(by_shape[shape][0])}  # fmt: skip

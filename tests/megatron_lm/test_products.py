@@ -151,3 +151,10 @@ def test_what_a_log_says_is_taken(weights, monkeypatch):
     assert products.tune(weights, [1], known) == known
     assert not products.are_made_by_torch(torch.ones(1, 256), weights[0])
     assert products.are_made_by_torch(torch.ones(1, 256), weights[1])
+
+
+def test_log_that_was_begun_with_packed_matrices_is_not_continued_without_onednn(weights, monkeypatch):
+    monkeypatch.setattr(products_module, "onednn_takes", lambda weight: False)
+    known = {"1 row, 1021 x 256": "packed", "1 row, 768 x 256": "whole"}
+    with pytest.raises(ValueError, match="begun with matrices of 1021 x 256 in oneDNN's layout"):
+        Products().tune(weights, [1], known, weights)

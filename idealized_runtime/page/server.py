@@ -53,13 +53,16 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
     OSError
         The port is taken.
     """
-    port = _free_port(port)
+    # Held from here on, so that of two that start at once each has its own.
+    listening = _listening_socket(port)
+    port = listening.getsockname()[1]
     from idealized_runtime.page.kernels import begin_imports
 
     begin_imports()
     # With it, jsonschema, which Voila imports, would build a grammar for a second, to check a kind of address.
     sys.modules.setdefault("rfc3987_syntax", None)
     from jupyter_core.utils import run_sync
+    from tornado.httpserver import HTTPServer
     from tornado.web import HTTPError
     from voila.app import Voila
     from voila.tornado.handler import TornadoVoilaHandler
@@ -84,6 +87,7 @@ def serve(*, port: int | None, opens_browser: bool, machines: Sequence[str] = ()
             say(f"The planner is at {address} (Ctrl-C ends it)")
             if opens_browser:
                 threading.Timer(0.1, webbrowser.open, [address]).start()
+            self.app.listen = lambda *_: HTTPServer(self.app).add_socket(listening)
             super().listen()
 
         def stop(self):
@@ -139,18 +143,18 @@ def asked_link() -> str:
         os._exit(0)
 
 
-def _free_port(port) -> int:
-    """The port that is asked for, if nobody listens there; without one the usual, or any that is free."""
+def _listening_socket(port) -> socket.socket:
+    """Listens to the port that is asked for, if nobody else does; without one to the usual, or any that is free."""
     for asked in [port] if port is not None else [PORT, 0]:
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                trial.bind((HOST, asked))
-            except OSError as error:
-                if port is not None:
-                    raise OSError(
-                        f"port {port} of {HOST} cannot be had ({error.strerror}): name another by --port"
-                    ) from error
-                continue
-            return trial.getsockname()[1]
+        try:
+            listening = socket.create_server((HOST, asked))
+        except OSError as error:
+            if port is not None:
+                raise OSError(
+                    f"port {port} of {HOST} cannot be had ({error.strerror}): name another by --port"
+                ) from error
+            continue
+        # Its server waits for several things at once.
+        listening.setblocking(False)
+        return listening
     raise OSError(f"no port of {HOST} is free")

@@ -1,3 +1,4 @@
+import contextlib
 import os
 import re
 import signal
@@ -5,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 
 import pytest
 
@@ -23,11 +25,33 @@ def test_port_that_is_taken_is_refused(capsys):
 
 
 def test_usual_port_gives_way_to_a_free_one_where_it_is_taken(monkeypatch):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setattr(server, "PORT", taken.getsockname()[1])
-        assert server._free_port(None) != server.PORT
+        # Each holds its own before it serves anything.
+        with server._listening_socket(None) as first, server._listening_socket(None) as second:
+            ports = {one.getsockname()[1] for one in (taken, first, second)}
+    assert len(ports) == 3
+
+
+def test_two_that_start_at_once_have_an_address_each(tmp_path):
+    pytest.importorskip("voila")
+    command = [sys.executable, "-m", "idealized_runtime", "page", "--no-browser"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path)
+            )
+            for _ in range(2)
+        ]
+        for one in servers:
+            stack.callback(one.terminate)
+        addresses = [re.search(r"http://\S+", one.stderr.readline())[0] for one in servers]
+        assert len(set(addresses)) == 2
+        for address in addresses:
+            with urllib.request.urlopen(address, timeout=60) as page:
+                assert b"What does it cost to run a Transformer?" in page.read()
+        assert [one.poll() for one in servers] == [None, None]
 
 
 def test_machine_that_cannot_be_read_is_refused(capsys):

@@ -151,7 +151,7 @@ def _listening_socket(port) -> socket.socket:
         except OSError as error:
             if port is not None:
                 raise OSError(
-                    f"port {port} of {HOST} cannot be had ({error.strerror}): name another by --port"
+                    f"port {port} of {HOST} cannot be had ({os.strerror(error.errno)}): name another by --port"
                 ) from error
             continue
         # Its server waits for several things at once.

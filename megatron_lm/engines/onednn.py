@@ -5,7 +5,7 @@ from ctypes import c_byte
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-# Of a layout that is read for all numbers of rows: one for 2 to 128 is as quick, one for 1 is slower for the others.
+# The number of inputs that a layout is made for: those for 2 to 128 are as quick, that for 1 slows the others.
 _PACKED_FOR_ROWS = 8
 _ROWS_OF_BLOCK = 64
 _BYTES_OF_UNIT = 4
@@ -37,8 +37,8 @@ class PackedRows:
     """Rows of a packed matrix, looked up as ``F.embedding`` looks them up in one that is not.
 
     The layout has blocks of 64 rows. In a block stand the first 4 bytes of all its rows, then the next 4 of all, and
-    so on: a row is what a window sees that opens on 4 of every 256 bytes. oneDNN promises none of this:
-    :func:`can_be_looked_up` compares.
+    so on, filled up with zeros: a row is what a window sees that opens on 4 of every 256 bytes. oneDNN promises none of
+    this: :func:`can_be_looked_up` compares.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class PackedRows:
     Raises
     ------
     ValueError
-        So many bytes are no such layout.
+        The matrix takes fewer bytes than in this layout.
     """
 
     def __init__(self, packed: torch.Tensor):
@@ -57,19 +57,18 @@ class PackedRows:
         num_rows, self._width = packed.shape
         num_bytes, num_blocks = torch.ops.mkldnn._nbytes(packed), -(-num_rows // _ROWS_OF_BLOCK)
         units_of_row = -(-self._width * packed.dtype.itemsize // _BYTES_OF_UNIT)
-        self._units_of_block, rest = divmod(num_bytes // _BYTES_OF_UNIT, num_blocks)
-        # Rows of a block may be filled up with zeros.
-        if rest or num_bytes % _BYTES_OF_UNIT or self._units_of_block < units_of_row * _ROWS_OF_BLOCK:
+        self._units_of_block = num_bytes // _BYTES_OF_UNIT // num_blocks
+        if self._units_of_block < units_of_row * _ROWS_OF_BLOCK:
             raise ValueError(f"{num_bytes} bytes are not {num_blocks} blocks of {_ROWS_OF_BLOCK} rows of {self._width}")
         memory = (c_byte * num_bytes).from_address(torch.ops.mkldnn.data_ptr(packed))
-        units = torch.frombuffer(memory, dtype=torch.int32)
+        units = torch.frombuffer(memory, dtype=torch.int32, count=num_bytes // _BYTES_OF_UNIT)
         num_windows = len(units) - (units_of_row - 1) * _ROWS_OF_BLOCK
         self._windows = units.as_strided((num_windows, units_of_row), (1, _ROWS_OF_BLOCK))
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows of these numbers, (...) -> (..., width)."""
+        """Rows of these numbers, int64 and in range: (...) -> (..., width), contiguous."""
         windows = rows // _ROWS_OF_BLOCK * self._units_of_block + rows % _ROWS_OF_BLOCK
-        return F.embedding(windows, self._windows).view(self._packed.dtype)[..., : self._width]
+        return F.embedding(windows, self._windows).view(self._packed.dtype)[..., : self._width].contiguous()
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from time import perf_counter
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from megatron_lm.engines.onednn import linear_by_onednn, onednn_takes, pack
+from megatron_lm.engines.onednn import can_be_looked_up, linear_by_onednn, onednn_takes, pack
 
 # Rows between two of them are taken for the larger, more than the last for the last.
 ROW_COUNTS = (1, 2, 4, 8, 16, 128)
@@ -64,6 +64,7 @@ class Products:
         all_num_rows: Collection[int],
         known: dict | None = None,
         packable: Iterable[torch.Tensor] = (),
+        looked_up: Iterable[torch.Tensor] = (),
     ) -> dict:
         """Time products of so many rows with each shape of the matrices, in every way; keep the quickest.
 
@@ -75,6 +76,8 @@ class Products:
             What an earlier run has found: is taken as it is, so that all trials of a log are made alike.
         packable : iterable of tensors
             Those of the weights that may be replaced by what :meth:`packed` makes of them.
+        looked_up : iterable of tensors
+            Those of the packable whose rows are looked up as well, by :class:`PackedRows` once they are packed.
 
         Returns
         -------
@@ -85,24 +88,30 @@ class Products:
         Raises
         ------
         ValueError
-            Matrices of ``known`` are packed, and oneDNN takes none here.
+            Matrices that are packed by ``known`` cannot be here.
         """
         found, by_shape = dict(known or {}), {}
         for weight in weights:
             if weight.nbytes >= _LEAST_BYTES:
                 by_shape.setdefault(tuple(weight.shape), []).append(weight)
         row_counts = sorted({_row_count(number) for number in all_num_rows})
-        choices = {shape: {found.get(_name(count, shape)) for count in ROW_COUNTS} - {None} for shape in by_shape}
-        self._packed_shapes = {shape for shape, ways in choices.items() if _PACKED in ways}
-        if lost := [shape for shape in self._packed_shapes if not onednn_takes(by_shape[shape][0])]:
+        told = {shape: {found.get(_name(count, shape)) for count in ROW_COUNTS} - {None} for shape in by_shape}
+        self._packed_shapes = {shape for shape, ways in told.items() if _PACKED in ways}
+        can_be_packed = {}
+        for weight in packable:
+            shape = tuple(weight.shape)
+            if shape in by_shape and (not told[shape] or shape in self._packed_shapes):
+                is_looked_up = any(weight is other for other in looked_up)
+                can = can_be_looked_up(weight) if is_looked_up else onednn_takes(weight)
+                can_be_packed[shape] = can and can_be_packed.get(shape, True)
+        if lost := sorted(shape for shape in self._packed_shapes if not can_be_packed.get(shape, True)):
             raise ValueError(
-                f"the log was begun with matrices of {' and '.join(f'{n} x {k}' for n, k in sorted(lost))} in oneDNN's "
-                "layout, which torch does not make here: continue it with the build of torch and the CPU that began "
-                "it, or begin another log"
+                f"the log was begun with matrices in oneDNN's layout, which does not serve those of "
+                f"{', '.join(f'{n} x {k}' for n, k in lost)} here: continue it with the build of torch and the CPU "
+                "that began it, or begin another log"
             )
-        untold = {tuple(weight.shape) for weight in packable} & {shape for shape, ways in choices.items() if not ways}
-        packed = {shape: [pack(weight) for weight in _timed(by_shape[shape])] for shape in untold
-                  if onednn_takes(by_shape[shape][0])}  # fmt: skip
+        packed = {shape: [pack(weight) for weight in _timed(by_shape[shape])] for shape, can in can_be_packed.items()
+                  if can and shape not in self._packed_shapes}  # fmt: skip
         least_s = {}
         for num_rows in row_counts:
             untimed = {shape: same for shape, same in by_shape.items()

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from idealized_runtime.architectures import Architecture
 from megatron_lm.engines.caches import token_caches, write_latents
 from megatron_lm.engines.layers import layer_parameters, norm_parameters
-from megatron_lm.engines.onednn import PackedRows, can_be_looked_up
+from megatron_lm.engines.onednn import PackedRows
 from megatron_lm.engines.products import Products
 from megatron_lm.engines.rotary import Rotary
 from megatron_lm.engines.shards import Shards
@@ -76,17 +76,16 @@ class SdpaEngine:
             # One kernel reads a matrix with all of the device.
             return None
         packable = [weight for layer in self._layers for weight, _ in layer.linears.values() if not weight.is_mkldnn]
-        whole, packs_output = list(self._whole), False
-        if self._is_last_stage and not self._output_weight.is_mkldnn:
-            # Of embeddings, rows are looked up as well.
-            packs_output = not self._is_tied or can_be_looked_up(self._output_weight)
-            (packable if packs_output else whole).append(self._output_weight)
-        found = self._products.tune([*whole, *packable], all_num_rows, known, packable)
+        outputs = [self._output_weight] if self._is_last_stage and not self._output_weight.is_mkldnn else []
+        packable += outputs
+        found = self._products.tune(
+            [*self._whole, *packable], all_num_rows, known, packable, looked_up=outputs if self._is_tied else ()
+        )
         # A weight is let go before the next is packed: there is never a second copy of all.
-        del whole, packable
+        del packable, outputs
         for layer in self._layers:
             layer.pack(self._products)
-        if packs_output:
+        if self._is_last_stage:
             self._output_weight = self._products.packed(self._output_weight)
             if self._is_tied and self._output_weight.is_mkldnn:
                 self._look_up = PackedRows(self._output_weight)

@@ -31,7 +31,7 @@ class Shards:
             hidden.add_(self._products.linear(inputs, weight, bias))
 
     def embed(self, tokens, look_up, num_rows):
-        """Embeddings of tokens, a rank holding a range of so many rows of the vocabulary, which it can look up."""
+        """Embeddings of tokens: ``look_up`` gives those of a rank's own ``num_rows``, by their place among them."""
         if self.count == 1:
             return look_up(tokens)
         local = tokens - self._index * num_rows

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -21,7 +22,8 @@ def test_port_that_is_taken_is_refused(capsys):
         taken.listen()
         port = taken.getsockname()[1]
         assert main(["page", "--port", str(port), "--no-browser"]) == 2
-    assert f"port {port} of 127.0.0.1 cannot be had" in capsys.readouterr().err
+    said = f"port {port} of 127.0.0.1 cannot be had ({os.strerror(errno.EADDRINUSE)}): name another by --port"
+    assert said in capsys.readouterr().err
 
 
 def test_usual_port_gives_way_to_a_free_one_where_it_is_taken(monkeypatch):

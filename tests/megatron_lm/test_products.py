@@ -153,8 +153,18 @@ def test_what_a_log_says_is_taken(weights, monkeypatch):
     assert products.are_made_by_torch(torch.ones(1, 256), weights[1])
 
 
-def test_log_that_was_begun_with_packed_matrices_is_not_continued_without_onednn(weights, monkeypatch):
-    monkeypatch.setattr(products_module, "onednn_takes", lambda weight: False)
+@pytest.mark.parametrize("lost", ["onednn_takes", "can_be_looked_up"])
+def test_log_that_was_begun_with_packed_matrices_is_not_continued_where_they_cannot_be(weights, monkeypatch, lost):
+    monkeypatch.setattr(products_module, lost, lambda weight: False)
     known = {"1 row, 1021 x 256": "packed", "1 row, 768 x 256": "whole"}
-    with pytest.raises(ValueError, match="begun with matrices of 1021 x 256 in oneDNN's layout"):
-        Products().tune(weights, [1], known, weights)
+    with pytest.raises(ValueError, match="does not serve those of 1021 x 256 here: continue it with"):
+        Products().tune(weights, [1], known, weights, looked_up=weights[:1] if lost == "can_be_looked_up" else ())
+
+
+def test_only_what_may_be_packed_is_tried_for_its_rows(weights, monkeypatch):
+    def refuse(weight):
+        raise AssertionError("tried")
+
+    monkeypatch.setattr(products_module, "can_be_looked_up", refuse)
+    small, known = torch.ones(64, 64), {"1 row, 1021 x 256": "whole"}
+    Products().tune([weights[0], small], [1], known, [weights[0], small], looked_up=[weights[0], small])

@@ -41,8 +41,8 @@
   const nameOf = element => element.getAttribute("aria-label") || element.textContent;
   const alike = (element, block) => [...block.querySelectorAll(element.tagName)];
   document.addEventListener("focusin", event => {
-    const element = event.target, block = element.closest(".widget-html") || document;
-    focused = { element, name: nameOf(element), block, place: alike(element, block).indexOf(element) };
+    const element = event.target, block = element.closest(".widget-html");
+    focused = { element, name: nameOf(element), block, place: block && alike(element, block).indexOf(element) };
   });
   document.addEventListener("focusout", event => setTimeout(() => {
     if (focused && focused.element === event.target && event.target.isConnected && document.hasFocus()) focused = null;
@@ -50,7 +50,7 @@
   const refocus = () => {
     if (!focused || focused.element.isConnected || document.activeElement !== document.body) return;
     const { element, name, block, place } = focused;
-    const again = alike(element, document).find(other => nameOf(other) === name) || alike(element, block)[place];
+    const again = alike(element, document).find(other => nameOf(other) === name) || (block && alike(element, block)[place]);
     if (again) again.focus({ preventScroll: true });
   };
   const set = (element, name, value) => { if (element.getAttribute(name) !== value) element.setAttribute(name, value); };

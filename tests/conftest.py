@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 
 # One thread for each worker, before numpy comes: two workers whose threads wait for each other on two cores take up to
@@ -8,6 +9,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 from idealized_runtime.measurements.published import PublishedDataMissingError, published_data
+
+
+def pytest_configure():
+    """A shell has what it starts in the background ignore interrupts, which the programs of tests are sent."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

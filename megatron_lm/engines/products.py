@@ -64,7 +64,7 @@ class Products:
         all_num_rows: Collection[int],
         known: dict | None = None,
         packable: Iterable[torch.Tensor] = (),
-        looked_up: Iterable[torch.Tensor] = (),
+        looked_up: Collection[torch.Tensor] = (),
     ) -> dict:
         """Time products of so many rows with each shape of the matrices, in every way; keep the quickest.
 
@@ -76,7 +76,7 @@ class Products:
             What an earlier run has found: is taken as it is, so that all trials of a log are made alike.
         packable : iterable of tensors
             Those of the weights that may be replaced by what :meth:`packed` makes of them.
-        looked_up : iterable of tensors
+        looked_up : collection of tensors
             Those of the packable whose rows are looked up as well, by :class:`PackedRows` once they are packed.
 
         Returns
@@ -106,7 +106,7 @@ class Products:
                 can_be_packed[shape] = can and can_be_packed.get(shape, True)
         if lost := sorted(shape for shape in self._packed_shapes if not can_be_packed.get(shape, True)):
             raise ValueError(
-                f"the log was begun with matrices in oneDNN's layout, which does not serve those of "
+                "the log was begun with matrices in oneDNN's layout, which does not serve those of "
                 f"{', '.join(f'{n} x {k}' for n, k in lost)} here: continue it with the build of torch and the CPU "
                 "that began it, or begin another log"
             )

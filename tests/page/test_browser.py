@@ -27,6 +27,11 @@ DROP = """([selector, name, text]) => {
         new DragEvent("drop", {bubbles: true, cancelable: true, dataTransfer: files}));
 }"""
 
+# The name of what has the focus.
+FOCUSED = """(e => (
+    e.getAttribute("aria-label") || (e.labels && e.labels[0]?.innerText) || e.innerText || e.title || ""
+).trim())(document.activeElement)"""
+
 
 def state_of(page):
     """What the address of a page says."""
@@ -192,11 +197,7 @@ def test_page_is_used_by_the_keyboard_alone(open_page):
     reached = []
     for _ in range(60):
         page.keyboard.press("Tab")
-        outline, named = page.evaluate(
-            "() => { const e = document.activeElement; return [getComputedStyle(e).outlineStyle,"
-            " (e.getAttribute('aria-label') || (e.labels && e.labels[0] && e.labels[0].innerText)"
-            " || e.innerText || e.title || '').trim()] }"
-        )
+        outline, named = page.evaluate(f"[getComputedStyle(document.activeElement).outlineStyle, {FOCUSED}]")
         # Whatever is reached has a name and shows that it is.
         assert named
         assert outline != "none", named
@@ -262,10 +263,7 @@ def test_answer_that_comes_meanwhile_keeps_the_focus(open_page):
 
 
 def focused(page):
-    return page.evaluate(
-        "() => { const e = document.activeElement;"
-        " return (e.getAttribute('aria-label') || (e.labels && e.labels[0]?.innerText) || e.innerText || '').trim() }"
-    )
+    return page.evaluate(FOCUSED)
 
 
 def test_narrow_window_holds_the_page(open_page):
